@@ -1,0 +1,1 @@
+"""Run an annotated prefill and decode under a profiler and collect its trace."""
