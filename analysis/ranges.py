@@ -1,0 +1,201 @@
+"""NVTX ranges as a forest per thread and domain, and the question "which range was open around this call?".
+
+Push/pop ranges of one domain on one thread nest. Start/end ranges need not: those that cross are spread over *lanes*,
+within each of which ranges nest, so that one way of looking up serves both.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+import numpy as np
+from attrs import frozen
+from numpy.typing import NDArray
+
+from analysis.trace.records import Codes, RangeRows, Times
+
+__all__ = ["Lane", "RangeForest"]
+
+Indices = NDArray[np.int32]
+
+
+@frozen(eq=False)
+class Lane:
+    """Ranges of one thread, domain and style that nest. Local index i is the i-th by (start, longest first)."""
+
+    thread: int
+    domain: int
+    paired: bool
+    rows: Indices
+    """Local index → row of `RangeRows`, [n]."""
+    start: Times
+    end: Times
+    parent: Indices
+    """Local index of the innermost range that contains this one, -1 for roots."""
+
+    def innermost(self, start: Times, end: Times) -> Indices:
+        """Find, for each call, the innermost range with range.start ≤ call.start and call.end ≤ range.end.
+
+        Args:
+            start: [m], ns; fastest if sorted.
+            end: [m], ns.
+
+        Returns:
+            Rows of `RangeRows`, [m]; -1 where no range of this lane contains the call.
+        """
+        # The last range that starts at or before the call is the deepest candidate; whatever contains the call is it
+        # or one of its ancestors, because ranges of a lane nest.
+        candidate = np.searchsorted(self.start, start, side="right").astype(np.int32) - 1
+        pending = np.flatnonzero(candidate >= 0)
+        pending = pending[self.end[candidate[pending]] < end[pending]]
+        while pending.size:
+            up = self.parent[candidate[pending]]
+            candidate[pending] = up
+            pending = pending[up >= 0]
+            pending = pending[self.end[candidate[pending]] < end[pending]]
+        return np.where(candidate >= 0, self.rows[candidate], np.int32(-1)).astype(np.int32)
+
+
+@frozen(eq=False)
+class RangeForest:
+    """All ranges of a trace, as lanes."""
+
+    ranges: RangeRows
+    lanes: tuple[Lane, ...]
+
+    @classmethod
+    def build(cls, ranges: RangeRows) -> RangeForest:
+        """Sort the ranges into lanes."""
+        lanes: list[Lane] = []
+        if len(ranges):
+            key = (ranges.thread.astype(np.int64) << 33) | (ranges.domain.astype(np.int64) << 1) | ranges.paired
+            order = np.lexsort((-ranges.end, ranges.start, key))
+            cuts = np.flatnonzero(np.diff(key[order])) + 1
+            for rows in np.split(order.astype(np.int32), cuts):
+                lanes.extend(_lanes(ranges, rows))
+        return cls(ranges, tuple(lanes))
+
+    @cached_property
+    def parent(self) -> Indices:
+        """Row → row of the innermost range of the same lane that contains it, -1 for roots, [n]."""
+        found = np.full(len(self.ranges), -1, dtype=np.int32)
+        for lane in self.lanes:
+            inner = lane.parent >= 0
+            found[lane.rows[inner]] = lane.rows[lane.parent[inner]]
+        return found
+
+    @cached_property
+    def depth(self) -> Indices:
+        """Row → number of ranges of its lane around it, [n]."""
+        depth = np.zeros(len(self.ranges), dtype=np.int32)
+        above = self.parent.copy()
+        inside = np.flatnonzero(above >= 0)
+        while inside.size:
+            depth[inside] += 1
+            above[inside] = self.parent[above[inside]]
+            inside = inside[above[inside] >= 0]
+        return depth
+
+    @cached_property
+    def by_depth(self) -> tuple[Indices, ...]:
+        """Rows by depth, roots first."""
+        order = np.argsort(self.depth, kind="stable").astype(np.int32)
+        cuts = np.cumsum(np.bincount(self.depth))[:-1] if self.depth.size else []
+        return tuple(np.split(order, cuts))
+
+    def nearest(self, wanted: NDArray[np.bool_]) -> Indices:
+        """For each range, itself or the innermost ancestor in its lane that is wanted, -1 where none is, [n].
+
+        Args:
+            wanted: [n], by row.
+        """
+        found = np.where(wanted, np.arange(len(self.ranges), dtype=np.int32), np.int32(-1)).astype(np.int32)
+        for rows in self.by_depth[1:]:
+            missing = rows[found[rows] < 0]
+            found[missing] = found[self.parent[missing]]
+        return found
+
+    def first_of_its_name(self) -> NDArray[np.bool_]:
+        """Whether no ancestor in the lane bears the same name: inclusive sums count those only, [n]."""
+        first = np.ones(len(self.ranges), dtype=bool)
+        name: Codes = self.ranges.name
+        above = self.parent.copy()
+        inside = np.flatnonzero(above >= 0)
+        while inside.size:
+            first[inside] &= name[inside] != name[above[inside]]
+            above[inside] = self.parent[above[inside]]
+            inside = inside[above[inside] >= 0]
+        return first
+
+
+def _lanes(ranges: RangeRows, rows: Indices) -> list[Lane]:
+    start, end = ranges.start[rows], ranges.end[rows]
+    parent = _parents(end)
+    groups = [np.arange(rows.size)] if _nests(start, end, parent) else _spread(start, end)
+    lanes = []
+    for group in groups:
+        own = rows[group]
+        lanes.append(
+            Lane(
+                thread=int(ranges.thread[own[0]]),
+                domain=int(ranges.domain[own[0]]),
+                paired=bool(ranges.paired[own[0]]),
+                rows=own,
+                start=start[group],
+                end=end[group],
+                parent=parent if len(groups) == 1 else _parents(end[group]),
+            )
+        )
+    return lanes
+
+
+def _parents(end: Times) -> Indices:
+    """Nearest earlier range that ends no sooner, for ranges sorted by (start, longest first), [n].
+
+    Every range starts with the one before it as candidate. Between a range and its candidate all ranges end sooner
+    than itself, and the same holds for the candidate: so jumping to the candidate's candidate skips nothing, and the
+    distance about doubles with each round.
+    """
+    above = np.arange(-1, end.size - 1, dtype=np.int32)
+    pending = np.flatnonzero(above >= 0)
+    pending = pending[end[above[pending]] < end[pending]]
+    while pending.size:
+        above[pending] = above[above[pending]]
+        pending = pending[above[pending] >= 0]
+        pending = pending[end[above[pending]] < end[pending]]
+    return above
+
+
+def _nests(start: Times, end: Times, parent: Indices) -> bool:
+    """Whether no two ranges cross: then the ranges open at a start are exactly the ancestors."""
+    depth = np.zeros(start.size, dtype=np.int64)
+    above = parent.copy()
+    inside = np.flatnonzero(above >= 0)
+    while inside.size:
+        depth[inside] += 1
+        above[inside] = parent[above[inside]]
+        inside = inside[above[inside] >= 0]
+    # Ranges that end where this one starts only touch it. Among them, zero-length ones of the same start that come
+    # later in the order have ended, but have not yet been opened.
+    empty = np.cumsum(end == start)
+    not_opened = empty[np.searchsorted(start, start, side="right") - 1] - empty
+    closed = np.searchsorted(np.sort(end), start, side="right") - not_opened
+    return bool(np.all(np.arange(start.size) - closed <= depth))
+
+
+def _spread(start: Times, end: Times) -> list[NDArray[np.intp]]:
+    """Put crossing ranges on lanes, each on the first one where it nests. Rare, and few ranges: a plain loop."""
+    stacks: list[list[int]] = []
+    lane_of = np.empty(start.size, dtype=np.int64)
+    for index, (opens, closes) in enumerate(zip(start.tolist(), end.tolist(), strict=True)):
+        for lane, stack in enumerate(stacks):
+            while stack and stack[-1] <= opens and stack[-1] < closes:
+                stack.pop()
+            if not stack or closes <= stack[-1]:
+                break
+        else:
+            lane = len(stacks)
+            stacks.append([])
+        stacks[lane].append(closes)
+        lane_of[index] = lane
+    return [np.flatnonzero(lane_of == lane) for lane in range(len(stacks))]

@@ -1,0 +1,337 @@
+"""What the analysis finds out, as records: the detail behind `LLMProfileReport`, and what every renderer reads.
+
+Times are integer nanoseconds. Unknown is None, with its reason beside it where the reader will ask.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, TypeAlias
+
+from attrs import field, frozen
+
+from analysis.entities import KernelSummary, LLMProfileReport
+from analysis.manifest import RunManifest
+
+__all__ = [
+    "Aggregate",
+    "CaptureInfo",
+    "CategoryRow",
+    "Finding",
+    "GapSummary",
+    "GpuRow",
+    "HostCallRow",
+    "InstanceSummary",
+    "MetricSeries",
+    "OverheadSummary",
+    "Report",
+    "Severity",
+    "StageSummary",
+    "StepPoint",
+    "StreamSummary",
+    "Utilisation",
+    "Verdict",
+]
+
+Severity: TypeAlias = Literal["unfit", "warning", "info"]
+"""unfit: numbers must not be used; warning: read them with the remark in mind; info: good to know."""
+
+
+@frozen
+class Finding:
+    """One answer to "can this capture be trusted?"."""
+
+    code: str
+    """Stable, such as ``missing-stages``."""
+    severity: Severity
+    title: str
+    evidence: str
+    remedy: str
+
+
+@frozen
+class CaptureInfo:
+    """Where the numbers come from."""
+
+    trace_path: str
+    trace_bytes: int
+    product: str | None
+    collector: str
+    """``Nsight Systems``, ``torch on CPU``, ``torch on CUDA`` or ``unknown``."""
+    on_cpu: bool
+    """Leaf operators on a CPU stand where kernels would."""
+    schema_version: str | None
+    wall_clock: str | None
+    duration_ns: int | None
+    device_names: tuple[str, ...] = field(converter=tuple)
+    processes: int
+    threads: int
+    kernels: int
+    memcpys: int
+    memsets: int
+    graphs: int
+    """CUDA graphs traced as a whole: their kernels are invisible."""
+    api_calls: int
+    """Of those that can own GPU work or wait."""
+    ranges: int
+    module_domain: str | None
+    """Domain in which module ranges were found (empty: the default one); None: there are none."""
+    random_weights: bool | None
+    """None: the trace does not say."""
+    cross_thread: bool
+    """Whether launches were also attributed by time on the host."""
+
+
+@frozen
+class GpuRow:
+    """One row of a table of GPU time (the columns of ``dsocr-analyze table``)."""
+
+    name: str
+    kernels: int
+    kernel_sum_ns: int
+    busy_ns: int
+    projected_ns: int
+    memcpys: int
+    memcpy_ns: int
+    memsets: int
+    memset_ns: int
+    graphs: int
+    graph_ns: int
+
+
+@frozen
+class GapSummary:
+    """Time inside a stage's host range in which its GPU was idle, by what the host did meanwhile."""
+
+    total_ns: int
+    count: int
+    largest_ns: int
+    synchronising_ns: int
+    """The host waited in a synchronise or a blocking copy."""
+    launching_ns: int
+    """The host was inside a launching call (kernel, copy, memset, graph)."""
+    other_api_ns: int
+    """Inside any other CUDA call (allocation, module loading…)."""
+    outside_api_ns: int
+    """In no CUDA call that is read: Python, the framework, the program."""
+
+
+@frozen
+class StageSummary:
+    """One stage, all its instances. Sums over instances unless named otherwise."""
+
+    stage: str
+    instances: int
+    tokens: int | None
+    """Prompt tokens for prefill, emitted steps for decode; None: nothing says."""
+    host_elapsed_ns: int
+    """Range end − start."""
+    projected_ns: int
+    """First to last GPU operation."""
+    busy_ns: int
+    """Union of GPU operations."""
+    kernel_sum_ns: int
+    gpu: GpuRow
+    gpu_busy_share: float | None
+    """busy / host elapsed."""
+    launches: int
+    """Calls that launch a kernel or a graph."""
+    graph_launches: int
+    synchronises: int
+    synchronise_ns: int
+    small_d2h_copies: int
+    """Device-to-host copies of at most `analysis.metrics.SMALL_COPY_BYTES`."""
+    host_launch_ns: int
+    """Time inside launching calls."""
+    queue_delay_median_ns: float | None
+    """Kernel start − launch start."""
+    queue_delay_p95_ns: float | None
+    mean_kernel_ns: float | None
+    median_kernel_ns: float | None
+    mean_launch_gap_ns: float | None
+    """Host time from one launch to the next, mean."""
+    concurrency: float | None
+    """Sum of all operations / their union: 1 = one at a time."""
+    gaps: GapSummary | None
+    small_grid_share: float | None = None
+    """Share of kernel time in kernels with fewer blocks than the device has SMs; None: grids or SM count unknown."""
+
+
+@frozen
+class InstanceSummary:
+    """One stage instance, such as ``image[0]/decode``."""
+
+    path: str
+    image: str | None
+    stage: str
+    start_ns: int
+    end_ns: int
+    host_elapsed_ns: int
+    projected_ns: int
+    busy_ns: int
+    kernel_sum_ns: int
+    kernels: int
+    payload: int | None
+    """The range's payload: prompt tokens for prefill."""
+    steps: int
+
+
+@frozen
+class StepPoint:
+    """One decode step on the host's clock."""
+
+    instance: str
+    index: int
+    start_ns: int
+    host_elapsed_ns: int
+    busy_ns: int
+    kernels: int
+    context: int | None
+    """Context length, from the range's payload."""
+
+
+@frozen
+class StreamSummary:
+    """One stream of one device."""
+
+    device: int
+    stream: int
+    operations: int
+    sum_ns: int
+    busy_ns: int
+
+
+@frozen
+class HostCallRow:
+    """Waiting and copying calls of one module or stage."""
+
+    where: str
+    call: str
+    calls: int
+    total_ns: int
+    kind: Literal["synchronise", "small device-to-host copy"]
+
+
+@frozen
+class CategoryRow:
+    """Kernels of one category in one stage."""
+
+    stage: str
+    category: str
+    calls: int
+    total_ns: int
+    share: float
+    """Of the stage's time over all operations."""
+
+
+@frozen
+class MetricSeries:
+    """A sampled GPU metric."""
+
+    name: str
+    unit: str
+    stage_means: dict[str, float]
+    """Mean over each stage's host time."""
+    time_ns: tuple[int, ...] = field(converter=tuple, default=())
+    values: tuple[float, ...] = field(converter=tuple, default=())
+    """Thinned for drawing: means over equal slices of the capture."""
+
+
+@frozen
+class Utilisation:
+    """What a stage needed against what the device can give. One row per stage and time base."""
+
+    stage: str
+    """prefill, decode or ``total``."""
+    time_base: Literal["elapsed", "gpu busy", "control"]
+    """Host elapsed in the capture, GPU busy in the capture, or host elapsed in the unprofiled control run."""
+    time_ns: int | None
+    flop: int | None
+    flop_full: int | None
+    bytes_moved: int | None
+    peak_flop_per_s: float | None
+    peak_bytes_per_s: float | None
+    peak_how: str | None
+    """spec, derived, measured or override."""
+    mfu: float | None
+    mfu_full_attention: float | None
+    mbu: float | None
+    arithmetic_intensity: float | None
+    """FLOP per byte."""
+    ridge_point: float | None
+    ideal_ns: int | None
+    """The larger of the two floors."""
+    unknown_because: str | None
+    derivation: str | None
+    """The arithmetic, with numbers."""
+    suspect: str | None = None
+    """Above 1: which input is suspect."""
+
+
+@frozen
+class Verdict:
+    """What bounds a stage, and what to do."""
+
+    stage: str
+    bound: str
+    """launch-bound, host-blocked, memory-bound, compute-bound, under-occupied, communication-bound, balanced, unknown."""
+    sentence: str
+    evidence: tuple[str, ...] = field(converter=tuple)
+    action: str
+    ceiling_ns: int | None
+    """What removing the cause can save at most, over the stage, ns."""
+    ceiling: str
+    """The same in words."""
+
+
+@frozen
+class OverheadSummary:
+    """Profiled against unprofiled, per stage."""
+
+    stage: str
+    unprofiled_ms: float
+    profiled_ms: float
+    factor: float
+    per: str
+    """``image`` or ``token``."""
+
+
+@frozen
+class Aggregate:
+    """A named metric over instances, with its unit."""
+
+    name: str
+    unit: str
+    mean: float
+    std: float
+    median: float
+    minimum: float
+    maximum: float
+    count: int
+    source: Literal["control", "trace"]
+
+
+@frozen
+class Report:
+    """Everything that renderers show. ``report`` is the domain's record; the rest is the detail behind it."""
+
+    report: LLMProfileReport
+    capture: CaptureInfo
+    findings: tuple[Finding, ...] = field(converter=tuple)
+    verdicts: tuple[Verdict, ...] = field(converter=tuple)
+    stages: tuple[StageSummary, ...] = field(converter=tuple)
+    instances: tuple[InstanceSummary, ...] = field(converter=tuple)
+    steps: tuple[StepPoint, ...] = field(converter=tuple)
+    utilisation: tuple[Utilisation, ...] = field(converter=tuple)
+    stage_rows: tuple[GpuRow, ...] = field(converter=tuple)
+    module_rows: dict[str, tuple[GpuRow, ...]]
+    """Stage (or ``all``) → rows by module path, exclusive."""
+    range_rows: tuple[GpuRow, ...] = field(converter=tuple)
+    categories: tuple[CategoryRow, ...] = field(converter=tuple)
+    kernels: tuple[KernelSummary, ...] = field(converter=tuple)
+    streams: tuple[StreamSummary, ...] = field(converter=tuple)
+    host_calls: tuple[HostCallRow, ...] = field(converter=tuple)
+    metrics: tuple[MetricSeries, ...] = field(converter=tuple)
+    overhead: tuple[OverheadSummary, ...] = field(converter=tuple)
+    aggregates: tuple[Aggregate, ...] = field(converter=tuple)
+    manifest: RunManifest | None
+    report_version: int = 1

@@ -1,0 +1,235 @@
+"""Tables of GPU time: one row per stage, instance, step, module, range or kernel, integers only.
+
+At every level each operation is counted in exactly one row (``range`` excepted, which is inclusive), the rest in the
+row ``(unattributed)``, and the rows add up to the trace's total; `ConservationError` if they do not.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, get_args
+
+import numpy as np
+from attrs import evolve, frozen
+from numpy.typing import NDArray
+
+from analysis.annotations import STAGES, Stage
+from analysis.attribution import Attribution, Level
+from analysis.errors import ConservationError
+from analysis.intervals import sum_by_group, union_by_group
+from analysis.trace.records import GRAPH, KERNEL, MEMCPY, MEMSET, Operations
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = [
+    "COLUMNS",
+    "COUNTED",
+    "TABLE_KINDS",
+    "UNATTRIBUTED",
+    "GpuTable",
+    "TableKind",
+    "gpu_table",
+    "grouped",
+    "select",
+    "stage_mask",
+]
+
+TableKind: TypeAlias = Literal["stage", "instance", "step", "module", "range", "kernel"]
+TABLE_KINDS: Final[tuple[TableKind, ...]] = get_args(TableKind)
+UNATTRIBUTED: Final = "(unattributed)"
+
+COLUMNS: Final = (
+    "name", "kernels", "kernel_sum_ns", "busy_ns", "projected_ns", "memcpys", "memcpy_ns", "memsets", "memset_ns",
+    "graphs", "graph_ns",
+)  # fmt: skip
+COUNTED: Final = ((KERNEL, "kernels", "kernel_sum_ns"), (MEMCPY, "memcpys", "memcpy_ns"),
+                   (MEMSET, "memsets", "memset_ns"), (GRAPH, "graphs", "graph_ns"))  # fmt: skip
+
+
+@frozen(eq=False)
+class GpuTable:
+    """Rows of GPU time. ``columns`` maps each name of `COLUMNS` but ``name`` to int64 [rows]."""
+
+    names: tuple[str, ...]
+    columns: dict[str, NDArray[np.int64]]
+
+    def rows(self) -> list[dict[str, Any]]:
+        """The rows as plain Python values, in `COLUMNS` order."""
+        plain = [self.columns[name].tolist() for name in COLUMNS[1:]]
+        return [
+            dict(zip(COLUMNS, (name, *values), strict=True)) for name, *values in zip(self.names, *plain, strict=True)
+        ]
+
+    def frame(self) -> pd.DataFrame:
+        """The table as a DataFrame."""
+        import pandas as pd  # loaded here: half a second that most commands do not need
+
+        return pd.DataFrame({"name": list(self.names), **self.columns})[list(COLUMNS)]
+
+    def total(self, column: str) -> int:
+        """Sum of a column."""
+        return int(self.columns[column].sum())
+
+
+def grouped(
+    operations: Operations, group: NDArray[Any], groups: int, *, instance: NDArray[Any] | None = None
+) -> dict[str, NDArray[np.int64]]:
+    """Sum operations by group.
+
+    Args:
+        operations: [n], sorted by start.
+        group: row of each operation, [n], 0 ≤ group < groups.
+        groups: number of rows.
+        instance: instance of each operation, [n], any non-negative ids; an instance lies in one row. A row's projection
+            is the sum of its instances' (first start to last end). None: each row is one instance.
+
+    Returns:
+        Column name → int64 [groups].
+    """
+    duration = operations.duration
+    columns: dict[str, NDArray[np.int64]] = {}
+    for kind, count, total in COUNTED:
+        which = operations.kind == kind
+        if which.any():
+            columns[count] = np.bincount(group[which], minlength=groups).astype(np.int64)
+            columns[total] = sum_by_group(group[which], duration[which], groups)
+        else:
+            columns[count] = columns[total] = np.zeros(groups, dtype=np.int64)
+    columns["busy_ns"] = union_by_group(group, operations.start, operations.end, groups)
+    columns["projected_ns"] = _projected(operations, group, groups, instance)
+    return columns
+
+
+def _projected(
+    operations: Operations, group: NDArray[Any], groups: int, instance: NDArray[Any] | None
+) -> NDArray[np.int64]:
+    if not len(operations):
+        return np.zeros(groups, dtype=np.int64)
+    owner = group if instance is None else instance
+    size = int(owner.max()) + 1
+    last = np.full(size, -1, dtype=np.int64)
+    np.maximum.at(last, owner, operations.end)
+    first = np.zeros(size, dtype=np.int64)
+    first[owner[::-1]] = operations.start[::-1]  # sorted by start: the first of an instance is written last
+    seen = last >= 0
+    row = np.zeros(size, dtype=np.int64)
+    row[owner] = group
+    return sum_by_group(row[seen], (last - first)[seen], groups)
+
+
+def stage_mask(attribution: Attribution, stage: Stage) -> NDArray[np.bool_]:
+    """Which operations belong to a stage, [operations]."""
+    rows = attribution.operation_level("stage")
+    names = np.array([name == stage for name in attribution.ranges.names] + [False], dtype=bool)
+    name = np.append(attribution.ranges.name, len(attribution.ranges.names))
+    return names[name[rows]]
+
+
+def gpu_table(attribution: Attribution, by: TableKind, *, stage: Stage | None = None) -> GpuTable:
+    """Make a table.
+
+    Args:
+        attribution: of the trace.
+        by: what a row is. ``range`` is inclusive, by ``domain:name``, each operation once per name; the others are
+            exclusive (innermost) and add up.
+        stage: keep the operations of this stage only.
+
+    Raises:
+        ConservationError: rows do not add up to the operations' total.
+    """
+    selected = stage_mask(attribution, stage) if stage is not None else None
+    operations = attribution.operations if selected is None else select(attribution.operations, selected)
+    if by == "range":
+        from analysis.inclusive import inclusive_table  # it builds on this module
+
+        return inclusive_table(attribution, selected)
+    group, names, instance = _rows(attribution, by, selected, stage)
+    table = GpuTable(names, grouped(operations, group, len(names), instance=instance))
+    _conserve(table, operations, by)
+    return _ordered(table, by)
+
+
+def select(operations: Operations, mask: NDArray[np.bool_]) -> Operations:
+    """The operations of a mask, [n]."""
+    per_row = ("start", "end", "kind", "name", "process", "correlation", "device", "stream", "graph_node", "size")
+    return evolve(operations, **{name: getattr(operations, name)[mask] for name in per_row})
+
+
+def _rows(
+    attribution: Attribution, by: TableKind, selected: NDArray[np.bool_] | None, stage: Stage | None
+) -> tuple[NDArray[Any], tuple[str, ...], NDArray[Any] | None]:
+    """Row of each selected operation, the rows' names, and the instance of each operation."""
+    operations = attribution.operations
+    if by == "kernel":
+        # Kernels with one demangled name are one row, whatever string ids they came with.
+        unique: dict[str, int] = {}
+        lookup = np.array([unique.setdefault(name, len(unique)) for name in operations.names] or [0], dtype=np.int32)
+        group = lookup[operations.name] if selected is None else lookup[operations.name[selected]]
+        return group, tuple(unique), None
+    level: dict[str, Level] = {"stage": "stage", "instance": "stage", "step": "step", "module": "module"}
+    rows = attribution.operation_level(level[by])
+    rows = rows if selected is None else rows[selected]
+    ranges = attribution.ranges
+    if by in ("stage", "module"):
+        keys = [*ranges.names, UNATTRIBUTED]
+        name_of = np.append(ranges.name, len(ranges.names)).astype(np.int32)
+        group, names = _dense(name_of[rows], keys)
+        if by == "stage" and stage is None:
+            group, names = _with_rows(group, names, (*STAGES, UNATTRIBUTED))
+        return group, names, np.where(rows >= 0, rows, len(ranges))
+    instances = np.flatnonzero(attribution.is_level(level[by]))
+    if stage is not None:
+        stage_rows = attribution.ranges_in_stage(stage)
+        instances = instances[stage_rows[instances]]
+    instances = instances[np.argsort(ranges.start[instances], kind="stable")]
+    position = np.full(len(ranges) + 1, instances.size, dtype=np.int32)
+    position[instances] = np.arange(instances.size)
+    group = position[rows]
+    paths = attribution.instance_names
+    names = tuple(paths[int(row)] for row in instances)
+    if group.size and int(group.max()) == instances.size:
+        names = (*names, UNATTRIBUTED)
+    return group, names, None
+
+
+def _dense(codes: NDArray[Any], names: list[str]) -> tuple[NDArray[Any], tuple[str, ...]]:
+    present = np.flatnonzero(np.bincount(codes, minlength=len(names)))
+    lookup = np.zeros(len(names), dtype=np.int32)
+    lookup[present] = np.arange(present.size)
+    return lookup[codes], tuple(names[code] for code in present)
+
+
+def _with_rows(
+    group: NDArray[Any], names: tuple[str, ...], wanted: tuple[str, ...]
+) -> tuple[NDArray[Any], tuple[str, ...]]:
+    """Add rows without operations, so that a stage that launched nothing shows as zeros, not as absent."""
+    return group, (*names, *(name for name in wanted if name not in names))
+
+
+def _conserve(table: GpuTable, operations: Operations, by: str) -> None:
+    duration = operations.duration
+    for kind, count, total in COUNTED:
+        which = operations.kind == kind
+        expected = (int(which.sum()), int(duration[which].sum()))
+        found = (table.total(count), table.total(total))
+        if expected != found:
+            raise ConservationError(
+                f"internal error: the {by} table holds {found[0]} {count} of {found[1]} ns, the trace {expected[0]} "
+                f"of {expected[1]} ns; please report this with the trace"
+            )
+
+
+def _ordered(table: GpuTable, by: TableKind) -> GpuTable:
+    """Stages in their order, instances and steps in time order, modules and kernels by time; the remainder last."""
+    last = np.array([name == UNATTRIBUTED for name in table.names], dtype=np.int64)
+    weight = sum((table.columns[column] for _, _, column in COUNTED), np.zeros(len(table.names), dtype=np.int64))
+    if by == "stage":
+        rank = np.array([STAGES.index(name) if name in STAGES else len(STAGES) for name in table.names], dtype=np.int64)
+        order = np.lexsort((rank, last))
+    elif by in ("instance", "step"):
+        order = np.lexsort((np.arange(len(table.names)), last))
+    else:
+        order = np.lexsort((-weight, last))
+    return GpuTable(
+        tuple(table.names[one] for one in order), {key: value[order] for key, value in table.columns.items()}
+    )

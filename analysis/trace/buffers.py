@@ -1,0 +1,98 @@
+"""Growing numpy columns, as narrow as their values allow, filled from Arrow batches without a Python object per row."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+__all__ = ["IntColumn", "KeyColumn", "integers"]
+
+
+def integers(values: pa.Array, blank: int) -> NDArray[np.int64]:
+    """An Arrow column as int64 without copying where it can; NULL reads as ``blank``.
+
+    Args:
+        values: int64, double or null typed, [n].
+        blank: stands for NULL.
+    """
+    count = len(values)
+    if pa.types.is_null(values.type) or values.null_count == count:
+        return np.full(count, blank, dtype=np.int64)
+    if not pa.types.is_int64(values.type):
+        values = values.cast(pa.int64(), safe=False)
+    validity, data = values.buffers()
+    plain = np.frombuffer(data, dtype=np.int64, count=count + values.offset)[values.offset :]
+    if values.null_count == 0:
+        return plain
+    bits = np.unpackbits(np.frombuffer(validity, dtype=np.uint8), bitorder="little")
+    there = bits[values.offset : values.offset + count].astype(bool)
+    return np.where(there, plain, blank)
+
+
+class IntColumn:
+    """Integers, stored in the narrowest dtype that has held them so far."""
+
+    _WIDER = (np.int8, np.int16, np.int32, np.int64)
+
+    def __init__(self, rows: int, dtype: type[np.signedinteger[Any]] = np.int32) -> None:
+        self._data: NDArray[np.signedinteger[Any]] = np.empty(rows, dtype=dtype)
+        self._size = 0
+
+    def extend(self, values: NDArray[np.int64]) -> None:
+        """Append values, widening first if one does not fit."""
+        if values.size == 0:
+            return
+        end = self._size + values.size
+        if end > self._data.size:
+            self._data = np.concatenate(
+                (self._data[: self._size], np.empty(max(values.size, self._size), dtype=self._data.dtype))
+            )
+        if self._data.dtype != np.int64:
+            limits = np.iinfo(self._data.dtype)
+            low, high = int(values.min()), int(values.max())
+            if low < limits.min or high > limits.max:
+                fits = next(one for one in self._WIDER if np.iinfo(one).min <= low and high <= np.iinfo(one).max)
+                self._data = self._data.astype(max(np.dtype(fits), self._data.dtype, key=lambda one: one.itemsize))
+        self._data[self._size : end] = values
+        self._size = end
+
+    def array(self) -> NDArray[np.signedinteger[Any]]:
+        """What was appended, without the spare room."""
+        return self._data[: self._size]
+
+
+class KeyColumn:
+    """Values with few distinct ones (threads, processes, names), stored as small codes."""
+
+    def __init__(self, rows: int, codes: dict[Hashable, int] | None = None) -> None:
+        self.codes: dict[Hashable, int] = {} if codes is None else codes
+        """Value → code, shared between columns where given."""
+        self._column = IntColumn(rows, np.int16)
+
+    def extend(self, values: pa.Array | NDArray[np.int64]) -> None:
+        """Append values; Arrow does the hashing, so that the cost per row is that of a hash table."""
+        encoded = (pa.array(values) if isinstance(values, np.ndarray) else values).dictionary_encode()
+        lookup = np.fromiter(
+            (self.codes.setdefault(one, len(self.codes)) for one in encoded.dictionary.to_pylist()),
+            dtype=np.int64,
+            count=len(encoded.dictionary),
+        )
+        indices = encoded.indices.to_numpy(zero_copy_only=False)
+        self._column.extend(lookup[indices] if lookup.size else np.empty(0, dtype=np.int64))
+
+    def append_codes(self, codes: NDArray[np.int64]) -> None:
+        """Append values by their codes."""
+        self._column.extend(codes)
+
+    def array(self) -> NDArray[np.signedinteger[Any]]:
+        """The codes, [n]."""
+        return self._column.array()
+
+    @property
+    def values(self) -> list[Any]:
+        """The distinct values, by code."""
+        return list(self.codes)

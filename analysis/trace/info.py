@@ -1,0 +1,82 @@
+"""What a trace says of itself: product, processes, devices, diagnostics."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from analysis.trace import schema
+from analysis.trace.database import Database
+from analysis.trace.records import Device, TraceInfo
+
+__all__ = ["read_info"]
+
+
+def read_info(
+    database: Database, process_codes: dict[Any, int], thread_codes: dict[Any, int], process_mask: int
+) -> TraceInfo:
+    """Read the small tables.
+
+    Args:
+        database: the trace.
+        process_codes: global process id → code, complete.
+        thread_codes: global thread id → code, complete.
+        process_mask: turns a global thread id into its process's id.
+    """
+    export = _pairs(database, schema.EXPORT_META)
+    product = " ".join(filter(None, (export.get("EXPORT_PRODUCT_NAME"), export.get("EXPORT_PRODUCT_VERSION"))))
+    details = database.rows(schema.ANALYSIS_DETAILS, "duration")
+    start = database.rows(_START_TIME, "utcTime")
+    return TraceInfo(
+        path=str(database.path),
+        product=product or None,
+        schema_version=export.get("EXPORT_SCHEMA_VERSION"),
+        export=export,
+        capture=_pairs(database, schema.CAPTURE_META),
+        processes=tuple(process_codes),
+        threads=tuple(thread_codes),
+        thread_process=tuple(process_codes[one & process_mask] for one in thread_codes),
+        process_names={
+            process_codes[row["globalPid"]]: str(row["name"])
+            for row in database.rows(schema.PROCESSES, "globalPid", "name")
+            if row["globalPid"] in process_codes and row["name"]
+        },
+        devices=_devices(database),
+        diagnostics=tuple(
+            (row["timestamp"] or 0, row["severity"], str(row["text"]))
+            for row in database.rows(schema.DIAGNOSTICS, "timestamp", "severity", "text")
+        ),
+        duration_ns=details[0]["duration"] if details else None,
+        wall_clock=start[0]["utcTime"] if start else None,
+        tables=tuple(sorted(database.columns)),
+    )
+
+
+_START_TIME = schema.TableSpec(("TARGET_INFO_SESSION_START_TIME",), (), {"utcTime": None})
+
+
+def _pairs(database: Database, spec: schema.TableSpec) -> dict[str, str]:
+    return {str(row["name"]): str(row["value"] or "") for row in database.rows(spec, "name", "value")}
+
+
+def _devices(database: Database) -> tuple[Device, ...]:
+    """GPUs, with the CUDA ordinal that kernels carry where the file maps one."""
+    ordinals = {row["gpuId"]: row["cudaId"] for row in database.rows(schema.DEVICES, "gpuId", "cudaId")}
+    rows = database.rows(schema.GPUS, "name", *schema.GPUS.optional)
+    return tuple(
+        Device(
+            device_id=ordinals.get(row["id"], row["cuDevice"]),
+            name=str(row["name"] or "unknown GPU"),
+            sm_count=row["smCount"] or None,
+            clock_hz=row["clockRate"] or None,
+            memory_bytes=row["totalMemory"] or None,
+            memory_bytes_per_s=row["memoryBandwidth"] or None,
+            compute_capability=(
+                f"{row['computeMajor']}.{row['computeMinor'] or 0}" if row["computeMajor"] is not None else None
+            ),
+            max_warps_per_sm=row["maxWarpsPerSm"] or None,
+            max_blocks_per_sm=row["maxBlocksPerSm"] or None,
+            max_registers_per_sm=row["maxRegistersPerSm"] or None,
+            max_shared_bytes_per_sm=row["maxShmemPerSm"] or None,
+        )
+        for row in rows
+    )

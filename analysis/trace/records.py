@@ -1,0 +1,176 @@
+"""What a trace holds, as columns: one record per table, one array per column, rows in time order."""
+
+from __future__ import annotations
+
+from typing import Any, Final, TypeAlias
+
+import numpy as np
+from attrs import field, frozen
+from numpy.typing import NDArray
+
+__all__ = [
+    "GRAPH",
+    "KERNEL",
+    "KIND_NAMES",
+    "MEMCPY",
+    "MEMSET",
+    "NO_VALUE",
+    "Calls",
+    "Device",
+    "Marks",
+    "Operations",
+    "RangeRows",
+    "TraceInfo",
+]
+
+Codes: TypeAlias = NDArray[np.signedinteger[Any]]
+Times: TypeAlias = NDArray[np.int64]
+
+KERNEL: Final = 0
+MEMCPY: Final = 1
+MEMSET: Final = 2
+GRAPH: Final = 3
+"""A CUDA graph traced as a whole: one operation, its kernels invisible."""
+KIND_NAMES: Final = ("kernel", "memcpy", "memset", "graph")
+
+NO_VALUE: Final = -(2**63)
+"""Stands for NULL in an int64 column."""
+
+
+@frozen(eq=False)
+class Operations:
+    """GPU operations – kernels, memcpys, memsets and whole graphs – sorted by start. All arrays are [n]."""
+
+    start: Times
+    """ns on the trace's clock."""
+    end: Times
+    kind: Codes
+    """`KERNEL`, `MEMCPY`, `MEMSET` or `GRAPH`."""
+    name: Codes
+    """Index into ``names`` and ``short_names``."""
+    process: Codes
+    """Index into `TraceInfo.processes`; -1: the row does not say."""
+    correlation: Codes
+    """-1: the row has none."""
+    device: Codes
+    stream: Codes
+    graph_node: NDArray[np.bool_]
+    """Whether a CUDA graph launched it."""
+    size: Times
+    """Bytes copied or set; 0 for kernels and graphs; -1: not recorded."""
+    names: tuple[str, ...]
+    """Demangled kernel names; for the rest what they do (``[CUDA memcpy Host-to-Device]``)."""
+    short_names: tuple[str, ...]
+    copy_kinds: Codes
+    """By name: CUPTI's copyKind for memcpys (1 host to device, 2 device to host, 8 device to device), else -1."""
+
+    def __len__(self) -> int:
+        return int(self.start.size)
+
+    @property
+    def duration(self) -> Times:
+        """End − start, ns, [n]."""
+        return self.end - self.start
+
+
+@frozen(eq=False)
+class Calls:
+    """CUDA API calls that can own GPU work or make the host wait, sorted by thread, then start. All arrays are [n]."""
+
+    start: Times
+    duration: Codes
+    """ns."""
+    thread: Codes
+    """Index into `TraceInfo.threads`; -1: the row does not say."""
+    correlation: Codes
+    name: Codes
+    """Index into ``names``; -1: unnamed."""
+    names: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return int(self.start.size)
+
+    @property
+    def end(self) -> Times:
+        """ns, [n]."""
+        return self.start + self.duration
+
+
+@frozen(eq=False)
+class RangeRows:
+    """NVTX ranges as recorded, in the file's order. All arrays are [n]."""
+
+    start: Times
+    end: Times
+    """Unclosed ranges last to the end of the trace."""
+    unclosed: NDArray[np.bool_]
+    paired: NDArray[np.bool_]
+    """True: push/pop (nests on its thread); False: start/end (may overlap, and end on another thread)."""
+    name: Codes
+    """Index into ``names``."""
+    domain: Codes
+    """Index into ``domains``."""
+    thread: Codes
+    end_thread: Codes
+    """-1: the same thread, or not recorded."""
+    payload: Times
+    """int64 or uint64 payload, `NO_VALUE` where there is none."""
+    names: tuple[str, ...]
+    domains: tuple[str, ...]
+    """The default domain is the empty string."""
+
+    def __len__(self) -> int:
+        return int(self.start.size)
+
+
+@frozen
+class Marks:
+    """NVTX marks: instants with a text."""
+
+    start_ns: tuple[int, ...]
+    domains: tuple[str, ...]
+    texts: tuple[str, ...]
+
+
+@frozen
+class Device:
+    """A GPU as the driver describes it; None: not recorded."""
+
+    device_id: int | None
+    name: str
+    sm_count: int | None = None
+    clock_hz: int | None = None
+    memory_bytes: int | None = None
+    memory_bytes_per_s: int | None = None
+    compute_capability: str | None = None
+    max_warps_per_sm: int | None = None
+    max_blocks_per_sm: int | None = None
+    max_registers_per_sm: int | None = None
+    max_shared_bytes_per_sm: int | None = None
+
+
+@frozen
+class TraceInfo:
+    """What the file says of itself."""
+
+    path: str
+    product: str | None
+    """Who wrote it, such as ``NVIDIA Nsight Systems 2025.3.2.0``."""
+    schema_version: str | None
+    export: dict[str, str]
+    capture: dict[str, str]
+    processes: tuple[int, ...]
+    """Serialised global process ids, by code."""
+    threads: tuple[int, ...]
+    """Serialised global thread ids, by code."""
+    thread_process: tuple[int, ...]
+    """Thread code → process code."""
+    process_names: dict[int, str]
+    """Process code → name."""
+    devices: tuple[Device, ...]
+    diagnostics: tuple[tuple[int, int | None, str], ...] = field(converter=tuple)
+    """(timestamp ns, severity, text)."""
+    duration_ns: int | None
+    wall_clock: str | None
+    """UTC at the start of the capture."""
+    tables: tuple[str, ...]
