@@ -75,7 +75,7 @@ class StageCost:
     context_first: int
     """Context length of the first step (prefill: 0)."""
     context_last: int
-    components: tuple[ComponentCost, ...] = field(converter=tuple)
+    components: tuple[ComponentCost, ...]
     source: str = "counter"
     """``counter`` (counted on the meta device at the real shapes) or ``closed form``."""
 
@@ -92,7 +92,7 @@ class ControlPass:
     """First → last token on the host; 0 if there was one token only."""
     new_tokens: int
     """Tokens generated, the first one (prefill's) included."""
-    step_ns: tuple[int, ...] = field(converter=tuple, default=())
+    step_ns: tuple[int, ...] = ()
     """One per decode step: inter-token latencies."""
 
 
@@ -140,7 +140,7 @@ class RunManifest:
     manifest_version: int = field(default=1, validator=validators.in_((1,)))
     model: ModelUnderTest | None = None
     input_set: InputSet | None = None
-    prompts: tuple[PromptTokens, ...] = field(converter=tuple, default=())
+    prompts: tuple[PromptTokens, ...] = ()
     batch_size: int = 1
     capture_passes: int = 1
     """How often the input set runs inside the capture."""
@@ -150,20 +150,20 @@ class RunManifest:
     preset: str | None = None
     options: dict[str, bool | int | float | str | None] = field(factory=dict)
     """Resolved options of the command line that no other field holds."""
-    argv: tuple[str, ...] = field(converter=tuple, default=())
+    argv: tuple[str, ...] = ()
     """The profiled command, secrets redacted."""
     versions: dict[str, str] = field(factory=dict)
     """Of nsys, driver, CUDA, torch, transformers, nvtx, python, dsocr-profiler."""
-    device_states: tuple[DeviceState, ...] = field(converter=tuple, default=())
-    costs: tuple[StageCost, ...] = field(converter=tuple, default=())
+    device_states: tuple[DeviceState, ...] = ()
+    costs: tuple[StageCost, ...] = ()
     costs_unknown_because: str | None = None
     measured_peak: MeasuredPeak | None = None
-    control: tuple[ControlPass, ...] = field(converter=tuple, default=())
-    profiled: tuple[ControlPass, ...] = field(converter=tuple, default=())
+    control: tuple[ControlPass, ...] = ()
+    profiled: tuple[ControlPass, ...] = ()
     """The captured passes, timed by the program itself (absent in the mark, which is written before them)."""
     exit_codes: ExitCodes = field(factory=ExitCodes)
     error: str | None = None
-    synchronises: tuple[str, ...] = field(converter=tuple, default=())
+    synchronises: tuple[str, ...] = ()
     """Where the loop waits for the device, in words."""
-    notes: tuple[str, ...] = field(converter=tuple, default=())
+    notes: tuple[str, ...] = ()
     finished_at: str | None = None

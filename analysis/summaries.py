@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Literal, TypeAlias
 
-from attrs import field, frozen
+from attrs import frozen
 
 from analysis.entities import KernelSummary, LLMProfileReport
 from analysis.manifest import RunManifest
@@ -62,7 +62,7 @@ class CaptureInfo:
     schema_version: str | None
     wall_clock: str | None
     duration_ns: int | None
-    device_names: tuple[str, ...] = field(converter=tuple)
+    device_names: tuple[str, ...]
     processes: int
     threads: int
     kernels: int
@@ -231,8 +231,8 @@ class MetricSeries:
     unit: str
     stage_means: dict[str, float]
     """Mean over each stage's host time."""
-    time_ns: tuple[int, ...] = field(converter=tuple, default=())
-    values: tuple[float, ...] = field(converter=tuple, default=())
+    time_ns: tuple[int, ...] = ()
+    values: tuple[float, ...] = ()
     """Thinned for drawing: means over equal slices of the capture."""
 
 
@@ -273,9 +273,9 @@ class Verdict:
 
     stage: str
     bound: str
-    """launch-bound, host-blocked, memory-bound, compute-bound, under-occupied, communication-bound, balanced, unknown."""
+    """launch-bound, host-blocked, memory-bound, compute-bound, under-occupied, communication-bound, mixed, unknown."""
     sentence: str
-    evidence: tuple[str, ...] = field(converter=tuple)
+    evidence: tuple[str, ...]
     action: str
     ceiling_ns: int | None
     """What removing the cause can save at most, over the stage, ns."""
@@ -316,22 +316,22 @@ class Report:
 
     report: LLMProfileReport
     capture: CaptureInfo
-    findings: tuple[Finding, ...] = field(converter=tuple)
-    verdicts: tuple[Verdict, ...] = field(converter=tuple)
-    stages: tuple[StageSummary, ...] = field(converter=tuple)
-    instances: tuple[InstanceSummary, ...] = field(converter=tuple)
-    steps: tuple[StepPoint, ...] = field(converter=tuple)
-    utilisation: tuple[Utilisation, ...] = field(converter=tuple)
-    stage_rows: tuple[GpuRow, ...] = field(converter=tuple)
+    findings: tuple[Finding, ...]
+    verdicts: tuple[Verdict, ...]
+    stages: tuple[StageSummary, ...]
+    instances: tuple[InstanceSummary, ...]
+    steps: tuple[StepPoint, ...]
+    utilisation: tuple[Utilisation, ...]
+    stage_rows: tuple[GpuRow, ...]
     module_rows: dict[str, tuple[GpuRow, ...]]
     """Stage (or ``all``) → rows by module path, exclusive."""
-    range_rows: tuple[GpuRow, ...] = field(converter=tuple)
-    categories: tuple[CategoryRow, ...] = field(converter=tuple)
-    kernels: tuple[KernelSummary, ...] = field(converter=tuple)
-    streams: tuple[StreamSummary, ...] = field(converter=tuple)
-    host_calls: tuple[HostCallRow, ...] = field(converter=tuple)
-    metrics: tuple[MetricSeries, ...] = field(converter=tuple)
-    overhead: tuple[OverheadSummary, ...] = field(converter=tuple)
-    aggregates: tuple[Aggregate, ...] = field(converter=tuple)
+    range_rows: tuple[GpuRow, ...]
+    categories: tuple[CategoryRow, ...]
+    kernels: tuple[KernelSummary, ...]
+    streams: tuple[StreamSummary, ...]
+    host_calls: tuple[HostCallRow, ...]
+    metrics: tuple[MetricSeries, ...]
+    overhead: tuple[OverheadSummary, ...]
+    aggregates: tuple[Aggregate, ...]
     manifest: RunManifest | None
     report_version: int = 1

@@ -56,15 +56,15 @@ class WorkloadResult:
 
     role: Literal["control", "capture"]
     model: ModelUnderTest
-    prompts: tuple[PromptTokens, ...] = field(converter=tuple)
-    passes: tuple[ControlPass, ...] = field(converter=tuple)
+    prompts: tuple[PromptTokens, ...]
+    passes: tuple[ControlPass, ...]
     decode_mode: DecodeMode
-    costs: tuple[StageCost, ...] = field(converter=tuple, default=())
+    costs: tuple[StageCost, ...] = ()
     costs_unknown_because: str | None = None
     measured_peak: MeasuredPeak | None = None
-    device_states: tuple[DeviceState, ...] = field(converter=tuple, default=())
+    device_states: tuple[DeviceState, ...] = ()
     versions: dict[str, str] = field(factory=dict)
     gpu_name: str | None = None
     compute_capability: str | None = None
-    synchronises: tuple[str, ...] = field(converter=tuple, default=())
-    notes: tuple[str, ...] = field(converter=tuple, default=())
+    synchronises: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
