@@ -64,6 +64,8 @@ class TorchCapture:
             if not torch.cuda.is_available():
                 raise CaptureError("the torch collector: CUDA was asked for, but torch sees no CUDA device")
             activities.append(ProfilerActivity.CUDA)
+        # Kineto reports each start and stop on standard error otherwise; read when the first capture begins.
+        os.environ.setdefault("KINETO_LOG_LEVEL", "6")
         self._first_range = len(self._sink.records)
         self._profiler = torch.profiler.profile(
             activities=activities,

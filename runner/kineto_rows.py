@@ -175,8 +175,6 @@ class CaptureRows:
             details.get("registers per thread"),
             *_three(details.get("grid")),
             *_three(details.get("block")),
-            # Kineto adds both kinds of shared memory up; which part is static it does not say.
-            details.get("shared memory"),
         )
 
     def _memcpy(self, operation: DeviceOperation) -> tuple[Any, ...]:
@@ -201,10 +199,12 @@ class CaptureRows:
     def _ranges(self) -> Rows:
         domains = self._domain_ids()
         for index, record in self._records.items():
-            # No shadow: a range that never ended, or one of a thread that the profiler does not see.
+            # A range without a shadow is of a thread that the profiler does not see.
             start_ns, end_ns, thread_id = self._events.shadows.get(
                 index, (record.start_ns, record.end_ns, record.thread_id)
             )
+            if record.end_ns is None:
+                end_ns = None  # Kineto ends the shadow of an open range with the capture
             yield (
                 self._time(start_ns),
                 None if end_ns is None else self._time(end_ns),
@@ -273,11 +273,11 @@ class CaptureRows:
 _CALL_COLUMNS = ("start", "end", "eventClass", "globalTid", "correlationId", "nameId")
 _PLACE_COLUMNS = ("start", "end", "deviceId", "contextId", "streamId", "correlationId", "globalPid")
 _CPU_KERNEL_COLUMNS = (*_PLACE_COLUMNS, "demangledName", "shortName")
+# Kineto gives the sum of static and dynamic shared memory, which no column of the export holds.
 _GPU_KERNEL_COLUMNS = (
     *_CPU_KERNEL_COLUMNS,
     "registersPerThread",
     *("gridX", "gridY", "gridZ", "blockX", "blockY", "blockZ"),
-    "sharedMemoryExecuted",
 )
 _MEMCPY_COLUMNS = (*_PLACE_COLUMNS, "bytes", "copyKind", "srcKind", "dstKind")
 _MEMSET_COLUMNS = (*_PLACE_COLUMNS, "bytes")
