@@ -1,0 +1,99 @@
+"""The environment that a profiled program gets, and what must not be written down of its command line.
+
+nsys copies the whole environment of what it starts into its report. So the child starts with an allow-list, and what
+a variable is called decides: nothing that is named like a secret passes, whatever its prefix, unless it was asked for.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Final
+
+__all__ = ["RUN_MARK", "child_environment", "looks_secret", "redact"]
+
+RUN_MARK: Final = "DSOCR_PROFILE_RUN"
+"""Set to the run's id in everything that a run starts, so that what is left of it can be found and ended."""
+
+_ALLOWED: Final = frozenset(
+    {
+        "CC", "CONDA_PREFIX", "CUDA", "CXX", "HF_DATASETS_CACHE", "HF_HOME", "HF_HUB_CACHE", "HF_MODULES_CACHE", "HOME",
+        "HUGGINGFACE_HUB_CACHE", "LANG", "LANGUAGE", "LD_LIBRARY_PATH", "LD_PRELOAD", "LOGNAME", "MALLOC_ARENA_MAX",
+        "PATH", "PYTHONDONTWRITEBYTECODE", "PYTHONHASHSEED", "PYTHONHOME", "PYTHONPATH", "PYTHONPYCACHEPREFIX",
+        "PYTHONUTF8", "PYTHONWARNINGS", "SHELL", "TERM", "TMPDIR", "TOKENIZERS_PARALLELISM", "TRANSFORMERS_CACHE",
+        "TZ", "USER", "VIRTUAL_ENV", "XDG_CACHE_HOME", "XDG_RUNTIME_DIR",
+    }
+)  # fmt: skip
+_ALLOWED_PREFIXES: Final = (
+    "CUBLAS_", "CUBLASLT_", "CUDA_", "CUDNN_", "GOMP_", "KMP_", "LC_", "MKL_", "NCCL_", "NSYS_", "NVIDIA_", "NVTX_",
+    "OMP_", "OPENBLAS_", "PYTORCH_", "TORCH_", "TORCHINDUCTOR_", "TRITON_",
+)  # fmt: skip
+_SECRET_NAME: Final = re.compile(
+    r"(?i)token|secret|passw|passphrase|credential|api_?key|_key\b|_pat\b|auth|cookie|\bkey\b"
+)
+_CREDENTIALS_IN_URL: Final = re.compile(r"(?<=://)[^/@\s:]*:[^/@\s]*(?=@)")
+_SECRET_VALUE: Final = re.compile(
+    r"\b(?:hf_[A-Za-z0-9]{8,}|gh[pousr]_[A-Za-z0-9]{16,}|github_pat_\w{16,}|glpat-[\w-]{16,}|sk-[\w-]{16,}"
+    r"|nvapi-[\w-]{8,}|AKIA[A-Z0-9]{12,}|xox[abprs]-[\w-]{8,}|eyJ[\w-]{8,}\.[\w-]+(?:\.[\w-]*)?)"
+)
+_ASSIGNMENT: Final = re.compile(r"(?P<name>-{0,2}[\w.-]*)(?P<equals>=)(?P<value>.*)", re.DOTALL)
+_REDACTED: Final = "***"
+
+
+def looks_secret(name: str, value: str = "") -> bool:
+    """Say whether a variable must be taken for a secret: by its name, or by a value that has a known token's form."""
+    return bool(_SECRET_NAME.search(name) or _SECRET_VALUE.search(value) or _CREDENTIALS_IN_URL.search(value))
+
+
+def child_environment(
+    environ: Mapping[str, str], *, keep: Iterable[str] = (), extra: Mapping[str, str] | None = None
+) -> dict[str, str]:
+    """Choose what a profiled program may see.
+
+    Args:
+        environ: the launcher's own environment.
+        keep: names that the user asked to keep; they pass even if they look secret.
+        extra: set on top.
+
+    Returns:
+        The allow-listed variables. The Hugging Face hub is switched offline: models are resolved before the child
+        starts, so it needs no token.
+    """
+    kept = set(keep)
+    chosen = {
+        name: value
+        for name, value in environ.items()
+        if name in kept
+        or (name in _ALLOWED and not _SECRET_VALUE.search(value))
+        or (name.startswith(_ALLOWED_PREFIXES) and not looks_secret(name, value))
+    }
+    for name, value in (("HF_HUB_OFFLINE", "1"), ("HF_HUB_DISABLE_TELEMETRY", "1"), ("PYTHONUNBUFFERED", "1")):
+        chosen.setdefault(name, value)
+    chosen.update(extra or {})
+    return chosen
+
+
+def redact(argv: Sequence[str]) -> tuple[str, ...]:
+    """Blank what looks like a secret in a command line: by its option's or variable's name, or by its form.
+
+    Example: ``["--hf-token", "x", "A_KEY=1"]`` gives ``("--hf-token", "***", "A_KEY=***")``.
+    """
+    shown: list[str] = []
+    value_follows = False
+    for argument in argv:
+        if value_follows and not argument.startswith("-"):
+            shown.append(_REDACTED)
+            value_follows = False
+            continue
+        match = _ASSIGNMENT.fullmatch(argument)
+        if match and _SECRET_NAME.search(match["name"]):
+            shown.append(f"{match['name']}={_REDACTED}")
+            continue
+        value_follows = argument.startswith("--") and "=" not in argument and bool(_SECRET_NAME.search(argument))
+        argument = _CREDENTIALS_IN_URL.sub(_REDACTED, argument)
+        # --env-var=A=1,HF_TOKEN=x: an assignment inside a value.
+        argument = re.sub(
+            r"(\w+)=([^,\s]+)", lambda m: f"{m[1]}={_REDACTED}" if _SECRET_NAME.search(m[1]) else m[0], argument
+        )
+        shown.append(_SECRET_VALUE.sub(_REDACTED, argument))
+    return tuple(shown)
