@@ -236,7 +236,7 @@ def _patterns() -> Mapping[str, re.Pattern[str]]:
     return {
         "value": re.compile(r"\((?:unsigned )?(?:int|bool|long|char)\)(?=-?\d)"),
         "dtype": re.compile(rf"(?<![a-z0-9_:])(?:{names})(?![a-z0-9_:])"),
-        # xmma, cutlass and NCCL write the type between underscores, doubled for A and B: "_bf16bf16_", "_s16816gemm_bf16_".
+        # xmma, cutlass and NCCL write the type between underscores, xmma twice for A and B: "_bf16bf16_".
         "dtype_in_word": re.compile(r"_(bf16|f16|f32|tf32|e4m3)(?=\1|_|bf16|f16|f32|\b)"),
         "opaque": re.compile(r"opaquetype<(\d{1,2})>"),
         "vector": re.compile(r"vectorized_elementwise_kernel<(?:\(int\))?(\d{1,2})\b"),
