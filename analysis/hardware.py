@@ -163,7 +163,7 @@ def _state(peak: Peak | UnknownPeak, dtype: str, flop_per_s: float | None, bytes
 
 
 def _match(bare: str, sm_count: int | None) -> Card | None:
-    """The row that is the device's, never one that its name merely begins with (an L40S is no L40, a laptop no desktop).
+    """The row that is the device's, never one that its name merely begins with (L40S is not L40).
 
     Rows come longest name first, and rows for one SM count before those for any.
     """
@@ -190,6 +190,9 @@ def _derive(
         )
     consumer = "geforce" in name.casefold() and architecture.consumer_flop_per_clock
     rates = architecture.consumer_flop_per_clock if consumer else architecture.flop_per_clock
+    if "gtx" in name.casefold():
+        # GTX cards of the Turing generation have no tensor cores.
+        rates = {"fp32": rates["fp32"]}
     return Peak(
         device_name=name,
         matched=f"{sm_count} SMs × {clock_hz / 1e6:.0f} MHz × FLOP per clock and SM of sm_{compute_capability}",
