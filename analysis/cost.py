@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from attrs import frozen
+from attrs import field, frozen
 
 from analysis.errors import RequestError
 from analysis.manifest import ComponentCost, PromptTokens, StageCost
@@ -95,16 +95,18 @@ class DecoderShape:
 class OcrShape:
     """A whole model, and the sizes of the views in each of its input modes."""
 
-    sam: SamShape = SamShape()
-    clip: ClipShape = ClipShape()
-    decoder: DecoderShape = DecoderShape()
-    views: Mapping[str, tuple[int, int]] = {
-        "tiny": (512, 0),
-        "small": (640, 0),
-        "base": (1024, 0),
-        "large": (1280, 0),
-        "gundam": (1024, 640),
-    }
+    sam: SamShape = field(factory=SamShape)
+    clip: ClipShape = field(factory=ClipShape)
+    decoder: DecoderShape = field(factory=DecoderShape)
+    views: Mapping[str, tuple[int, int]] = field(
+        factory=lambda: {
+            "tiny": (512, 0),
+            "small": (640, 0),
+            "base": (1024, 0),
+            "large": (1280, 0),
+            "gundam": (1024, 640),
+        }
+    )
     """Mode → side of the global view and of a tile, pixels (0: no tiles)."""
 
 
@@ -212,7 +214,7 @@ def prefill_cost(
         dtype_bytes=dtype_bytes,
         batch_size=batch_size,
     )
-    return StageCost("prefill", image_index, prompt_tokens * batch_size, 0, 0, (*vision, *decoder), "closed form")
+    return StageCost("prefill", image_index, prompt_tokens, 0, 0, (*vision, *decoder), "closed form")
 
 
 def decode_cost(
@@ -265,7 +267,12 @@ def _component(name: str, flop: int, weight_bytes: int) -> ComponentCost:
 
 def _cells(sam: SamShape, side: int) -> int:
     """Vision tokens per side of a view: patches, halved twice by strided convolutions."""
-    return -(-(-(-(side // sam.patch) // 2)) // 2)
+    return _halved(_halved(side // sam.patch))
+
+
+def _halved(cells: int) -> int:
+    """Cells per side after a convolution of stride 2, kernel 3, padding 1."""
+    return (cells + 1) // 2
 
 
 def _sam_flop(sam: SamShape, side: int) -> int:
@@ -279,7 +286,7 @@ def _sam_flop(sam: SamShape, side: int) -> int:
     mlps = sam.layers * 2 * 2 * patches * width * sam.mlp
     embedding = 2 * patches * sam.channels * sam.patch**2 * width
     neck = 2 * patches * sam.neck * (width + 9 * sam.neck)
-    half, quarter = -(-grid // 2), _cells(sam, side)
+    half, quarter = _halved(grid), _cells(sam, side)
     first, second = sam.downsample
     downsampling = 2 * 9 * (half**2 * sam.neck * first + quarter**2 * first * second)
     return embedding + layers + mlps + neck + downsampling
