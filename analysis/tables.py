@@ -122,7 +122,8 @@ def stage_mask(attribution: Attribution, stage: Stage) -> NDArray[np.bool_]:
     rows = attribution.operation_level("stage")
     names = np.array([name == stage for name in attribution.ranges.names] + [False], dtype=bool)
     name = np.append(attribution.ranges.name, len(attribution.ranges.names))
-    return names[name[rows]]
+    inside: NDArray[np.bool_] = names[name[rows]]
+    return inside
 
 
 def gpu_table(attribution: Attribution, by: TableKind, *, stage: Stage | None = None) -> GpuTable:
@@ -151,7 +152,7 @@ def gpu_table(attribution: Attribution, by: TableKind, *, stage: Stage | None = 
 
 def select(operations: Operations, mask: NDArray[np.bool_]) -> Operations:
     """The operations of a mask, [n]."""
-    per_row = ("start", "end", "kind", "name", "process", "correlation", "device", "stream", "graph_node", "size")
+    per_row = ("start", "end", "kind", "name", "process", "correlation", "device", "stream", "graph_node", "shape", "size")
     return evolve(operations, **{name: getattr(operations, name)[mask] for name in per_row})
 
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from sqlalchemy import column
 
 from analysis.errors import TraceSchemaError
-from analysis.trace import schema
+from analysis.trace import launch_shapes, schema
 from analysis.trace.buffers import IntColumn, KeyColumn, integers
 from analysis.trace.database import Database, as_bytes
 from analysis.trace.info import read_info
@@ -137,7 +137,7 @@ class Trace:
         operations, calls = self._load()
         ends = [int(one.max()) for one in (operations.end, calls.end) if one.size]
         details = self.database.rows(schema.ANALYSIS_DETAILS, "duration")
-        return max([*ends, *(row["duration"] for row in details if row["duration"] is not None), 0])
+        return max([*ends, *(int(row["duration"]) for row in details if row["duration"] is not None), 0])
 
     def _load(self) -> tuple[Operations, Calls]:
         """Read operations and calls at the same time: two cores, two connections."""
@@ -166,7 +166,7 @@ class Trace:
 
     def _read_operations(self) -> Operations:
         parts = [
-            self._read_kind(schema.KERNELS, KERNEL, ("demangledName", "shortName")),
+            self._read_kind(schema.KERNELS, KERNEL, ("demangledName", "shortName"), shaped=True),
             self._read_kind(schema.MEMCPYS, MEMCPY, ("copyKind",)),
             self._read_kind(schema.MEMSETS, MEMSET, ()),
             self._read_kind(schema.GRAPHS, GRAPH, ("graphId",)),
@@ -180,6 +180,7 @@ class Trace:
                 names.append(long)
                 short_names.append(short)
                 copy_kinds.append(copy_kind)
+        shapes = [part.pop("shapes") for part in parts][0]
         columns = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
         start = columns["start"]
         if start.size > 1 and bool(np.any(start[1:] < start[:-1])):
@@ -190,16 +191,23 @@ class Trace:
             names=tuple(names),
             short_names=tuple(short_names),
             copy_kinds=np.array(copy_kinds, dtype=np.int8),
+            shapes=launch_shapes.LaunchShapes.unpack(*shapes),
         )
 
-    def _read_kind(self, spec: schema.TableSpec, kind: int, key: tuple[str, ...]) -> dict[str, Any]:
+    def _read_kind(
+        self, spec: schema.TableSpec, kind: int, key: tuple[str, ...], *, shaped: bool = False
+    ) -> dict[str, Any]:
         """Read one operation table; ``key`` holds the columns that name an operation."""
         wanted = ["start", "end", "deviceId", "streamId", "correlationId", "globalPid", "graphNodeId", *key]
         sized = "bytes" in spec.optional
         if sized:
             wanted.append("bytes")
         query = self.database.query(spec, wanted)
+        shaped = shaped and query is not None and self.database.has(spec, *launch_shapes.COLUMNS)
+        if shaped and query is not None:
+            query = query.add_columns(*launch_shapes.packed_columns())
         rows = self.database.last_row(spec) if query is not None else 0
+        grid, block = KeyColumn(rows if shaped else 0), KeyColumn(rows if shaped else 0)
         start, end = IntColumn(rows, np.int64), IntColumn(rows, np.int64)
         device, stream, correlation = IntColumn(rows, np.int8), IntColumn(rows, np.int16), IntColumn(rows)
         size = IntColumn(rows if sized else 0, np.int32)
@@ -219,6 +227,9 @@ class Trace:
                 name.extend(self._packed_key([integers(batch.column(one), -1) for one in key], len(node)))
                 if sized:
                     size.extend(integers(batch.column("bytes"), -1))
+                if shaped:
+                    grid.extend(integers(batch.column("grid"), -1))
+                    block.extend(integers(batch.column("block"), -1))
         count = start.array().size
         return {
             "start": start.array(),
@@ -230,6 +241,8 @@ class Trace:
             "device": device.array(),
             "stream": stream.array(),
             "graph_node": np.concatenate(graph_node) if graph_node else np.zeros(0, bool),
+            "shape": launch_shapes.combine(grid, block) if shaped else np.full(count, -1, dtype=np.int8),
+            "shapes": (grid.values, block.values),
             "size": size.array() if sized else np.zeros(count, dtype=np.int8),
             "labels": [self._label(kind, packed) for packed in name.values],
         }
@@ -267,7 +280,8 @@ class Trace:
         own = column.array()
         if shared == list(range(len(shared))):
             return own
-        return np.array(shared, dtype=np.int16)[own]
+        codes: Codes = np.array(shared, dtype=np.int16)[own]
+        return codes
 
     # --- calls ------------------------------------------------------------------------------------------------
 
@@ -298,9 +312,9 @@ class Trace:
             "start": start.array(),
             "duration": duration.array(),
             "correlation": correlation.array(),
-            "thread": thread.array() if threads == list(range(len(threads))) else np.array([*threads, -1], np.int16)[thread.array()],
+            "thread": np.array([*threads, -1], dtype=np.int16)[thread.array()],
             "name": name.array(),
-        }  # fmt: skip
+        }
         order = _by_thread_then_start(columns["thread"], columns["start"])
         if order is not None:
             columns = {key: value[order] for key, value in columns.items()}

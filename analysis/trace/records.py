@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Any, Final, TypeAlias
 
 import numpy as np
-from attrs import field, frozen
+from attrs import frozen
 from numpy.typing import NDArray
+
+from analysis.trace.launch_shapes import LaunchShapes
 
 __all__ = [
     "GRAPH",
@@ -56,11 +58,14 @@ class Operations:
     stream: Codes
     graph_node: NDArray[np.bool_]
     """Whether a CUDA graph launched it."""
+    shape: Codes
+    """Index into ``shapes``; -1: not recorded, or not a kernel."""
     size: Times
     """Bytes copied or set; 0 for kernels and graphs; -1: not recorded."""
     names: tuple[str, ...]
     """Demangled kernel names; for the rest what they do (``[CUDA memcpy Host-to-Device]``)."""
     short_names: tuple[str, ...]
+    shapes: LaunchShapes
     copy_kinds: Codes
     """By name: CUPTI's copyKind for memcpys (1 host to device, 2 device to host, 8 device to device), else -1."""
 
@@ -168,7 +173,7 @@ class TraceInfo:
     process_names: dict[int, str]
     """Process code → name."""
     devices: tuple[Device, ...]
-    diagnostics: tuple[tuple[int, int | None, str], ...] = field(converter=tuple)
+    diagnostics: tuple[tuple[int, int | None, str], ...]
     """(timestamp ns, severity, text)."""
     duration_ns: int | None
     wall_clock: str | None

@@ -1,0 +1,174 @@
+"""What the host did: kinds of CUDA calls, and what filled the time in which the GPU was idle."""
+
+from __future__ import annotations
+
+import re
+from functools import cached_property
+from typing import Any, Final
+
+import numpy as np
+from attrs import frozen
+from numpy.typing import NDArray
+
+from analysis.attribution import Attribution
+from analysis.intervals import Ints, gaps, merge
+from analysis.summaries import GapSummary, HostCallRow
+from analysis.tables import UNATTRIBUTED
+from analysis.trace.records import GRAPH, KERNEL, MEMCPY
+
+__all__ = ["COPY", "GRAPH_LAUNCH", "LAUNCH", "OTHER", "SMALL_COPY_BYTES", "SYNCHRONISE", "HostCalls"]
+
+OTHER: Final = 0
+LAUNCH: Final = 1
+GRAPH_LAUNCH: Final = 2
+COPY: Final = 3
+"""Copies and sets that are queued: the host goes on."""
+SYNCHRONISE: Final = 4
+"""The host waits for the device, in a synchronise or a blocking copy."""
+
+_RULES: Final = (
+    (GRAPH_LAUNCH, re.compile(r"cu(da)?GraphLaunch")),
+    (LAUNCH, re.compile(r"cu(da)?Launch")),
+    (SYNCHRONISE, re.compile(r"cu(da)?(Device|Stream|Event|Ctx|Thread)Synchronize")),
+    (COPY, re.compile(r"cu(da)?(Memcpy\w*(Async|Batch)|Memset|MemsetD)")),
+    (SYNCHRONISE, re.compile(r"cu(da)?Memcpy")),
+)
+"""By name, the first that matches: ``syncType`` means different things in different exports."""
+
+SMALL_COPY_BYTES: Final = 1024
+"""A device-to-host copy up to this size carries a decision (a token, a flag, a count), not data."""
+
+_DEVICE_TO_HOST: Final = 2
+
+
+@frozen(eq=False, slots=False)
+class HostCalls:
+    """The calls of a trace, by kind."""
+
+    attribution: Attribution
+
+    @cached_property
+    def kind(self) -> NDArray[np.int8]:
+        """Kind of each call, [calls]. A call that owns a kernel is a launch, whatever its name."""
+        calls = self.attribution.calls
+        by_name = np.array(
+            [next((kind for kind, rule in _RULES if rule.match(name)), OTHER) for name in calls.names], dtype=np.int8
+        )
+        kind = by_name[calls.name] if by_name.size else np.zeros(len(calls), dtype=np.int8)
+        owner = self.attribution.owner
+        owned = owner >= 0
+        kernels = owner[owned & (self.attribution.operations.kind == KERNEL)]
+        nameless = kernels[kind[kernels] == OTHER]
+        kind[nameless] = LAUNCH
+        graphs = owner[owned & (self.attribution.operations.kind == GRAPH)]
+        kind[graphs[kind[graphs] == OTHER]] = GRAPH_LAUNCH
+        return kind
+
+    @cached_property
+    def small_copies(self) -> NDArray[np.bool_]:
+        """Operations that copy at most `SMALL_COPY_BYTES` from the device to the host, [operations]."""
+        operations = self.attribution.operations
+        copies = operations.kind == MEMCPY
+        to_host = operations.copy_kinds == _DEVICE_TO_HOST
+        if not copies.any():
+            return copies
+        return copies & to_host[operations.name] & (operations.size >= 0) & (operations.size <= SMALL_COPY_BYTES)
+
+    def waits_by(self, by_call: NDArray[Any], names: list[str]) -> list[HostCallRow]:
+        """Synchronising calls and small device-to-host copies by place.
+
+        Args:
+            by_call: place of each call, [calls]: index into ``names``, -1 for none.
+            names: the places.
+
+        Returns:
+            One row per place and call, most calls first.
+        """
+        rows: list[HostCallRow] = []
+        calls = self.attribution.calls
+        waits = np.flatnonzero(self.kind == SYNCHRONISE)
+        rows += self._count(by_call[waits], calls.name[waits], calls.duration[waits], names, calls.names, "synchronise")
+        small = np.flatnonzero(self.small_copies & (self.attribution.owner >= 0))
+        owner = self.attribution.owner[small]
+        rows += self._count(
+            by_call[owner], calls.name[owner], self.attribution.operations.duration[small], names, calls.names,
+            "small device-to-host copy",
+        )  # fmt: skip
+        return sorted(rows, key=lambda row: (-row.calls, row.where, row.call))
+
+    @staticmethod
+    def _count(
+        place: NDArray[Any], call: NDArray[Any], duration: NDArray[Any], places: list[str], calls: tuple[str, ...],
+        kind: Any,
+    ) -> list[HostCallRow]:  # fmt: skip
+        width = max(1, len(calls))
+        key = (place.astype(np.int64) + 1) * width + call
+        present, index = np.unique(key, return_inverse=True)
+        count = np.bincount(index, minlength=present.size)
+        total = np.bincount(index, weights=duration, minlength=present.size).astype(np.int64)
+        return [
+            HostCallRow(
+                where=places[one // width - 1] if one >= width else UNATTRIBUTED,
+                call=re.sub(r"_v\d+$", "", calls[one % width]),
+                calls=int(number),
+                total_ns=int(time),
+                kind=kind,
+            )
+            for one, number, time in zip(present.tolist(), count, total, strict=True)
+        ]
+
+    # --- idle time --------------------------------------------------------------------------------------------
+
+    def _covered(self, kinds: tuple[int, ...], thread: int) -> tuple[Ints, Ints]:
+        """Merged intervals in which a thread was inside calls of some kinds."""
+        calls = self.attribution.calls
+        which = np.flatnonzero((calls.thread == thread) & np.isin(self.kind, kinds))
+        return merge(calls.start[which], calls.start[which] + calls.duration[which])
+
+    def idle(self, windows: list[tuple[int, int, int]], busy: tuple[Ints, Ints]) -> GapSummary:
+        """Sum up the GPU's idle time inside stages, by what the host did meanwhile.
+
+        Args:
+            windows: (start ns, end ns, thread code) of each stage instance.
+            busy: the device's merged busy intervals.
+        """
+        parts = dict.fromkeys(("total", "wait", "launch", "other"), 0)
+        count = largest = 0
+        covered: dict[int, dict[str, tuple[Ints, Ints]]] = {}
+        for low, high, thread in windows:
+            first, last = np.searchsorted(busy[1], low), np.searchsorted(busy[0], high)
+            opening, closing = gaps(busy[0][first:last], busy[1][first:last], (low, high))
+            if thread not in covered:
+                covered[thread] = {
+                    "wait": self._covered((SYNCHRONISE,), thread),
+                    "launch": self._covered((LAUNCH, GRAPH_LAUNCH, COPY), thread),
+                    "other": self._covered((OTHER,), thread),
+                }
+            count += opening.size
+            largest = max(largest, int((closing - opening).max(initial=0)))
+            parts["total"] += int((closing - opening).sum())
+            for what, intervals in covered[thread].items():
+                parts[what] += _overlap(opening, closing, *intervals)
+        return GapSummary(
+            total_ns=parts["total"],
+            count=count,
+            largest_ns=largest,
+            synchronising_ns=parts["wait"],
+            launching_ns=parts["launch"],
+            other_api_ns=parts["other"],
+            outside_api_ns=max(0, parts["total"] - parts["wait"] - parts["launch"] - parts["other"]),
+        )
+
+
+def _overlap(opening: Ints, closing: Ints, start: Ints, end: Ints) -> int:
+    """Time that gaps share with merged intervals, ns."""
+    if not start.size or not opening.size:
+        return 0
+    before = np.concatenate(([0], np.cumsum(end - start)))
+
+    def covered_until(moment: Ints) -> Ints:
+        index = np.searchsorted(start, moment, side="right")
+        inside = np.where(index > 0, np.minimum(moment - start[index - 1], (end - start)[index - 1]), 0)
+        return before[np.maximum(index - 1, 0)] + inside
+
+    return int((covered_until(closing) - covered_until(opening)).sum())

@@ -1,0 +1,109 @@
+"""Launch shapes of kernels – grid, block, registers, shared memory – packed into two integers by SQLite itself.
+
+A trace has few distinct shapes and many launches: so each launch keeps one small code, and what a shape means for an
+SM is computed once per shape.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import numpy as np
+from attrs import frozen
+from numpy.typing import NDArray
+from sqlalchemy import column
+from sqlalchemy.sql.expression import ColumnElement
+
+from analysis.trace.buffers import KeyColumn
+
+__all__ = ["COLUMNS", "LaunchShapes", "combine", "packed_columns"]
+
+COLUMNS: Final = (
+    "gridX", "gridY", "gridZ", "blockX", "blockY", "blockZ", "registersPerThread", "staticSharedMemory",
+    "dynamicSharedMemory",
+)  # fmt: skip
+
+# CUDA's limits: grid 2**31-1 × 65535 × 65535, block 1024 × 1024 × 64, 255 registers, 228 KiB of shared memory.
+_GRID_Y, _GRID_Z = 31, 47
+_BLOCK_Y, _BLOCK_Z, _REGISTERS, _SHARED = 11, 22, 29, 38
+
+
+def packed_columns() -> tuple[ColumnElement[int], ColumnElement[int]]:
+    """SQL for the two packed integers, labelled ``grid`` and ``block``; NULL if any part is NULL."""
+
+    def shifted(name: str, by: int) -> ColumnElement[int]:
+        return column(name).op("<<")(by)
+
+    grid = column("gridX").op("|")(shifted("gridY", _GRID_Y).op("|")(shifted("gridZ", _GRID_Z)))
+    shared = (column("staticSharedMemory") + column("dynamicSharedMemory")).op("<<")(_SHARED)
+    block = column("blockX").op("|")(
+        shifted("blockY", _BLOCK_Y).op("|")(
+            shifted("blockZ", _BLOCK_Z).op("|")(shifted("registersPerThread", _REGISTERS).op("|")(shared))
+        )
+    )
+    return grid.label("grid"), block.label("block")
+
+
+def combine(grid: KeyColumn, block: KeyColumn) -> NDArray[np.signedinteger[Any]]:
+    """One code per launch out of its two: grid code × number of block codes + block code."""
+    wide = len(grid.codes) * len(block.codes) >= 2**31
+    codes: NDArray[np.signedinteger[Any]] = grid.array().astype(np.int64 if wide else np.int32)
+    codes *= max(1, len(block.codes))
+    codes += block.array()
+    return codes
+
+
+@frozen(eq=False)
+class LaunchShapes:
+    """Distinct launch shapes. A launch's code c means grid ``c // len(blocks)`` and block ``c % len(blocks)``."""
+
+    grids: NDArray[np.int64]
+    """Packed, [g]."""
+    blocks: NDArray[np.int64]
+    """Packed, [b]."""
+
+    @classmethod
+    def unpack(cls, grids: list[Any], blocks: list[Any]) -> LaunchShapes:
+        """From the distinct packed integers, in code order."""
+        return cls(np.array(grids, dtype=np.int64), np.array(blocks, dtype=np.int64))
+
+    def __len__(self) -> int:
+        return int(self.grids.size * self.blocks.size)
+
+    def grid(self, code: int) -> tuple[int, int, int] | None:
+        """Blocks in x, y, z."""
+        packed = int(self.grids[code // self.blocks.size])
+        if packed < 0:
+            return None
+        return packed & (2**_GRID_Y - 1), packed >> _GRID_Y & 0xFFFF, packed >> _GRID_Z
+
+    def block(self, code: int) -> tuple[int, int, int] | None:
+        """Threads in x, y, z."""
+        packed = int(self.blocks[code % self.blocks.size])
+        if packed < 0:
+            return None
+        return packed & 0x7FF, packed >> _BLOCK_Y & 0x7FF, packed >> _BLOCK_Z & 0x7F
+
+    def registers(self, code: int) -> int | None:
+        """Registers per thread."""
+        packed = int(self.blocks[code % self.blocks.size])
+        return None if packed < 0 else packed >> _REGISTERS & 0x1FF
+
+    def shared_bytes(self, code: int) -> int | None:
+        """Shared memory per block, static and dynamic."""
+        packed = int(self.blocks[code % self.blocks.size])
+        return None if packed < 0 else packed >> _SHARED
+
+    def grid_blocks(self, codes: NDArray[Any]) -> NDArray[np.int64]:
+        """Number of blocks of each launch, [n]; -1 where the shape is not recorded.
+
+        Args:
+            codes: launch codes, [n], -1 allowed.
+        """
+        packed = self.grids
+        blocks = np.where(
+            packed >= 0, (packed & (2**_GRID_Y - 1)) * (packed >> _GRID_Y & 0xFFFF) * (packed >> _GRID_Z), -1
+        )
+        if not packed.size:
+            return np.full(codes.size, -1, dtype=np.int64)
+        return np.where(codes >= 0, blocks[np.maximum(codes, 0) // max(1, self.blocks.size)], -1)
