@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cached_property
-from typing import Any, Final, Literal, TypeAlias
+from itertools import pairwise
+from typing import Any, Final, Literal, TypeAlias, TypeVar
 
 import numpy as np
 from attrs import frozen
@@ -26,6 +27,8 @@ LEVELS: Final[tuple[Level, ...]] = ("image", "stage", "step", "module", "operato
 
 _OPERATOR_MARKS: Final = ("::", ", seq = ", ", op_id = ")
 """How PyTorch names the ranges of its operators: ``aten::mm``, with ``, seq = 7`` under emit_nvtx."""
+
+_Kept = TypeVar("_Kept", bound=np.generic)
 
 _DENSE_FACTOR: Final = 8
 """Correlation ids are looked up in a table as long as it is at most this many times longer than the calls."""
@@ -124,7 +127,7 @@ class Attribution:
         if not threads.size:
             return {}
         cuts = [0, *(np.flatnonzero(np.diff(threads)) + 1).tolist(), threads.size]
-        return {int(threads[low]): slice(low, high) for low, high in zip(cuts[:-1], cuts[1:], strict=True)}
+        return {int(threads[low]): slice(low, high) for low, high in pairwise(cuts)}
 
     def domain(self, name: str) -> int | None:
         """Code of a domain, None where the trace has no range in it."""
@@ -187,7 +190,8 @@ class Attribution:
         by_domain = np.array([one in ("", "torch") for one in self.ranges.domains], dtype=bool)
         if not len(self.ranges):
             return np.zeros(0, dtype=bool)
-        return by_name[self.ranges.name] & by_domain[self.ranges.domain]
+        operators: NDArray[np.bool_] = by_name[self.ranges.name] & by_domain[self.ranges.domain]
+        return operators
 
     def _is_level(self, level: Level) -> NDArray[np.bool_]:
         """Which ranges make a level, [ranges]."""
@@ -196,7 +200,8 @@ class Attribution:
             return self._is_operator
         if level == "module":
             domain = self.domain(self.module_domain)
-            return (self.ranges.domain == (-1 if domain is None else domain)) & ~self._is_operator
+            modules: NDArray[np.bool_] = self.ranges.domain == (-1 if domain is None else domain)
+            return modules & ~self._is_operator
         wanted = {
             "image": [IMAGE_NAME.fullmatch(name) is not None for name in names],
             "stage": [name in (PREFILL, DECODE) for name in names],
@@ -205,7 +210,8 @@ class Attribution:
         domain = self.domain(STAGE_DOMAIN)
         if domain is None or not names:
             return np.zeros(len(self.ranges), dtype=bool)
-        return np.array(wanted, dtype=bool)[self.ranges.name] & (self.ranges.domain == domain)
+        found: NDArray[np.bool_] = np.array(wanted, dtype=bool)[self.ranges.name] & (self.ranges.domain == domain)
+        return found
 
     def is_level(self, level: Level) -> NDArray[np.bool_]:
         """Which ranges make a level, [ranges]."""
@@ -256,8 +262,8 @@ class Attribution:
                 best[near] = self._later(best[near], nearest[lane.innermost(start[near], end[near])])
         found[outside] = best
 
-    def _kept(self, key: tuple[Any, ...], make: Callable[[], Any]) -> Any:
-        cache = self.__dict__.setdefault("_answers", {})
+    def _kept(self, key: tuple[Any, ...], make: Callable[[], NDArray[_Kept]]) -> NDArray[_Kept]:
+        cache: dict[tuple[Any, ...], NDArray[_Kept]] = self.__dict__.setdefault("_answers", {})
         if key not in cache:
             cache[key] = make()
         return cache[key]
@@ -300,7 +306,8 @@ class Attribution:
         is_stage = np.array([name == stage for name in self.ranges.names] or [False], dtype=bool)
         if not len(self.ranges):
             return np.zeros(0, dtype=bool)
-        return (nearest >= 0) & is_stage[self.ranges.name[nearest]]
+        inside: NDArray[np.bool_] = (nearest >= 0) & is_stage[self.ranges.name[nearest]]
+        return inside
 
     def qualified_name(self, row: int) -> str:
         """``domain:name``; a range of the default domain is its name alone, as Nsight Systems prints it."""

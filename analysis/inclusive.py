@@ -191,6 +191,7 @@ def _finish(
     columns = {name: np.concatenate((value, rest[name])) for name, value in by_name.items()}
     weight = sum((columns[total] for _, _, total in COUNTED), np.zeros(len(labels), dtype=np.int64))
     work = sum((columns[count] for _, count, _ in COUNTED), np.zeros(len(labels), dtype=np.int64))
-    order = np.lexsort((-weight, [label == UNATTRIBUTED for label in labels])) if labels else np.zeros(0, dtype=int)
+    last = np.array([label == UNATTRIBUTED for label in labels], dtype=bool)
+    order = np.lexsort((-weight, last))
     order = order[work[order] > 0]
     return GpuTable(tuple(labels[one] for one in order), {name: value[order] for name, value in columns.items()})

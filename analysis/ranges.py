@@ -100,8 +100,9 @@ class RangeForest:
     def by_depth(self) -> tuple[Indices, ...]:
         """Rows by depth, roots first."""
         order = np.argsort(self.depth, kind="stable").astype(np.int32)
-        cuts = np.cumsum(np.bincount(self.depth))[:-1] if self.depth.size else []
-        return tuple(np.split(order, cuts))
+        if not order.size:
+            return (order,)
+        return tuple(np.split(order, np.cumsum(np.bincount(self.depth))[:-1]))
 
     def nearest(self, wanted: NDArray[np.bool_]) -> Indices:
         """For each range, itself or the innermost ancestor in its lane that is wanted, -1 where none is, [n].
@@ -188,13 +189,15 @@ def _spread(start: Times, end: Times) -> list[NDArray[np.intp]]:
     stacks: list[list[int]] = []
     lane_of = np.empty(start.size, dtype=np.int64)
     for index, (opens, closes) in enumerate(zip(start.tolist(), end.tolist(), strict=True)):
-        for lane, stack in enumerate(stacks):
+        lane = 0
+        while lane < len(stacks):
+            stack = stacks[lane]
             while stack and stack[-1] <= opens and stack[-1] < closes:
                 stack.pop()
             if not stack or closes <= stack[-1]:
                 break
+            lane += 1
         else:
-            lane = len(stacks)
             stacks.append([])
         stacks[lane].append(closes)
         lane_of[index] = lane

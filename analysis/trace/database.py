@@ -145,13 +145,14 @@ class Database:
         ]
 
     def _list_columns(self) -> dict[str, frozenset[str]]:
-        query = select(literal_column("m.name").label("name"), literal_column("c.name").label("column")).select_from(
-            text("sqlite_master AS m JOIN pragma_table_info(m.name) AS c")
-        )
-        rows = self.table(query.where(literal_column("m.type").in_(("table", "view"))))
+        name: ColumnElement[str] = literal_column("m.name").label("name")
+        one_column: ColumnElement[str] = literal_column("c.name").label("column")
+        source = text("sqlite_master AS m JOIN pragma_table_info(m.name) AS c")
+        kind: ColumnElement[str] = literal_column("m.type")
+        rows = self.table(select(name, one_column).select_from(source).where(kind.in_(("table", "view"))))
         found: dict[str, set[str]] = {}
-        for name, one in zip(rows.column("name").to_pylist(), rows.column("column").to_pylist(), strict=True):
-            found.setdefault(name, set()).add(one)
+        for table_name, one in zip(rows.column("name").to_pylist(), rows.column("column").to_pylist(), strict=True):
+            found.setdefault(table_name, set()).add(one)
         return {name: frozenset(columns) for name, columns in found.items()}
 
 

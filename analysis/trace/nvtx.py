@@ -147,11 +147,12 @@ class NvtxReader:
         value = key if isinstance(key, bytes) else self._strings.get(key, b"")
         return value.decode("utf-8", "replace") or _UNNAMED
 
-    def _threads(self, column: KeyColumn) -> NDArray[Any]:
+    def _threads(self, column: KeyColumn) -> NDArray[np.int32]:
         shared = [
             -1 if one == -1 else self._thread_codes.setdefault(one, len(self._thread_codes)) for one in column.values
         ]
-        return np.array([*shared, -1], dtype=np.int32)[column.array()]
+        codes: NDArray[np.int32] = np.array([*shared, -1], dtype=np.int32)[column.array()]
+        return codes
 
 
 def _first_of(columns: list[NDArray[np.int64]], rows: int) -> NDArray[np.int64]:
