@@ -59,6 +59,6 @@ class LLMProfileReportSummary:
     run_id: str
     mfu_model_level: float | None = field(validator=mfu_in_guardrails)
     mfu_per_stage: dict[Stage, float | None] = field(validator=mfu_per_stage_in_guardrails)
-    top_operators: tuple[OperatorSummary, ...] = field(converter=tuple)
+    top_operators: tuple[OperatorSummary, ...] = field(converter=tuple[OperatorSummary, ...])
     aggregates: dict[str, Stats]
     notes: str

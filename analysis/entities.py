@@ -134,7 +134,7 @@ class InputSet:
     id: str
     root_dir: str = field(validator=absolute_path)
     count: int
-    images: tuple[InputImage, ...] = field(converter=tuple, validator=validators.min_len(1))
+    images: tuple[InputImage, ...] = field(converter=tuple[InputImage, ...], validator=validators.min_len(1))
 
     def __attrs_post_init__(self) -> None:
         if self.count != len(self.images):
@@ -222,8 +222,8 @@ class LLMProfileReport:
     model: ModelUnderTest | None
     """None: a trace without a manifest does not say."""
     input_set: InputSet | None
-    timings: tuple[StageTiming, ...] = field(converter=tuple)
-    operators_topk: tuple[OperatorSummary, ...] = field(converter=tuple)
+    timings: tuple[StageTiming, ...] = field(converter=tuple[StageTiming, ...])
+    operators_topk: tuple[OperatorSummary, ...] = field(converter=tuple[OperatorSummary, ...])
     """Sorted by total_time_ms, largest first."""
     mfu_model_level: float | None = field(validator=mfu_in_guardrails)
     mfu_per_stage: dict[Stage, float | None] = field(validator=mfu_per_stage_in_guardrails)
