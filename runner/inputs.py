@@ -224,8 +224,8 @@ def _opened(path: Path) -> Iterator[Image.Image]:
         raise InputImagesError(
             f"{path}: not a PNG, JPEG, TIFF or WebP image that can be read; repair, convert or remove it"
         ) from error
-    except PermissionError as error:
-        raise InputImagesError(f"{path}: cannot be read ({error.strerror}); check its permissions") from error
+    except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
+        raise InputImagesError(f"{path}: cannot be read ({error.strerror}); check path and permissions") from error
     except (OSError, SyntaxError, ValueError, EOFError) as error:
         # What Pillow's decoders raise on truncated or damaged data.
         raise InputImagesError(f"{path}: cannot be decoded ({error}); repair or remove it") from error
