@@ -43,12 +43,15 @@ def meta_network(family: Family, config: Any, *, attn_implementation: str | None
         ModelError: the model cannot be built on the meta device.
     """
     config = copy.deepcopy(config)
+    # A run may have chosen experts whose shapes depend on data, or attention that needs a GPU; the needs are the same.
+    # Unset, transformers takes grouped products and SDPA wherever a model can.
+    config._experts_implementation = None
+    config._attn_implementation = attn_implementation
     network_class = family.network_class(config)
     make = getattr(network_class, "_from_config", None) or network_class.from_config
     try:
         with torch.device("meta"):
-            # transformers runs experts as grouped products where it can: their shapes do not depend on data.
-            network = make(config, dtype=torch.bfloat16, attn_implementation=attn_implementation)
+            network = make(config, dtype=torch.bfloat16)
     except _CANNOT_COUNT as error:
         raise ModelError(f"the model cannot be built on the meta device ({_one_line(error)})") from error
     return network.eval()

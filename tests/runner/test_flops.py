@@ -134,6 +134,19 @@ def test_the_meta_count_is_that_of_a_real_run() -> None:
     assert counter.get_total_flops() == sum(part.flop_full for part in counted[1].components)
 
 
+@pytest.mark.parametrize("experts", ["eager", "batched_mm"])
+def test_how_a_run_computes_its_experts_is_no_matter(experts: str) -> None:
+    family = DeepseekOcr()
+    config = family.preset_config("deepseek-ocr-tiny")
+    plain = count_costs(family, meta_network(family, config), [page_inputs()], max_new_tokens=2, dtype_bytes=2)
+    chosen = family.network_class(config)._from_config(config, attn_implementation="eager").config
+    chosen._experts_implementation = experts
+    again = count_costs(family, meta_network(family, chosen), [page_inputs()], max_new_tokens=2, dtype_bytes=2)
+    assert again == plain
+    assert chosen._experts_implementation == experts
+    assert chosen._attn_implementation == "eager"
+
+
 def test_a_text_model_by_hand() -> None:
     family = Generic()
     network = meta_network(family, family.preset_config("llama-tiny"))
