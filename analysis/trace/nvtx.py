@@ -107,6 +107,9 @@ class NvtxReader:
         unclosed = closing == NO_VALUE
         opened = start.array()
         closing = np.where(unclosed, max(end_of_trace, int(opened.max(initial=0))), closing)
+        # A name may come as a text here and as a string id there: one code for both.
+        unique: dict[str, int] = {}
+        same = np.array([unique.setdefault(self._name(one), len(unique)) for one in name_codes] or [0], dtype=np.int32)
         domain_names: dict[str, int] = {}
         by_scope = [
             domain_names.setdefault(self._domain_name(*_process_and_domain(one)), len(domain_names))
@@ -117,12 +120,12 @@ class NvtxReader:
             end=np.maximum(closing, opened),
             unclosed=unclosed,
             paired=np.isin(kind.array(), _PUSH_POP),
-            name=name.array(),
+            name=same[name.array()],
             domain=np.array(by_scope, dtype=np.int16)[scope.array()] if by_scope else scope.array(),
             thread=self._threads(thread),
             end_thread=self._threads(end_thread),
             payload=payload.array().astype(np.int64),
-            names=tuple(self._name(one) for one in name_codes),
+            names=tuple(unique),
             domains=tuple(domain_names),
         )
 

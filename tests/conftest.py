@@ -1,0 +1,64 @@
+"""Fixtures that all tests share: the real traces, unpacked once per session, and their expected numbers."""
+
+from __future__ import annotations
+
+import json
+import lzma
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from trace_builder import TraceBuilder
+
+from analysis.attribution import Attribution
+from analysis.trace.reader import Trace
+
+DATA = Path(__file__).with_name("data")
+
+
+@pytest.fixture(scope="session")
+def real_trace(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Name of a trace in tests/data, such as ``deepseek-ocr_h100_small`` → path of its unpacked copy, never to change."""
+    folder = tmp_path_factory.mktemp("traces")
+
+    def unpack(name: str) -> Path:
+        path = folder / f"{name}.sqlite"
+        if not path.exists():
+            with lzma.open(DATA / f"{name}.sqlite.xz") as packed, path.open("wb") as plain:
+                shutil.copyfileobj(packed, plain)
+        return path
+
+    return unpack
+
+
+@pytest.fixture(scope="session")
+def real_attribution(real_trace: Callable[[str], Path]) -> Callable[[str], tuple[Trace, Attribution]]:
+    """Name of a trace in tests/data → the trace and its attribution, made once."""
+    made: dict[str, tuple[Trace, Attribution]] = {}
+
+    def attribute(name: str) -> tuple[Trace, Attribution]:
+        if name not in made:
+            trace = Trace(real_trace(name))
+            made[name] = (trace, Attribution.of(trace))
+        return made[name]
+
+    return attribute
+
+
+@pytest.fixture(scope="session")
+def expected() -> Callable[[str], dict[str, Any]]:
+    """Name of a trace → what an independent brute-force attribution found in it."""
+    return lambda name: json.loads((DATA / "expected" / f"{name}.json").read_text())
+
+
+@pytest.fixture
+def attribute(tmp_path: Path) -> Callable[..., Attribution]:
+    """Builder → the attribution of the trace that it writes."""
+
+    def run(builder: TraceBuilder, **options: Any) -> Attribution:
+        with Trace(builder.write(tmp_path / "trace.sqlite")) as trace:
+            return Attribution.of(trace, **options)
+
+    return run
