@@ -10,13 +10,16 @@ from numpy.typing import NDArray
 from analysis.annotations import STAGES
 from analysis.attribution import Attribution
 from analysis.entities import KernelSummary
-from analysis.kernels import classify_all
+from analysis.kernels import Rules, classify_all, load_rules
+from analysis.latency import tokens_by_stage
+from analysis.stages import instance_summaries
 from analysis.summaries import CategoryRow
 from analysis.tables import UNATTRIBUTED
 from analysis.trace.launch_shapes import LaunchShapes
+from analysis.trace.reader import Trace
 from analysis.trace.records import GRAPH, KERNEL, MEMCPY, MEMSET, Device
 
-__all__ = ["category_rows", "kernel_summaries", "occupancy"]
+__all__ = ["category_rows", "kernel_summaries", "kernels_of", "main_device", "occupancy"]
 
 _STAGE_NAMES: Final = (*STAGES, UNATTRIBUTED)
 _REGISTER_UNIT: Final = 256
@@ -33,8 +36,30 @@ def operation_stage(attribution: Attribution) -> NDArray[np.int8]:
     return code[name[attribution.operation_level("stage")]]
 
 
+def main_device(devices: tuple[Device, ...], attribution: Attribution) -> Device | None:
+    """The device that did most of the operations; None: the trace describes none."""
+    operations = attribution.operations
+    if not devices:
+        return None
+    if len(devices) == 1 or not len(operations):
+        return devices[0]
+    count = np.bincount(np.maximum(operations.device, 0))
+    return next((one for one in devices if one.device_id == int(count.argmax())), devices[0])
+
+
+def kernels_of(trace: Trace, attribution: Attribution) -> tuple[KernelSummary, ...]:
+    """All kernel summaries of a trace on its own, without a manifest."""
+    tokens = tokens_by_stage(None, instance_summaries(attribution))
+    return kernel_summaries(
+        attribution,
+        {str(name): count for name, count in tokens.items()},
+        main_device(trace.info.devices, attribution),
+        load_rules(),
+    )
+
+
 def kernel_summaries(
-    attribution: Attribution, tokens: dict[str, int | None], device: Device | None
+    attribution: Attribution, tokens: dict[str, int | None], device: Device | None, rules: Rules
 ) -> tuple[KernelSummary, ...]:
     """One record per stage and kernel name, by stage, then time.
 
@@ -42,6 +67,7 @@ def kernel_summaries(
         attribution: of the trace.
         tokens: emitted tokens by stage, for calls per token; None: unknown.
         device: for occupancy and waves; None: unknown.
+        rules: that classify names.
     """
     operations = attribution.operations
     chosen = np.flatnonzero(operations.kind == KERNEL)
@@ -59,7 +85,7 @@ def kernel_summaries(
     shape, shaped = _most_frequent(group, operations.shape[chosen], groups)
     stage_total = total.reshape(3, -1).sum(axis=1)
     names = tuple(unique)
-    classes = classify_all(names, [shorts[name] for name in names])
+    classes = classify_all(names, [shorts[name] for name in names], rules)
     found = []
     for index in np.flatnonzero(count).tolist():
         stage, name = divmod(index, len(unique))

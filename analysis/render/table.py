@@ -1,0 +1,51 @@
+"""One table to a stream, as Markdown, CSV or JSON."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, TextIO
+
+from analysis.render.text import NOT_AVAILABLE, visible
+
+__all__ = ["write_table"]
+
+
+def write_table(rows: Sequence[Mapping[str, Any]], kind: str, stream: TextIO) -> None:
+    """Write rows that share their keys.
+
+    Args:
+        rows: in order; the first one's keys are the columns.
+        kind: ``md``, ``csv`` or ``json``.
+        stream: where to.
+    """
+    if kind == "json":
+        json.dump(list(rows), stream, ensure_ascii=False, indent=1, allow_nan=False)
+        stream.write("\n")
+        return
+    columns = list(rows[0]) if rows else []
+    if kind == "csv":
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerow(columns)
+        writer.writerows([row[column] for column in columns] for row in rows)
+        return
+    if not columns:
+        stream.write("(no rows)\n")
+        return
+    numeric = [all(isinstance(row[column], int | float) for row in rows) for column in columns]
+    stream.write("| " + " | ".join(columns) + " |\n")
+    stream.write("|" + "|".join("---:" if right else "---" for right in numeric) + "|\n")
+    for row in rows:
+        stream.write("| " + " | ".join(_cell(row[column]) for column in columns) + " |\n")
+
+
+def _cell(value: Any) -> str:
+    """One Markdown cell: a name cannot end it, open a tag or turn the text around."""
+    if value is None:
+        return NOT_AVAILABLE
+    text = visible(str(value))
+    for special in "\\`*_{}[]<>|#&":
+        if special in text:
+            text = text.replace(special, f"&#{ord(special)};" if special in "<>|&" else f"\\{special}")
+    return text

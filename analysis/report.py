@@ -1,0 +1,191 @@
+"""Assemble the report: every number once, from the trace's columns to `Report`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from attrs import frozen
+
+from analysis.annotations import STAGES
+from analysis.attribution import Attribution
+from analysis.entities import LLMProfileReport, ModelUnderTest
+from analysis.gpu_metrics import metric_series
+from analysis.host import HostCalls
+from analysis.kernel_table import category_rows, kernel_summaries, main_device
+from analysis.kernels import load_rules
+from analysis.latency import aggregates, overheads, stage_timings, stats, tokens_by_stage
+from analysis.manifest import RunManifest
+from analysis.notes import stakeholder_notes
+from analysis.operators import operator_summaries
+from analysis.stages import gpu_rows, instance_summaries, stage_summaries, step_points, stream_summaries
+from analysis.summaries import CaptureInfo, HostCallRow, Report
+from analysis.tables import gpu_table
+from analysis.trace.quality import examine, is_unfit
+from analysis.trace.reader import Trace
+from analysis.trace.records import GRAPH, KERNEL, MEMCPY, MEMSET
+from analysis.utilisation import CostRequest, PeakOverrides, costs_of, headline_mfu, peaks_of, utilisations
+from analysis.verdict import refused, verdicts
+
+__all__ = ["ReportOptions", "assemble", "capture_info"]
+
+_NO_RUN: Final = "unknown"
+
+
+@frozen
+class ReportOptions:
+    """What the user may state about a trace."""
+
+    cross_thread: bool = False
+    peaks: PeakOverrides = PeakOverrides()
+    cost: CostRequest | None = None
+    kernel_rules: Path | None = None
+    """Rules of the user's own, tried before ours."""
+    top_operators: int = 20
+
+
+def assemble(
+    trace: Trace, attribution: Attribution, manifest: RunManifest | None, options: ReportOptions | None = None
+) -> Report:
+    """Make the report of a trace.
+
+    Args:
+        trace: opened.
+        attribution: of the trace.
+        manifest: of its run; None: unknown.
+        options: what the user stated.
+
+    Raises:
+        ConservationError: rows do not add up.
+        RequestError: a cost was requested that has no closed form.
+    """
+    options = options or ReportOptions()
+    capture = capture_info(trace, attribution, manifest)
+    findings = examine(trace, attribution, manifest)
+    device = main_device(trace.info.devices, attribution)
+    host = HostCalls(attribution)
+    instances = instance_summaries(attribution)
+    steps = step_points(attribution)
+    tokens = tokens_by_stage(manifest, instances)
+    stages = stage_summaries(attribution, host, tokens, device.sm_count if device else None)
+    kernels = kernel_summaries(
+        attribution, {str(name): count for name, count in tokens.items()}, device, load_rules(options.kernel_rules)
+    )
+    categories = category_rows(attribution, kernels)
+    waits = _waits(attribution, host)
+    overhead = overheads(manifest, instances)
+    measured = aggregates(manifest, instances, steps)
+    dtype = _dtype(manifest, options)
+    costs, costs_missing = costs_of(manifest, options.cost, instances)
+    peaks, peaks_missing = peaks_of(device, manifest, options.peaks, on_cpu=capture.on_cpu, dtype=dtype)
+    control = manifest.control if manifest is not None else ()
+    used = utilisations(stages, instances, control, costs, costs_missing, peaks, peaks_missing, dtype=dtype)
+    if is_unfit(findings):
+        judged = refused(stages, findings)
+    else:
+        judged = verdicts(stages, kernels, waits, used, overhead, on_cpu=capture.on_cpu)
+    range_rows = gpu_rows(gpu_table(attribution, "range"))
+    mfu = headline_mfu(used)
+    report = LLMProfileReport(
+        run_id=manifest.run_id if manifest else _NO_RUN,
+        model=manifest.model if manifest else None,
+        input_set=manifest.input_set if manifest else None,
+        timings=stage_timings(manifest, stages),
+        operators_topk=operator_summaries(attribution, range_rows, options.top_operators),
+        mfu_model_level=mfu.get("total"),
+        mfu_per_stage={stage: mfu.get(stage) for stage in STAGES},
+        aggregates={one.name: stats(one) for one in measured},
+        notes=stakeholder_notes(capture, findings, stages, judged, categories, used, overhead, measured, waits),
+        meta=manifest.meta if manifest else None,
+    )
+    return Report(
+        report=report,
+        capture=capture,
+        findings=findings,
+        verdicts=judged,
+        stages=stages,
+        instances=instances,
+        steps=steps,
+        utilisation=used,
+        stage_rows=gpu_rows(gpu_table(attribution, "stage")),
+        module_rows={
+            "all": gpu_rows(gpu_table(attribution, "module")),
+            **{stage: gpu_rows(gpu_table(attribution, "module", stage=stage)) for stage in STAGES},
+        },
+        range_rows=range_rows,
+        categories=categories,
+        kernels=kernels,
+        streams=stream_summaries(attribution),
+        host_calls=waits,
+        metrics=metric_series(attribution, trace.metric_samples),
+        overhead=overhead,
+        aggregates=measured,
+        manifest=manifest,
+    )
+
+
+def _dtype(manifest: RunManifest | None, options: ReportOptions) -> str:
+    model: ModelUnderTest | None = manifest.model if manifest else None
+    if model is not None:
+        return model.dtype
+    return options.cost.dtype if options.cost else "bf16"
+
+
+def _waits(attribution: Attribution, host: HostCalls) -> tuple[HostCallRow, ...]:
+    """Waiting calls by module, then by stage."""
+    rows: list[HostCallRow] = []
+    names = list(attribution.ranges.names)
+    name = np.append(attribution.ranges.name, -1)
+    for level in ("module", "stage"):
+        place = name[attribution.call_level("module" if level == "module" else "stage")]
+        found = host.waits_by(place, names)
+        rows += [one for one in found if level == "module" or one.where in STAGES]
+    return tuple(rows)
+
+
+def capture_info(trace: Trace, attribution: Attribution, manifest: RunManifest | None) -> CaptureInfo:
+    """Where the numbers come from."""
+    info = trace.info
+    kinds = np.bincount(attribution.operations.kind, minlength=4)
+    collector = _collector(info.capture, info.product)
+    devices = sorted({one.name for one in info.devices})
+    modules = bool(attribution.is_level("module").any())
+    return CaptureInfo(
+        trace_path=str(trace.path),
+        trace_bytes=trace.path.stat().st_size,
+        product=info.product,
+        collector=collector,
+        on_cpu=collector == "torch on CPU",
+        schema_version=info.schema_version,
+        wall_clock=info.wall_clock,
+        duration_ns=info.duration_ns,
+        device_names=tuple(devices),
+        processes=len(set(info.thread_process)),
+        threads=len(info.threads),
+        kernels=int(kinds[KERNEL]),
+        memcpys=int(kinds[MEMCPY]),
+        memsets=int(kinds[MEMSET]),
+        graphs=int(kinds[GRAPH]),
+        api_calls=len(attribution.calls),
+        ranges=len(attribution.ranges),
+        module_domain=attribution.module_domain if modules else None,
+        random_weights=_random(manifest),
+        cross_thread=attribution.cross_thread,
+    )
+
+
+def _random(manifest: RunManifest | None) -> bool | None:
+    if manifest is None or manifest.model is None or manifest.model.weights is None:
+        return None
+    return manifest.model.weights == "random"
+
+
+def _collector(capture: dict[str, str], product: str | None) -> str:
+    """Our torch collector says so; everything else that names itself is Nsight Systems."""
+    stated = capture.get("DSOCR_COLLECTOR")
+    if stated == "torch-cpu":
+        return "torch on CPU"
+    if stated == "torch-cuda":
+        return "torch on CUDA"
+    return "Nsight Systems" if product and "Nsight" in product else "unknown"

@@ -1,0 +1,356 @@
+"""What bounds each stage, with the arithmetic shown, and what removing the cause can gain at most.
+
+Every threshold stands here, once. They are conventions, not laws: the evidence is printed beside the verdict, so that a
+reader can disagree.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from attrs import frozen
+
+from analysis.entities import KernelSummary
+from analysis.summaries import Finding, HostCallRow, OverheadSummary, StageSummary, Utilisation, Verdict
+
+__all__ = [
+    "BUSY_ENOUGH",
+    "COMMUNICATION_SHARE",
+    "COMPUTE_BOUND_MFU",
+    "MEMORY_BOUND_MBU",
+    "SMALL_GRID_SHARE",
+    "WAITING_SHARE",
+    "refused",
+    "verdicts",
+]
+
+BUSY_ENOUGH: Final = 0.6
+"""Below this share of GPU-busy time the host is what a stage waits for."""
+WAITING_SHARE: Final = 0.3
+"""Of the idle time: with so much inside synchronising calls, the host is blocked rather than slow at launching."""
+COMMUNICATION_SHARE: Final = 0.3
+"""Of the kernel time in collectives."""
+COMPUTE_BOUND_MFU: Final = 0.4
+MEMORY_BOUND_MBU: Final = 0.5
+SMALL_GRID_SHARE: Final = 0.5
+"""Of the kernel time in kernels with fewer blocks than the device has SMs."""
+
+_MS: Final = 1e6
+
+
+@frozen
+class _Facts:
+    stage: StageSummary
+    kernels: tuple[KernelSummary, ...]
+    waits: tuple[HostCallRow, ...]
+    busy_base: Utilisation | None
+    overhead: OverheadSummary | None
+
+    @property
+    def unit(self) -> str:
+        return "token" if self.stage.stage == "decode" and self.stage.tokens else "image"
+
+    @property
+    def units(self) -> int:
+        """Tokens for decode, where known; else instances."""
+        if self.stage.stage == "decode" and self.stage.tokens:
+            return self.stage.tokens
+        return self.stage.instances
+
+    @property
+    def communication(self) -> tuple[KernelSummary, ...]:
+        return tuple(one for one in self.kernels if one.category.startswith("NCCL"))
+
+    @property
+    def unprofiled_ns(self) -> float | None:
+        """Host time per unit without the profiler, where a control run measured it."""
+        same = self.overhead is not None and self.overhead.per == self.unit
+        return self.overhead.unprofiled_ms * _MS if self.overhead is not None and same else None
+
+
+def verdicts(
+    stages: Sequence[StageSummary],
+    kernels: Sequence[KernelSummary],
+    host_calls: Sequence[HostCallRow],
+    utilisation: Sequence[Utilisation],
+    overhead: Sequence[OverheadSummary],
+    *,
+    on_cpu: bool,
+) -> tuple[Verdict, ...]:
+    """Judge each stage.
+
+    Args:
+        stages: their sums.
+        kernels: of all stages.
+        host_calls: waits by stage (``where`` is the stage's name).
+        utilisation: rows of all stages.
+        overhead: of the profiler, where a control run measured it.
+        on_cpu: leaf operators on a CPU stand where kernels would.
+    """
+    found = []
+    for stage in stages:
+        busy = next((row for row in utilisation if row.stage == stage.stage and row.time_base == "gpu busy"), None)
+        facts = _Facts(
+            stage=stage,
+            kernels=tuple(one for one in kernels if one.stage == stage.stage),
+            waits=tuple(one for one in host_calls if one.where == stage.stage),
+            busy_base=busy,
+            overhead=next((one for one in overhead if one.stage == stage.stage), None),
+        )
+        found.append(_on_cpu(facts) if on_cpu else _judge(facts))
+    return tuple(found)
+
+
+def refused(stages: Sequence[StageSummary], findings: Sequence[Finding]) -> tuple[Verdict, ...]:
+    """No verdict on a capture that is unfit."""
+    unfit = [one for one in findings if one.severity == "unfit"]
+    return tuple(
+        Verdict(
+            stage=stage.stage,
+            bound="unknown",
+            sentence=f"No verdict on {stage.stage}: the capture is unfit ({unfit[0].title if unfit else 'see its findings'}).",
+            evidence=tuple(f"{one.title}: {one.evidence}" for one in unfit),
+            action=unfit[0].remedy if unfit else "Capture again.",
+            ceiling_ns=None,
+            ceiling="n/a: the capture is unfit",
+        )
+        for stage in stages
+    )
+
+
+def _judge(facts: _Facts) -> Verdict:
+    stage = facts.stage
+    if not stage.busy_ns or stage.gpu_busy_share is None:
+        return Verdict(
+            stage=stage.stage,
+            bound="unknown",
+            sentence=f"No GPU operation is attributed to {stage.stage}, so nothing can be said of what bounds it.",
+            evidence=(f"{stage.instances} instances, {_ms(stage.host_elapsed_ns)} host time, 0 GPU operations",),
+            action="Look at the capture's findings first.",
+            ceiling_ns=None,
+            ceiling="n/a: no GPU time",
+        )
+    share = sum(one.total_ns for one in facts.communication) / stage.kernel_sum_ns if stage.kernel_sum_ns else 0.0
+    if share >= COMMUNICATION_SHARE:
+        return _communication(facts, share)
+    if stage.gpu_busy_share < BUSY_ENOUGH:
+        gaps = stage.gaps
+        if gaps is not None and gaps.total_ns and gaps.synchronising_ns / gaps.total_ns >= WAITING_SHARE:
+            return _host_blocked(facts)
+        return _launch_bound(facts)
+    return _device_bound(facts)
+
+
+def _ms(nanoseconds: float) -> str:
+    value = nanoseconds / _MS
+    return f"{value:,.2f} ms" if value >= 0.1 else f"{nanoseconds / 1e3:,.2f} µs"
+
+
+def _us(nanoseconds: float | None) -> str:
+    return "n/a" if nanoseconds is None else f"{nanoseconds / 1e3:,.2f} µs"
+
+
+def _idle_evidence(facts: _Facts) -> list[str]:
+    stage, gaps = facts.stage, facts.stage.gaps
+    idle_share = 1 - (stage.gpu_busy_share or 0)
+    lines = [
+        f"GPU busy {_ms(stage.busy_ns)} of {_ms(stage.host_elapsed_ns)} host time = {stage.gpu_busy_share:.1%} "
+        f"(idle {idle_share:.1%}; threshold {BUSY_ENOUGH:.0%})"
+    ]
+    if stage.mean_kernel_ns is not None and stage.mean_launch_gap_ns is not None:
+        lines.append(
+            f"{stage.launches:,} launches = {stage.launches / facts.units:,.0f} per {facts.unit}; a launch every "
+            f"{_us(stage.mean_launch_gap_ns)}, a kernel lasts {_us(stage.mean_kernel_ns)} (mean)"
+        )
+    if gaps is not None and gaps.total_ns:
+        lines.append(
+            f"while the GPU idled {_ms(gaps.total_ns)}, the host was outside CUDA calls {gaps.outside_api_ns / gaps.total_ns:.0%} "
+            f"(Python, framework), launching {gaps.launching_ns / gaps.total_ns:.0%}, synchronising "
+            f"{gaps.synchronising_ns / gaps.total_ns:.0%}, in other calls {gaps.other_api_ns / gaps.total_ns:.0%}"
+        )
+    if stage.queue_delay_median_ns is not None:
+        lines.append(f"queueing delay (kernel start − launch start): median {_us(stage.queue_delay_median_ns)}")
+    return lines
+
+
+def _saving(facts: _Facts) -> tuple[int, float, str]:
+    """Idle time: over the stage, per unit, and on which basis."""
+    stage = facts.stage
+    busy = stage.busy_ns / facts.units
+    if facts.unprofiled_ns is not None:
+        saved = max(0.0, facts.unprofiled_ns - busy)
+        basis = f"{_ms(facts.unprofiled_ns)} unprofiled − {_ms(busy)} GPU busy"
+    else:
+        elapsed = stage.host_elapsed_ns / facts.units
+        saved = max(0.0, elapsed - busy)
+        basis = f"{_ms(elapsed)} profiled − {_ms(busy)} GPU busy"
+    return round(saved * facts.units), saved, basis
+
+
+def _launch_bound(facts: _Facts) -> Verdict:
+    stage = facts.stage
+    total, saved, basis = _saving(facts)
+    if stage.stage == "decode":
+        action = (
+            "Replay decode from a CUDA graph with a static KV cache (dsocr-profile run --decode cuda-graph), or compile "
+            "it; then fuse the small elementwise kernels."
+        )
+        what = "Replaying decode as a CUDA graph"
+    else:
+        action = (
+            "Compile or fuse the modules with the most launches, or batch images, so that each launch brings more work."
+        )
+        what = "Removing all launch overhead"
+    return Verdict(
+        stage=stage.stage,
+        bound="launch-bound",
+        sentence=(
+            f"{stage.stage.capitalize()} is launch-bound: the GPU works {stage.gpu_busy_share:.0%} of the time, the host "
+            f"cannot launch its {stage.launches / facts.units:,.0f} kernels per {facts.unit} any faster."
+        ),
+        evidence=tuple(_idle_evidence(facts)),
+        action=action,
+        ceiling_ns=total,
+        ceiling=f"{what} saves at most {_ms(saved)} a {facts.unit} ({basis}).",
+    )
+
+
+def _host_blocked(facts: _Facts) -> Verdict:
+    stage = facts.stage
+    total, saved, basis = _saving(facts)
+    named = ", ".join(f"{one.calls:,} × {one.call} ({_ms(one.total_ns)})" for one in facts.waits[:3])
+    return Verdict(
+        stage=stage.stage,
+        bound="host-blocked",
+        sentence=(
+            f"{stage.stage.capitalize()} is host-blocked: the GPU idles {1 - (stage.gpu_busy_share or 0):.0%} of the time, "
+            f"and the host spends {(stage.gaps.synchronising_ns / stage.gaps.total_ns if stage.gaps else 0):.0%} of that "
+            "inside synchronising calls."
+        ),
+        evidence=(*_idle_evidence(facts), f"waits: {named}" if named else "waits: none named"),
+        action="Remove the synchronising calls and small device-to-host copies named in the evidence, or move them off the "
+        "critical path.",
+        ceiling_ns=total,
+        ceiling=f"Removing every wait saves at most {_ms(saved)} a {facts.unit} ({basis}).",
+    )
+
+
+def _communication(facts: _Facts, share: float) -> Verdict:
+    stage = facts.stage
+    rows = facts.communication
+    total = sum(one.total_ns for one in rows)
+    # What a collective takes beyond its own median, it spent waiting – for a slower rank, or for the link.
+    excess = sum(max(0.0, one.total_ns - one.calls * one.median_ns) for one in rows)
+    lines = [
+        f"{one.human_name or one.short_name}: {one.calls:,} calls, {_ms(one.total_ns)}, mean {_us(one.mean_ns)}, median "
+        f"{_us(one.median_ns)}, fastest {_us(one.min_ns)}, slowest {_us(one.max_ns)}"
+        for one in rows[:3]
+    ]
+    lines.append(
+        f"time beyond the median of each collective: {_ms(excess)} = {excess / total:.0%} of communication – waiting for a "
+        "slower rank or a busy link; one rank's trace cannot tell which"
+    )
+    fastest = sum(one.calls * one.min_ns for one in rows)
+    return Verdict(
+        stage=stage.stage,
+        bound="communication-bound",
+        sentence=(
+            f"{stage.stage.capitalize()} is communication-bound: collectives take {share:.0%} of the kernel time "
+            f"({_ms(total)}), of which {_ms(total - fastest)} is beyond their fastest calls – mostly waiting for the slower rank."
+        ),
+        evidence=(
+            f"NCCL {_ms(total)} of {_ms(stage.kernel_sum_ns)} kernel time = {share:.1%} (threshold "
+            f"{COMMUNICATION_SHARE:.0%})",
+            *lines,
+            *_idle_evidence(facts)[:1],
+        ),
+        action="Look at the other rank's trace for what delays it; then overlap or fuse the collectives.",
+        ceiling_ns=round(total - fastest),
+        ceiling=(
+            f"With every collective as fast as the fastest of its kind, at most {_ms((total - fastest) / facts.units)} a "
+            f"{facts.unit} ({_ms(total)} − {_ms(fastest)} over the stage)."
+        ),
+    )
+
+
+def _device_bound(facts: _Facts) -> Verdict:
+    stage, row = facts.stage, facts.busy_base
+    mfu = row.mfu if row else None
+    mbu = row.mbu if row else None
+    lines = _idle_evidence(facts)[:1]
+    lines.append(f"MFU over GPU-busy time: {_share(mfu)} (threshold {COMPUTE_BOUND_MFU:.0%})")
+    lines.append(f"MBU over GPU-busy time: {_share(mbu)} (threshold {MEMORY_BOUND_MBU:.0%})")
+    if stage.small_grid_share is not None:
+        lines.append(
+            f"kernels with fewer blocks than SMs: {stage.small_grid_share:.0%} of kernel time (threshold "
+            f"{SMALL_GRID_SHARE:.0%})"
+        )
+    if stage.graph_launches:
+        lines.append(
+            f"{stage.graph_launches:,} CUDA graphs, {_ms(stage.gpu.graph_ns)}, their kernels not traced one by one"
+        )
+    ideal = row.ideal_ns if row else None
+    gain = max(0, stage.busy_ns - ideal) if ideal is not None else None
+    ceiling = (
+        f"Running at peak saves at most {_ms(gain / facts.units)} a {facts.unit} (GPU busy {_ms(stage.busy_ns)} − ideal "
+        f"{_ms(ideal)})."
+        if gain is not None and ideal is not None
+        else f"n/a: {row.unknown_because if row and row.unknown_because else 'the ideal time is unknown'}"
+    )
+    if mfu is not None and mfu >= COMPUTE_BOUND_MFU:
+        bound, why, action = "compute-bound", f"at {mfu:.0%} MFU the tensor cores are the limit", (
+            "Fewer FLOPs: lower precision, smaller inputs, or pruning."
+        )  # fmt: skip
+    elif mbu is not None and mbu >= MEMORY_BOUND_MBU:
+        bound, why, action = "memory-bound", f"at {mbu:.0%} MBU the memory is the limit", (
+            "Move fewer bytes: quantise weights, batch requests, shorten the KV cache."
+        )  # fmt: skip
+    elif stage.small_grid_share is not None and stage.small_grid_share >= SMALL_GRID_SHARE:
+        bound, why, action = "under-occupied", (
+            f"{stage.small_grid_share:.0%} of kernel time is in kernels too small for the GPU's SMs"
+        ), "Batch more work into each kernel, or fuse kernels."  # fmt: skip
+    elif mfu is None and mbu is None:
+        bound, why, action = "unknown", (
+            f"the GPU is busy {stage.gpu_busy_share:.0%} of the time, but its useful work is not known"
+        ), "Give the model (--model) or capture with dsocr-profile, so that FLOPs and bytes are known."  # fmt: skip
+    else:
+        top = facts.kernels[0] if facts.kernels else None
+        bound, why = "mixed", f"the GPU is busy {stage.gpu_busy_share:.0%} of the time, and no single limit dominates"
+        action = f"Start with the largest kernel: {top.human_name or top.short_name}." if top else "Trace its kernels."
+    return Verdict(
+        stage=stage.stage,
+        bound=bound,
+        sentence=f"{stage.stage.capitalize()} is {bound if bound != 'unknown' else 'of unknown bound'}: {why}.",
+        evidence=tuple(lines),
+        action=action,
+        ceiling_ns=gain,
+        ceiling=ceiling,
+    )
+
+
+def _share(value: float | None) -> str:
+    return "n/a" if value is None else f"{value:.1%}"
+
+
+def _on_cpu(facts: _Facts) -> Verdict:
+    """A CPU run shows shares of operators, not what a GPU would be bound by."""
+    stage = facts.stage
+    top = facts.kernels[0] if facts.kernels else None
+    share = stage.busy_ns / stage.host_elapsed_ns if stage.host_elapsed_ns else 0.0
+    largest = f"; the largest, {top.name}, takes {top.share or 0:.0%} of them" if top else ""
+    return Verdict(
+        stage=stage.stage,
+        bound="unknown",
+        sentence=(
+            f"{stage.stage.capitalize()} ran on a CPU: operators fill {share:.0%} of its time{largest}. What would bound it "
+            "on a GPU cannot be told from here."
+        ),
+        evidence=(
+            f"operators {_ms(stage.busy_ns)} of {_ms(stage.host_elapsed_ns)} = {share:.1%}",
+            f"{stage.gpu.kernels:,} leaf operators = {stage.gpu.kernels / facts.units:,.0f} per {facts.unit}",
+        ),
+        action="Capture on a GPU (make profile DEVICE=cuda:0) before optimising.",
+        ceiling_ns=None,
+        ceiling="n/a: a CPU run",
+    )
