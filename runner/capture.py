@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -35,6 +36,8 @@ from runner.request import LaunchOptions
 from runner.run_directory import RunDirectory
 
 __all__ = ["CONTROL", "PROFILED", "Run", "analysis_command", "child_command"]
+
+_NSYS_CHATTER = re.compile(r"\[\d|Generat(ed|ing)\b|Capture range |Processing |Exporting |/\S*\.(nsys-rep|qdstrm)$")
 
 CONTROL: Final = "control.json"
 PROFILED: Final = "profiled.json"
@@ -377,7 +380,7 @@ def _last_line(log: Path) -> str:
     except OSError:
         return "no log"
     lines = [line.strip() for line in text.replace("\r", "\n").splitlines() if line.strip()]
-    words = [line for line in lines if not line.startswith(("[", "Generat", "/", "Capture range", "Processing"))]
+    words = [line for line in lines if not _NSYS_CHATTER.match(line)]
     said = [line for line in words if "error" in line.lower()]
     chosen = (said or words or ["it said nothing"])[-1]
     return chosen if len(chosen) <= 300 else chosen[:297] + "…"

@@ -122,6 +122,10 @@ class NsysCollector:
             for file in (job.run_dir / "trace.nsys-rep", job.run_dir / "trace.qdstrm")
         )
         finished = job.result_file.is_file()
+        # nsys starts the program with the file mode mask 0, and writes its report readable for all.
+        for file in (*job.run_dir.glob("trace.*"), job.result_file):
+            if file.is_file():
+                file.chmod(0o600)
         child: int | None
         if finished:
             child = 0

@@ -27,8 +27,8 @@ class LaunchOptions:
     """How to run a plan; nothing here changes what the child does. ``launch.json``."""
 
     nsys: str | None = None
-    nsys_args: tuple[str, ...] = field(converter=tuple, default=())
-    keep_env: tuple[str, ...] = field(converter=tuple, default=())
+    nsys_args: tuple[str, ...] = ()
+    keep_env: tuple[str, ...] = ()
     """Names only."""
     timeout_s: float | None = field(default=None, validator=validators.optional(validators.gt(0)))
     """For control run and capture together."""
