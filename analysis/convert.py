@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import types
 from collections.abc import Callable
 from datetime import datetime
@@ -24,6 +25,9 @@ from analysis.errors import RequestError
 __all__ = ["from_json", "from_json_file", "to_json", "to_plain"]
 
 T = TypeVar("T")
+
+_FAULT_OF_A_FIELD = re.compile(r"'?(\w+)'? (must .+)", re.DOTALL)
+"""How attrs' validators and ours begin: with the name of the attribute."""
 
 
 def _exactly(kind: type) -> Callable[[Any, Any], Any]:
@@ -120,6 +124,10 @@ def _make() -> Converter:
     converter.register_structure_hook(float, _number)
     converter.register_structure_hook(datetime, _moment)
     converter.register_unstructure_hook(datetime, datetime.isoformat)
+    # Left to itself, cattrs keeps tuples of fixed length as tuples, which JSON has not.
+    converter.register_unstructure_hook_func(
+        _is_short_tuple, lambda items: [converter.unstructure(one) for one in items]
+    )
     converter.register_structure_hook_func(_is_literal, _literal)
     converter.register_structure_hook_func(_is_plain_union, _plain_union)
 
@@ -187,7 +195,7 @@ def from_json(kind: type[T], text: str | bytes, *, source: str = "the JSON text"
         RequestError: not JSON, or not of that shape; each fault with its JSON path.
     """
     try:
-        plain = json.loads(text, parse_constant=_refuse_constant)
+        plain = json.loads(text, parse_constant=_refuse_constant, object_pairs_hook=_each_key_once)
     except (ValueError, RecursionError) as error:
         raise RequestError(f"{source}: not valid JSON ({error})") from error
     try:
@@ -216,6 +224,15 @@ def _refuse_constant(name: str) -> float:
     raise ValueError(f"{name} is not a JSON number")
 
 
+def _each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"the key {json.dumps(twice)} is given twice in one object")
+    return found
+
+
 def _faults(error: BaseException, path: str) -> list[str]:
     """Flatten cattrs' tree of errors into ``path: what is wrong``."""
     if isinstance(error, ClassValidationError):
@@ -234,4 +251,8 @@ def _faults(error: BaseException, path: str) -> list[str]:
         return [f"{path}.{name}: unknown field" for name in sorted(error.extra_fields)]
     if isinstance(error, KeyError):
         return [f"{path}: missing"]
-    return [f"{path}: {error}"]
+    # attrs' own validators add the attribute, the bound and the value to their message as further arguments.
+    message = str(error.args[0]) if error.args else str(error)
+    if named := _FAULT_OF_A_FIELD.match(message):
+        return [f"{path}.{named[1]}: {named[2]}"]
+    return [f"{path}: {message}"]
