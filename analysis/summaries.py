@@ -14,6 +14,7 @@ from analysis.manifest import RunManifest
 
 __all__ = [
     "Aggregate",
+    "BusyTimeline",
     "CaptureInfo",
     "CategoryRow",
     "Finding",
@@ -311,6 +312,16 @@ class Aggregate:
 
 
 @frozen
+class BusyTimeline:
+    """GPU busy time in equal slices of the window that the stages fill."""
+
+    start_ns: int
+    slice_ns: int
+    busy_ns: tuple[int, ...]
+    """Union of all GPU operations in each slice."""
+
+
+@frozen
 class Report:
     """Everything that renderers show. ``report`` is the domain's record; the rest is the detail behind it."""
 
@@ -334,4 +345,6 @@ class Report:
     overhead: tuple[OverheadSummary, ...]
     aggregates: tuple[Aggregate, ...]
     manifest: RunManifest | None
+    timeline: BusyTimeline | None = None
+    """None: there are no GPU operations."""
     report_version: int = 1
