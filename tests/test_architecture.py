@@ -1,0 +1,128 @@
+"""The directions of imports, read from the sources: imports inside functions count like any other."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+HEAVY = {"torch", "transformers", "nvtx", "runner"}
+AGREED = {"analysis.annotations", "analysis.contracts", "analysis.convert", "analysis.entities", "analysis.errors",
+          "analysis.manifest"}  # fmt: skip
+"""What both packages must agree on: the runner may import these and nothing else from the analysis."""
+
+
+def modules(package: str) -> dict[str, Path]:
+    """Dotted name → source file."""
+    found = {}
+    for path in sorted((ROOT / package).rglob("*.py")):
+        parts = path.relative_to(ROOT).with_suffix("").parts
+        found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return found
+
+
+def imports(name: str, path: Path) -> Iterator[tuple[str, int]]:
+    """(module, line) of every import; ``from a import b`` gives ``a.b``, which may also be a name in ``a``."""
+    package = name if path.name == "__init__.py" else name.rpartition(".")[0]
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from ((one.name, node.lineno) for one in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                ancestors = package.split(".")[: len(package.split(".")) - node.level + 1]
+                base = ".".join([*ancestors, *filter(None, [base])])
+            yield from ((f"{base}.{one.name}", node.lineno) for one in node.names)
+        elif isinstance(node, ast.Call) and node.args and isinstance(node.args[0], ast.Constant):
+            function = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+            if function in ("import_module", "__import__") and isinstance(node.args[0].value, str):
+                yield node.args[0].value, node.lineno
+
+
+def module_of(imported: str, known: dict[str, Path]) -> str | None:
+    """The module of ours that ``imported`` is or is a name of."""
+    return imported if imported in known else next((one for one in [imported.rpartition(".")[0]] if one in known), None)
+
+
+ANALYSIS, RUNNER = modules("analysis"), modules("runner")
+BOTH = ANALYSIS | RUNNER
+
+
+def test_there_is_something_to_look_at() -> None:
+    assert {"analysis", "analysis.convert", "analysis.trace.reader"} <= set(ANALYSIS)
+    assert {"runner", "runner.annotate", "runner.models.deepseek_ocr"} <= set(RUNNER)
+
+
+@pytest.mark.parametrize("name", ANALYSIS)
+def test_the_analysis_needs_nothing_heavy(name: str) -> None:
+    found = [(one, line) for one, line in imports(name, ANALYSIS[name]) if one.split(".")[0] in HEAVY]
+    assert not found, f"{name} imports {found}"
+
+
+@pytest.mark.parametrize("name", RUNNER)
+def test_the_runner_shares_only_what_both_agree_on(name: str) -> None:
+    found = [
+        (one, line)
+        for one, line in imports(name, RUNNER[name])
+        if one.split(".")[0] == "analysis" and module_of(one, ANALYSIS) not in AGREED
+    ]
+    assert not found, f"{name} imports {found}"
+
+
+def test_what_is_agreed_on_stays_small() -> None:
+    """Else the runner would import the whole analysis by way of it."""
+    for name in AGREED:
+        ours = {module_of(one, ANALYSIS) for one, _ in imports(name, ANALYSIS[name]) if one.startswith("analysis")}
+        assert ours <= AGREED, f"{name} imports {ours - AGREED}"
+
+
+@pytest.mark.parametrize("package", [ANALYSIS, RUNNER], ids=["analysis", "runner"])
+def test_no_circles(package: dict[str, Path]) -> None:
+    graph = {
+        name: {found for one, _ in imports(name, path) if (found := module_of(one, package)) and found != name}
+        for name, path in package.items()
+    }
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        pytest.fail(f"imports go in a circle: {' ← '.join(error.args[1])}")
+
+
+def test_only_one_file_imports_nvtx() -> None:
+    users = {name for name, path in BOTH.items() for one, _ in imports(name, path) if one.split(".")[0] == "nvtx"}
+    assert users == {"runner.annotate"}
+
+
+@pytest.mark.parametrize("name", BOTH)
+def test_names_of_files_say_what_is_in_them(name: str) -> None:
+    assert not {"utils", "util", "helpers", "common", "manager", "misc"} & set(name.split("."))
+
+
+FORBID = """
+import sys
+
+class Forbid:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in {names!r}:
+            raise ModuleNotFoundError(f"forbidden here: {{name}}")
+
+sys.meta_path.insert(0, Forbid())
+import {module}
+"""
+
+
+@pytest.mark.parametrize("module", ["analysis.cli", "analysis.convert", "analysis.manifest"])
+def test_the_analysis_is_imported_where_there_is_no_torch(module: str) -> None:
+    code = FORBID.format(names=sorted(HEAVY), module=module)
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_hook_does_forbid() -> None:
+    code = FORBID.format(names=["json"], module="json")
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert "forbidden here: json" in done.stderr
