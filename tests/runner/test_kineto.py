@@ -1,6 +1,6 @@
-import lzma
 import sqlite3
 import threading
+from collections.abc import Callable
 from contextlib import closing
 from itertools import pairwise
 from pathlib import Path
@@ -9,14 +9,15 @@ from typing import Any
 import pytest
 import torch
 
+from analysis.attribution import Attribution
 from analysis.errors import CaptureError
+from analysis.tables import gpu_table
+from analysis.trace.reader import Trace
 from runner.kineto import COLLECTOR_KEY, TorchCapture
 from runner.kineto_events import DeviceOperation, Operator, SortedEvents, sort_events, working_stretches
 from runner.kineto_rows import CaptureRows
 from runner.ranges import MemorySink, RangeRecord
 from runner.trace_tables import TABLES
-
-DATA = Path(__file__).parent.parent / "data"
 
 
 def tiny() -> torch.nn.Module:
@@ -159,9 +160,29 @@ def test_an_operator_that_only_calls_others_is_no_kernel() -> None:
     assert {operator.name for operator, *_ in working_stretches([linear, *inside])} == {"aten::t", "aten::addmm"}
 
 
-def test_written_tables_have_the_columns_and_types_of_a_real_export(captured: Path, tmp_path: Path) -> None:
-    real = tmp_path / "real.sqlite"
-    real.write_bytes(lzma.decompress((DATA / "deepseek-ocr_h100_gpu-metrics.sqlite.xz").read_bytes()))
+def test_the_analysis_attributes_every_operator(captured: Path) -> None:
+    with Trace(captured) as trace:
+        attribution = Attribution.of(trace)
+        by_module = {row["name"]: row for row in gpu_table(attribution, "module").rows()}
+        by_range = {row["name"]: row for row in gpu_table(attribution, "range").rows()}
+    rows = query(captured, KERNELS_WITH_CALL_AND_RANGE)
+    domains = dict(query(captured, "SELECT text, domainId FROM NVTX_EVENTS WHERE eventType = 75"))
+    for layer in range(6):
+        spans = [row[2] for row in rows if (row[3], row[4]) == (domains["dsocr.module"], f"layers.{layer}")]
+        found = by_module[f"layers.{layer}"]
+        assert (found["kernels"], found["kernel_sum_ns"]) == (len(spans), sum(spans))
+        assert found["busy_ns"] == found["kernel_sum_ns"]
+    [(kernels, total)] = query(captured, 'SELECT count(*), sum("end" - start) FROM CUPTI_ACTIVITY_KIND_KERNEL')
+    assert sum(row["kernels"] for row in by_module.values()) == kernels
+    assert sum(row["kernel_sum_ns"] for row in by_module.values()) == total
+    steps = [row for row in rows if row[3] == domains["dsocr"]]
+    assert by_range["dsocr:decode_step"]["kernels"] == len(steps)
+
+
+def test_written_tables_have_the_columns_and_types_of_a_real_export(
+    captured: Path, tmp_path: Path, real_trace: Callable[[str], Path]
+) -> None:
+    real = real_trace("deepseek-ocr_h100_gpu-metrics")
     written = {name for (name,) in query(captured, "SELECT name FROM sqlite_master WHERE type = 'table'")}
     assert {"CUPTI_ACTIVITY_KIND_KERNEL", "CUPTI_ACTIVITY_KIND_RUNTIME", "NVTX_EVENTS", "StringIds"} <= written
     sample = tmp_path / "all.sqlite"
