@@ -170,11 +170,12 @@ class Attribution:
         return found
 
     def _later(self, one: Indices, other: Indices) -> Indices:
-        """Row by row, the range that started last; -1 loses against any."""
+        """Row by row, the range that started last – of two that started together, the shorter; -1 loses against any."""
         if not (one >= 0).any():
             return other
-        start = self.ranges.start
-        take = (other >= 0) & ((one < 0) | (start[other] > start[one]))
+        start, end = self.ranges.start, self.ranges.end
+        inner = (start[other] > start[one]) | ((start[other] == start[one]) & (end[other] < end[one]))
+        take = (other >= 0) & ((one < 0) | inner)
         return np.where(take, other, one).astype(np.int32)
 
     # --- levels -----------------------------------------------------------------------------------------------

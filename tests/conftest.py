@@ -20,7 +20,7 @@ DATA = Path(__file__).with_name("data")
 
 @pytest.fixture(scope="session")
 def real_trace(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """Name of a trace in tests/data, such as ``deepseek-ocr_h100_small`` → path of its unpacked copy, never to change."""
+    """Name of a trace in tests/data, such as ``deepseek-ocr_h100_small`` → its unpacked copy, never to change."""
     folder = tmp_path_factory.mktemp("traces")
 
     def unpack(name: str) -> Path:

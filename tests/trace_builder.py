@@ -302,9 +302,9 @@ class TraceBuilder:
         """Write the file; ``wal`` leaves it in write-ahead mode, checkpointed, as a copied live database is."""
         self._rows["StringIds"] = [{"id": key, "value": value} for value, key in self._strings.items()]
         connection = sqlite3.connect(path)
+        connection.execute("PRAGMA synchronous = OFF")
         try:
-            if wal:
-                connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute(f"PRAGMA journal_mode = {'WAL' if wal else 'MEMORY'}")
             for statement in _statements():
                 table = statement.split()[2]
                 if table in self._rows and table not in self._dropped_tables:
