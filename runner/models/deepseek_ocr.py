@@ -74,6 +74,8 @@ _TINY_TEXT: Final[dict[str, Any]] = {
     "vocab_size": 8192,
     "hidden_size": 256,
     "intermediate_size": 1024,
+    # Fewer than the 64 of the full model: on a CPU each of them is a matrix product of its own, chosen or not.
+    "n_routed_experts": 16,
     "moe_intermediate_size": 128,
     "num_hidden_layers": 2,
     "num_attention_heads": 4,

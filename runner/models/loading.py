@@ -18,7 +18,7 @@ from runner.models.prompts import load_tokens
 from runner.models.registry import ModelSource, resolve_model
 from runner.plan import RunPlan
 
-__all__ = ["family_of", "load_model", "meta_network", "open_device"]
+__all__ = ["available_memory_bytes", "family_of", "load_model", "open_device"]
 
 _DTYPES: Final[dict[Dtype, torch.dtype]] = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 
@@ -72,8 +72,7 @@ def load_model(plan: RunPlan) -> LoadedModel:
     else:
         config = family.checkpoint_config(source.folder, plan.trust_remote_code)
     network_class = family.network_class(config)
-    sizes = meta_network(network_class, config, attention, plan.trust_remote_code)
-    parameters = sum(parameter.numel() for parameter in sizes.parameters())
+    parameters = _count_parameters(network_class, config, attention, plan.trust_remote_code)
     _check_memory(source.reference, parameters * dtype.itemsize, device)
     if source.folder is None:
         network = _random_network(network_class, config, attention, device, dtype, plan.seed)
@@ -113,8 +112,8 @@ def load_model(plan: RunPlan) -> LoadedModel:
     )
 
 
-def meta_network(network_class: Any, config: Any, attention: str, trust_remote_code: bool = False) -> Any:
-    """Build the network on the meta device: all shapes, no memory.
+def _count_parameters(network_class: Any, config: Any, attention: str, trust_remote_code: bool) -> int:
+    """Build the network on the meta device (all shapes, no memory) and count.
 
     Raises:
         ModelError: transformers refuses the configuration.
@@ -125,9 +124,10 @@ def meta_network(network_class: Any, config: Any, attention: str, trust_remote_c
     make = getattr(network_class, "_from_config", None) or network_class.from_config
     try:
         with torch.device("meta"), no_init_weights():
-            return make(config, attn_implementation=attention, **options)
+            network = make(config, attn_implementation=attention, **options)
     except (ValueError, ImportError, TypeError, KeyError) as error:
         raise ModelError(f"transformers cannot build this model ({_reason(error)})") from error
+    return sum(parameter.numel() for parameter in network.parameters())
 
 
 def _random_network(
@@ -170,6 +170,7 @@ def _load_checkpoint(
             attn_implementation=attention,
             local_files_only=True,
             output_loading_info=True,
+            ignore_mismatched_sizes=True,  # they are told below, with their names
             trust_remote_code=trust_remote_code,
         )
     except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:

@@ -1,0 +1,110 @@
+import ast
+from pathlib import Path
+
+import pytest
+import torch
+
+import runner
+from analysis.annotations import MANIFEST_MARK_PREFIX
+from runner.annotate import OPERATOR_DOMAIN, Annotator, NvtxSink
+from runner.ranges import MemorySink
+
+
+class Block(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.mlp = torch.nn.Linear(4, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.mlp(x) + x
+
+
+def paths(block: Block) -> dict[str, torch.nn.Module]:
+    return {"layers.0": block, "layers.0.mlp": block.mlp}
+
+
+def test_modules_get_a_range_per_call_while_the_context_lasts():
+    sink, block = MemorySink(), Block()
+    annotator = Annotator((sink,), "modules")
+    with annotator.modules(paths(block)):
+        block(torch.ones(2, 4))
+        block(torch.ones(2, 4))
+    block(torch.ones(2, 4))
+    assert [(one.domain, one.name) for one in sink.records] == [
+        ("dsocr.module", "layers.0"),
+        ("dsocr.module", "layers.0.mlp"),
+    ] * 2
+    outer, inner = sink.records[:2]
+    assert outer.start_ns <= inner.start_ns <= inner.end_ns <= outer.end_ns
+
+
+def test_a_module_that_raises_still_closes_its_ranges():
+    sink, block = MemorySink(), Block()
+    with Annotator((sink,)).modules(paths(block)), pytest.raises(RuntimeError):
+        block(torch.ones(2, 5))
+    assert len(sink.records) == 2
+    assert all(one.end_ns is not None for one in sink.records)
+
+
+def test_stages_alone_attach_no_hook():
+    sink, block = MemorySink(), Block()
+    with Annotator((sink,), "stages").modules(paths(block)):
+        assert not block._forward_hooks
+        block(torch.ones(2, 4))
+    assert sink.records == ()
+
+
+def test_without_a_sink_nothing_is_made():
+    block, annotator = Block(), Annotator()
+    with annotator.modules(paths(block)), annotator.operators(torch.device("cpu")):
+        assert not block._forward_hooks
+        assert annotator.range("prefill", 3) is annotator.range("decode")
+    annotator.mark_manifest("{}")
+    assert not annotator.active
+
+
+def test_operators_get_ranges_inside_the_modules():
+    sink, block = MemorySink(), Block()
+    annotator = Annotator((sink,), "operators")
+    with torch.inference_mode(), annotator.modules(paths(block)), annotator.operators(torch.device("cpu")):
+        block(torch.ones(2, 4))
+    names = [one.name for one in sink.records if one.domain == OPERATOR_DOMAIN]
+    assert names[-2] in ("aten::linear", "aten::addmm")  # whether torch takes it apart first is its own affair
+    assert names[-1] == "aten::add.Tensor"
+
+
+def test_the_manifest_is_one_mark():
+    sink = MemorySink()
+    Annotator((sink,)).mark_manifest('{"run_id": "ü"}')
+    assert [(one.domain, one.text) for one in sink.marks] == [("dsocr.meta", MANIFEST_MARK_PREFIX + '{"run_id": "ü"}')]
+
+
+def test_nvtx_takes_ranges_payloads_and_long_marks():
+    # Without a tool attached these calls go nowhere: what must hold is that this nvtx has them.
+    annotator, block = Annotator((NvtxSink(),), "operators"), Block()
+    with annotator.modules(paths(block)), annotator.operators(torch.device("cpu")):
+        for payload in (909, 910, None):
+            with annotator.range("decode_step", payload):
+                block(torch.ones(2, 4))
+    annotator.mark_manifest("x" * 300_000)
+
+
+def test_attributes_are_built_once():
+    sink = NvtxSink()
+    for payload in range(5):
+        sink.push("dsocr", "decode_step", payload)
+        sink.pop("dsocr")
+    assert list(sink._attributes) == [("dsocr", "decode_step")]
+    assert sink._attributes["dsocr", "decode_step"].payload == 4
+
+
+def test_nvtx_is_imported_in_one_place():
+    importers = set()
+    for path in Path(runner.__file__).parent.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = [one.name for one in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            if any(name.split(".")[0] == "nvtx" for name in names):
+                importers.add(path.name)
+    # The probe is a program of its own, which the doctor profiles.
+    assert importers == {"annotate.py", "probe_program.py"}

@@ -1,0 +1,183 @@
+from collections.abc import Iterator
+from itertools import count
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+
+from analysis.contracts import LLMProfileRequest
+from analysis.errors import ModelError
+from runner.annotate import Annotator
+from runner.generate import Decoder, DynamicDecoder, Generation, GraphDecoder, StaticDecoder, generate
+from runner.models.family import LoadedModel, ModelInputs
+from runner.models.loading import load_model
+from runner.plan import RunPlan
+from runner.ranges import MemorySink
+
+NEW_TOKENS = 7
+
+
+@pytest.fixture(scope="module", params=["deepseek-ocr-tiny", "deepseek-ocr-2-tiny", "llama-tiny"])
+def model(request: pytest.FixtureRequest) -> LoadedModel:
+    return load_model(RunPlan("test", LLMProfileRequest(request.param, "/nowhere", device="cpu"), "/nowhere", "torch"))
+
+
+@pytest.fixture(autouse=True)
+def _inference() -> Iterator[None]:
+    with torch.inference_mode():
+        yield
+
+
+def inputs_of(model: LoadedModel, index: int = 0) -> ModelInputs:
+    page = Image.linear_gradient("L").rotate(90 * index).convert("RGB")
+    return model.family.inputs(page, index, model.default_mode, model.tokens, None, model.network.config)
+
+
+def run(model: LoadedModel, decoder: Decoder, inputs: ModelInputs, **options: Any) -> Generation:
+    options = {"max_new_tokens": NEW_TOKENS, "annotator": Annotator(), **options}
+    return generate(model, decoder, inputs, **options)
+
+
+def test_tokens_are_those_of_transformers_own_greedy_generation(model):
+    inputs = inputs_of(model)
+    mine = run(model, DynamicDecoder(model.network), inputs, ignore_eos=True)
+    theirs = model.network.generate(
+        **inputs.tensors, **inputs.options, max_new_tokens=NEW_TOKENS, min_new_tokens=NEW_TOKENS, do_sample=False
+    )
+    assert [row[0] for row in mine.tokens] == theirs[0, inputs.prompt.prompt_tokens :].tolist()
+
+
+def test_the_static_cache_gives_the_same_tokens_and_is_used_again(model):
+    first, second = inputs_of(model, 0), inputs_of(model, 1)
+    decoder = StaticDecoder(model.network, first.prompt.prompt_tokens + NEW_TOKENS)
+    for inputs in (first, second, first):
+        static = run(model, decoder, inputs, ignore_eos=True)
+        assert static.tokens == run(model, DynamicDecoder(model.network), inputs, ignore_eos=True).tokens
+
+
+def test_every_sequence_of_a_batch_gives_the_same_tokens(model):
+    one = inputs_of(model)
+    tensors = {name: torch.cat([tensor] * 3) for name, tensor in one.tensors.items()}
+    batch = run(model, DynamicDecoder(model.network), ModelInputs(tensors, one.prompt, one.options), ignore_eos=True)
+    alone = run(model, DynamicDecoder(model.network), one, ignore_eos=True)
+    assert batch.tokens == tuple(row * 3 for row in alone.tokens)
+
+
+class Scripted:
+    """A decoder that says what it is told to: [steps][batch]."""
+
+    def __init__(self, *rows: tuple[int, ...]) -> None:
+        self.rows = rows
+        self.at = 0
+
+    def begin(self) -> None:
+        self.at = 0
+
+    def prefill(self, inputs: ModelInputs) -> torch.Tensor:
+        return torch.tensor(self.rows[0])[:, None]
+
+    def step(self, token: torch.Tensor) -> torch.Tensor:
+        assert token.flatten().tolist() == list(self.rows[self.at])
+        self.at += 1
+        return torch.tensor(self.rows[self.at])[:, None]
+
+
+@pytest.fixture(scope="module")
+def llama() -> LoadedModel:
+    return load_model(RunPlan("test", LLMProfileRequest("llama-tiny", "/nowhere", device="cpu"), "/nowhere", "torch"))
+
+
+EOS = 2
+
+
+@pytest.mark.parametrize(
+    ("rows", "most", "expected"),
+    [
+        ([(5,), (6,), (7,), (8,)], 3, 3),
+        ([(5,), (EOS,), (7,)], 9, 2),
+        ([(EOS,), (6,)], 9, 1),
+        ([(5,), (6,)], 1, 1),
+        ([(EOS, 5), (6, 6), (6, EOS), (7, 7)], 9, 3),
+    ],
+)
+def test_it_ends_at_eos_of_all_sequences_or_at_the_limit(llama, rows, most, expected):
+    done = run(llama, Scripted(*rows), inputs_of(llama), max_new_tokens=most)
+    assert done.tokens == tuple(rows[:expected])
+    assert len(done.step_ns) == expected - 1
+    assert (done.decode_ns == 0) == (expected == 1)
+
+
+def test_eos_can_be_ignored(llama):
+    done = run(llama, Scripted((EOS,), (6,), (7,)), inputs_of(llama), max_new_tokens=3, ignore_eos=True)
+    assert len(done.tokens) == 3
+
+
+def test_times_are_first_token_last_token_and_the_steps_between(llama):
+    ticks = count(1000, 10)
+    done = run(llama, Scripted((5,), (6,), (7,)), inputs_of(llama), max_new_tokens=3, clock=lambda: next(ticks))
+    assert (done.prefill_ns, done.decode_ns, done.step_ns) == (10, 20, (10, 10))
+
+
+def test_ranges_nest_and_carry_prompt_tokens_and_context_lengths(llama):
+    sink = MemorySink()
+    inputs = inputs_of(llama)
+    prompt = inputs.prompt.prompt_tokens
+    run(llama, DynamicDecoder(llama.network), inputs, max_new_tokens=3, ignore_eos=True, annotator=Annotator((sink,)))
+    assert [(one.name, one.payload) for one in sink.records] == [
+        ("prefill", prompt),
+        ("decode", None),
+        ("decode_step", prompt + 1),
+        ("decode_step", prompt + 2),
+    ]
+    prefill, decode, *steps = sink.records
+    assert prefill.end_ns <= decode.start_ns
+    assert all(decode.start_ns <= one.start_ns <= one.end_ns <= decode.end_ns for one in steps)
+
+
+def test_one_token_has_no_decode(llama):
+    sink = MemorySink()
+    run(llama, DynamicDecoder(llama.network), inputs_of(llama), max_new_tokens=1, annotator=Annotator((sink,)))
+    assert [one.name for one in sink.records] == ["prefill"]
+
+
+def test_a_cuda_graph_needs_a_gpu(llama):
+    with pytest.raises(ModelError, match="CUDA graphs need a GPU, and the model is on cpu"):
+        GraphDecoder(llama.network, 100)
+
+
+def test_a_sliding_window_cannot_be_replayed():
+    from transformers import MistralConfig, MistralForCausalLM
+
+    config = MistralConfig(
+        vocab_size=64,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        sliding_window=8,
+    )
+    with pytest.raises(ModelError, match=r"layer 0 keeps its cache in a StaticSlidingWindowLayer"):
+        StaticDecoder(MistralForCausalLM(config), 100)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("name", ["deepseek-ocr-tiny", "llama-tiny"])
+def test_a_replayed_graph_gives_the_tokens_of_the_static_cache(name):
+    loaded = load_model(RunPlan("test", LLMProfileRequest(name, "/nowhere"), "/nowhere", "nsys", dtype="fp32"))
+    first, second = (inputs_of(loaded, index).on(loaded.device) for index in (0, 1))
+    length = first.prompt.prompt_tokens + NEW_TOKENS
+    graph, static = GraphDecoder(loaded.network, length), StaticDecoder(loaded.network, length)
+    graph.record(first)
+    for inputs in (first, second, first):
+        assert run(loaded, graph, inputs, ignore_eos=True).tokens == run(loaded, static, inputs, ignore_eos=True).tokens
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_step_that_waits_for_the_host_cannot_be_recorded():
+    request = LLMProfileRequest("deepseek-ocr-tiny", "/nowhere")
+    loaded = load_model(RunPlan("test", request, "/nowhere", "nsys", experts_implementation="eager"))
+    inputs = inputs_of(loaded).on(loaded.device)
+    with pytest.raises(ModelError, match="cannot be recorded"):
+        GraphDecoder(loaded.network, inputs.prompt.prompt_tokens + NEW_TOKENS).record(inputs)

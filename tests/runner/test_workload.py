@@ -1,0 +1,189 @@
+import json
+import sqlite3
+import subprocess
+import sys
+from contextlib import closing
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from attrs import evolve
+from PIL import Image
+
+from analysis.annotations import MANIFEST_MARK_PREFIX
+from analysis.contracts import LLMProfileRequest
+from analysis.convert import from_json, from_json_file, to_json
+from analysis.entities import RunMeta
+from analysis.errors import InputImagesError, ModelError, RequestError
+from analysis.manifest import ControlPass, PromptTokens, RunManifest
+from runner import passes, workload
+from runner.models.family import ModelInputs
+from runner.passes import distinct_shapes, with_generated_lengths
+from runner.plan import RunPlan, WorkloadResult
+
+NEW_TOKENS = 3
+
+
+@pytest.fixture
+def plan(tmp_path: Path) -> RunPlan:
+    pages = tmp_path / "pages"
+    pages.mkdir()
+    for index in range(2):
+        Image.linear_gradient("L").rotate(90 * index).convert("RGB").save(pages / f"{index}.png")
+    run_dir = tmp_path / "run"
+    run_dir.mkdir()
+    request = LLMProfileRequest("deepseek-ocr-tiny", str(pages), repeats=2, device="cpu", max_new_tokens=NEW_TOKENS)
+    return RunPlan("test", request, str(run_dir), "torch", ignore_eos=True)
+
+
+def save(plan: RunPlan) -> str:
+    path = Path(plan.run_dir) / "plan.json"
+    path.write_text(to_json(plan))
+    return str(path)
+
+
+def result(plan: RunPlan, role: workload.Role) -> WorkloadResult:
+    return from_json_file(WorkloadResult, Path(plan.run_dir) / workload.RESULT_NAMES[role])
+
+
+def with_request(plan: RunPlan, **changes: Any) -> RunPlan:
+    return evolve(plan, request=evolve(plan.request, **changes))
+
+
+def test_the_control_run_says_what_ran_and_how_long(plan):
+    done = subprocess.run(
+        [sys.executable, "-m", "runner.workload", save(plan), "--role", "control"],
+        capture_output=True,
+        text=True,
+        cwd=Path(__file__).parent.parent.parent,
+    )
+    assert (done.returncode, done.stdout) == (0, ""), done.stderr
+    assert all(line.startswith("workload: ") for line in done.stderr.splitlines())
+    control = result(plan, "control")
+    assert control.model.weights == "random"
+    assert any("random" in note for note in control.notes)
+    assert [(one.pass_index, one.image_index) for one in control.passes] == [(0, 0), (0, 1), (1, 0), (1, 1)]
+    for one in control.passes:
+        assert one.prefill_ns > 0
+        assert one.new_tokens == NEW_TOKENS == len(one.step_ns) + 1
+        assert one.decode_ns == sum(one.step_ns)
+    assert [(one.image_index, one.image_tokens, one.expected_new_tokens) for one in control.prompts] == [
+        (0, 73, NEW_TOKENS),
+        (1, 73, NEW_TOKENS),
+    ]
+    assert [(one.stage, one.image_index) for one in control.costs] == [
+        (stage, image) for image in (0, 1) for stage in ("prefill", "decode")
+    ]
+    assert control.costs_unknown_because is None
+    assert control.versions["torch"] == torch.__version__
+    assert control.measured_peak.flop_per_s > 0
+    assert (control.gpu_name, control.compute_capability, control.device_states) == (None, None, ())
+    assert len(control.synchronises) >= 2
+
+
+def test_the_torch_capture_holds_ranges_and_the_manifest(plan, capsys):
+    manifest = RunManifest("test", "running", plan.request, "torch", RunMeta("test", datetime.now(UTC), 2))
+    path = Path(plan.run_dir) / "run.json"
+    path.write_text(to_json(manifest))
+    assert workload.main([save(plan), "--role", "capture", "--manifest", str(path)]) == 0
+    assert capsys.readouterr().out == ""
+    captured = result(plan, "capture")
+    assert [(one.pass_index, one.image_index) for one in captured.passes] == [(0, 0), (0, 1)]
+    assert captured.costs == ()
+    with closing(sqlite3.connect(Path(plan.run_dir) / workload.TORCH_TRACE_NAME)) as trace:
+        rows = trace.execute(
+            "SELECT coalesce(text, value), eventType, int64Value FROM NVTX_EVENTS "
+            "LEFT JOIN StringIds ON textId = id ORDER BY start"
+        ).fetchall()
+    stages = [(text, payload) for text, kind, payload in rows if kind == 59 and "." not in text and text != "lm_head"]
+    prompt = captured.prompts[0].prompt_tokens
+    steps = [("decode_step", prompt + 1 + step) for step in range(NEW_TOKENS - 1)]
+    assert stages == [
+        one for image in (0, 1) for one in [(f"image[{image}]", None), ("prefill", prompt), ("decode", None), *steps]
+    ]
+    assert {"vision.sam", "vision.clip", "vision.projector", "layers.1.mlp", "lm_head"} <= {row[0] for row in rows}
+    (mark,) = (text for text, kind, _ in rows if kind == 34)
+    assert from_json(RunManifest, mark.removeprefix(MANIFEST_MARK_PREFIX)) == manifest
+
+
+def test_the_nsys_collector_needs_no_torch_profiler(plan, monkeypatch):
+    def refuse(*_: object) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr(workload, "TorchCapture", refuse)
+    nsys = evolve(plan, collector="nsys", annotation_level="operators")
+    assert workload.main([save(nsys), "--role", "capture"]) == 0
+    assert not (Path(plan.run_dir) / workload.TORCH_TRACE_NAME).exists()
+
+
+def test_a_batch_counts_one_sequence(plan):
+    assert workload.main([save(evolve(plan, batch_size=2)), "--role", "control"]) == 0
+    control = result(plan, "control")
+    assert control.prompts[0].image_tokens == 73
+    assert all(one.new_tokens == NEW_TOKENS for one in control.passes)
+    assert any("batch size 2" in note for note in control.notes)
+
+
+def test_a_text_only_model_takes_no_image(plan):
+    assert workload.main([save(with_request(plan, model_path="llama-tiny")), "--role", "control"]) == 0
+    (first, _) = result(plan, "control").prompts
+    assert (first.mode, first.image_tokens) == ("text", 0)
+
+
+@pytest.mark.parametrize(
+    ("changes", "kind", "message"),
+    [
+        ({"model_path": "deepseek-orc"}, ModelError, "nearest presets: deepseek-ocr"),
+        ({"model_path": "/no/such"}, ModelError, "no such folder"),
+        ({"input_dir": "/no/such"}, InputImagesError, "/no/such"),
+        ({"device": "cuda:99"}, RequestError, "cuda:99"),
+    ],
+)
+def test_what_cannot_run_is_one_line_and_leaves_nothing(plan, capsys, changes, kind, message):
+    assert workload.main([save(with_request(plan, **changes)), "--role", "control"]) == kind.exit_code
+    said = capsys.readouterr()
+    assert said.out == ""
+    (error,) = (line for line in said.err.splitlines() if "error:" in line)
+    assert message in error
+    assert [path.name for path in Path(plan.run_dir).iterdir()] == ["plan.json"]
+
+
+def test_cuda_graphs_are_refused_on_a_cpu(plan, capsys):
+    assert workload.main([save(evolve(plan, decode_mode="cuda-graph")), "--role", "control"]) == ModelError.exit_code
+    assert "CUDA graphs need a GPU" in capsys.readouterr().err
+
+
+def test_an_unknown_input_mode_is_refused(plan, capsys):
+    assert workload.main([save(evolve(plan, input_mode="huge")), "--role", "control"]) == ModelError.exit_code
+    assert "tiny, small, base, large, gundam" in capsys.readouterr().err
+
+
+def test_a_broken_plan_is_refused(tmp_path, capsys):
+    path = tmp_path / "plan.json"
+    path.write_text(json.dumps({"run_id": "x"}))
+    assert workload.main([str(path), "--role", "control"]) == RequestError.exit_code
+    assert "$.request: missing" in capsys.readouterr().err
+
+
+def test_inputs_that_fill_the_memory_are_refused(plan, capsys, monkeypatch):
+    monkeypatch.setattr(passes, "available_memory_bytes", lambda: 4 * 2**20)
+    assert workload.main([save(plan), "--role", "control"]) == InputImagesError.exit_code
+    assert "the first 1 of 2 images already take" in capsys.readouterr().err
+
+
+def inputs_of_shape(index: int, length: int) -> ModelInputs:
+    return ModelInputs({"input_ids": torch.zeros(1, length)}, PromptTokens(index, "text", 0, 0, length, length))
+
+
+def test_a_warm_up_sees_each_shape_once():
+    shapes = distinct_shapes([inputs_of_shape(index, length) for index, length in enumerate((5, 6, 5, 6, 7))])
+    assert [one.prompt.image_index for one in shapes] == [0, 1, 4]
+
+
+def test_lengths_are_told_only_where_all_passes_agree():
+    inputs = [inputs_of_shape(0, 5), inputs_of_shape(1, 5), inputs_of_shape(2, 5)]
+    lengths = [(0, 0, 4), (0, 1, 4), (1, 0, 4), (1, 1, 3)]
+    done = [ControlPass(pass_index, image, 1, 1, new) for pass_index, image, new in lengths]
+    assert [one.prompt.expected_new_tokens for one in with_generated_lengths(inputs, done)] == [4, None, None]
