@@ -11,9 +11,9 @@ from attrs import frozen
 from numpy.typing import NDArray
 
 from analysis.attribution import Attribution
+from analysis.grouping import UNATTRIBUTED
 from analysis.intervals import Ints, gaps, merge
 from analysis.summaries import GapSummary, HostCallRow
-from analysis.tables import UNATTRIBUTED
 from analysis.trace.records import GRAPH, KERNEL, MEMCPY
 
 __all__ = ["COPY", "GRAPH_LAUNCH", "LAUNCH", "OTHER", "SMALL_COPY_BYTES", "SYNCHRONISE", "HostCalls"]

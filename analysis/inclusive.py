@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 
 from analysis.attribution import Attribution
 from analysis.errors import ConservationError
+from analysis.grouping import COUNTED, UNATTRIBUTED, GpuTable, grouped, select
 from analysis.intervals import overlapping, sum_by_group, union_by_group
 from analysis.ranges import Indices
-from analysis.tables import COUNTED, UNATTRIBUTED, GpuTable, grouped, select
 
 __all__ = ["inclusive_table", "name_keys", "operation_lanes", "pairs_by_name"]
 

@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 from analysis.annotations import STAGES
 from analysis.attribution import Attribution
 from analysis.entities import KernelSummary
+from analysis.grouping import UNATTRIBUTED
 from analysis.kernels import Rules, classify_all, load_rules
 from analysis.latency import tokens_by_stage
 from analysis.stages import instance_summaries
 from analysis.summaries import CategoryRow
-from analysis.tables import UNATTRIBUTED
 from analysis.trace.launch_shapes import LaunchShapes
 from analysis.trace.reader import Trace
 from analysis.trace.records import GRAPH, KERNEL, MEMCPY, MEMSET, Device

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
-from attrs import frozen
+from attrs import field, frozen
 
 from analysis.annotations import STAGES
 from analysis.attribution import Attribution
@@ -38,7 +38,7 @@ class ReportOptions:
     """What the user may state about a trace."""
 
     cross_thread: bool = False
-    peaks: PeakOverrides = PeakOverrides()
+    peaks: PeakOverrides = field(factory=PeakOverrides)
     cost: CostRequest | None = None
     kernel_rules: Path | None = None
     """Rules of the user's own, tried before ours."""

@@ -9,10 +9,11 @@ from numpy.typing import NDArray
 
 from analysis.annotations import STAGES, Stage
 from analysis.attribution import Attribution
+from analysis.grouping import GpuTable
 from analysis.host import GRAPH_LAUNCH, LAUNCH, SYNCHRONISE, HostCalls
 from analysis.intervals import merge, sum_by_group, union_by_group
 from analysis.summaries import GpuRow, InstanceSummary, StageSummary, StepPoint, StreamSummary
-from analysis.tables import GpuTable, gpu_table
+from analysis.tables import gpu_table
 from analysis.trace.records import KERNEL, NO_VALUE
 
 __all__ = ["gpu_rows", "instance_summaries", "stage_summaries", "step_points", "stream_summaries"]

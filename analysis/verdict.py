@@ -212,7 +212,7 @@ def _launch_bound(facts: _Facts) -> Verdict:
         evidence=tuple(_idle_evidence(facts)),
         action=action,
         ceiling_ns=total,
-        ceiling=f"{what} saves at most {_ms(saved)} a {facts.unit} ({basis}).",
+        ceiling=f"{what} saves at most {_ms(saved)} per {facts.unit} ({basis}).",
     )
 
 
@@ -232,7 +232,7 @@ def _host_blocked(facts: _Facts) -> Verdict:
         action="Remove the synchronising calls and small device-to-host copies named in the evidence, or move them off the "
         "critical path.",
         ceiling_ns=total,
-        ceiling=f"Removing every wait saves at most {_ms(saved)} a {facts.unit} ({basis}).",
+        ceiling=f"Removing every wait saves at most {_ms(saved)} per {facts.unit} ({basis}).",
     )
 
 
@@ -257,7 +257,7 @@ def _communication(facts: _Facts, share: float) -> Verdict:
         bound="communication-bound",
         sentence=(
             f"{stage.stage.capitalize()} is communication-bound: collectives take {share:.0%} of the kernel time "
-            f"({_ms(total)}), of which {_ms(total - fastest)} is beyond their fastest calls – mostly waiting for the slower rank."
+            f"({_ms(total)}), of which {_ms(total - fastest)} is beyond their fastest calls: waiting for another rank or a busy link."
         ),
         evidence=(
             f"NCCL {_ms(total)} of {_ms(stage.kernel_sum_ns)} kernel time = {share:.1%} (threshold "
@@ -293,7 +293,7 @@ def _device_bound(facts: _Facts) -> Verdict:
     ideal = row.ideal_ns if row else None
     gain = max(0, stage.busy_ns - ideal) if ideal is not None else None
     ceiling = (
-        f"Running at peak saves at most {_ms(gain / facts.units)} a {facts.unit} (GPU busy {_ms(stage.busy_ns)} − ideal "
+        f"Running at peak saves at most {_ms(gain / facts.units)} per {facts.unit} (GPU busy {_ms(stage.busy_ns)} − ideal "
         f"{_ms(ideal)})."
         if gain is not None and ideal is not None
         else f"n/a: {row.unknown_because if row and row.unknown_because else 'the ideal time is unknown'}"

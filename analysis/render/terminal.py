@@ -21,8 +21,12 @@ __all__ = ["print_findings", "print_kernels", "print_summary", "print_written"]
 _COLOURS = {"unfit": "bold red", "warning": "yellow", "info": "cyan"}
 
 
+_PIPE_WIDTH = 200
+"""Columns where nobody watches: a file or a pager cuts by itself, a table folded at 80 cannot be mended."""
+
+
 def _console() -> Console:
-    return Console(highlight=False, soft_wrap=not sys.stdout.isatty())
+    return Console(highlight=False, width=None if sys.stdout.isatty() else _PIPE_WIDTH)
 
 
 def _plain(text: str, style: str = "") -> Text:
@@ -38,7 +42,7 @@ def print_summary(report: Report, *, explain: bool = False) -> None:
         explain: print the arithmetic behind MFU and MBU too.
     """
     console = _console()
-    console.print(_plain(" · ".join(one.value for one in facts.subject(report)), "bold"))
+    console.print(_plain(" · ".join(one.text for one in facts.subject(report)), "bold"))
     for caution in facts.cautions(report):
         console.print(_plain(caution, "yellow"))
     for finding in report.findings:

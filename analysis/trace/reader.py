@@ -20,7 +20,19 @@ from analysis.trace.buffers import IntColumn, KeyColumn, integers
 from analysis.trace.database import Database, as_bytes
 from analysis.trace.info import read_info
 from analysis.trace.nvtx import NvtxReader
-from analysis.trace.records import GRAPH, KERNEL, MEMCPY, MEMSET, Calls, Codes, Marks, Operations, RangeRows, TraceInfo
+from analysis.trace.records import (
+    GRAPH,
+    KERNEL,
+    MEMCPY,
+    MEMSET,
+    Calls,
+    Codes,
+    Marks,
+    MetricSamples,
+    Operations,
+    RangeRows,
+    TraceInfo,
+)
 
 __all__ = ["PROCESS_MASK", "Trace"]
 
@@ -122,6 +134,34 @@ class Trace:
             self._process_codes.setdefault(thread & PROCESS_MASK, len(self._process_codes))
         return read_info(self.database, self._process_codes, self._thread_codes, PROCESS_MASK)
 
+    @cached_property
+    def metric_samples(self) -> MetricSamples | None:
+        """Sampled GPU metrics, None where there are none."""
+        query = self.database.query(schema.GPU_METRICS, ["typeId", "metricId", "timestamp", "value"])
+        names = self.database.rows(schema.GPU_METRIC_NAMES, "typeId", "metricId", "metricName")
+        if query is None or not names:
+            return None
+        sources = {one: number for number, one in enumerate(sorted({row["typeId"] for row in names}))}
+        place = {(row["typeId"], row["metricId"]): index for index, row in enumerate(names)}
+        table = self.database.table(query)
+        kinds, metrics = KeyColumn(table.num_rows), KeyColumn(table.num_rows)
+        time, value = IntColumn(table.num_rows, np.int64), IntColumn(table.num_rows)
+        for batch in table.to_batches():
+            kinds.extend(integers(batch.column("typeId"), 0))
+            metrics.extend(integers(batch.column("metricId"), -1))
+            time.extend(integers(batch.column("timestamp"), 0))
+            value.extend(integers(batch.column("value"), 0))
+        lookup = np.array(
+            [[place.get((kind, metric), -1) for metric in metrics.values] or [-1] for kind in kinds.values] or [[-1]],
+            dtype=np.int16,
+        )
+        return MetricSamples(
+            time_ns=time.array().astype(np.int64),
+            metric=lookup[kinds.array(), metrics.array()],
+            value=value.array().astype(np.int64),
+            names=tuple((sources[row["typeId"]], str(row["metricName"])) for row in names),
+        )
+
     @property
     def has_ranges_table(self) -> bool:
         """Whether NVTX was recorded at all."""
@@ -180,7 +220,7 @@ class Trace:
                 names.append(long)
                 short_names.append(short)
                 copy_kinds.append(copy_kind)
-        shapes = [part.pop("shapes") for part in parts][0]
+        shapes, *_ = [part.pop("shapes") for part in parts]
         columns = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
         start = columns["start"]
         if start.size > 1 and bool(np.any(start[1:] < start[:-1])):

@@ -20,6 +20,7 @@ __all__ = [
     "Calls",
     "Device",
     "Marks",
+    "MetricSamples",
     "Operations",
     "RangeRows",
     "TraceInfo",
@@ -135,6 +136,18 @@ class Marks:
     start_ns: tuple[int, ...]
     domains: tuple[str, ...]
     texts: tuple[str, ...]
+
+
+@frozen(eq=False)
+class MetricSamples:
+    """Samples of GPU metrics. All arrays are [n]."""
+
+    time_ns: Times
+    metric: Codes
+    """Index into ``names``."""
+    value: Times
+    names: tuple[tuple[int, str], ...]
+    """(source number, name) of each metric; one source per GPU."""
 
 
 @frozen

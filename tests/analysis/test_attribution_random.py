@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from trace_builder import PUSH_POP, START_END, TraceBuilder
 
 from analysis.attribution import Attribution
+from analysis.grouping import UNATTRIBUTED
 from analysis.ranges import RangeForest
-from analysis.tables import UNATTRIBUTED, gpu_table
+from analysis.tables import gpu_table
 from analysis.trace.reader import Trace
 
 THREADS = (1, 2)

@@ -9,7 +9,8 @@ from placement import counts, instances, place
 from trace_builder import TraceBuilder, process_id
 
 from analysis.attribution import Attribution
-from analysis.tables import UNATTRIBUTED, gpu_table
+from analysis.grouping import UNATTRIBUTED
+from analysis.tables import gpu_table
 
 Attribute = Callable[..., Attribution]
 
