@@ -29,7 +29,7 @@ _ALLOWED_PREFIXES: Final = (
     "OMP_", "OPENBLAS_", "PYTORCH_", "TORCH_", "TORCHINDUCTOR_", "TRITON_",
 )  # fmt: skip
 _SECRET_NAME: Final = re.compile(
-    r"(?i)token|secret|passw|passphrase|credential|api_?key|_key\b|_pat\b|auth|cookie|\bkey\b"
+    r"(?i)token(?!s\b|iz)|secret|passw|passphrase|credential|api_?key|_key\b|_pat\b|auth|cookie|\bkey\b"
 )
 _CREDENTIALS_IN_URL: Final = re.compile(r"(?<=://)[^/@\s:]*:[^/@\s]*(?=@)")
 _SECRET_VALUE: Final = re.compile(

@@ -180,8 +180,9 @@ def parse_options(help_text: str) -> dict[str, str]:
     """Read the options out of a ``--help`` text: long name → its paragraph, short name → long name."""
     options: dict[str, str] = {}
     matches = list(_OPTION.finditer(help_text))
-    for match, after in zip(matches, [*matches[1:], None], strict=True):
-        text = help_text[match.end() : after.start() if after else len(help_text)]
+    ends = [match.start() for match in matches[1:]] + [len(help_text)]
+    for match, end in zip(matches, ends, strict=False):
+        text = help_text[match.end() : end]
         names = [match["long"]]
         if match["either"]:  # --nvtx-domain-[include|exclude]=
             names = [match["long"] + ending for ending in match["either"].strip("[]").split("|")]

@@ -1,0 +1,88 @@
+#!/usr/bin/env python3
+"""An nsys that fails in ways that the real one cannot be made to fail in. ``$NSYS_FAKE`` says how."""
+
+import os
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+HOW = os.environ.get("NSYS_FAKE", "")
+PROFILE_HELP = """
+usage: nsys profile [<args>] [application] [<application args>]
+
+    -c, --capture-range=
+       Possible values are none, cudaProfilerApi, nvtx, hotkey.
+    --capture-range-end=
+       Possible values are 'none' or 'stop'.
+    -o, --output=
+       Output report filename.
+    --session-new=
+       Start the collection in a new named session.
+    -s, --sample=
+       Possible values are 'process-tree' or 'none'.
+    --gpu-metrics-device=
+       Collect GPU Metrics from specified devices.
+    -t, --trace=
+       Possible values are 'cuda', 'nvtx', 'osrt' or 'none'. Select the API(s) to trace.
+       Default is 'cuda'.
+"""
+EXPORT_HELP = """
+usage: nsys export [<args>] [nsys-rep-file]
+
+    -f, --force-overwrite=
+       Possible values are 'true' or 'false'.
+    -o, --output=
+       Path to results file.
+    -t, --type=
+       Possible values are: sqlite, hdf, text.
+"""
+
+
+def value(name: str) -> str:
+    return next(one.split("=", 1)[1] for one in sys.argv if one.startswith(f"--{name}="))
+
+
+def main() -> int:
+    if "--version" in sys.argv:
+        sys.stdout.write("NVIDIA Nsight Systems version 2099.1.0\n")
+        return 0
+    if "--help" in sys.argv:
+        sys.stdout.write(PROFILE_HELP if sys.argv[1] == "profile" else EXPORT_HELP)
+        return 0
+    if sys.argv[1] == "profile":
+        if HOW == "refuses":
+            sys.stderr.write("error: the option is not allowed" + "\n")
+            return 1
+        target = next(index for index, one in enumerate(sys.argv[2:], 2) if not one.startswith("--"))
+        code = subprocess.run(sys.argv[target:], check=False).returncode
+        if HOW == "stream only":
+            Path(value("output") + ".qdstrm").write_bytes(b"stream")
+        elif HOW != "no report":
+            Path(value("output") + ".nsys-rep").write_bytes(b"report")
+        return 0 if HOW == "hides the exit code" else code
+    partial = value("output")
+    if HOW == "half an export":
+        Path(partial).write_bytes(b"SQLite format 3\0" + b"\1" * 5000)
+        return 0
+    if HOW == "no space":
+        sys.stderr.write("error: No space left on device" + "\n")
+        return 1
+    connection = sqlite3.connect(partial)
+    connection.execute("CREATE TABLE StringIds (id INTEGER PRIMARY KEY, value TEXT)")
+    connection.execute(
+        "CREATE TABLE NVTX_EVENTS (start INTEGER, end INTEGER, eventType INTEGER, text TEXT, textId INTEGER)"
+    )
+    if HOW != "no events":
+        connection.execute("INSERT INTO NVTX_EVENTS VALUES (1, 2, 59, 'image[0]', NULL)")
+    block = "PATH=/bin\0" + "\0".join(f"{k}={v}" for k, v in os.environ.items())
+    if HOW == "foreign environment":
+        block = "PATH=/bin\0HF_TOKEN=planted-elsewhere"
+    connection.execute("INSERT INTO StringIds VALUES (1, ?)", (block,))
+    connection.commit()
+    connection.close()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

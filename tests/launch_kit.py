@@ -1,0 +1,106 @@
+"""What tests of the launcher share: a run with a scripted child, under a fake or the real nsys."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import uuid
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from analysis.contracts import LLMProfileRequest
+from analysis.entities import InputImage, InputSet
+from runner.capture import Run
+from runner.collectors import Choice, local_folders, make_collector
+from runner.nsys import NsysTool, find_nsys, probe
+from runner.plan import RunPlan
+from runner.presets import load_preset
+from runner.provenance import first_manifest
+from runner.request import LaunchOptions
+from runner.run_directory import RunDirectory
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent
+
+
+def environment(**more: str) -> dict[str, str]:
+    """The test's own environment, with the sources and these helpers on the path of children."""
+    paths = [str(ROOT), str(HERE), os.environ.get("PYTHONPATH", "")]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in paths if path), **more}
+
+
+def fake_nsys(folder: Path, *, importer: str | None = "#!/bin/sh\nexit 0\n") -> NsysTool:
+    """Install the fake nsys as target-linux-x64/nsys, with an importer beside it if wanted."""
+    target = folder / "target-linux-x64"
+    target.mkdir(parents=True, exist_ok=True)
+    program = target / "nsys"
+    program.write_text((HERE / "fake_nsys.py").read_text().replace("/usr/bin/env python3", sys.executable, 1))
+    program.chmod(0o755)
+    if importer is not None:
+        host = folder / "host-linux-x64"
+        host.mkdir(exist_ok=True)
+        (host / "QdstrmImporter").write_text(importer)
+        (host / "QdstrmImporter").chmod(0o755)
+    return probe(program, os.environ)
+
+
+def real_nsys() -> NsysTool | None:
+    """An nsys of this machine that can import, or None."""
+    from analysis.errors import CaptureError
+
+    try:
+        return find_nsys(None, os.environ, folders=local_folders())
+    except CaptureError:
+        return None
+
+
+def wrapper_without_importer(tool: NsysTool, folder: Path) -> Path:
+    """A folder with the real nsys' target half only."""
+    target = Path(tool.path).resolve().parent
+    shutil.copytree(target, folder / target.name, symlinks=True)
+    return folder / target.name / "nsys"
+
+
+def scripted(directory: RunDirectory, role: str) -> list[str]:
+    """Command line of the scripted child."""
+    argv = [sys.executable, str(HERE / "scripted_child.py"), str(directory.plan_file), "--role", role]
+    return [*argv, "--manifest", str(directory.manifest_file)] if role == "capture" else argv
+
+
+def analysed(directory: RunDirectory) -> list[str]:
+    """An analysis that only leaves a file."""
+    return [sys.executable, "-c", f"open({str(directory.path / 'report.md')!r}, 'w').write('report')"]
+
+
+def prepare(
+    out: Path,
+    tool: NsysTool | None,
+    behaviour: str = "well",
+    *,
+    environ: Mapping[str, str] | None = None,
+    said: list[str] | None = None,
+    analysis: Callable[[RunDirectory], list[str]] = analysed,
+    command: Callable[[RunDirectory, str], list[str]] = scripted,
+    **launch: Any,
+) -> Run:
+    """Make a run's folder and the run, as the command line would."""
+    environ = environment() if environ is None else environ
+    run_id = str(uuid.uuid4())
+    request = LLMProfileRequest("deepseek-ocr-tiny", "/pages", repeats=1, device="cpu", max_new_tokens=2)
+    directory = RunDirectory(out / run_id)
+    plan = RunPlan(run_id, request, str(directory.path), "torch" if tool is None else "nsys")
+    options = LaunchOptions(**{"grace_s": 1.0, **launch})
+    choice = Choice(plan.collector, "for the test", tool)
+    collector = make_collector(choice, load_preset("default"), "cpu", options.nsys_args, environ)
+    pages = InputSet("pages", "/pages", 1, (InputImage("/pages/a.png", 10, 10),))
+    directory.create()
+    directory.write(directory.plan_file, plan)
+    directory.write(directory.launch_file, options)
+    directory.write(
+        directory.manifest_file, first_manifest(plan, options, environ, status="running", nsys=tool, input_set=pages)
+    )
+    (directory.path / "behaviour").write_text(behaviour)
+    lines = [] if said is None else said
+    return Run(directory, plan, options, collector, environ, lines.append, command=command, analysis=analysis)

@@ -1,0 +1,237 @@
+"""A run's order, its records and its failures, under a fake nsys; tests/integration has the real one."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sqlite3
+import stat
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from launch_kit import environment, fake_nsys, prepare
+
+from analysis.errors import (
+    AnalysisFailedError,
+    CaptureError,
+    ChildFailedError,
+    DsocrError,
+    ExportError,
+    InterruptedRunError,
+    ModelError,
+    TimeoutExceededError,
+)
+from runner.nsys import NsysTool
+from runner.process import Interrupts, marked_processes
+
+
+@pytest.fixture
+def tool(tmp_path: Path) -> NsysTool:
+    return fake_nsys(tmp_path / "nsys")
+
+
+def signal_when(file: Path, number: int = signal.SIGINT, times: int = 1) -> threading.Thread:
+    """Signal this process once ``file`` is there."""
+
+    def wait_and_signal() -> None:
+        while not file.exists():
+            time.sleep(0.02)
+        for _ in range(times):
+            os.kill(os.getpid(), number)
+            time.sleep(0.3)
+
+    thread = threading.Thread(target=wait_and_signal, daemon=True)
+    thread.start()
+    return thread
+
+
+def test_a_run_leaves_every_record(tmp_path: Path, tool: NsysTool) -> None:
+    run = prepare(tmp_path, tool)
+    with Interrupts() as interrupts:
+        manifest = run.start(interrupts)
+    assert manifest.status == "complete"
+    assert manifest.error is None
+    assert (manifest.exit_codes.control, manifest.exit_codes.child, manifest.exit_codes.nsys) == (0, 0, 0)
+    assert (manifest.exit_codes.export, manifest.exit_codes.analysis) == (0, 0)
+    assert manifest.control
+    assert manifest.profiled
+    assert manifest.options["overhead_prefill"] == 2.0
+    assert manifest.model is not None
+    assert manifest.finished_at is not None
+    assert (run.directory.path / "report.md").is_file()
+    assert not (run.directory.path / "tmp").exists()
+    assert stat.S_IMODE(run.directory.trace_file.stat().st_mode) == 0o600
+
+
+@pytest.mark.parametrize("where", ["control", "capture"])
+def test_a_crash_of_the_child_is_a_failure_with_its_words(tmp_path: Path, tool: NsysTool, where: str) -> None:
+    run = prepare(tmp_path, tool, f"crash in {where}")
+    with Interrupts() as interrupts, pytest.raises(ChildFailedError, match=r"exit code 7.*made of cheese"):
+        run.start(interrupts)
+    manifest = run.directory.read_manifest()
+    assert manifest.status == "failed"
+    assert manifest.error is not None
+    assert "made of cheese" in manifest.error
+    codes = manifest.exit_codes
+    assert (codes.control, codes.child) == ((7, None) if where == "control" else (0, 7))
+
+
+def test_what_a_failed_child_left_is_exported_and_marked(tmp_path: Path, tool: NsysTool) -> None:
+    run = prepare(tmp_path, tool, "late crash")
+    with Interrupts() as interrupts, pytest.raises(ChildFailedError, match=r"exit code 9.*kept in .*trace\.sqlite"):
+        run.start(interrupts)
+    manifest = run.directory.read_manifest()
+    assert manifest.status == "failed"
+    assert (manifest.exit_codes.child, manifest.exit_codes.nsys, manifest.exit_codes.export) == (9, 0, 0)
+    assert run.directory.trace_file.is_file()
+    assert any("did not end well" in note for note in manifest.notes)
+    with Interrupts() as interrupts:
+        resumed = run.resume(interrupts)
+    assert resumed.status == "failed"  # analysing it does not make the program succeed
+    assert resumed.exit_codes.analysis == 0
+
+
+def test_an_exit_code_that_nsys_hides_is_found_out(tmp_path: Path, tool: NsysTool) -> None:
+    run = prepare(tmp_path, tool, "late crash", environ=environment(NSYS_FAKE="hides the exit code"))
+    with Interrupts() as interrupts, pytest.raises(ChildFailedError):
+        run.start(interrupts)
+    assert run.directory.read_manifest().exit_codes.child != 0
+
+
+def test_a_model_that_cannot_be_loaded_keeps_its_code(tmp_path: Path, tool: NsysTool) -> None:
+    run = prepare(tmp_path, tool, "model error in control")
+    with Interrupts() as interrupts, pytest.raises(ModelError, match=r"^/models/none: no such folder$"):
+        run.start(interrupts)
+
+
+@pytest.mark.parametrize(
+    ("how", "kind", "words"),
+    [
+        ("no report", CaptureError, "left no report"),
+        ("refuses", CaptureError, "did not start the program.*not allowed"),
+        ("half an export", ExportError, "damaged"),
+        ("no space", ExportError, "No space left on device"),
+        ("no events", ExportError, "no event at all"),
+        ("stream only", ExportError, "could not import"),
+    ],
+)
+def test_failures_of_nsys_are_told_apart(
+    tmp_path: Path, tool: NsysTool, how: str, kind: type[DsocrError], words: str
+) -> None:
+    run = prepare(tmp_path, tool, environ=environment(NSYS_FAKE=how))
+    with Interrupts() as interrupts, pytest.raises(kind, match=words):
+        run.start(interrupts)
+    assert run.directory.read_manifest().status == "failed"
+    assert not run.directory.trace_file.exists()
+    assert not list(run.directory.path.glob("*partial*"))
+
+
+def test_resume_goes_on_at_the_export(tmp_path: Path, tool: NsysTool) -> None:
+    broken = prepare(tmp_path, tool, environ=environment(NSYS_FAKE="half an export"))
+    with Interrupts() as interrupts, pytest.raises(ExportError):
+        broken.start(interrupts)
+    from attrs import evolve
+
+    mended = evolve(broken, environ=environment())
+    with Interrupts() as interrupts:
+        manifest = mended.resume(interrupts)
+    assert manifest.status == "complete"
+    assert manifest.error is None
+    assert manifest.exit_codes.export == 0
+
+
+def test_resume_goes_on_at_the_analysis(tmp_path: Path, tool: NsysTool) -> None:
+    failing = [sys.executable, "-c", "import sys; print('error: no ink', file=sys.stderr); sys.exit(4)"]
+    run = prepare(tmp_path, tool, analysis=lambda directory: failing)
+    with Interrupts() as interrupts, pytest.raises(AnalysisFailedError, match=r"exit code 4.*no ink.*resume"):
+        run.start(interrupts)
+    manifest = run.directory.read_manifest()
+    assert (manifest.status, manifest.exit_codes.analysis, manifest.exit_codes.export) == ("failed", 4, 0)
+    from attrs import evolve
+    from launch_kit import analysed
+
+    with Interrupts() as interrupts:
+        assert evolve(run, analysis=analysed).resume(interrupts).status == "complete"
+
+
+def test_nothing_captured_cannot_be_resumed(tmp_path: Path, tool: NsysTool) -> None:
+    run = prepare(tmp_path, tool)
+    with Interrupts() as interrupts, pytest.raises(CaptureError, match="nothing to resume"):
+        run.resume(interrupts)
+
+
+@pytest.mark.parametrize("behaviour", ["hang", "stubborn hang"])
+def test_ctrl_c_ends_the_child_and_keeps_the_report(tmp_path: Path, tool: NsysTool, behaviour: str) -> None:
+    run = prepare(tmp_path, tool, behaviour)
+    with Interrupts() as interrupts:
+        signal_when(run.directory.path / "capture is at work")
+        with pytest.raises(InterruptedRunError, match=r"trace\.nsys-rep.*resume"):
+            run.start(interrupts)
+    assert run.directory.read_manifest().status == "interrupted"
+    assert run.directory.report_file.is_file()
+    assert not marked_processes(run.plan.run_id)
+
+
+def test_a_second_ctrl_c_gives_up(tmp_path: Path, tool: NsysTool) -> None:
+    run = prepare(tmp_path, tool, "stubborn hang", grace_s=300.0)
+    with Interrupts() as interrupts:
+        signal_when(run.directory.path / "capture is at work", times=2)
+        with pytest.raises(InterruptedRunError, match="killed"):
+            run.start(interrupts)
+    assert not marked_processes(run.plan.run_id)
+
+
+def test_sigterm_is_as_ctrl_c(tmp_path: Path, tool: NsysTool) -> None:
+    run = prepare(tmp_path, tool, "hang in control too")
+    with Interrupts() as interrupts:
+        signal_when(run.directory.path / "control is at work", signal.SIGTERM)
+        with pytest.raises(InterruptedRunError, match="control run was interrupted"):
+            run.start(interrupts)
+
+
+def test_a_time_out_keeps_and_exports_the_report(tmp_path: Path, tool: NsysTool) -> None:
+    run = prepare(tmp_path, tool, "hang", timeout_s=10.0)
+    with Interrupts() as interrupts, pytest.raises(TimeoutExceededError, match=r"--timeout 10.*trace\.sqlite"):
+        run.start(interrupts)
+    assert run.directory.read_manifest().status == "timed_out"
+    assert run.directory.trace_file.is_file()
+
+
+def test_a_report_with_other_programs_secrets_is_not_kept(tmp_path: Path, tool: NsysTool) -> None:
+    said: list[str] = []
+    run = prepare(tmp_path, tool, environ=environment(NSYS_FAKE="foreign environment"), said=said)
+    with Interrupts() as interrupts:
+        manifest = run.start(interrupts)
+    assert not run.directory.report_file.exists()
+    assert any("HF_TOKEN" in note and "deleted" in note for note in manifest.notes)
+    assert b"planted-elsewhere" not in run.directory.trace_file.read_bytes()
+
+
+def test_a_report_with_other_programs_secrets_is_kept_if_asked_for(tmp_path: Path, tool: NsysTool) -> None:
+    run = prepare(tmp_path, tool, environ=environment(NSYS_FAKE="foreign environment"), keep_report=True)
+    with Interrupts() as interrupts:
+        manifest = run.start(interrupts)
+    assert run.directory.report_file.exists()
+    assert any("do not share" in note for note in manifest.notes)
+
+
+def test_a_secret_reaches_neither_child_nor_trace_unless_kept(tmp_path: Path, tool: NsysTool) -> None:
+    environ = environment(PLANTED="dragons-gold")
+    for kept, seen in (((), "not seen"), (("PLANTED",), "dragons-gold")):
+        run = prepare(tmp_path, tool, "tell", environ=environ, keep_env=kept)
+        with Interrupts() as interrupts:
+            manifest = run.start(interrupts)
+        assert f"secret: {seen}" in manifest.notes
+        assert b"dragons-gold" not in run.directory.trace_file.read_bytes()
+
+
+def test_the_export_is_scrubbed_before_it_has_its_name(tmp_path: Path, tool: NsysTool) -> None:
+    run = prepare(tmp_path, tool)
+    with Interrupts() as interrupts:
+        run.start(interrupts)
+    connection = sqlite3.connect(run.directory.trace_file)
+    assert connection.execute("SELECT count(*) FROM StringIds WHERE instr(value, 'PATH=')").fetchone() == (0,)
+    connection.close()

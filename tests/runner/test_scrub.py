@@ -1,0 +1,159 @@
+"""Environments leave an export without a trace, and nothing else does."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from analysis.errors import ExportError
+from runner.environment import RUN_MARK, child_environment, looks_secret, redact
+from runner.scrub import SCRUBBED, scrub, variable_names
+
+SECRET = "planted-7f3a"
+
+
+@pytest.fixture
+def export(tmp_path: Path) -> Path:
+    path = tmp_path / "trace.sqlite"
+    connection = sqlite3.connect(path)
+    connection.executescript(
+        """
+        CREATE TABLE StringIds (id INTEGER PRIMARY KEY, value TEXT);
+        CREATE TABLE NVTX_EVENTS (start INTEGER, textId INTEGER);
+        CREATE TABLE META_DATA_CAPTURE (name TEXT, value TEXT);
+        CREATE TABLE TARGET_INFO_SYSTEM_ENV (globalVid INTEGER, name TEXT, value TEXT);
+        INSERT INTO NVTX_EVENTS VALUES (1, 4);
+        """
+    )
+    strings = [
+        (1, f"PATH=/bin\0HF_TOKEN={SECRET}\0X=a\nb"),
+        (2, f"ONLY={SECRET}"),
+        (3, "void kernel<a=b>(int)"),
+        (4, "batch=4"),
+        (5, "a\0b"),
+        (6, f"{RUN_MARK}=mine\0PATH=/bin"),
+    ]
+    connection.executemany("INSERT INTO StringIds VALUES (?, ?)", strings)
+    connection.execute(
+        "INSERT INTO META_DATA_CAPTURE VALUES ('PROCESS_0:ENVIRONMENT', ?), ('RATE_HZ', '0')", (f"A={SECRET}",)
+    )
+    connection.execute(
+        "INSERT INTO TARGET_INFO_SYSTEM_ENV VALUES (0, 'DeviceEnvironment', ?), (0, 'Hostname', 'vm')",
+        (f"A=1\0B={SECRET}",),
+    )
+    # Deleted rows leave their bytes in free pages.
+    connection.execute("CREATE TABLE gone (text TEXT)")
+    connection.executemany("INSERT INTO gone VALUES (?)", [(SECRET * 300,)] * 50)
+    connection.execute("DROP TABLE gone")
+    connection.commit()
+    connection.close()
+    return path
+
+
+def test_every_block_goes_and_every_byte_of_it(export: Path) -> None:
+    assert SECRET.encode() in export.read_bytes()
+    result = scrub(export, own_marks=("mine",))
+    assert SECRET.encode() not in export.read_bytes()
+    assert (result.blocks, result.foreign_blocks) == (5, 4)
+    assert "HF_TOKEN" in result.secret_names
+    connection = sqlite3.connect(export)
+    strings = dict(connection.execute("SELECT id, value FROM StringIds"))
+    assert (strings[1], strings[2], strings[6]) == (SCRUBBED, SCRUBBED, SCRUBBED)
+    assert (strings[3], strings[4], strings[5]) == ("void kernel<a=b>(int)", "batch=4", "a\0b")
+    assert dict(connection.execute("SELECT name, value FROM TARGET_INFO_SYSTEM_ENV"))["Hostname"] == "vm"
+    assert connection.execute("PRAGMA freelist_count").fetchone() == (0,)
+    assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+    connection.close()
+    assert scrub(export).blocks == 0
+
+
+def test_a_real_trace_keeps_all_its_events(real_trace: Callable[[str], Path], tmp_path: Path) -> None:
+    copy = tmp_path / "copy.sqlite"
+    copy.write_bytes(real_trace("deepseek-ocr_h100_small").read_bytes())
+    tables = ("NVTX_EVENTS", "CUPTI_ACTIVITY_KIND_KERNEL", "CUPTI_ACTIVITY_KIND_RUNTIME", "StringIds")
+
+    def content() -> list[object]:
+        connection = sqlite3.connect(copy)
+        rows: list[object] = [connection.execute(f"SELECT * FROM {table}").fetchall() for table in tables]
+        connection.close()
+        return rows
+
+    before = content()
+    scrub(copy)
+    assert content() == before
+
+
+def test_no_database(tmp_path: Path) -> None:
+    (tmp_path / "x.sqlite").write_bytes(b"no database" * 1000)
+    with pytest.raises(ExportError, match=r"x\.sqlite"):
+        scrub(tmp_path / "x.sqlite")
+    with pytest.raises(ExportError):
+        scrub(tmp_path / "none.sqlite")
+    assert not (tmp_path / "none.sqlite").exists()
+
+
+names = st.from_regex(r"[A-Za-z_][A-Za-z0-9_]{0,10}", fullmatch=True)
+values = st.text(st.characters(blacklist_characters="\0", blacklist_categories=("Cs",)), max_size=20)
+
+
+@given(st.dictionaries(names, values, min_size=1))
+def test_any_environment_is_recognised(environment: dict[str, str]) -> None:
+    block = "\0".join(f"{name}={value}" for name, value in environment.items()).encode()
+    assert variable_names(block) == list(environment)
+
+
+def test_the_child_gets_an_allow_list() -> None:
+    environ = {
+        "PATH": "/bin",
+        "LD_LIBRARY_PATH": "/libs",
+        "CUDA_VISIBLE_DEVICES": "0",
+        "HF_TOKEN": "hf_abcdefghijkl",
+        "NVIDIA_API_KEY": "x",
+        "AWS_SECRET_ACCESS_KEY": "x",
+        "MY_VARIABLE": "x",
+        "TORCH_URL": "https://user:pass@host/",
+        "TOKENIZERS_PARALLELISM": "false",
+    }
+    chosen = child_environment(environ, keep=["MY_VARIABLE"], extra={"TMPDIR": "/t"})
+    assert {"PATH", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "MY_VARIABLE", "TOKENIZERS_PARALLELISM"} <= set(chosen)
+    assert not {"HF_TOKEN", "NVIDIA_API_KEY", "AWS_SECRET_ACCESS_KEY", "TORCH_URL"} & set(chosen)
+    assert (chosen["TMPDIR"], chosen["HF_HUB_OFFLINE"]) == ("/t", "1")
+    assert child_environment(environ, keep=["HF_TOKEN"])["HF_TOKEN"] == "hf_abcdefghijkl"
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["--hf-token", SECRET],
+        [f"--api-key={SECRET}"],
+        [f"HF_TOKEN={SECRET}"],
+        [f"--env-var=A=1,MY_PASSWORD={SECRET}"],
+        [f"https://me:{SECRET}@host/x"],
+        ["x", "hf_abcdefghijklmnop" + SECRET.replace("-", "")],
+    ],
+)
+def test_secrets_in_arguments_are_blanked(argv: list[str]) -> None:
+    shown = " ".join(redact(argv))
+    assert SECRET not in shown
+    assert "abcdefghijklmnop" not in shown
+    assert "***" in shown
+
+
+def test_plain_arguments_stay() -> None:
+    argv = ["nsys", "profile", "--trace=cuda,nvtx", "-o", "/runs/a", "--max-new-tokens", "64", "python"]
+    assert list(redact(["--trace=cuda,nvtx", "-o", "/runs/a", "python", "-m", "x"])) == [
+        "--trace=cuda,nvtx", "-o", "/runs/a", "python", "-m", "x",
+    ]  # fmt: skip
+    assert "64" in redact(argv)
+
+
+def test_secret_names() -> None:
+    assert looks_secret("GITHUB_TOKEN")
+    assert looks_secret("DB_PASSWORD")
+    assert looks_secret("X", "ghp_abcdefghijklmnopqrst")
+    assert not looks_secret("PATH", "/usr/bin")
