@@ -1,0 +1,94 @@
+"""The doctor names what is wrong and what mends it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from launch_kit import ROOT, environment, fake_nsys
+
+from runner.doctor import Check, diagnose
+from runner.gpu import DriverFacts, default_device, torch_cuda_version
+
+BAD_IMPORTER = "#!/bin/sh\nexit 127\n"
+
+
+def by_name(checks: tuple[Check, ...]) -> dict[str, Check]:
+    return {check.name: check for check in checks}
+
+
+def test_every_subject_of_the_doctor_is_there(tmp_path: Path) -> None:
+    tool = fake_nsys(tmp_path / "nsys", importer=None)
+    diagnosis = diagnose(environment(), tmp_path, nsys=tool.path)
+    checks = by_name(diagnosis.checks)
+    assert {
+        "python", "torch", "transformers", "nvtx", "GPU", "nsys", "nsys importer", "nsys and driver", "functional probe",
+        "private process view", "GPU metrics", "CPU sampling", "disk", "temporary folder", "file locking",
+    } <= set(checks)  # fmt: skip
+    assert checks["nsys importer"].verdict == "failed"
+    assert checks["nsys importer"].mend
+    assert checks["functional probe"].verdict == "skipped"
+    assert not diagnosis.usable  # that nsys was asked for by name
+
+
+def test_missing_libraries_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("runner.nsys.missing_libraries", lambda binary, environ: ("libdw.so.1",))
+    tool = fake_nsys(tmp_path / "nsys")
+    check = by_name(diagnose(environment(), tmp_path, nsys=tool.path).checks)["nsys importer"]
+    assert check.verdict == "failed"
+    assert "libdw.so.1" in check.found
+    assert "LD_LIBRARY_PATH" in (check.mend or "")
+
+
+def test_a_probe_whose_events_do_not_arrive_fails(tmp_path: Path) -> None:
+    tool = fake_nsys(tmp_path / "nsys")
+    check = by_name(diagnose(environment(), tmp_path, nsys=tool.path).checks)["functional probe"]
+    assert check.verdict == "failed"
+    assert "the mark" in check.found
+
+
+def test_an_nsys_older_than_the_driver_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tool = fake_nsys(tmp_path / "nsys", importer=None)
+    (tmp_path / "nsys/target-linux-x64/libcupti.so.12.3").touch()
+    facts = DriverFacts(cuda=(13, 0), driver="580.1", device_count=1, names=("a GPU",))
+    monkeypatch.setattr("runner.doctor.driver_facts", lambda environ: facts)
+    check = by_name(diagnose(environment(), tmp_path, nsys=tool.path).checks)["nsys and driver"]
+    assert check.verdict == "failed"
+    assert "13.0" in check.found
+    assert "12.3" in check.found
+
+
+def test_a_place_that_cannot_be_written(tmp_path: Path) -> None:
+    if os.geteuid() == 0:
+        pytest.skip("root may write anywhere")
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0o500)
+    assert by_name(diagnose(environment(), closed).checks)["disk"].verdict == "failed"
+
+
+def test_json_and_exit_code(tmp_path: Path) -> None:
+    tool = fake_nsys(tmp_path / "nsys", importer=None)
+    done = subprocess.run(
+        [sys.executable, "-m", "runner.cli", "doctor", "--json", "--nsys", tool.path, "--out", str(tmp_path)],
+        env=environment(),
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 10
+    answer = json.loads(done.stdout)
+    assert answer["usable"] is False
+    assert all({"name", "verdict", "found", "mend"} == set(check) for check in answer["checks"])
+
+
+def test_the_default_device_has_its_reason() -> None:
+    assert default_device(DriverFacts(None, None, 0)) == ("cpu", "no CUDA device is visible")
+    device, reason = default_device(DriverFacts((13, 0), "580", 1, ("NVIDIA H100",)))
+    expected = "cpu" if torch_cuda_version() is None else "cuda:0"
+    assert device == expected
+    assert reason

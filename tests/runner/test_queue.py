@@ -1,0 +1,232 @@
+"""Locks, background runs, status and cancel."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from attrs import evolve
+from launch_kit import ROOT, environment, fake_nsys, prepare
+
+from analysis.errors import BusyError, InterruptedRunError, RequestError
+from runner.gpu import physical_device
+from runner.process import Interrupts
+from runner.queue import DeviceLock, all_states, cancel, find_run, run_state
+from runner.run_directory import RunDirectory, write_whole
+
+HOLDER = """
+import sys, time
+from runner.queue import DeviceLock
+with DeviceLock("cpu", {"DSOCR_LOCK_DIR": sys.argv[1]}).held(wait=False):
+    print("held", flush=True)
+    time.sleep(300)
+"""
+
+
+@pytest.fixture
+def environ(tmp_path: Path) -> dict[str, str]:
+    return environment(DSOCR_LOCK_DIR=str(tmp_path / "locks"))
+
+
+def holder(environ: dict[str, str]) -> subprocess.Popen[str]:
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLDER, environ["DSOCR_LOCK_DIR"]], env=environ, stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "held\n"
+    return process
+
+
+def test_a_device_is_held_by_one_and_freed_when_its_owner_dies(environ: dict[str, str]) -> None:
+    lock = DeviceLock("cpu", environ)
+    process = holder(environ)
+    try:
+        assert not lock.is_free()
+        with pytest.raises(BusyError, match=rf"process {process.pid}"), lock.held(wait=False):
+            pass
+        assert DeviceLock("cuda:1", environ).is_free()
+    finally:
+        process.kill()
+        process.wait()
+    assert lock.is_free()
+
+
+def test_waiting_can_be_interrupted(environ: dict[str, str]) -> None:
+    process = holder(environ)
+    said: list[str] = []
+    try:
+        with Interrupts() as interrupts:
+            interrupts.count = 1
+            waiting = DeviceLock("cpu", environ).held(wait=True, interrupts=interrupts, waiting=said.append)
+            with pytest.raises(InterruptedRunError), waiting:
+                pass
+    finally:
+        process.kill()
+        process.wait()
+    assert len(said) == 1
+
+
+def test_devices_are_named_as_the_machine_has_them() -> None:
+    assert physical_device("cuda:1", {"CUDA_VISIBLE_DEVICES": "3,GPU-abc"}) == "cuda-GPU-abc"
+    assert physical_device("cuda", {}) == "cuda-0"
+    assert physical_device("cpu", {"CUDA_VISIBLE_DEVICES": "3"}) == "cpu"
+
+
+def test_a_second_writer_is_refused(tmp_path: Path) -> None:
+    run = prepare(tmp_path / "out", fake_nsys(tmp_path / "nsys"))
+    with run.directory.locked():
+        assert run.directory.owner() == os.getpid()
+        code = (
+            "import sys; from pathlib import Path; from runner.run_directory import RunDirectory\n"
+            "with RunDirectory(Path(sys.argv[1])).locked(): pass"
+        )
+        second = subprocess.run(
+            [sys.executable, "-c", code, str(run.directory.path)],
+            env=environment(),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert "another process works on this run" in second.stderr
+    assert run.directory.owner() is None
+
+
+def test_a_run_whose_process_is_gone_has_failed(tmp_path: Path) -> None:
+    run = prepare(tmp_path / "out", fake_nsys(tmp_path / "nsys"))
+    state = run_state(run.directory)
+    assert (state.status, state.process) == ("failed", None)
+    with run.directory.locked():
+        assert run_state(run.directory).status == "running"
+
+
+def test_runs_are_found_by_the_beginning_of_their_id(tmp_path: Path) -> None:
+    tool = fake_nsys(tmp_path / "nsys")
+    out = tmp_path / "out"
+    first, second = (prepare(out, tool).directory for _ in range(2))
+    second.link_latest()
+    assert find_run(out, first.path.name[:13]) == first
+    assert find_run(out, "latest") == second
+    for wrong in ("", "../nsys", "nothing"):
+        with pytest.raises(RequestError, match=r"runs? in"):
+            find_run(out, wrong)
+    (second.manifest_file).write_text("{")
+    states = all_states(out)
+    assert {state.run_id for state in states} == {first.path.name, second.path.name}
+    assert any("not valid JSON" in (state.error or "") for state in states)
+
+
+def test_a_finished_run_cannot_be_cancelled(tmp_path: Path) -> None:
+    directory = prepare(tmp_path / "out", fake_nsys(tmp_path / "nsys")).directory
+    directory.write(directory.manifest_file, evolve(directory.read_manifest(), status="complete"))
+    with pytest.raises(RequestError, match="is complete already"):
+        cancel(directory)
+
+
+def dsocr(environ: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "runner.cli", *arguments],
+        env=environ,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+
+
+@pytest.fixture
+def request_file(tmp_path: Path) -> Path:
+    from PIL import Image
+
+    pages = tmp_path / "pages"
+    pages.mkdir()
+    Image.new("RGB", (64, 64), "white").save(pages / "a.png")
+    file = tmp_path / "request.json"
+    request = {
+        "model_path": "deepseek-ocr-tiny",
+        "input_dir": str(pages),
+        "device": "cpu",
+        "max_new_tokens": 2,
+        "repeats": 1,
+    }
+    file.write_text(json.dumps(request))
+    return file
+
+
+def test_submit_answers_at_once_and_a_queued_run_can_be_cancelled(
+    tmp_path: Path, environ: dict[str, str], request_file: Path
+) -> None:
+    out = tmp_path / "out"
+    process = holder(environ)
+    try:
+        answer = dsocr(environ, "submit", str(request_file), "--out", str(out))
+        assert answer.returncode == 0, answer.stderr
+        accepted = json.loads(answer.stdout)
+        assert set(accepted) == {"run_id", "status", "artifacts_dir"}
+        assert accepted["status"] == "queued"
+        assert accepted["artifacts_dir"] == str(out / accepted["run_id"])
+        status = dsocr(environ, "status", accepted["run_id"], "--json", "--out", str(out))
+        assert json.loads(status.stdout)["status"] == "queued"
+        cancelled = dsocr(environ, "cancel", accepted["run_id"], "--out", str(out))
+        assert cancelled.returncode == 0, cancelled.stderr
+        assert "cancelled" in cancelled.stdout
+    finally:
+        process.kill()
+        process.wait()
+    directory = RunDirectory(out / accepted["run_id"])
+    assert directory.read_manifest().status == "cancelled"
+    assert directory.owner() is None
+    listed = dsocr(environ, "status", "--all", "--out", str(out))
+    assert accepted["run_id"] in listed.stdout
+
+
+def test_a_killed_background_run_frees_the_device(tmp_path: Path, environ: dict[str, str], request_file: Path) -> None:
+    out = tmp_path / "out"
+    answer = dsocr(environ, "submit", str(request_file), "--out", str(out))
+    accepted = json.loads(answer.stdout)
+    assert accepted["status"] == "running"
+    directory = RunDirectory(Path(accepted["artifacts_dir"]))
+    owner = directory.owner()
+    assert owner
+    os.kill(owner, signal.SIGKILL)
+    until = time.monotonic() + 20
+    while directory.owner() is not None and time.monotonic() < until:
+        time.sleep(0.05)
+    from runner.process import reap
+
+    reap(accepted["run_id"])
+    assert DeviceLock("cpu", environ).is_free()
+    assert run_state(directory).status == "failed"
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"input_dir": "pages"}, r"\$.input_dir"),
+        ({"repeats": 0}, r"\$.repeats"),
+        ({"colour": 1}, r"\$.colour: unknown field"),
+    ],
+)
+def test_a_wrong_request_is_refused_in_one_line(
+    tmp_path: Path, environ: dict[str, str], request_file: Path, change: dict[str, object], words: str
+) -> None:
+    request_file.write_text(json.dumps({**json.loads(request_file.read_text()), **change}))
+    answer = dsocr(environ, "submit", str(request_file), "--out", str(tmp_path / "out"))
+    assert answer.returncode == 2
+    assert len(answer.stderr.strip().splitlines()) == 1
+    assert words.replace("\\", "") in answer.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
+    file = tmp_path / "run.json"
+    write_whole(file, "one")
+    write_whole(file, "two")
+    assert file.read_text() == "two"
+    assert list(tmp_path.iterdir()) == [file]
