@@ -37,7 +37,9 @@ from runner.run_directory import RunDirectory
 
 __all__ = ["CONTROL", "PROFILED", "Run", "analysis_command", "child_command"]
 
-_NSYS_CHATTER = re.compile(r"\[\d|Generat(ed|ing)\b|Capture range |Processing |Exporting |/\S*\.(nsys-rep|qdstrm)$")
+_NSYS_CHATTER = re.compile(
+    r"\[\d|Generat(ed|ing)\b|Capture range |Processing |Exporting |usage: |Try 'nsys |/\S*\.(nsys-rep|qdstrm)$"
+)
 
 CONTROL: Final = "control.json"
 PROFILED: Final = "profiled.json"
