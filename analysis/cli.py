@@ -29,7 +29,7 @@ _DEFAULT_COMMAND = "report"
 class _ReportByDefault(TyperGroup):
     """``dsocr-analyze trace.sqlite`` means ``dsocr-analyze report trace.sqlite``."""
 
-    def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         if args and args[0] not in self.commands and args[0] not in ("--help", "-h", "--version"):
             args = [_DEFAULT_COMMAND, *args]
         return super().parse_args(ctx, args)

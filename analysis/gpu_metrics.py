@@ -56,7 +56,7 @@ def metric_series(attribution: Attribution, samples: MetricSamples | None) -> tu
             time, value = samples.time_ns[mine], samples.value[mine]
             order = np.argsort(time, kind="stable")
             time, value = time[order], value[order]
-            means = {}
+            means: dict[str, float] = {}
             for stage, spans in windows.items():
                 parts = [
                     value[np.searchsorted(time, low) : np.searchsorted(time, high, "right")] for low, high in spans

@@ -41,6 +41,9 @@ SMALL_COPY_BYTES: Final = 1024
 _DEVICE_TO_HOST: Final = 2
 
 
+_ACTIVITIES: Final = {"wait": (SYNCHRONISE,), "launch": (LAUNCH, GRAPH_LAUNCH, COPY), "other": (OTHER,)}
+
+
 @frozen(eq=False, slots=False)
 class HostCalls:
     """The calls of a trace, by kind."""
@@ -68,11 +71,13 @@ class HostCalls:
     def small_copies(self) -> NDArray[np.bool_]:
         """Operations that copy at most `SMALL_COPY_BYTES` from the device to the host, [operations]."""
         operations = self.attribution.operations
-        copies = operations.kind == MEMCPY
+        copies: NDArray[np.bool_] = operations.kind == MEMCPY
         to_host = operations.copy_kinds == _DEVICE_TO_HOST
         if not copies.any():
             return copies
-        return copies & to_host[operations.name] & (operations.size >= 0) & (operations.size <= SMALL_COPY_BYTES)
+        small: NDArray[np.bool_] = (operations.size >= 0) & (operations.size <= SMALL_COPY_BYTES)
+        small &= copies & to_host[operations.name]
+        return small
 
     def waits_by(self, by_call: NDArray[Any], names: list[str]) -> list[HostCallRow]:
         """Synchronising calls and small device-to-host copies by place.
@@ -132,23 +137,20 @@ class HostCalls:
             windows: (start ns, end ns, thread code) of each stage instance.
             busy: the device's merged busy intervals.
         """
-        parts = dict.fromkeys(("total", "wait", "launch", "other"), 0)
-        count = largest = 0
-        covered: dict[int, dict[str, tuple[Ints, Ints]]] = {}
+        opened: dict[int, list[tuple[Ints, Ints]]] = {}
         for low, high, thread in windows:
             first, last = np.searchsorted(busy[1], low), np.searchsorted(busy[0], high)
-            opening, closing = gaps(busy[0][first:last], busy[1][first:last], (low, high))
-            if thread not in covered:
-                covered[thread] = {
-                    "wait": self._covered((SYNCHRONISE,), thread),
-                    "launch": self._covered((LAUNCH, GRAPH_LAUNCH, COPY), thread),
-                    "other": self._covered((OTHER,), thread),
-                }
+            opened.setdefault(thread, []).append(gaps(busy[0][first:last], busy[1][first:last], (low, high)))
+        parts = dict.fromkeys(("total", "wait", "launch", "other"), 0)
+        count = largest = 0
+        for thread, found in opened.items():
+            opening = np.concatenate([one[0] for one in found])
+            closing = np.concatenate([one[1] for one in found])
             count += opening.size
             largest = max(largest, int((closing - opening).max(initial=0)))
             parts["total"] += int((closing - opening).sum())
-            for what, intervals in covered[thread].items():
-                parts[what] += _overlap(opening, closing, *intervals)
+            for what, kinds in _ACTIVITIES.items():
+                parts[what] += _overlap(opening, closing, *self._covered(kinds, thread))
         return GapSummary(
             total_ns=parts["total"],
             count=count,

@@ -91,8 +91,8 @@ def inclusive_table(attribution: Attribution, selected: NDArray[np.bool_] | None
 
 
 def pairs_by_name(
-    attribution: Attribution, row: Indices, chosen: NDArray[np.intp], keys: NDArray[np.int32]
-) -> tuple[NDArray[np.intp], NDArray[np.int32], Indices]:
+    attribution: Attribution, row: Indices, chosen: NDArray[np.integer[Any]], keys: NDArray[np.int32]
+) -> tuple[NDArray[np.integer[Any]], NDArray[np.int32], Indices]:
     """Walk up from each chosen operation's range: (operation, name key, range), once per name along a chain.
 
     Args:
@@ -133,17 +133,21 @@ def _busy(
     if selected is not None:
         shared &= selected
     busy = sum((by_name[total] for _, _, total in COUNTED), np.zeros(names, dtype=np.int64))
-    chosen = np.flatnonzero(shared)
+    chosen = np.flatnonzero(shared).astype(np.int32)
     if not chosen.size:
         return busy
-    pairs = [pairs_by_name(attribution, row, chosen, keys) for _, row in lanes]
-    operation = np.concatenate([one[0] for one in pairs])
-    key = np.concatenate([one[1] for one in pairs])
-    order = np.argsort(operation, kind="stable")
-    operation, key = operation[order], key[order]
-    start, end = operations.start[operation], operations.end[operation]
-    busy -= sum_by_group(key, end - start, names)
-    busy += union_by_group(key, start, end, names)
+    by_domain: dict[int, list[Indices]] = {}
+    for index, row in lanes:
+        by_domain.setdefault(attribution.forest.lanes[index].domain, []).append(row)
+    for rows in by_domain.values():  # one after the other: a name lies in one domain, and the pairs take memory
+        pairs = [pairs_by_name(attribution, row, chosen, keys) for row in rows]
+        operation = np.concatenate([one[0] for one in pairs])
+        key = np.concatenate([one[1] for one in pairs])
+        order = np.argsort(operation, kind="stable")
+        operation, key = operation[order], key[order]
+        start, end = operations.start[operation], operations.end[operation]
+        busy -= sum_by_group(key, end - start, names)
+        busy += union_by_group(key, start, end, names)
     return busy
 
 

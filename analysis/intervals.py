@@ -123,18 +123,20 @@ def union_by_group(group: NDArray[np.integer], start: Ints, end: Ints, groups: i
     if not shared.any():
         return total
     group, start, end = group[shared], start[shared], end[shared]
-    order = np.argsort(group, kind="stable")
-    group, start, end = group[order], start[order], end[order]
-    # Lay the groups one after the other on one time line, so that one running maximum serves them all.
+    present = np.flatnonzero(np.bincount(group, minlength=groups))
+    position = np.zeros(groups, dtype=np.int16 if present.size < 2**15 else np.int32)
+    position[present] = np.arange(present.size)
+    dense = position[group]
+    order = np.argsort(dense, kind="stable")  # a radix sort for int16
+    dense, start, end = dense[order], start[order], end[order]
+    # Lay the groups one after the other on one time line, so that one running maximum serves them all. Neighbours
+    # cannot merge: each has a nanosecond more room than its intervals can reach.
     low, span = int(start.min()), int(end.max() - start.min()) + 1
-    _, dense = np.unique(group, return_inverse=True)
-    if span * (int(dense[-1]) + 1) >= 2**62:
-        for one in np.unique(group):
-            total[one] += union_ns(start[group == one], end[group == one])
+    if span * present.size >= 2**62:
+        cuts = np.flatnonzero(np.diff(dense)) + 1
+        for one, starts, ends in zip(present, np.split(start, cuts), np.split(end, cuts), strict=True):
+            total[one] += union_ns(starts, ends)
         return total
     shift = dense.astype(np.int64) * span - low
     merged_start, merged_end = merge(start + shift, end + shift)
-    # Touching groups cannot merge: spans differ by at least one nanosecond.
-    owner = np.unique(group)[merged_start // span]
-    total += sum_by_group(owner, merged_end - merged_start, groups)
-    return total
+    return total + sum_by_group(present[merged_start // span], merged_end - merged_start, groups)

@@ -31,9 +31,10 @@ _SHARED_RESERVED: Final = 1024
 def operation_stage(attribution: Attribution) -> NDArray[np.int8]:
     """Stage of each operation as index into prefill, decode, unattributed, [n]."""
     names = attribution.ranges.names
-    code = np.array([STAGES.index(name) if name in STAGES else 2 for name in names] + [2], dtype=np.int8)  # type: ignore[arg-type]
+    code = np.array([STAGES.index(name) if name in STAGES else 2 for name in names] + [2], dtype=np.int8)
     name = np.append(attribution.ranges.name, len(names))
-    return code[name[attribution.operation_level("stage")]]
+    found: NDArray[np.int8] = code[name[attribution.operation_level("stage")]]
+    return found
 
 
 def main_device(devices: tuple[Device, ...], attribution: Attribution) -> Device | None:

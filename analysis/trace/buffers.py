@@ -60,6 +60,16 @@ class IntColumn:
         self._data[self._size : end] = values
         self._size = end
 
+    def fill(self, value: int, count: int) -> None:
+        """Append one value many times."""
+        limits = np.iinfo(self._data.dtype)
+        end = self._size + count
+        if end > self._data.size or not limits.min <= value <= limits.max:
+            self.extend(np.full(count, value, dtype=np.int64))
+            return
+        self._data[self._size : end] = value
+        self._size = end
+
     def array(self) -> NDArray[np.signedinteger[Any]]:
         """What was appended, without the spare room."""
         return self._data[: self._size]
@@ -75,6 +85,10 @@ class KeyColumn:
 
     def extend(self, values: pa.Array | NDArray[np.int64]) -> None:
         """Append values; Arrow does the hashing, so that the cost per row is that of a hash table."""
+        if isinstance(values, np.ndarray) and values.size and values.min() == values.max():
+            # One process, one device: most columns are constant for as long as a batch.
+            self._column.fill(self.codes.setdefault(int(values[0]), len(self.codes)), values.size)
+            return
         encoded = (pa.array(values) if isinstance(values, np.ndarray) else values).dictionary_encode()
         lookup = np.fromiter(
             (self.codes.setdefault(one, len(self.codes)) for one in encoded.dictionary.to_pylist()),
@@ -83,6 +97,26 @@ class KeyColumn:
         )
         indices = encoded.indices.to_numpy(zero_copy_only=False)
         self._column.extend(lookup[indices] if lookup.size else np.empty(0, dtype=np.int64))
+
+    def recode(
+        self, keys: list[Any], shared: dict[Any, int], *, blank: int | None = None
+    ) -> NDArray[np.signedinteger[Any]]:
+        """The codes in a table that several columns share.
+
+        Args:
+            keys: what to look each of `values` up by, in their order.
+            shared: key → code; new ones are added.
+            blank: the key that stands for NULL and becomes -1; None: there is none.
+        """
+        lookup = np.array(
+            [-1 if blank is not None and key == blank else shared.setdefault(key, len(shared)) for key in keys],
+            dtype=np.int32 if len(shared) + len(keys) >= 2**15 else np.int16,
+        )
+        codes = self._column.array()
+        if lookup.size == 0 or bool(np.all(lookup == np.arange(lookup.size))):
+            return codes
+        found: NDArray[np.signedinteger[Any]] = lookup[codes]
+        return found
 
     def append_codes(self, codes: NDArray[np.int64]) -> None:
         """Append values by their codes."""

@@ -149,7 +149,8 @@ class Database:
         one_column: ColumnElement[str] = literal_column("c.name").label("column")
         source = text("sqlite_master AS m JOIN pragma_table_info(m.name) AS c")
         kind: ColumnElement[str] = literal_column("m.type")
-        rows = self.table(select(name, one_column).select_from(source).where(kind.in_(("table", "view"))))
+        query: Select[Any] = select(name).add_columns(one_column).select_from(source).where(kind.in_(("table", "view")))
+        rows = self.table(query)
         found: dict[str, set[str]] = {}
         for table_name, one in zip(rows.column("name").to_pylist(), rows.column("column").to_pylist(), strict=True):
             found.setdefault(table_name, set()).add(one)

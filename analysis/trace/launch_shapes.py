@@ -14,9 +14,7 @@ from numpy.typing import NDArray
 from sqlalchemy import column
 from sqlalchemy.sql.expression import ColumnElement
 
-from analysis.trace.buffers import KeyColumn
-
-__all__ = ["COLUMNS", "LaunchShapes", "combine", "packed_columns"]
+__all__ = ["COLUMNS", "LaunchShapes", "packed_columns"]
 
 COLUMNS: Final = (
     "gridX", "gridY", "gridZ", "blockX", "blockY", "blockZ", "registersPerThread", "staticSharedMemory",
@@ -42,15 +40,6 @@ def packed_columns() -> tuple[ColumnElement[int], ColumnElement[int]]:
         )
     )
     return grid.label("grid"), block.label("block")
-
-
-def combine(grid: KeyColumn, block: KeyColumn) -> NDArray[np.signedinteger[Any]]:
-    """One code per launch out of its two: grid code × number of block codes + block code."""
-    wide = len(grid.codes) * len(block.codes) >= 2**31
-    codes: NDArray[np.signedinteger[Any]] = grid.array().astype(np.int64 if wide else np.int32)
-    codes *= max(1, len(block.codes))
-    codes += block.array()
-    return codes
 
 
 @frozen(eq=False)

@@ -31,6 +31,8 @@ class NvtxReader:
         self._database = database
         self._strings = strings
         self._thread_codes = thread_codes
+        self.backwards = 0
+        """Ranges that end before they start; known once `ranges` was called."""
 
     def _query(self, wanted: list[str], kinds: tuple[int, ...]) -> pa.Table | None:
         query = self._database.query(schema.NVTX, wanted)
@@ -110,6 +112,7 @@ class NvtxReader:
         # A name may come as a text here and as a string id there: one code for both.
         unique: dict[str, int] = {}
         same = np.array([unique.setdefault(self._name(one), len(unique)) for one in name_codes] or [0], dtype=np.int32)
+        self.backwards = int(np.count_nonzero(closing < opened))
         domain_names: dict[str, int] = {}
         by_scope = [
             domain_names.setdefault(self._domain_name(*_process_and_domain(one)), len(domain_names))

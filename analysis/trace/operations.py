@@ -1,0 +1,260 @@
+"""Read kernels, copies, sets and whole graphs into one time-ordered record.
+
+What identifies an operation rather than measures it – its name, where it ran, its launch shape – is packed into single
+integers by SQLite: fewer values cross into Arrow, and each distinct one is unpacked once.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import numpy as np
+from attrs import define, field, frozen
+from numpy.typing import NDArray
+from sqlalchemy import case, column, func, literal
+from sqlalchemy.sql.expression import ColumnElement
+
+from analysis.trace import launch_shapes, schema
+from analysis.trace.buffers import IntColumn, KeyColumn, integers
+from analysis.trace.database import Database
+from analysis.trace.records import GRAPH, KERNEL, MEMCPY, MEMSET, Operations
+
+__all__ = ["KINDS", "Part", "combine", "read_part"]
+
+_COPY_KINDS: Final = {
+    1: "Host-to-Device",
+    2: "Device-to-Host",
+    3: "Host-to-Array",
+    4: "Array-to-Host",
+    5: "Array-to-Array",
+    6: "Array-to-Device",
+    7: "Device-to-Array",
+    8: "Device-to-Device",
+    9: "Host-to-Host",
+    10: "Peer-to-Peer",
+    11: "Unified Host-to-Device",
+    12: "Unified Device-to-Host",
+    13: "Unified Device-to-Device",
+}
+"""CUPTI's CUpti_ActivityMemcpyKind (10: peer to peer; 11–13 as Nsight Systems' ENUM_CUDA_MEMCPY_OPER names them)."""
+
+_LOW: Final = 0xFFFFFFFF
+
+
+@frozen
+class _Kind:
+    kind: int
+    spec: schema.TableSpec
+    name: tuple[str, ...]
+    """Columns that name an operation: none, one, or two that are packed."""
+    shaped: bool = False
+
+
+KINDS: Final = (
+    _Kind(KERNEL, schema.KERNELS, ("demangledName", "shortName"), shaped=True),
+    _Kind(MEMCPY, schema.MEMCPYS, ("copyKind",)),
+    _Kind(MEMSET, schema.MEMSETS, ()),
+    _Kind(GRAPH, schema.GRAPHS, ("graphId",)),
+)
+
+
+@define(eq=False)
+class Codes:
+    """Codes of names, places, processes and shapes, shared by all parts of one trace."""
+
+    name: dict[Any, int] = field(factory=dict)
+    """(kind, packed name) → code."""
+    place: dict[Any, int] = field(factory=dict)
+    process: dict[Any, int] = field(factory=dict)
+    grid: dict[Any, int] = field(factory=dict)
+    block: dict[Any, int] = field(factory=dict)
+
+
+@frozen(eq=False)
+class Part:
+    """Rows of one table, or of a stretch of it. Codes are the part's own."""
+
+    kind: _Kind
+    start: NDArray[np.int64]
+    duration: NDArray[Any]
+    correlation: NDArray[Any]
+    size: NDArray[Any]
+    name: KeyColumn
+    place: KeyColumn
+    process: KeyColumn
+    grid: KeyColumn
+    block: KeyColumn
+    backwards: int
+    """Rows that end before they start."""
+
+
+def _packed_name(database: Database, kind: _Kind) -> ColumnElement[int]:
+    if not kind.name:
+        return literal(0)
+    there = [one for one in kind.name if database.has(kind.spec, one)]
+    if len(kind.name) == 1:
+        return func.coalesce(column(there[0]), -1) if there else literal(-1)
+    high, low = (func.coalesce(column(one), -1) if one in there else literal(-1) for one in kind.name)
+    return high.op("<<")(32).op("|")(low.op("&")(_LOW))
+
+
+def _packed_place(database: Database, kind: _Kind) -> ColumnElement[int]:
+    """Device << 33 | stream << 1 | whether a graph node made it."""
+    device: ColumnElement[Any] = column("deviceId") if database.has(kind.spec, "deviceId") else literal(0)
+    stream: ColumnElement[Any] = column("streamId") if database.has(kind.spec, "streamId") else literal(0)
+    packed = device.op("<<")(33).op("|")(stream.op("&")(_LOW).op("<<")(1))
+    if database.has(kind.spec, "graphNodeId"):
+        packed = packed.op("|")(case((column("graphNodeId") != 0, 1), else_=0))
+    return packed
+
+
+def read_part(database: Database, kind: _Kind, rows: tuple[int, int] | None = None) -> Part | None:
+    """Read one table.
+
+    Args:
+        database: the trace.
+        kind: which table.
+        rows: first and last row id, to read a stretch only.
+
+    Returns:
+        None where the file has no such table.
+    """
+    sized = "bytes" in kind.spec.optional and database.has(kind.spec, "bytes")
+    query = database.query(kind.spec, ["start", "correlationId", "globalPid", *(["bytes"] if sized else [])])
+    if query is None:
+        return None
+    shaped = kind.shaped and database.has(kind.spec, *launch_shapes.COLUMNS)
+    query = query.add_columns(
+        (column("end") - column("start")).label("duration"),
+        _packed_name(database, kind).label("name"),
+        _packed_place(database, kind).label("place"),
+        *(launch_shapes.packed_columns() if shaped else ()),
+    )
+    if rows is None:
+        count = database.last_row(kind.spec)
+    else:
+        count = rows[1] - rows[0] + 1
+        query = query.where(column("rowid").between(*rows))
+    start, duration, correlation = IntColumn(count, np.int64), IntColumn(count), IntColumn(count)
+    size = IntColumn(count if sized else 0)
+    keys = {key: KeyColumn(count) for key in ("name", "place", "globalPid")}
+    shape = {key: KeyColumn(count if shaped else 0) for key in ("grid", "block")}
+    backwards = 0
+    for batch in database.batches(query):
+        start.extend(integers(batch.column("start"), 0))
+        lasted = integers(batch.column("duration"), 0)
+        backwards += int(np.count_nonzero(lasted < 0))
+        duration.extend(np.maximum(lasted, 0))
+        correlation.extend(integers(batch.column("correlationId"), -1))
+        for key, values in (keys | shape if shaped else keys).items():
+            values.extend(integers(batch.column(key), 0 if key == "place" else -1))
+        if sized:
+            size.extend(integers(batch.column("bytes"), -1))
+    read = start.array().size
+    missing = -1 if kind.kind in (MEMCPY, MEMSET) else 0
+    return Part(
+        kind=kind,
+        start=start.array().astype(np.int64, copy=False),
+        duration=duration.array(),
+        correlation=correlation.array(),
+        size=size.array() if sized else np.full(read, missing, dtype=np.int8),
+        name=keys["name"],
+        place=keys["place"],
+        process=keys["globalPid"],
+        grid=shape["grid"],
+        block=shape["block"],
+        backwards=backwards,
+    )
+
+
+def combine(parts: list[Part], text: Any, process_codes: dict[Any, int]) -> Operations:
+    """Put the parts of a trace together, sorted by start.
+
+    Args:
+        parts: in any order.
+        text: string id → text.
+        process_codes: global process id → code; new ones are added.
+    """
+    codes = Codes(process=process_codes)
+    columns: dict[str, list[NDArray[Any]]] = {}
+
+    def keep(name: str, values: NDArray[Any]) -> None:
+        columns.setdefault(name, []).append(values)
+
+    shapes = _shape_codes(parts, codes)
+    for part in parts:
+        rows = part.start.size
+        keep("start", part.start)
+        keep("duration", part.duration)
+        keep("correlation", part.correlation)
+        keep("size", part.size)
+        keep("kind", np.full(rows, part.kind.kind, dtype=np.int8))
+        keep("name", part.name.recode([(part.kind.kind, one) for one in part.name.values], codes.name))
+        keep("place", part.place.recode(part.place.values, codes.place))
+        keep("process", part.process.recode(part.process.values, codes.process, blank=-1))
+        keep("shape", shapes.pop(0))
+    joined = {name: np.concatenate(values) if values else np.zeros(0, np.int64) for name, values in columns.items()}
+    for name in ("start", "duration", "correlation", "size", "kind", "name", "place", "process", "shape"):
+        joined.setdefault(name, np.zeros(0, dtype=np.int64))
+    start = joined["start"]
+    if start.size > 1 and bool(np.any(start[1:] < start[:-1])):
+        order = np.argsort(start, kind="stable")
+        joined = {name: values[order] for name, values in joined.items()}
+    place = np.array(list(codes.place) or [0], dtype=np.int64)
+    labels = [_label(kind, packed, text) for kind, packed in codes.name]
+    at = joined.pop("place")
+    return Operations(
+        start=joined["start"],
+        end=joined["start"] + joined.pop("duration"),
+        kind=joined["kind"],
+        name=joined["name"],
+        process=joined["process"],
+        correlation=joined["correlation"],
+        device=_narrow(place >> 33)[at],
+        stream=_narrow(place >> 1 & _LOW)[at],
+        graph_node=(place & 1).astype(bool)[at],
+        shape=joined["shape"],
+        size=joined["size"],
+        names=tuple(label[0] for label in labels),
+        short_names=tuple(label[1] for label in labels),
+        shapes=launch_shapes.LaunchShapes.unpack(list(codes.grid), list(codes.block)),
+        copy_kinds=np.array([label[2] for label in labels], dtype=np.int8),
+    )
+
+
+def _shape_codes(parts: list[Part], codes: Codes) -> list[NDArray[Any]]:
+    """Shape code of each part's rows: grid code × number of block codes + block code, once all codes are known."""
+    coded = []
+    for part in parts:
+        grid = part.grid.recode(part.grid.values, codes.grid)
+        coded.append((grid, part.block.recode(part.block.values, codes.block), part.start.size))
+    width = len(codes.block)
+    dtype = np.int64 if len(codes.grid) * width >= 2**31 else np.int32
+    return [
+        np.add(grid.astype(dtype) * width, block) if grid.size else np.full(rows, -1, dtype=np.int8)
+        for grid, block, rows in coded
+    ]
+
+
+def _narrow(values: NDArray[np.int64]) -> NDArray[np.signedinteger[Any]]:
+    for dtype in (np.int8, np.int16, np.int32):
+        if values.size and np.iinfo(dtype).min <= values.min() and values.max() <= np.iinfo(dtype).max:
+            narrow: NDArray[np.signedinteger[Any]] = values.astype(dtype)
+            return narrow
+    return values
+
+
+def _label(kind: int, packed: int, text: Any) -> tuple[str, str, int]:
+    """Name, short name and copy kind of an operation."""
+    if kind == KERNEL:
+        low = packed & _LOW
+        long, short = packed >> 32, (low - 2**32 if low >= 2**31 else low)
+        long_name = text(long if long >= 0 else short)
+        return long_name, text(short) if short >= 0 else long_name, -1
+    if kind == MEMCPY:
+        name = f"[CUDA memcpy {_COPY_KINDS.get(packed, f'kind {packed}' if packed >= 0 else 'of unknown kind')}]"
+        return name, name, packed if 0 <= packed < 127 else -1
+    if kind == MEMSET:
+        return "[CUDA memset]", "[CUDA memset]", -1
+    name = f"[CUDA graph {packed}]" if packed >= 0 else "[CUDA graph]"
+    return name, name, -1
