@@ -105,6 +105,8 @@ class Attribution:
     """Thread code → process code."""
     cross_thread: bool = False
     """Offer a call outside all stages of its own thread to the stage open on another thread of its process."""
+    threads: tuple[int, ...] = ()
+    """Thread code → serialised global thread id."""
 
     @classmethod
     def of(cls, trace: Trace, *, cross_thread: bool = False) -> Attribution:
@@ -119,6 +121,7 @@ class Attribution:
             owner=owners(operations, calls, thread_process[calls.thread]),
             thread_process=thread_process,
             cross_thread=cross_thread,
+            threads=trace.info.threads,
         )
 
     @cached_property

@@ -301,6 +301,7 @@ class TraceBuilder:
     def write(self, path: Path, *, wal: bool = False) -> Path:
         """Write the file; ``wal`` leaves it in write-ahead mode, checkpointed, as a copied live database is."""
         self._rows["StringIds"] = [{"id": key, "value": value} for value, key in self._strings.items()]
+        path.unlink(missing_ok=True)
         connection = sqlite3.connect(path)
         connection.execute("PRAGMA synchronous = OFF")
         try:
