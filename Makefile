@@ -1,0 +1,77 @@
+# dsocr-profiler. `make help` lists the targets.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+
+MODEL ?= deepseek-ocr-tiny
+IMAGES ?=
+REPEATS ?= 3
+MAX_NEW_TOKENS ?= 64
+DEVICE ?=
+COLLECTOR ?= auto
+PRESET ?= default
+ARGS ?=
+
+RUNNER_STAMP := $(VENV)/.installed-runner
+DEV_STAMP := $(VENV)/.installed-dev
+
+.PHONY: help
+help: ## List the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  %-14s %s\n", $$1, $$2}'
+	@echo
+	@echo "  make profile MODEL=… [IMAGES=dir] [REPEATS=3] [MAX_NEW_TOKENS=64] [DEVICE=cuda:0] [PRESET=default] [ARGS='…']"
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed (PYTHON=…)")'
+	$(PYTHON) -m venv $(VENV)
+
+$(RUNNER_STAMP): $(BIN)/python pyproject.toml constraints.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch==2.13.0
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[runner]'
+	@touch $@
+
+$(DEV_STAMP): $(RUNNER_STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[runner,dev]'
+	@touch $@
+
+.PHONY: install
+install: $(RUNNER_STAMP) ## Make .venv and install runner and analysis
+
+.PHONY: profile
+profile: $(RUNNER_STAMP) ## Profile MODEL and write a report
+	@$(BIN)/dsocr-profile run '$(MODEL)' --repeats $(REPEATS) --max-new-tokens $(MAX_NEW_TOKENS) \
+	  --collector $(COLLECTOR) --preset $(PRESET) \
+	  $(if $(IMAGES),--images '$(IMAGES)') $(if $(DEVICE),--device $(DEVICE)) $(ARGS)
+
+.PHONY: doctor
+doctor: $(RUNNER_STAMP) ## Check that this machine can capture, and say how to mend it
+	@$(BIN)/dsocr-profile doctor $(ARGS)
+
+.PHONY: nsys
+nsys: ## Install Nsight Systems into .nsys/ from the machine's own Debian or Ubuntu packages
+	./scripts/install-nsys.sh .nsys
+
+.PHONY: test
+test: $(DEV_STAMP) ## Run the tests
+	$(BIN)/python -m pytest -m 'not integration' $(ARGS)
+
+.PHONY: integration
+integration: $(DEV_STAMP) ## Run the slower tests: real Nsight Systems (make nsys) and headless Chromium
+	$(BIN)/python -m pytest -m integration $(ARGS)
+
+.PHONY: lint
+lint: $(DEV_STAMP) ## Check style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+.PHONY: bench
+bench: $(DEV_STAMP) ## Measure the analysis at 115 k, 1 M and 10 M kernels
+	$(BIN)/python benchmarks/run.py $(ARGS)
+
+.PHONY: clean
+clean: ## Remove .venv, caches and benchmark data; reports stay
+	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis benchmarks/data
