@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+from pathlib import PurePath
+
 from analysis.render.model import Fact, Tile
 from analysis.render.text import NOT_AVAILABLE, bytes_, count, decimal, duration, share, visible
 from analysis.summaries import Aggregate, Report, StageSummary, Utilisation
 
-__all__ = ["cautions", "devices", "headline", "model_name", "preferred", "provenance", "subject"]
+__all__ = ["cautions", "devices", "headline", "model_name", "preferred", "provenance", "subject", "title"]
 
 
 def model_name(report: Report) -> str:
     """The model's id, or that it is not known."""
     model = report.report.model
     return visible(model.id) if model is not None else "unknown model"
+
+
+def title(report: Report) -> str:
+    """The model's id; where it is not known, the trace's file name."""
+    return model_name(report) if report.report.model is not None else visible(PurePath(report.capture.trace_path).name)
 
 
 def devices(report: Report) -> str:

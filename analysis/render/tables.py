@@ -242,9 +242,9 @@ def categories(report: Report) -> Table:
 
 
 _BASES: Final = {
-    "control": "unprofiled control run",
-    "elapsed": "host elapsed, profiled",
-    "gpu busy": "GPU busy, profiled",
+    "control": "control run",
+    "elapsed": "host elapsed",
+    "gpu busy": "GPU busy",
 }
 
 
@@ -283,7 +283,7 @@ def utilisation(report: Report) -> Table:
         Column("Needs", "", "mfu"),
         Column("Must move", "", "mbu"),
         Column("MFU", "", "mfu"),
-        Column("MFU, full attention", "", "mfu_full"),
+        Column("MFU, full attn", "", "mfu_full"),
         Column("MBU", "", "mbu"),
         Column("Intensity", "FLOP/B", "intensity"),
         Column("Ridge", "FLOP/B", "ridge"),

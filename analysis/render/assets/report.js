@@ -1,0 +1,618 @@
+"use strict";
+(() => {
+  const read = (id) => JSON.parse(document.getElementById(id).textContent);
+  const data = read("data");
+  const definitions = read("definitions");
+  const at = (id) => document.getElementById(id);
+
+  // --- numbers -------------------------------------------------------------------------------------------------
+  const grouped = (value, digits = 0) =>
+    value.toLocaleString("en-US", { minimumFractionDigits: digits, maximumFractionDigits: digits });
+  const three = (value) => {
+    const size = Math.abs(value);
+    return grouped(value, size >= 99.95 ? 0 : size >= 9.995 ? 1 : size >= 0.9995 || size === 0 ? 2 : 3);
+  };
+  const time = (ms) => {
+    if (ms === null || ms === undefined) return "n/a";
+    const size = Math.abs(ms);
+    if (size >= 999.5) return `${three(ms / 1e3)} s`;
+    if (size >= 0.9995 || size === 0) return `${three(ms)} ms`;
+    if (size >= 0.0009995) return `${three(ms * 1e3)} µs`;
+    return `${three(ms * 1e6)} ns`;
+  };
+  // On an axis: 200 ms, 0, 1 s – no zeros that say nothing.
+  const bare = (text) => text.replace(/(\.\d*?)0+(?=\s)/, "$1").replace(/\.(?=\s)/, "").replace(/^0 \S+$/, "0");
+  const percent = (value) => {
+    if (value === null || value === undefined) return "n/a";
+    if (value === 0) return "0 %";
+    return `${value >= 1 ? grouped(value, 1) : value >= 0.01 ? grouped(value, 2) : value.toPrecision(1)} %`;
+  };
+  const prefixed = (value, unit) => {
+    for (const [prefix, size] of [["P", 1e15], ["T", 1e12], ["G", 1e9], ["M", 1e6], ["k", 1e3]]) {
+      if (Math.abs(value) >= size * 0.9995) return `${three(value / size)} ${prefix}${unit}`;
+    }
+    return `${three(value)} ${unit}`;
+  };
+
+  // Names are the profiled program's own words: they only ever become text nodes.
+  const element = (tag, className, text) => {
+    const made = document.createElement(tag);
+    if (className) made.className = className;
+    if (text !== undefined && text !== null) made.textContent = text;
+    return made;
+  };
+
+  // --- colours -------------------------------------------------------------------------------------------------
+  const probe = document.body.appendChild(element("span"));
+  probe.hidden = true;
+  const colour = (name) => {
+    probe.style.color = `var(--${name})`;
+    return getComputedStyle(probe).color;
+  };
+  const stageColour = (stage) => colour(stage === "prefill" || stage === "decode" ? stage : "neither");
+
+  // --- charts --------------------------------------------------------------------------------------------------
+  const charts = new Map();
+  const tooltip = (title, rows) => {
+    const box = element("div", "chart-tip");
+    if (title) box.append(element("b", "", title));
+    for (const [label, value] of rows) {
+      const row = element("div", "row");
+      row.append(element("span", "", label), element("span", "", value));
+      box.append(row);
+    }
+    return box;
+  };
+  const chart = (id, options) => {
+    const holder = at(id);
+    if (!holder) return;
+    charts.set(id, { holder, options, drawn: null });
+  };
+  const nothing = (id, why) => {
+    const holder = at(id);
+    if (!holder) return;
+    holder.classList.add("empty");
+    holder.removeAttribute("role");
+    holder.textContent = why;
+  };
+  const base = () => ({
+    animation: false,
+    textStyle: { fontFamily: getComputedStyle(document.body).fontFamily, color: colour("muted"), fontSize: 12 },
+    tooltip: {
+      backgroundColor: colour("card"),
+      borderColor: colour("line"),
+      textStyle: { color: colour("ink") },
+      confine: true,
+      transitionDuration: 0,
+    },
+  });
+  const axis = (more = {}) => ({
+    axisLine: { lineStyle: { color: colour("line") } },
+    axisTick: { lineStyle: { color: colour("line") } },
+    axisLabel: { color: colour("muted"), ...(more.axisLabel || {}) },
+    splitLine: { lineStyle: { color: colour("line") }, ...(more.splitLine || {}) },
+    nameTextStyle: { color: colour("muted"), ...(more.nameTextStyle || {}) },
+    ...Object.fromEntries(Object.entries(more).filter(([key]) => !["axisLabel", "splitLine", "nameTextStyle"].includes(key))),
+  });
+  const legend = (more = {}) => ({ textStyle: { color: colour("ink") }, itemWidth: 12, itemHeight: 12, icon: "roundRect", ...more });
+  const draw = () => {
+    for (const one of charts.values()) {
+      if (one.drawn) one.drawn.dispose();
+      one.drawn = echarts.init(one.holder, null, { renderer: "svg" });
+      one.drawn.setOption({ ...base(), ...one.options() });
+      if (one.ready) one.ready(one.drawn);
+    }
+  };
+
+  const timeline = data.timeline;
+  if (timeline) {
+    const lanes = [...new Set(timeline.instances.map((one) => one.stage))];
+    const end = timeline.slice_ms * timeline.busy.length;
+    chart("chart-timeline", () => ({
+      grid: [{ left: 76, right: 32, top: 4, height: 32 * Math.max(1, lanes.length), outerBoundsMode: "none" }, { left: 76, right: 32, top: 18 + 32 * Math.max(1, lanes.length), bottom: 62, outerBoundsMode: "none" }],
+      tooltip: { ...base().tooltip, trigger: "item" },
+      axisPointer: { link: [{ xAxisIndex: [0, 1] }], lineStyle: { color: colour("faint") } },
+      dataZoom: [
+        { type: "inside", xAxisIndex: [0, 1], zoomOnMouseWheel: "ctrl", moveOnMouseWheel: false },
+        { type: "slider", xAxisIndex: [0, 1], height: 18, bottom: 8, brushSelect: false, borderColor: colour("line"), fillerColor: "rgba(128,140,160,.16)", textStyle: { color: colour("muted") }, labelFormatter: (value) => time(value), showDataShadow: false },
+      ],
+      xAxis: [
+        { type: "value", gridIndex: 0, min: 0, max: end, show: false },
+        { ...axis({ splitLine: { show: false }, axisLabel: { formatter: (value) => bare(time(value)) } }), type: "value", gridIndex: 1, min: 0, max: end },
+      ],
+      yAxis: [
+        { ...axis({ splitLine: { show: false } }), type: "category", gridIndex: 0, data: lanes, inverse: true, axisLine: { show: false }, axisTick: { show: false }, axisLabel: { color: colour("ink") } },
+        { ...axis({ axisLabel: { formatter: "{value} %" } }), type: "value", gridIndex: 1, min: 0, max: 100, interval: 50, name: "GPU busy", nameLocation: "middle", nameGap: 48 },
+      ],
+      series: [
+        {
+          name: "stages", type: "custom", clip: true, encode: { x: [1, 2], y: 0 },
+          data: timeline.instances.map((one) => [lanes.indexOf(one.stage), one.start, one.end]),
+          renderItem: (params, api) => {
+            const from = api.coord([api.value(1), api.value(0)]);
+            const to = api.coord([api.value(2), api.value(0)]);
+            const area = params.coordSys;
+            const left = Math.max(from[0], area.x);
+            const right = Math.min(to[0], area.x + area.width);
+            if (right < left) return null;
+            return {
+              type: "rect",
+              shape: { x: left, y: from[1] - 11, width: Math.max(1, right - left - 0.5), height: 22, r: 3 },
+              style: { fill: stageColour(lanes[api.value(0)]) },
+            };
+          },
+          tooltip: {
+            formatter: (params) => {
+              const one = timeline.instances[params.dataIndex];
+              const elapsed = one.end - one.start;
+              return tooltip(one.path, [
+                ["host elapsed", time(elapsed)], ["GPU busy", `${time(one.busy)} = ${percent((100 * one.busy) / elapsed)}`],
+                ["kernels", grouped(one.kernels)], ...(one.steps ? [["steps", grouped(one.steps)]] : []),
+              ]);
+            },
+          },
+        },
+        {
+          name: "GPU busy", type: "line", step: "end", symbol: "none", xAxisIndex: 1, yAxisIndex: 1,
+          lineStyle: { width: 1, color: colour("busy") }, areaStyle: { color: colour("busy"), opacity: 0.55 },
+          data: timeline.busy.map((value, index) => [(index + 1) * timeline.slice_ms, value]),
+          tooltip: { trigger: "axis" },
+        },
+      ],
+    }));
+    let text = `Each point is the GPU-busy share of ${time(timeline.slice_ms)} (${timeline.busy.length} equal slices). Drag the handles, or hold Ctrl and scroll, to zoom.`;
+    if (timeline.left_out) text += ` The first ${timeline.instances.length} stage instances are drawn, ${grouped(timeline.left_out)} later ones are not.`;
+    at("note-timeline").textContent = text;
+  } else nothing("chart-timeline", "n/a: there is no GPU operation in the trace.");
+
+  if (data.budget.length) {
+    const parts = [
+      ["busy", "GPU busy", "busy"], ["launching", "idle: host launching", "gap_launching"],
+      ["outside", "idle: host outside CUDA calls", "gap_outside_api"],
+      ["synchronising", "idle: host synchronising", "gap_synchronising"], ["other", "idle: other CUDA calls", "gap_other_api"],
+    ];
+    at("chart-budget").style.height = `${84 + 44 * data.budget.length}px`;
+    chart("chart-budget", () => ({
+      grid: { left: 76, right: 32, top: 36, bottom: 28, outerBoundsMode: "none" },
+      legend: legend({ top: 0, left: 70 }),
+      tooltip: {
+        ...base().tooltip, trigger: "item",
+        formatter: (params) => {
+          const row = data.budget[params.dataIndex];
+          const part = parts[params.seriesIndex];
+          return tooltip(`${row.stage}: ${part[1]}`, [["time", time(row[part[0]])], ["of host elapsed", percent(params.value)], ["", ""]].slice(0, 2).concat([[definitions[part[2]], ""]]));
+        },
+      },
+      xAxis: { ...axis({ axisLabel: { formatter: "{value} %" } }), type: "value", min: 0, max: 100 },
+      yAxis: { ...axis(), type: "category", inverse: true, data: data.budget.map((row) => row.stage), axisLine: { show: false }, axisTick: { show: false }, axisLabel: { color: colour("ink") } },
+      series: parts.map(([key, name]) => ({
+        name, type: "bar", stack: "all", barWidth: 26, itemStyle: { color: colour(key) },
+        data: data.budget.map((row) => (row.elapsed ? (100 * row[key]) / row.elapsed : 0)),
+        label: {
+          show: true, color: key === "outside" ? colour("ink") : colour("card"), fontWeight: 600,
+          formatter: (params) => (params.value >= 5 ? `${grouped(params.value, 0)} %` : ""),
+        },
+      })),
+    }));
+  } else nothing("chart-budget", "n/a: the trace has no stages.");
+
+  const steps = data.steps;
+  if (steps) {
+    const edges = steps.histogram.edges;
+    chart("chart-histogram", () => ({
+      grid: { left: 46, right: 20, top: 30, bottom: 46, outerBoundsMode: "none" },
+      tooltip: {
+        ...base().tooltip, trigger: "item",
+        formatter: (params) => tooltip(`${time(edges[params.dataIndex])} – ${time(edges[params.dataIndex + 1])}`, [["steps", grouped(params.value[2])]]),
+      },
+      xAxis: { ...axis({ splitLine: { show: false } }), type: "value", min: edges[0], max: edges[edges.length - 1], name: "host time per step, ms", nameLocation: "middle", nameGap: 28, axisLabel: { color: colour("muted"), formatter: (value) => grouped(value, edges[edges.length - 1] - edges[0] < 10 ? 1 : 0), hideOverlap: true } },
+      yAxis: { ...axis(), type: "value", name: "steps", minInterval: 1 },
+      series: [{
+        name: "steps", type: "custom", itemStyle: { color: colour("decode") }, encode: { x: [0, 1], y: 2 },
+        data: steps.histogram.counts.map((count, index) => [edges[index], edges[index + 1], count]),
+        renderItem: (params, api) => {
+          const top = api.coord([api.value(0), api.value(2)]);
+          const foot = api.coord([api.value(1), 0]);
+          return { type: "rect", shape: { x: top[0] + 0.5, y: top[1], width: Math.max(1, foot[0] - top[0] - 1), height: foot[1] - top[1] }, style: { fill: colour("decode") } };
+        },
+        markLine: {
+          symbol: "none", silent: true, lineStyle: { color: colour("ink"), type: "dashed" },
+          data: [{ xAxis: steps.median, label: { formatter: `median ${time(steps.median)}`, position: "end", color: colour("ink") } },
+            ...(steps.p95 - steps.median > 0.16 * (edges[edges.length - 1] - edges[0]) ? [{ xAxis: steps.p95, label: { formatter: `p95 ${time(steps.p95)}`, position: "end", color: colour("ink") } }] : [])],
+        },
+      }],
+    }));
+    const byContext = steps.by === "context";
+    chart("chart-steps", () => ({
+      grid: { left: 46, right: 20, top: 30, bottom: 46, outerBoundsMode: "none" },
+      legend: legend({ top: 0, right: 10, icon: "circle", itemWidth: 8, itemHeight: 8 }),
+      tooltip: {
+        ...base().tooltip, trigger: "item",
+        formatter: (params) => tooltip(`${byContext ? "context" : "step"} ${grouped(params.value[0])}`, [[params.seriesName, time(params.value[1])]]),
+      },
+      xAxis: { ...axis({ splitLine: { show: false } }), type: "value", min: "dataMin", max: "dataMax", name: byContext ? "context length, tokens" : "step", nameLocation: "middle", nameGap: 28 },
+      yAxis: { ...axis(), type: "value", min: 0, name: "ms" },
+      series: [
+        { name: "host elapsed", type: "scatter", symbolSize: 6, itemStyle: { color: colour("decode"), opacity: 0.75 }, data: steps.points.map((one) => [one[0], one[1]]) },
+        { name: "GPU busy", type: "scatter", symbolSize: 6, itemStyle: { color: colour("busy"), opacity: 0.75 }, data: steps.points.map((one) => [one[0], one[2]]) },
+      ],
+    }));
+    const rule = steps.averaged > 1 ? ` Each point is the mean of up to ${steps.averaged} consecutive steps.` : "";
+    at("note-steps").textContent = `${grouped(steps.count)} steps.${rule}${byContext ? "" : " The ranges carry no context length, so steps are numbered."}`;
+  } else for (const id of ["chart-histogram", "chart-steps"]) nothing(id, "n/a: the trace has no ranges of single decode steps.");
+
+  const categories = data.categories;
+  if (categories.names.length) {
+    at("chart-categories").style.height = `${Math.max(240, 70 + 36 * categories.names.length)}px`;
+    chart("chart-categories", () => ({
+      grid: { left: 8, right: 46, top: 32, bottom: 26, containLabel: true },
+      legend: legend({ top: 0, left: 0 }),
+      tooltip: {
+        ...base().tooltip, trigger: "item",
+        formatter: (params) => {
+          const one = categories.stages[params.seriesIndex];
+          const index = params.dataIndex;
+          return tooltip(`${categories.names[index]}, ${one.stage}`, [["share", percent(one.share[index])], ["sum", time(one.ms[index])], ["calls", grouped(one.calls[index])]]);
+        },
+      },
+      xAxis: { ...axis({ axisLabel: { formatter: "{value} %" } }), type: "value" },
+      yAxis: { ...axis(), type: "category", inverse: true, data: categories.names, axisLine: { show: false }, axisTick: { show: false }, axisLabel: { color: colour("ink"), width: 190, overflow: "truncate", interval: 0 } },
+      series: categories.stages.map((one) => ({
+        name: one.stage, type: "bar", barGap: "10%", barCategoryGap: "28%", itemStyle: { color: stageColour(one.stage), borderRadius: [0, 2, 2, 0] }, data: one.share,
+        label: { show: true, position: "right", color: colour("muted"), fontSize: 10.5, formatter: (params) => (params.value >= 1 ? `${grouped(params.value, 1)}` : "") },
+      })),
+    }));
+  } else nothing("chart-categories", "n/a: there is no kernel in the trace.");
+
+  const roofline = data.roofline;
+  if (roofline) {
+    const xs = roofline.points.map((one) => one.intensity);
+    const ridges = roofline.roofs.map((one) => one.flop_per_s / one.bytes_per_s);
+    const low = 10 ** Math.floor(Math.log10(Math.min(...xs, ...ridges)) - 0.4);
+    const high = 10 ** Math.ceil(Math.log10(Math.max(...xs, ...ridges)) + 0.4);
+    const top = Math.max(...roofline.roofs.map((one) => one.flop_per_s));
+    const bottom = Math.min(...roofline.points.map((one) => one.flop_per_s), ...roofline.roofs.map((one) => one.bytes_per_s * low));
+    const bases = { control: ["diamond", true], elapsed: ["circle", false], "gpu busy": ["circle", true] };
+    chart("chart-roofline", () => ({
+      grid: { left: 84, right: 32, top: 12, bottom: 46, outerBoundsMode: "none" },
+      tooltip: { ...base().tooltip, trigger: "item" },
+      xAxis: { ...axis(), type: "log", min: low, max: high, name: "arithmetic intensity, FLOP per byte", nameLocation: "middle", nameGap: 28, axisLabel: { color: colour("muted"), formatter: (value) => grouped(value, value < 1 ? 2 : 0) } },
+      yAxis: { ...axis(), type: "log", min: 10 ** Math.floor(Math.log10(bottom)), max: 10 ** Math.ceil(Math.log10(top * 1.02)), axisLabel: { color: colour("muted"), formatter: (value) => bare(prefixed(value, "FLOP/s")) } },
+      series: [
+        ...roofline.roofs.map((roof) => ({
+          name: `roof (${roof.how})`, type: "line", symbol: "none", silent: true, lineStyle: { color: colour("ink"), width: 1.5, type: roof.how === "measured" ? "dashed" : "solid" },
+          data: [[low, roof.bytes_per_s * low], [roof.flop_per_s / roof.bytes_per_s, roof.flop_per_s], [high, roof.flop_per_s]],
+          endLabel: { show: true, align: "right", offset: [-6, -12], color: colour("muted"), formatter: () => `${prefixed(roof.flop_per_s, "FLOP/s")} · ${prefixed(roof.bytes_per_s, "B/s")} (${roof.how})` },
+        })),
+        ...roofline.points.map((one) => {
+          const [symbol, filled] = bases[one.base];
+          const paint = stageColour(one.stage);
+          return {
+            name: `${one.stage}, ${one.base}`, type: "scatter", symbol, symbolSize: 13,
+            itemStyle: { color: filled ? paint : colour("card"), borderColor: paint, borderWidth: 2 },
+            data: [[one.intensity, one.flop_per_s]],
+            label: { show: true, position: "right", distance: 8, color: colour("ink"), formatter: `${one.stage}, ${one.base}` },
+            labelLayout: { hideOverlap: true },
+            tooltip: { formatter: () => tooltip(`${one.stage}, ${one.base}`, [["reached", prefixed(one.flop_per_s, "FLOP/s")], ["intensity", `${three(one.intensity)} FLOP/B`], ["MFU", percent(one.mfu === null ? null : 100 * one.mfu)], ["MBU", percent(one.mbu === null ? null : 100 * one.mbu)], ["peak from", one.how]]) },
+          };
+        }),
+      ],
+    }));
+  } else nothing("chart-roofline", "n/a: FLOPs, bytes or peaks are not known; the table below says why.");
+
+  const metrics = data.metrics;
+  if (metrics) {
+    const strip = 46;
+    const gap = 16;
+    at("chart-metrics").style.height = `${metrics.series.length * (strip + gap) + 44}px`;
+    const bands = (timeline ? timeline.instances : []).map((one) => [
+      { xAxis: one.start, itemStyle: { color: stageColour(one.stage), opacity: 0.1 } }, { xAxis: one.end },
+    ]);
+    const all = metrics.series.flatMap((one) => one.points.map((point) => point[0]));
+    const NICE = [1, 1.5, 2, 3, 4, 5, 6, 8, 10];
+    const tops = metrics.series.map((one) => {
+      const most = one.points.reduce((a, b) => Math.max(a, b[1]), one.unit === "%" ? 10 : 1e-9);
+      const size = 10 ** Math.floor(Math.log10(most));
+      return size * NICE.find((nice) => nice * size >= most * 0.999);
+    });
+    const first = all.reduce((a, b) => Math.min(a, b), Infinity);
+    const last = all.reduce((a, b) => Math.max(a, b), -Infinity);
+    chart("chart-metrics", () => ({
+      grid: metrics.series.map((_, index) => ({ left: 230, right: 32, top: 6 + index * (strip + gap), height: strip, outerBoundsMode: "none" })),
+      tooltip: {
+        ...base().tooltip, trigger: "axis", axisPointer: { type: "line", lineStyle: { color: colour("faint") } },
+        formatter: (items) => tooltip(`at ${time(items[0].value[0])}`, items.map((item) => [metrics.series[item.seriesIndex].name, `${grouped(item.value[1], 1)} ${metrics.series[item.seriesIndex].unit}`])),
+      },
+      axisPointer: { link: [{ xAxisIndex: "all" }] },
+      xAxis: metrics.series.map((_, index) => ({
+        ...axis({ splitLine: { show: false }, axisLabel: { show: index === metrics.series.length - 1, formatter: (value) => bare(time(value)) } }), type: "value", gridIndex: index, min: first, max: last,
+        axisTick: { show: index === metrics.series.length - 1 },
+      })),
+      yAxis: metrics.series.map((one, index) => ({
+        ...axis({ splitLine: { show: false } }), type: "value", gridIndex: index, min: 0, max: tops[index], interval: tops[index],
+        name: `${one.name.length > 30 ? `${one.name.slice(0, 29)}…` : one.name}${one.unit && !one.name.includes(one.unit) ? `, ${one.unit}` : ""}`, nameLocation: "middle", nameRotate: 0, nameGap: 42, nameTextStyle: { align: "right", color: colour("ink") },
+        axisLabel: { color: colour("muted"), fontSize: 10.5, formatter: (value) => grouped(value, value && value < 10 ? 1 : 0) },
+      })),
+      series: metrics.series.map((one, index) => ({
+        name: one.name, type: "line", symbol: "none", xAxisIndex: index, yAxisIndex: index, data: one.points,
+        lineStyle: { width: 1, color: colour("busy") }, areaStyle: { color: colour("busy"), opacity: 0.35 },
+        markArea: { silent: true, data: bands },
+      })),
+    }));
+    if (metrics.left_out) at("note-metrics").textContent = `${metrics.left_out} more metrics are in the table below.`;
+  }
+
+  // --- module treemap ------------------------------------------------------------------------------------------
+  const segmented = (holder, names, chosen, choose) => {
+    for (const name of names) {
+      const button = element("button", "", name);
+      button.type = "button";
+      button.setAttribute("aria-pressed", String(name === chosen));
+      button.addEventListener("click", () => {
+        for (const other of holder.children) other.setAttribute("aria-pressed", String(other === button));
+        choose(name);
+      });
+      holder.append(button);
+    }
+  };
+  const moduleStages = Object.keys(data.modules);
+  if (moduleStages.length) {
+    let stage = moduleStages.includes("all") ? "all" : moduleStages[0];
+    const paints = ["#4878b0", "#3f9384", "#a8763e", "#8a68b3", "#b5606a", "#6d8a3c", "#5f7a93", "#a3628f"];
+    const order = new Map();
+    for (const tree of Object.values(data.modules)) {
+      for (const node of [...tree].sort((a, b) => b.value - a.value)) {
+        const family = node.name.replace(/\d+$/, "");
+        if (!order.has(family)) order.set(family, paints[order.size % paints.length]);
+      }
+    }
+    chart("chart-modules", () => {
+      const tree = data.modules[stage];
+      const whole = tree.reduce((sum, node) => sum + node.value, 0);
+      return {
+        tooltip: {
+          ...base().tooltip,
+          formatter: (params) => tooltip(params.treePathInfo.slice(1).map((part) => part.name).join(".") || "all modules", [["GPU time", time(params.value)], ["share", percent(whole ? (100 * params.value) / whole : 0)], ...(params.data && params.data.kernels !== undefined ? [["kernels", grouped(params.data.kernels)]] : [])]),
+        },
+        series: [{
+          type: "treemap", name: "modules", roam: false, leafDepth: 2, drillDownIcon: "", left: 0, right: 0, top: 0, bottom: 34,
+          data: tree.map((node) => ({ ...node, itemStyle: { color: node.name === "(unattributed)" ? colour("outside") : order.get(node.name.replace(/\d+$/, "")) } })),
+          breadcrumb: { bottom: 2, left: 0, height: 22, itemStyle: { color: colour("soft"), borderColor: colour("line"), textStyle: { color: colour("ink") } }, emphasis: { itemStyle: { color: colour("line") } } },
+          label: { color: "#fff", fontSize: 12, lineHeight: 16, formatter: (params) => (params.value < 0.025 * whole ? "" : `${params.name}\n${time(params.value)}`), overflow: "truncate" },
+          upperLabel: { show: true, height: 20, color: "#fff", fontSize: 12, formatter: (params) => `${params.name}   ${time(params.value)}` },
+          itemStyle: { borderColor: colour("card"), borderWidth: 1, gapWidth: 1 },
+          levels: [
+            { itemStyle: { borderWidth: 0, gapWidth: 3 }, upperLabel: { show: false } },
+            { itemStyle: { borderWidth: 1, gapWidth: 1, borderColorSaturation: 0.35 } },
+            { itemStyle: { borderWidth: 1, gapWidth: 1, borderColorSaturation: 0.4 }, colorSaturation: [0.3, 0.45] },
+          ],
+          visibleMin: 60,
+        }],
+      };
+    });
+    segmented(at("module-stages"), moduleStages, stage, (name) => { stage = name; redraw("chart-modules"); });
+  } else nothing("chart-modules", "n/a: the trace has no module ranges.");
+
+  const redraw = (id) => {
+    const one = charts.get(id);
+    one.drawn.setOption({ ...base(), ...one.options() }, true);
+  };
+
+  // --- tables --------------------------------------------------------------------------------------------------
+  const compare = (a, b) => {
+    if (a === null || b === null) return a === b ? 0 : a === null ? 2 : -2;
+    return typeof a === "number" && typeof b === "number" ? a - b : String(a).localeCompare(String(b), "en");
+  };
+  // Unknown stays last, whichever way the column is sorted.
+  const sorted = (rows, key, descending) => [...rows].sort((a, b) => {
+    const order = compare(key(a), key(b));
+    return Math.abs(order) === 2 && (key(a) === null || key(b) === null) ? order : descending ? -order : order;
+  });
+  const sortable = (heads, start, apply) => {
+    let column = start;
+    let descending = true;
+    const show = () => heads.forEach((head, index) => {
+      if (index === column) head.setAttribute("aria-sort", descending ? "descending" : "ascending");
+      else head.removeAttribute("aria-sort");
+    });
+    heads.forEach((head, index) => {
+      head.classList.add("sorts");
+      head.tabIndex = 0;
+      const choose = () => {
+        descending = index === column ? !descending : head.classList.contains("n");
+        column = index;
+        show();
+        apply(column, descending);
+      };
+      head.addEventListener("click", choose);
+      head.addEventListener("keydown", (event) => { if (event.key === "Enter" || event.key === " ") { event.preventDefault(); choose(); } });
+    });
+    if (start >= 0) show();
+  };
+  for (const table of document.querySelectorAll("table.sortable")) {
+    const heads = [...table.tHead.rows[0].cells];
+    const body = table.tBodies[0];
+    const value = (row, column) => {
+      const raw = row.cells[column].dataset.v;
+      if (raw === undefined) return null;
+      return raw !== "" && Number.isFinite(Number(raw)) ? Number(raw) : raw;
+    };
+    sortable(heads, -1, (column, descending) => body.append(...sorted([...body.rows], (row) => value(row, column), descending)));
+  }
+
+  const kernels = data.kernels;
+  const field = Object.fromEntries(kernels.fields.map((name, index) => [name, index]));
+  const columns = [
+    ["Kernel", "", "name", ""], ["Category", "", "category", "category"], ["Calls", "", "calls", "calls"], ["Total", "ms", "total_ms", "total"],
+    ["Share", "", "share", "share"], ["Mean", "µs", "mean_us", "mean"], ["Median", "µs", "median_us", "median"], ["p95", "µs", "p95_us", "p95"],
+    ["Per token", "", "per_token", "per_token"], ["Grid, block", "", "grid", "grid"], ["Regs", "", "registers", "registers"],
+    ["Occup.", "", "occupancy", "occupancy"], ["Waves", "", "waves", "waves"], ["Tensor", "", "tensor_core", "tensor_core"],
+  ];
+  const table = at("kernel-table");
+  const state = { stage: "all", search: "", column: 3, descending: true, all: false };
+  const LIMIT = 25;
+  const known = (value, digits) => (value === null ? "n/a" : grouped(value, digits));
+  const copy = (text, button) => {
+    const done = () => { button.textContent = "copied"; setTimeout(() => { button.textContent = "copy"; }, 1200); };
+    const byHand = () => {
+      const area = element("textarea");
+      area.value = text;
+      document.body.append(area);
+      area.select();
+      document.execCommand("copy");
+      area.remove();
+      done();
+    };
+    if (navigator.clipboard && window.isSecureContext) navigator.clipboard.writeText(text).then(done, byHand);
+    else byHand();
+  };
+  const kernelRow = (row) => {
+    const get = (name) => row[field[name]];
+    const full = kernels.names[get("name")];
+    const made = element("tr");
+    const first = element("td", "t");
+    const title = element("div");
+    title.append(element("span", `dot ${get("stage")}`), document.createTextNode(get("human")));
+    title.title = get("stage");
+    const line = element("div", "kernel-name");
+    const code = element("code", "", full);
+    code.title = "Show the whole name";
+    code.addEventListener("click", () => line.classList.toggle("open"));
+    const button = element("button", "copy", "copy");
+    button.type = "button";
+    button.setAttribute("aria-label", "Copy the kernel's name");
+    button.addEventListener("click", () => copy(full, button));
+    line.append(code, button);
+    first.append(title, line);
+    made.append(first);
+    const category = element("td", "t", get("category"));
+    if (get("library")) category.append(element("br"), element("span", "note", get("library")));
+    made.append(category);
+    const part = get("share");
+    const shares = element("td", "n");
+    if (part !== null) {
+      const bar = element("span", `share ${get("stage")}`);
+      const fill = element("i");
+      fill.style.width = `${Math.min(100, 100 * part)}%`;
+      bar.append(fill);
+      shares.append(bar);
+    }
+    shares.append(document.createTextNode(percent(part === null ? null : 100 * part)));
+    const shape = element("td", "n", get("grid") ?? "n/a");
+    if (get("block")) shape.append(element("br"), element("span", "note", get("block")));
+    const cells = [
+      element("td", "n", grouped(get("calls"))), element("td", "n", grouped(get("total_ms"), 3)), shares,
+      element("td", "n", known(get("mean_us"), 2)), element("td", "n", known(get("median_us"), 2)), element("td", "n", known(get("p95_us"), 2)),
+      element("td", "n", known(get("per_token"), 2)), shape,
+      element("td", "n", known(get("registers"), 0)), element("td", "n", get("occupancy") === null ? "n/a" : percent(100 * get("occupancy"))),
+      element("td", "n", known(get("waves"), 2)), element("td", "n", get("tensor_core") === null ? "unknown" : get("tensor_core") ? "yes" : "no"),
+    ];
+    made.append(...cells);
+    return made;
+  };
+  const sortValue = (name) => (row) => {
+    if (name === "name") return row[field.human];
+    if (name === "grid") return row[field[name]] === null ? null : row[field[name]].split("×").reduce((all, one) => all * Number(one), 1);
+    return typeof row[field[name]] === "boolean" ? Number(row[field[name]]) : row[field[name]];
+  };
+  const showKernels = () => {
+    const words = state.search.toLowerCase().split(/\s+/).filter(Boolean);
+    const found = kernels.rows.filter((row) => {
+      if (state.stage !== "all" && row[field.stage] !== state.stage) return false;
+      if (!words.length) return true;
+      const text = [kernels.names[row[field.name]], row[field.human], row[field.category], row[field.library] ?? ""].join(" ").toLowerCase();
+      return words.every((word) => text.includes(word));
+    });
+    const ordered = sorted(found, sortValue(columns[state.column][2]), state.descending);
+    const shown = state.all ? ordered : ordered.slice(0, LIMIT);
+    table.tBodies[0].replaceChildren(...shown.map(kernelRow));
+    const total = found.reduce((sum, row) => sum + row[field.total_ms], 0);
+    const calls = found.reduce((sum, row) => sum + row[field.calls], 0);
+    const foot = element("tr");
+    foot.append(element("td", "t", `Total of ${grouped(found.length)} kernels`), element("td"), element("td", "n", grouped(calls)), element("td", "n", grouped(total, 3)));
+    foot.append(...columns.slice(4).map(() => element("td")));
+    table.tFoot.replaceChildren(foot);
+    at("kernel-count").textContent = `${grouped(shown.length)} of ${grouped(found.length)} shown`;
+    at("kernel-more").hidden = shown.length === ordered.length;
+    at("kernel-more").textContent = `Show all ${grouped(ordered.length)}`;
+  };
+  const head = element("tr");
+  for (const [label, unit, , term] of columns) {
+    const cell = element("th", label === "Kernel" || label === "Category" ? "t" : "n", label);
+    cell.scope = "col";
+    if (unit) cell.append(" ", element("small", "", unit));
+    if (term) cell.dataset.def = definitions[term];
+    head.append(cell);
+  }
+  table.tHead.append(head);
+  sortable([...head.cells], state.column, (column, descending) => { Object.assign(state, { column, descending }); showKernels(); });
+  const kernelStages = [...new Set(kernels.rows.map((row) => row[field.stage]))];
+  segmented(at("kernel-stages"), ["all", ...kernelStages], "all", (name) => { state.stage = name; state.all = false; showKernels(); });
+  at("kernel-search").addEventListener("input", (event) => { state.search = event.target.value; showKernels(); });
+  at("kernel-more").addEventListener("click", () => { state.all = true; showKernels(); });
+  showKernels();
+  at("note-kernels").textContent = kernels.folded.map((one) => `${one.stage}: ${grouped(one.kernels)} more kernels, ${grouped(one.calls)} calls, ${grouped(one.total_ms, 3)} ms together, are in kernels.parquet only.`).join(" ");
+
+  // --- definitions on hover and focus --------------------------------------------------------------------------
+  const tip = at("tip");
+  const explains = (target) => {
+    const cell = target.closest("td");
+    const own = target.closest("[data-def]");
+    let text = own && !(cell && own.tagName === "TR") ? own.dataset.def : null;
+    if (!text && cell && cell.closest("table")) {
+      const row = cell.closest("tr");
+      const heading = cell.closest("table").tHead.rows[0]?.cells[cell.cellIndex];
+      text = row.dataset.def ?? heading?.dataset.def ?? null;
+      if (cell.dataset.hint) text = `${cell.dataset.hint}${text ? `\n\n${text}` : ""}`;
+    }
+    return text;
+  };
+  const place = (target) => {
+    const around = target.getBoundingClientRect();
+    const size = tip.getBoundingClientRect();
+    const left = Math.min(Math.max(8, around.left), window.innerWidth - size.width - 8);
+    const below = around.bottom + 8 + size.height < window.innerHeight;
+    tip.style.left = `${left}px`;
+    tip.style.top = `${below ? around.bottom + 8 : Math.max(8, around.top - size.height - 8)}px`;
+  };
+  let waiting = 0;
+  const hide = () => { clearTimeout(waiting); tip.hidden = true; };
+  const show = (target, delay) => {
+    clearTimeout(waiting);
+    const text = target.closest ? explains(target) : null;
+    if (!text) { hide(); return; }
+    waiting = setTimeout(() => { tip.textContent = text; tip.hidden = false; place(target.closest("[data-def], td") ?? target); }, delay);
+  };
+  document.addEventListener("mouseover", (event) => show(event.target, event.target.closest(".def, th, .tile") ? 120 : 500));
+  document.addEventListener("mouseout", hide);
+  document.addEventListener("focusin", (event) => show(event.target, 0));
+  document.addEventListener("focusout", hide);
+  document.addEventListener("keydown", (event) => { if (event.key === "Escape") hide(); });
+  document.addEventListener("scroll", hide, { passive: true });
+
+  // --- theme, size, print --------------------------------------------------------------------------------------
+  const themes = ["auto", "light", "dark"];
+  let theme = "auto";
+  const setTheme = (name) => {
+    if (name === "auto") delete document.documentElement.dataset.theme;
+    else document.documentElement.dataset.theme = name;
+    draw();
+  };
+  at("theme").addEventListener("click", () => {
+    theme = themes[(themes.indexOf(theme) + 1) % themes.length];
+    at("theme").textContent = `Theme: ${theme}`;
+    setTheme(theme);
+  });
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => { if (theme === "auto") draw(); });
+  let resizing = 0;
+  addEventListener("resize", () => { clearTimeout(resizing); resizing = setTimeout(() => charts.forEach((one) => one.drawn.resize()), 120); });
+  addEventListener("beforeprint", () => {
+    state.all = true;
+    showKernels();
+    setTheme("light");
+    charts.forEach((one) => one.drawn.resize());
+  });
+  addEventListener("afterprint", () => { state.all = false; showKernels(); setTheme(theme); });
+  draw();
+  document.documentElement.dataset.ready = "true";
+})();

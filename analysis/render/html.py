@@ -1,0 +1,103 @@
+"""``report.html``: one file that opens from disk, reaches for nothing on a network, and runs no script but its own."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from pathlib import Path
+from typing import Any, Final
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from analysis.render import facts, tables
+from analysis.render.definitions import DEFINITIONS
+from analysis.render.files import write_text
+from analysis.render.page_data import page_data
+from analysis.render.text import bytes_, count, visible
+from analysis.summaries import Report
+
+__all__ = ["render"]
+
+_HERE: Final = Path(__file__).parent
+_CHARTS: Final = "echarts-6.1.0.min.js"
+"""Apache ECharts' released build, unmodified; its licence and notice lie beside it."""
+
+
+def render(report: Report, out: Path) -> tuple[Path, ...]:
+    """Write ``report.html``.
+
+    Raises:
+        RequestError: the folder cannot be written to.
+    """
+    return (write_text(out / "report.html", page(report)),)
+
+
+def page(report: Report) -> str:
+    """The page as text."""
+    environment = Environment(
+        loader=FileSystemLoader(_HERE / "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.globals.update(definition=_definition, visible=visible, count=count, bytes_=bytes_)
+    charts = (_HERE / "assets" / _CHARTS).read_text(encoding="utf-8")
+    script = (_HERE / "assets" / "report.js").read_text(encoding="utf-8")
+    stages = tables.stages_in(report)
+    worst = {"unfit": 0, "warning": 1, "info": 2}
+    return environment.get_template("report.html.j2").render(
+        report=report,
+        title=facts.title(report),
+        subject=facts.subject(report),
+        cautions=facts.cautions(report),
+        tiles=facts.headline(report),
+        findings=sorted(report.findings, key=lambda one: worst[one.severity]),
+        unfit=any(one.severity == "unfit" for one in report.findings),
+        data=_embedded(page_data(report)),
+        definitions=_embedded(DEFINITIONS),
+        stages=stages,
+        compare=tables.compare_stages(report),
+        stage_times=tables.stage_times(report),
+        module_tables=[
+            (stage, tables.module_kinds(report, stage), tables.modules(report, stage))
+            for stage in stages
+            if report.module_rows.get(stage)
+        ],
+        host_calls=tables.host_calls(report),
+        utilisation=tables.utilisation(report),
+        derivations=[
+            (row.stage, row.time_base, visible(row.derivation), visible(row.suspect or ""))
+            for row in report.utilisation
+            if row.derivation
+        ],
+        latencies=tables.latencies(report),
+        overhead=tables.overhead(report),
+        operators=tables.operators(report),
+        streams=tables.streams(report),
+        metric_means=tables.metric_means(report),
+        provenance=facts.provenance(report),
+        style=Markup((_HERE / "assets" / "report.css").read_text(encoding="utf-8")),
+        charts=Markup(charts),
+        script=Markup(script),
+        script_sources=" ".join(map(_source, (charts, script))),
+    )
+
+
+def _source(script: str) -> str:
+    """A script as the Content-Security-Policy names it."""
+    return f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'"
+
+
+def _definition(term: str) -> str:
+    return DEFINITIONS[term] if term else ""
+
+
+def _embedded(value: Any) -> Markup:
+    """JSON that can stand in a script element: nothing in it can close the element or open a comment."""
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    for character in "<>&\u2028\u2029":
+        text = text.replace(character, f"\\u{ord(character):04x}")
+    return Markup(text)
