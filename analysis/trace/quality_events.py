@@ -168,12 +168,15 @@ def _unrecorded(trace: Trace, attribution: Attribution) -> list[Finding]:
     calls = attribution.calls
     if not (trace.info.product or "").startswith(_PROFILER) or not len(calls):
         return []
-    process = attribution.thread_process[calls.thread]
-    known = calls.correlation >= 0
+    processes = np.unique(attribution.thread_process[attribution.thread_process >= 0]).tolist()
+    process = attribution.thread_process[calls.thread] if len(processes) > 1 else None
     span = 0
-    for one in np.unique(process[known]).tolist():
-        ids = calls.correlation[known & (process == one)]
-        span += int(ids.max()) - int(ids.min()) + 1
+    for one in processes:
+        ids = calls.correlation if process is None else calls.correlation[process == one]
+        if ids.size and int(ids.min()) < 0:
+            ids = ids[ids >= 0]  # what has no id must not widen the span
+        if ids.size:
+            span += int(ids.max()) - int(ids.min()) + 1
     recorded = trace.database.last_row(schema.CALLS)
     if span < FEWEST_IDS or recorded >= RECORDED_IDS * span:
         return []

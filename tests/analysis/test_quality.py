@@ -1,0 +1,414 @@
+"""Can this capture be trusted? Each finding on a small trace that has just that flaw, and the real captures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from attrs import evolve
+from trace_builder import START_END, TraceBuilder, thread_id
+
+from analysis.attribution import Attribution
+from analysis.contracts import LLMProfileRequest
+from analysis.entities import RunMeta
+from analysis.manifest import ControlPass, PromptTokens, RunManifest
+from analysis.summaries import Finding
+from analysis.trace.quality import examine, is_unfit
+from analysis.trace.reader import Trace
+
+Examine = Callable[..., dict[str, Finding]]
+
+IMAGES, STEPS, LAYERS = 2, 6, 4
+STEP_NS = 1_000_000
+
+
+@pytest.fixture
+def findings(tmp_path: Path) -> Examine:
+    """Builder → findings by code. There is one of a code at most, but for cold starts."""
+
+    def run(builder: TraceBuilder, manifest: RunManifest | None = None) -> dict[str, Finding]:
+        with Trace(builder.write(tmp_path / "trace.sqlite")) as trace:
+            return {one.code: one for one in examine(trace, Attribution.of(trace), manifest)}
+
+    return run
+
+
+def clean(*, skip: Callable[[int, int, int], bool] = lambda image, step, layer: False) -> TraceBuilder:
+    """Two images, a prefill and six steps each, four layers with one launch each.
+
+    Args:
+        skip: image, step (−1: prefill) and layer → leave out this layer's range.
+    """
+    built = TraceBuilder().session(IMAGES * (STEPS + 2) * STEP_NS + 1_000_000).gpu()
+    for image in range(IMAGES):
+        begin = image * (STEPS + 2) * STEP_NS
+        built.range(f"image[{image}]", begin, begin + (STEPS + 1) * STEP_NS, domain="dsocr")
+        built.range("prefill", begin, begin + STEP_NS - 10, domain="dsocr", payload=100)
+        built.range("decode", begin + STEP_NS, begin + (STEPS + 1) * STEP_NS, domain="dsocr")
+        for step in range(-1, STEPS):
+            at = begin + (step + 1) * STEP_NS
+            if step >= 0:
+                built.range("decode_step", at, at + STEP_NS - 10, domain="dsocr", payload=100 + step)
+            for layer in range(LAYERS):
+                start = at + 100 + layer * 1_000
+                if not skip(image, step, layer):
+                    built.range(f"layers.{layer}", start, start + 900, domain="dsocr.module")
+                built.launch(start + 10, start + 20, ("gemm", start + 500, start + 700))
+    return built
+
+
+def manifest(**changes: object) -> RunManifest:
+    """Of the run that `clean` shows."""
+    prompts = tuple(
+        PromptTokens(number, "base", 0, 80, 20, 100, expected_new_tokens=STEPS + 1) for number in range(IMAGES)
+    )
+    plain = RunManifest(
+        run_id="r1",
+        status="complete",
+        request=LLMProfileRequest(model_path="/models/m", input_dir="/pages"),
+        collector="nsys",
+        meta=RunMeta(run_id="r1", created_at="2026-01-02T03:04:05Z", repeats=1),
+        prompts=prompts,
+        versions={"driver": "580.65.06", "cuda": "13.0"},
+    )
+    return evolve(plain, **changes)
+
+
+def test_a_whole_capture_passes_clean(findings: Examine) -> None:
+    assert findings(clean(), manifest()) == {}
+    assert list(findings(clean())) == ["no-manifest"]
+
+
+# --- what should be there -------------------------------------------------------------------------------------
+
+
+def test_no_ranges_at_all(findings: Examine) -> None:
+    found = findings(TraceBuilder().launch(10, 11, ("k", 20, 30)))
+    assert found["no-nvtx"].severity == "unfit"
+    assert "missing" in found["no-nvtx"].evidence
+
+
+def test_no_gpu_work(findings: Examine) -> None:
+    found = findings(TraceBuilder().range("prefill", 0, 10, domain="dsocr").call(1, 2))
+    assert found["no-gpu-work"].severity == "unfit"
+
+
+def test_no_api_calls(findings: Examine) -> None:
+    found = findings(clean().without("CUPTI_ACTIVITY_KIND_RUNTIME"), manifest())
+    assert found["no-api-calls"].severity == "unfit"
+
+
+def test_stages_missing(findings: Examine) -> None:
+    built = TraceBuilder().range("prefill", 0, 100, domain="dsocr").launch(10, 11, ("k", 20, 30))
+    assert findings(built)["missing-stages"].severity == "warning", "a stranger's program may have no decode"
+    assert findings(built, manifest())["missing-stages"].severity == "unfit"
+    assert "decode" in findings(built, manifest())["missing-stages"].title
+
+
+def test_a_run_of_one_token_has_no_decode(findings: Examine) -> None:
+    built = TraceBuilder().range("image[0]", 0, 100, domain="dsocr").range("prefill", 0, 100, domain="dsocr")
+    one = manifest(prompts=(PromptTokens(0, "base", 0, 80, 20, 100, expected_new_tokens=1),))
+    assert findings(built.launch(10, 11, ("k", 20, 30)), one) == {}
+
+
+def test_module_ranges_without_any_stage(findings: Examine) -> None:
+    built = TraceBuilder().range("lm_head", 0, 100, domain="dsocr.module").launch(10, 11, ("k", 20, 30))
+    assert findings(built)["missing-stages"].severity == "unfit"
+
+
+@pytest.mark.parametrize(
+    ("changes", "severity", "evidence"),
+    [
+        ({"capture_passes": 2}, "unfit", "2 of 4 image ranges; 2 of 4 prefill ranges"),
+        ({"prompts": manifest().prompts[:1] * 3}, "unfit", "2 of 3 image ranges"),
+        (
+            {"prompts": tuple(evolve(one, expected_new_tokens=8) for one in manifest().prompts)},
+            "warning",
+            "12 of 14 step",
+        ),
+        ({"profiled": tuple(ControlPass(0, number, 1, 1, 8) for number in range(2))}, "unfit", "12 of 14 step ranges"),
+    ],
+)
+def test_fewer_ranges_than_the_manifest_expects(
+    findings: Examine, changes: dict[str, object], severity: str, evidence: str
+) -> None:
+    found = findings(clean(), manifest(**changes))["fewer-ranges-than-expected"]
+    assert found.severity == severity
+    assert evidence in found.evidence
+
+
+def test_more_ranges_than_the_manifest_expects(findings: Examine) -> None:
+    found = findings(clean(), manifest(prompts=manifest().prompts[:1]))
+    assert found["more-ranges-than-expected"].severity == "warning"
+    assert "fewer-ranges-than-expected" not in found
+
+
+# --- ranges ---------------------------------------------------------------------------------------------------
+
+
+def test_unclosed_range(findings: Examine) -> None:
+    found = findings(clean().range("late", 16_100_000, None, domain="dsocr.module"), manifest())
+    assert list(found) == ["unclosed-ranges"]
+    assert "dsocr.module:late" in found["unclosed-ranges"].evidence
+
+
+def test_range_that_lost_its_end(findings: Examine) -> None:
+    """The first decode step's layer 2 lasts until the end of its decode and holds all later layers."""
+    built = clean(skip=lambda image, step, layer: (image, step, layer) == (0, 0, 2))
+    built.range("layers.2", STEP_NS + 2_100, (STEPS + 1) * STEP_NS - 1, domain="dsocr.module")
+    found = findings(built, manifest())
+    assert found["lost-range-ends"].severity == "unfit"
+    assert "dsocr.module:layers.2" in found["lost-range-ends"].evidence
+    assert found["depth-anomalies"].severity == "warning"
+
+
+def test_range_that_is_only_long(findings: Examine) -> None:
+    built = clean(skip=lambda image, step, layer: (image, step, layer) == (1, 5, 3))
+    last = (2 * STEPS + 2) * STEP_NS
+    found = findings(built.range("layers.3", last + 4_000, last + 900_000, domain="dsocr.module"), manifest())
+    assert found["long-ranges"].severity == "warning"
+    assert not is_unfit(tuple(found.values()))
+
+
+def test_recursion_of_a_stranger_is_no_lost_end(findings: Examine) -> None:
+    built = TraceBuilder().range("forward", 0, 1_000_000)
+    for number in range(20):
+        built.range("forward", number * 1_000, number * 1_000 + 900)
+    found = findings(built.launch(10, 11, ("k", 20, 30)))
+    assert not is_unfit(tuple(found.values()))
+
+
+def test_names_at_several_depths(findings: Examine) -> None:
+    built = clean().range("layers.1", 7_500_000, 7_500_900, domain="dsocr.module")
+    built.range("layers.0", 7_500_100, 7_500_200, domain="dsocr.module")
+    found = findings(built.range("layers.2", 7_510_000, 7_510_900, domain="dsocr.module"), manifest())
+    assert "dsocr.module:layers.0" in found["depth-anomalies"].evidence
+
+
+@pytest.mark.parametrize(("missing", "severity"), [(1, "info"), (3, "warning")])
+def test_layers_that_ran_unequally_often(findings: Examine, missing: int, severity: str) -> None:
+    found = findings(
+        clean(skip=lambda image, step, layer: layer == 2 and image == 1 and step < missing - 1), manifest()
+    )
+    assert found["unequal-siblings"].severity == severity
+    assert "layers.2" in found["unequal-siblings"].evidence
+
+
+def test_experts_may_run_unequally_often(findings: Examine) -> None:
+    built = clean()
+    for number, times in enumerate((1, 5, 2)):
+        for call in range(times):
+            at = 7_500_000 + number * 10_000 + call * 1_000
+            built.range(f"layers.1.experts.{number}", at, at + 100, domain="dsocr.module")
+    assert findings(built, manifest()) == {}
+
+
+def test_start_end_range_across_threads(findings: Examine) -> None:
+    built = clean().range("request", 0, 100, domain="mine", style=START_END, end_thread=thread_id(1, 2))
+    assert findings(built, manifest())["ranges-across-threads"].severity == "info"
+
+
+def test_cold_first_step(findings: Examine) -> None:
+    built = TraceBuilder().range("prefill", 0, 90, domain="dsocr").launch(10, 11, ("p", 20, 30))
+    built.range("decode", 100, 1_000, domain="dsocr").range("decode_step", 100, 600, domain="dsocr")
+    for step in range(4):
+        built.range("decode_step", 600 + step * 100, 690 + step * 100, domain="dsocr")
+        built.launch(610 + step * 100, 620 + step * 100, ("d", 650 + step * 100, 660 + step * 100))
+    found = findings(built.launch(110, 120, ("d", 150, 160)))
+    assert "decode step" in found["cold-start"].title
+    assert "48%" in found["cold-start"].evidence
+
+
+def test_cold_first_prefill_of_the_same_work(findings: Examine) -> None:
+    built = TraceBuilder()
+    for number, lasts in enumerate((5_000, 1_000, 1_010)):
+        built.range("prefill", number * 10_000, number * 10_000 + lasts, domain="dsocr")
+        built.range("decode", number * 10_000 + 6_000, number * 10_000 + 7_000, domain="dsocr")
+        for at in (100, 6_100):
+            built.launch(
+                number * 10_000 + at,
+                number * 10_000 + at + 10,
+                ("k", number * 10_000 + at + 50, number * 10_000 + at + 60),
+            )
+    assert "prefill" in findings(built)["cold-start"].title
+
+
+def test_larger_first_image_is_no_cold_start(findings: Examine) -> None:
+    built = TraceBuilder().range("prefill", 0, 5_000, domain="dsocr")
+    for call in range(10):
+        built.launch(call * 100, call * 100 + 10, ("k", call * 100 + 50, call * 100 + 60))
+    built.range("prefill", 10_000, 11_000, domain="dsocr").launch(10_100, 10_110, ("k", 10_150, 10_160))
+    assert "cold-start" not in findings(built)
+
+
+# --- calls and GPU rows ---------------------------------------------------------------------------------------
+
+
+def test_launch_without_a_gpu_row(findings: Examine) -> None:
+    found = findings(clean().launch(7_500_000, 7_500_010), manifest())
+    assert found["launches-without-gpu-rows"].severity == "warning"
+    assert not is_unfit(tuple(found.values())), "one sign alone condemns nothing"
+
+
+def test_launch_at_the_end_of_the_capture_may_stay_unanswered(findings: Examine) -> None:
+    assert findings(clean().launch(16_500_000, 16_500_010), manifest()) == {}
+
+
+def test_launches_that_a_stream_capture_records_leave_no_row(findings: Examine) -> None:
+    built = clean().call(7_400_000, 7_400_010, "cudaStreamBeginCapture_v10000")
+    built.launch(7_500_000, 7_500_010).call(7_600_000, 7_600_010, "cudaStreamEndCapture_v10000")
+    assert findings(built, manifest()) == {}
+
+
+def test_driver_call_inside_a_runtime_call_is_not_unanswered(findings: Examine) -> None:
+    built = clean().launch(7_500_000, 7_500_100, ("k", 7_500_200, 7_500_300), correlation=55)
+    assert findings(built.call(7_500_010, 7_500_090, "cuLaunchKernel", 55), manifest()) == {}
+
+
+def test_gpu_rows_without_a_call(findings: Examine) -> None:
+    found = findings(clean().kernel("orphan", 7_500_000, 7_500_100, correlation=987_654), manifest())
+    assert found["gpu-rows-without-launch"].severity == "warning"
+
+
+def test_kernel_that_was_under_way_when_the_capture_began(findings: Examine) -> None:
+    assert findings(clean().kernel("before", 50, 60, correlation=987_654), manifest()) == {}
+
+
+def test_correlation_ids_that_were_given_out_but_never_recorded(findings: Examine) -> None:
+    built = clean().launch(7_500_000, 7_500_010, ("k", 7_500_200, 7_500_300), correlation=1_000_000)
+    found = findings(built, manifest())
+    assert found["unrecorded-api-calls"].severity == "warning"
+
+
+def test_launches_of_threads_without_stages(findings: Examine) -> None:
+    found = findings(clean().thread(1, 2).launch(7_500_000, 7_500_010, ("k", 7_500_200, 7_500_300)), manifest())
+    assert found["launches-on-other-threads"].severity == "info"
+
+
+def test_whole_graphs_are_named_and_explained(findings: Examine) -> None:
+    found = findings(clean().graph(7_500_000, 7_500_010, (7_500_100, 7_500_200)), manifest())
+    assert "--cuda-graph-trace=node" in found["whole-graphs"].remedy
+
+
+def test_two_independent_signs_make_a_capture_unfit(findings: Examine) -> None:
+    built = clean(skip=lambda image, step, layer: layer == 2 and image == 1 and step < 2).launch(7_500_000, 7_500_010)
+    found = findings(built, manifest())
+    assert found["lossy-capture"].severity == "unfit"
+    assert found["lossy-capture"].evidence.startswith("2 independent signs")
+
+
+# --- messages, versions, clocks -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "severity", "code"),
+    [
+        ("Not all CUDA events might have been collected.", 2, None),
+        ("Not all NVTX events might have been collected.", 2, None),
+        ("Number of CUPTI events produced: \t386391, CUPTI buffers: 50.", 1, None),
+        ("Buffers holding CUDA trace data will be flushed on CudaProfilerStop() call.", 1, None),
+        ("Number of dropped CUPTI records: 0", 2, None),
+        ("Dropped 1,204 CUPTI activity records.", 2, "dropped-events"),
+        ("CUPTI buffer overflow: 3 buffers were lost", 3, "dropped-events"),
+        ("CUPTI error: CUPTI_ERROR_INSUFFICIENT_PRIVILEGES", 2, "profiler-errors"),
+        ("CUDA profiling might have not been started correctly.", 2, "profiler-errors"),
+        ("Event requestor failed", 3, "profiler-errors"),
+    ],
+)
+def test_messages_of_the_profiler(findings: Examine, text: str, severity: int, code: str | None) -> None:
+    found = findings(clean().diagnostic(text, severity=severity), manifest())
+    assert list(found) == ([] if code is None else [code])
+    if code is not None:
+        assert text in found[code].evidence
+
+
+def test_rows_that_the_profiler_collected_but_the_file_lacks(findings: Examine) -> None:
+    built = (
+        clean()
+        .diagnostic("Number of NVTX events collected: \t5000.")
+        .diagnostic("Number of CUDA events collected: 10.")
+    )
+    found = findings(built, manifest())
+    assert list(found) == ["fewer-rows-than-collected"]
+    assert "5,000" in found["fewer-rows-than-collected"].evidence
+
+
+@pytest.mark.parametrize(
+    ("product", "versions", "mismatch"),
+    [
+        ("2023.4.4.54", {"driver": "580.65.06"}, True),
+        ("2023.4.4.54", {"driver": "550.54.15", "cuda": "12.4"}, False),
+        ("2022.4.2.1", {"driver": "470.10", "cuda": "13.0"}, True),
+        ("2025.3.2.0", {"driver": "580.65.06", "cuda": "13.0"}, False),
+        ("2023.4.4.54", {}, False),
+    ],
+)
+def test_profiler_older_than_the_driver(
+    findings: Examine, product: str, versions: dict[str, str], mismatch: bool
+) -> None:
+    found = findings(clean().product_version(product), manifest(versions=versions))
+    assert ("profiler-older-than-driver" in found) == mismatch
+
+
+def test_cupti_library_older_than_the_entry_points_that_were_called(findings: Examine) -> None:
+    built = clean().diagnostic("Loaded CUPTI library: /opt/lib/libcupti.so.12.4")
+    assert findings(built, manifest(versions={})) == {}
+    built.call(7_500_000, 7_500_010, "cudaMemPoolTrimTo_v13000")
+    found = findings(built, manifest(versions={}))
+    assert "libcupti.so.12" in found["profiler-older-than-driver"].evidence
+
+
+def test_kernel_before_its_launch(findings: Examine) -> None:
+    built = clean().launch(7_500_000, 7_500_010, ("early", 7_490_000, 7_491_000))
+    assert "start before their launch" in findings(built, manifest())["clock-oddities"].evidence
+
+
+def test_clocks_are_matched_not_one(findings: Examine) -> None:
+    assert findings(clean().launch(7_500_000, 7_500_010, ("k", 7_499_000, 7_501_000)), manifest()) == {}
+
+
+def test_negative_durations(findings: Examine) -> None:
+    built = clean().launch(7_500_000, 7_500_010, ("k", 7_600_000, 7_590_000))
+    built.range("backwards", 7_700_000, 7_600_000, domain="mine").call(7_800_010, 7_800_000)
+    evidence = findings(built, manifest())["clock-oddities"].evidence
+    assert [name in evidence for name in ("KIND_KERNEL", "NVTX_EVENTS", "KIND_RUNTIME")] == [True] * 3
+
+
+def test_events_after_the_session(findings: Examine) -> None:
+    built = clean().launch(16_900_000, 16_900_010, ("k", 17_500_000, 17_600_000))
+    assert "after the session" in findings(built, manifest())["clock-oddities"].evidence
+
+
+# --- real captures --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "name", ["deepseek-ocr_h100_small", "deepseek-ocr_h100_64tok", "deepseek-ocr_h100_gpu-metrics"]
+)
+def test_good_captures_pass_clean(name: str, real_attribution: Callable[[str], tuple[Trace, Attribution]]) -> None:
+    """Also `small`, whose first step is the slowest: its excess is 1.5 % of the steps' time."""
+    assert [one.code for one in examine(*real_attribution(name), None)] == ["no-manifest"]
+
+
+@pytest.mark.parametrize("name", ["llama_h100_cuda-graph", "tensor-parallel_2xh200_rank0"])
+def test_captures_that_began_cold_are_fit(
+    name: str, real_attribution: Callable[[str], tuple[Trace, Attribution]]
+) -> None:
+    found = examine(*real_attribution(name), None)
+    assert not is_unfit(found)
+    assert {one.code for one in found if one.severity == "warning"} <= {"cold-start", "long-ranges"}
+
+
+def test_the_lossy_capture_is_unfit_by_several_pieces_of_evidence(
+    real_attribution: Callable[[str], tuple[Trace, Attribution]],
+) -> None:
+    found = {one.code: one for one in examine(*real_attribution("deepseek-ocr_h100_lossy"), None)}
+    assert is_unfit(tuple(found.values()))
+    assert found["lossy-capture"].evidence.startswith("4 independent signs")
+    assert {
+        "lost-range-ends", "unequal-siblings", "launches-without-gpu-rows", "unrecorded-api-calls", "depth-anomalies",
+        "missing-stages",
+    } <= set(found)  # fmt: skip
+    assert all(one.evidence and one.remedy for one in found.values())
+    assert next(iter(found.values())).severity == "unfit", "the gravest first"
