@@ -112,7 +112,8 @@ def test_the_tiny_model_end_to_end(tmp_path: Path, nsys: NsysTool) -> None:
         timeout=300,
     )
     folder = (out / "latest").resolve()
-    assert done.returncode == 0, done.stderr
+    # On a CPU the trace has ranges and no GPU work: the analysis may say so, but nothing before it may fail.
+    assert done.returncode == 0 or (done.returncode == 13 and "holds no GPU operation" in done.stderr), done.stderr
     manifest = json.loads((folder / "run.json").read_text())
     assert manifest["exit_codes"]["control"] == manifest["exit_codes"]["child"] == manifest["exit_codes"]["nsys"] == 0
     assert manifest["exit_codes"]["export"] == 0
