@@ -23,7 +23,7 @@ class Column:
     @property
     def heading(self) -> str:
         """Label and unit."""
-        return f"{self.label} [{self.unit}]" if self.unit else self.label
+        return f"{self.label}, {self.unit}" if self.unit else self.label
 
 
 @frozen

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import io
+import json
 from pathlib import Path
 from typing import Any, Final
 
 import pyarrow as pa
+import pyarrow.json as pj
 import pyarrow.parquet as pq
 
 from analysis.entities import KernelSummary
@@ -14,7 +17,8 @@ from analysis.summaries import Report
 
 __all__ = ["SCHEMA", "render", "table_of"]
 
-_THREE: Final = pa.list_(pa.int64(), 3)
+_SHAPE: Final = pa.list_(pa.int64())
+"""x, y, z."""
 SCHEMA: Final = pa.schema(
     [
         ("stage", pa.string()),
@@ -33,8 +37,8 @@ SCHEMA: Final = pa.schema(
         ("max_ns", pa.int64()),
         ("share", pa.float64()),
         ("per_token", pa.float64()),
-        ("grid", _THREE),
-        ("block", _THREE),
+        ("grid", _SHAPE),
+        ("block", _SHAPE),
         ("registers_per_thread", pa.int64()),
         ("theoretical_occupancy", pa.float64()),
         ("waves", pa.float64()),
@@ -43,18 +47,23 @@ SCHEMA: Final = pa.schema(
 
 
 def table_of(kernels: tuple[KernelSummary, ...]) -> Any:
-    r"""The kernels as an Arrow table with `SCHEMA`. Halves of surrogate pairs in names become ``\udcff``."""
-    columns = {}
-    for one in SCHEMA:
-        values = [getattr(kernel, one.name) for kernel in kernels]
-        if one.type == pa.string():
-            values = [None if value is None else _utf8(value) for value in values]
-        columns[one.name] = pa.array(values, type=one.type)
-    return pa.table(columns, schema=SCHEMA)
+    r"""The kernels as an Arrow table with `SCHEMA`. Halves of surrogate pairs in names become ``\udcff``.
+
+    By way of JSON, because ``pyarrow.array`` of Python values loads pandas, which takes longer than all the rest.
+    """
+    if not kernels:
+        return SCHEMA.empty_table()
+    lines = [json.dumps({name: _value(getattr(kernel, name)) for name in SCHEMA.names}) for kernel in kernels]
+    text = "\n".join(lines).encode()
+    return pj.read_json(
+        io.BytesIO(text),
+        read_options=pj.ReadOptions(use_threads=False, block_size=len(text) + 1),
+        parse_options=pj.ParseOptions(explicit_schema=SCHEMA, unexpected_field_behavior="error"),
+    )
 
 
-def _utf8(name: str) -> str:
-    return name.encode("utf-8", "backslashreplace").decode()
+def _value(value: Any) -> Any:
+    return value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value
 
 
 def render(report: Report, out: Path) -> tuple[Path, ...]:
