@@ -1,150 +1,145 @@
-"""The report's essence in the terminal, with rich."""
+"""The report in one screenful of a terminal."""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Sequence
-from pathlib import Path
-
-from rich.console import Console
-from rich.table import Table
+from rich.console import Console, Group, RenderableType
+from rich.padding import Padding
+from rich.table import Table as RichTable
 from rich.text import Text
 
-from analysis.convert import to_json
-from analysis.entities import KernelSummary
-from analysis.render import facts
-from analysis.render.text import NOT_AVAILABLE, count, decimal, duration, share, shortened, visible
-from analysis.summaries import Finding, Report, StageSummary
+from analysis.render import facts, tables
+from analysis.render.model import Cell, Table
+from analysis.render.text import count, decimal, share, shortened, visible
+from analysis.summaries import Report
 
-__all__ = ["print_findings", "print_kernels", "print_summary", "print_written"]
+__all__ = ["headline", "print_headline", "print_report", "rich_table"]
 
-_COLOURS = {"unfit": "bold red", "warning": "yellow", "info": "cyan"}
-
-
-_PIPE_WIDTH = 200
-"""Columns where nobody watches: a file or a pager cuts by itself, a table folded at 80 cannot be mended."""
+_STAGE_STYLE = {"prefill": "blue", "decode": "yellow"}
+_SEVERITY_STYLE = {"unfit": "bold red", "warning": "bold yellow", "info": "dim"}
+_NAME_LENGTH = 60
 
 
-def _console() -> Console:
-    return Console(highlight=False, width=None if sys.stdout.isatty() else _PIPE_WIDTH)
+def _text(cell: Cell) -> Text:
+    # A Text is printed as it stands: rich reads no markup in it, and control characters are already written out.
+    return Text(shortened(cell.text, _NAME_LENGTH))
 
 
-def _plain(text: str, style: str = "") -> Text:
-    """Text that is never read as markup: names come from the trace."""
-    return Text(visible(text), style=style)
-
-
-def print_summary(report: Report, *, explain: bool = False) -> None:
-    """Print what was run, the verdicts and one line per stage.
-
-    Args:
-        report: the report.
-        explain: print the arithmetic behind MFU and MBU too.
-    """
-    console = _console()
-    console.print(_plain(" · ".join(one.text for one in facts.subject(report)), "bold"))
-    for caution in facts.cautions(report):
-        console.print(_plain(caution, "yellow"))
-    for finding in report.findings:
-        if finding.severity != "info":
-            console.print(
-                _plain(f"{finding.severity}: {finding.title} – {finding.evidence}", _COLOURS[finding.severity])
-            )
-    console.print(_stage_table(report))
-    for verdict in report.verdicts:
-        console.print(_plain(f"{verdict.sentence} {verdict.ceiling}"))
-    if explain:
-        for row in report.utilisation:
-            if row.derivation:
-                console.print(_plain(f"{row.stage}, {row.time_base}: {row.derivation}"))
-
-
-def _stage_table(report: Report) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("stage")
-    for name in ("instances", "host elapsed", "GPU busy", "kernels", "kernel sum", "launches/token", "MFU", "MBU"):
-        table.add_column(name, justify="right")
-    for stage in report.stages:
-        used = facts.preferred(report, stage.stage)
-        table.add_row(
-            stage.stage,
-            count(stage.instances),
-            duration(stage.host_elapsed_ns),
-            f"{duration(stage.busy_ns)} ({share(stage.gpu_busy_share)})",
-            count(stage.gpu.kernels),
-            duration(stage.kernel_sum_ns),
-            _per_token(stage),
-            share(used.mfu) if used else NOT_AVAILABLE,
-            share(used.mbu) if used else NOT_AVAILABLE,
+def rich_table(table: Table, limit: int | None = None) -> RichTable:
+    """A table of the report for the terminal."""
+    made = RichTable(title=Text(table.title, style="bold"), title_justify="left", box=None, pad_edge=False,
+                     show_footer=table.total is not None)  # fmt: skip
+    for place, column in enumerate(table.columns):
+        made.add_column(
+            Text(column.heading, style="dim"),
+            justify=column.align,
+            footer=Text(table.total[place].text, style="bold") if table.total is not None else "",
+            overflow="ellipsis" if place == 0 else "fold",
+            min_width=14 if place == 0 else None,
         )
-    rest = next((row for row in report.stage_rows if row.name == "(unattributed)"), None)
-    if rest is not None and rest.busy_ns:
-        table.add_row(
-            "(unattributed)",
-            "",
-            "",
-            duration(rest.busy_ns),
-            count(rest.kernels),
-            duration(rest.kernel_sum_ns),
-            "",
-            "",
-            "",
+    for row in table.rows[:limit]:
+        made.add_row(*map(_text, row))
+    return made
+
+
+def _opening(report: Report) -> list[RenderableType]:
+    first = Text(facts.title(report), style="bold")
+    lines: list[RenderableType] = [first]
+    for fact in facts.subject(report):
+        lines.append(Text.assemble((f"{fact.label}: ", "dim"), fact.text))
+    lines += [Text(caution, style="bold yellow") for caution in facts.cautions(report)]
+    return lines
+
+
+def _findings(report: Report) -> list[RenderableType]:
+    return [
+        Text.assemble((f"{one.severity}: ", _SEVERITY_STYLE[one.severity]), visible(one.title), " – ",
+                      (visible(one.evidence), "dim"))
+        for one in report.findings
+        if one.severity != "info"
+    ]  # fmt: skip
+
+
+def _verdicts(report: Report, *, evidence: bool) -> list[RenderableType]:
+    lines: list[RenderableType] = []
+    for one in report.verdicts:
+        style = _STAGE_STYLE.get(one.stage, "bold")
+        lines.append(Text.assemble((f"{one.stage}: {visible(one.bound)}. ", f"bold {style}"), visible(one.sentence)))
+        if evidence:
+            lines += [Padding(Text(visible(line), style="dim"), (0, 0, 0, 2)) for line in one.evidence]
+            lines.append(Padding(Text(f"Do first: {visible(one.action)}"), (0, 0, 0, 2)))
+        lines.append(Padding(Text(f"At most: {visible(one.ceiling)}"), (0, 0, 0, 2)))
+    return lines
+
+
+def _tiles(report: Report) -> RichTable:
+    made = RichTable(box=None, show_header=False, pad_edge=False)
+    made.add_column(justify="left")
+    made.add_column(justify="right", style="bold")
+    made.add_column(justify="left", style="dim")
+    for tile in facts.headline(report):
+        made.add_row(Text(tile.label), Text(tile.value), Text(tile.note))
+    return made
+
+
+def headline(report: Report) -> Group:
+    """What every analysis prints: subject, verdict, headline numbers."""
+    return Group(*_opening(report), *_findings(report), Text(), *_verdicts(report, evidence=False), Text(),
+                 _tiles(report))  # fmt: skip
+
+
+def _kernels(report: Report, stage: str, top: int) -> RichTable:
+    mine = sorted((one for one in report.kernels if one.stage == stage), key=lambda one: -one.total_ns)[:top]
+    headings = ("Kernel", "Category", "Calls", "Total, ms", "Share", "Mean, µs", "Name")
+    rows = [
+        (
+            visible(one.human_name or one.short_name or one.name),
+            visible(one.category),
+            count(one.calls),
+            decimal(one.total_ns / 1e6, 3),
+            share(one.share),
+            decimal(one.mean_ns / 1e3, 2),
+            visible(one.short_name or one.name),
         )
-    return table
-
-
-def _per_token(stage: StageSummary) -> str:
-    if stage.stage != "decode" or not stage.tokens:
-        return NOT_AVAILABLE
-    return decimal(stage.launches / stage.tokens, 0)
-
-
-def print_written(paths: Sequence[Path]) -> None:
-    """Name the files, the one to open first on a line of its own."""
-    first = next((path for path in paths if path.suffix == ".html"), paths[0] if paths else None)
-    if first is None:
-        return
-    others = ", ".join(path.name for path in paths if path != first)
-    _console().print(_plain(f"Report: {first}" + (f" (and {others})" if others else "")))
-
-
-def print_findings(findings: Sequence[Finding], *, as_json: bool = False) -> None:
-    """Print the capture's findings alone."""
-    if as_json:
-        sys.stdout.write(to_json(list(findings)) + "\n")
-        return
-    console = _console()
-    if not findings:
-        console.print("No findings: nothing speaks against trusting this capture.")
-    for finding in findings:
-        console.print(_plain(f"{finding.severity}: {finding.title}", _COLOURS[finding.severity]))
-        console.print(_plain(f"  evidence: {finding.evidence}"))
-        console.print(_plain(f"  remedy:   {finding.remedy}"))
-
-
-def print_kernels(rows: Sequence[KernelSummary], found: int) -> None:
-    """Print kernels, one line each."""
-    console = _console()
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for name, right in (
-        ("stage", False), ("calls", True), ("total", True), ("share", True), ("median", True), ("p95", True),
-        ("occupancy", True), ("category", False), ("kernel", False),
-    ):  # fmt: skip
-        table.add_column(
-            name, justify="right" if right else "left", overflow="fold" if name == "kernel" else "ellipsis"
+        for one in mine
+    ]
+    made = RichTable(title=Text(f"Top kernels, {stage}", style="bold"), title_justify="left", box=None, pad_edge=False)
+    for place, heading in enumerate(headings):
+        is_name = heading in ("Kernel", "Name")
+        made.add_column(
+            Text(heading, style="dim"),
+            justify="right" if 2 <= place <= 5 else "left",
+            overflow="ellipsis",
+            no_wrap=True,
+            # Numbers are never cut; names give way.
+            min_width=12 if is_name else max(len(heading), *(len(row[place]) for row in rows), 1),
+            max_width=46 if is_name else None,
+            style="dim" if heading == "Name" else "",
         )
     for row in rows:
-        table.add_row(
-            row.stage,
-            count(row.calls),
-            duration(row.total_ns),
-            share(row.share),
-            duration(row.median_ns),
-            duration(row.p95_ns),
-            share(row.theoretical_occupancy),
-            row.category,
-            _plain(shortened(row.human_name or row.name, 80) + f" [{shortened(row.short_name, 60)}]"),
-        )
-    console.print(table)
-    if found > len(rows):
-        console.print(f"{found - len(rows):,} more; --top shows them")
+        made.add_row(*(Text(shortened(one, _NAME_LENGTH)) for one in row))
+    return made
+
+
+def print_headline(report: Report, console: Console) -> None:
+    """Print the compact summary."""
+    console.print(headline(report))
+
+
+def print_report(report: Report, console: Console, *, top: int = 10) -> None:
+    """Print the report for the terminal alone: summary, evidence, stages, kernels, modules.
+
+    Args:
+        report: to show.
+        console: where to.
+        top: rows of each kernel and module table.
+    """
+    parts: list[RenderableType] = [*_opening(report), *_findings(report), Text()]
+    parts += [*_verdicts(report, evidence=True), Text(), _tiles(report), Text()]
+    parts += [rich_table(tables.stage_times(report)), Text(), rich_table(tables.compare_stages(report)), Text()]
+    for stage in tables.stages_in(report):
+        parts += [_kernels(report, stage, top), Text()]
+        if report.module_rows.get(stage):
+            parts += [rich_table(tables.module_kinds(report, stage), top), Text()]
+    if report.utilisation:
+        parts += [rich_table(tables.utilisation(report)), Text()]
+    console.print(Group(*parts))

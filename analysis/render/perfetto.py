@@ -1,0 +1,323 @@
+"""``timeline.pftrace``: the trace as Perfetto (ui.perfetto.dev) opens it.
+
+Per thread: stages and steps, modules, other ranges, CUDA calls. Per device: one track a stream, its operations tied to
+their launches by flow arrows; idle time; operations launched but not yet started. Sampled GPU metrics as counters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from attrs import define, field
+from numpy.typing import NDArray
+from perfetto.protos.perfetto.trace import perfetto_trace_pb2 as pb
+
+from analysis.annotations import STAGE_DOMAIN
+from analysis.attribution import Attribution
+from analysis.intervals import merge
+from analysis.render.files import write_with
+from analysis.render.packets import (
+    SEQUENCE,
+    begin_template,
+    counter_template,
+    end_template,
+    framed,
+    interleaved,
+)
+from analysis.render.text import shortened, visible
+from analysis.summaries import MetricSeries
+
+__all__ = ["SHORTEST_IDLE_NS", "render_trace"]
+
+SHORTEST_IDLE_NS: Final = 10_000
+"""Idle time shorter than this is not drawn: between any two kernels there is some."""
+
+_NAME_LENGTH: Final = 1000
+
+Times = NDArray[np.int64]
+Codes = NDArray[np.int64]
+
+
+@define
+class _Names:
+    """Names that events refer to by number."""
+
+    known: dict[str, int] = field(factory=dict)
+
+    def code(self, name: str) -> int:
+        return self.known.setdefault(shortened(visible(name), _NAME_LENGTH), len(self.known) + 1)
+
+    def codes(self, names: Sequence[str]) -> Codes:
+        return np.array([self.code(name) for name in names] or [0], dtype=np.int64)
+
+
+@define
+class _Tracks:
+    """Tracks by number, and the packets that describe them."""
+
+    packets: list[bytes] = field(factory=list)
+
+    def add(self, name: str, parent: int | None = None, *, counter: str | None = None, order: int = 0) -> int:
+        uuid = len(self.packets) + 1
+        described = pb.TrackDescriptor(uuid=uuid, name=shortened(visible(name), _NAME_LENGTH))
+        if parent is not None:
+            described.parent_uuid = parent
+            described.sibling_order_rank = order
+        else:
+            described.child_ordering = pb.TrackDescriptor.EXPLICIT
+        if counter is not None:
+            described.counter.unit_name = counter
+        packet = pb.TracePacket(trusted_packet_sequence_id=SEQUENCE, track_descriptor=described)
+        self.packets.append(framed(packet))
+        return uuid
+
+
+@define
+class _Slices:
+    """Slices of all tracks, as they are collected."""
+
+    start: list[Times] = field(factory=list)
+    end: list[Times] = field(factory=list)
+    track: list[Codes] = field(factory=list)
+    name: list[Codes] = field(factory=list)
+    flow_out: list[Codes] = field(factory=list)
+    """Number of the arrow that leaves here; 0: none."""
+    flow_in: list[Codes] = field(factory=list)
+
+    def add(
+        self,
+        start: Times,
+        end: Times,
+        track: Codes,
+        name: Codes,
+        *,
+        flow_out: Codes | None = None,
+        flow_in: Codes | None = None,
+    ) -> None:
+        none = np.zeros(start.size, dtype=np.int64)
+        self.start.append(start)
+        self.end.append(end)
+        self.track.append(track)
+        self.name.append(name)
+        self.flow_out.append(none if flow_out is None else flow_out)
+        self.flow_in.append(none if flow_in is None else flow_in)
+
+
+def lanes(start: Times, end: Times) -> Codes:
+    """Spread slices over lanes so that in each lane they nest or follow one another.
+
+    Args:
+        start: [n], ns, sorted; of equal starts the longer first.
+        end: [n], ns.
+
+    Returns:
+        Lane of each slice, [n], from 0.
+    """
+    lane = np.zeros(start.size, dtype=np.int64)
+    if start.size < 2 or bool((start[1:] >= np.maximum.accumulate(end)[:-1]).all()):
+        return lane
+    open_ends: list[list[int]] = [[]]
+    for index, (low, high) in enumerate(zip(start.tolist(), end.tolist(), strict=True)):
+        for number, stack in enumerate(open_ends):
+            while stack and stack[-1] <= low:
+                stack.pop()
+            if not stack or stack[-1] >= high:
+                stack.append(high)
+                lane[index] = number
+                break
+        else:
+            open_ends.append([high])
+            lane[index] = len(open_ends) - 1
+    return lane
+
+
+def _placed(start: Times, end: Times, make: Callable[[int], int]) -> tuple[NDArray[np.intp], Codes]:
+    """An order of slices and, in it, the track of each; ``make`` adds the track of a lane."""
+    order = np.lexsort((-end, start))
+    lane = lanes(start[order], end[order])
+    tracks = np.array([make(number) for number in range(int(lane.max()) + 1)], dtype=np.int64)
+    return order, tracks[lane]
+
+
+def _numbered(name: str, lane: int) -> str:
+    return name if lane == 0 else f"{name} ({lane + 1})"
+
+
+def _add_host(attribution: Attribution, names: _Names, tracks: _Tracks, slices: _Slices, arrow: Codes) -> None:
+    """Ranges and calls of every thread."""
+    ranges, calls = attribution.ranges, attribution.calls
+    range_names, call_names = names.codes(ranges.names), names.codes((*calls.names, "(unnamed call)"))
+    threads = sorted({*np.unique(ranges.thread).tolist(), *np.unique(calls.thread).tolist()})
+    for thread in threads:
+        parent = tracks.add(f"Thread {thread}" if thread >= 0 else "Thread unknown")
+        domains = np.unique(ranges.domain[ranges.thread == thread]).tolist()
+        # Stages first, then modules, then what the program brought along.
+        domains.sort(key=lambda code: (ranges.domains[code] != STAGE_DOMAIN, ranges.domains[code]))
+        for place, domain in enumerate(domains):
+            rows = np.flatnonzero((ranges.thread == thread) & (ranges.domain == domain))
+            label = ranges.domains[domain] or "ranges"
+
+            def lane_of_ranges(lane: int, label: str = label, parent: int = parent, place: int = place) -> int:
+                return tracks.add(_numbered(label, lane), parent, order=place)
+
+            order, track = _placed(ranges.start[rows], ranges.end[rows], lane_of_ranges)
+            rows = rows[order]
+            slices.add(ranges.start[rows], ranges.end[rows], track, range_names[ranges.name[rows]])
+        rows = np.flatnonzero(calls.thread == thread)
+        if rows.size:
+
+            def lane_of_calls(lane: int, parent: int = parent, place: int = len(domains)) -> int:
+                return tracks.add(_numbered("CUDA calls", lane), parent, order=place)
+
+            ends = calls.end
+            order, track = _placed(calls.start[rows], ends[rows], lane_of_calls)
+            rows = rows[order]
+            slices.add(calls.start[rows], ends[rows], track, call_names[calls.name[rows]], flow_out=arrow[rows])
+
+
+def _add_device(
+    attribution: Attribution,
+    names: _Names,
+    tracks: _Tracks,
+    slices: _Slices,
+    arrow: Codes,
+    counters: list[tuple[int, Times, NDArray[np.float64]]],
+) -> None:
+    """Operations of every stream, idle time, and how many operations wait to start."""
+    operations = attribution.operations
+    codes = names.codes(operations.names)
+    idle_name = names.code("idle")
+    owned = attribution.owner >= 0
+    # An arrow ends at the first operation of its launch: one launch of a graph owns many.
+    arriving = np.zeros(len(operations), dtype=np.int64)
+    launches, first = np.unique(attribution.owner, return_index=True)
+    arriving[first[launches >= 0]] = arrow[launches[launches >= 0]]
+    for device in np.unique(operations.device).tolist():
+        parent = tracks.add(f"GPU {device}" if device >= 0 else "GPU")
+        mine = operations.device == device
+        streams = np.unique(operations.stream[mine]).tolist()
+        for place, stream in enumerate(streams):
+            rows = np.flatnonzero(mine & (operations.stream == stream))
+
+            def lane_of_stream(lane: int, stream: int = stream, parent: int = parent, place: int = place) -> int:
+                return tracks.add(_numbered(f"Stream {stream}", lane), parent, order=place)
+
+            order, track = _placed(operations.start[rows], operations.end[rows], lane_of_stream)
+            rows = rows[order]
+            slices.add(
+                operations.start[rows],
+                operations.end[rows],
+                track,
+                codes[operations.name[rows]],
+                flow_in=arriving[rows],
+            )
+        start, end = merge(operations.start[mine], operations.end[mine])
+        low, high = end[:-1], start[1:]
+        long = high - low >= SHORTEST_IDLE_NS
+        if long.any():
+            idle = tracks.add(f"Idle, {SHORTEST_IDLE_NS // 1000} µs and longer", parent, order=len(streams))
+            low, high = low[long], high[long]
+            slices.add(low, high, np.full(low.size, idle), np.full(low.size, idle_name))
+        waiting = np.flatnonzero(mine & owned)
+        if waiting.size:
+            launched = np.sort(attribution.calls.start[attribution.owner[waiting]])
+            begun = np.sort(operations.start[waiting])
+            value = np.searchsorted(launched, begun, side="right") - np.arange(1, begun.size + 1)
+            track = tracks.add("Launched, not started", parent, counter="operations", order=len(streams) + 1)
+            counters.append((track, begun, value.astype(np.float64)))
+
+
+def _arrows(attribution: Attribution) -> Codes:
+    """Number of the arrow that leaves each call, [calls]; 0: it owns no operation."""
+    arrow = np.zeros(len(attribution.calls), dtype=np.int64)
+    owners = np.unique(attribution.owner[attribution.owner >= 0])
+    arrow[owners] = np.arange(1, owners.size + 1)
+    return arrow
+
+
+def _events(
+    slices: _Slices, counters: list[tuple[int, Times, NDArray[np.float64]]]
+) -> list[bytes]:
+    """All events in the order of time; at one time ends come first (inner ones first), then begins (outer first)."""
+    start, end = _joined(slices.start), _joined(slices.end)
+    track, name = _joined(slices.track), _joined(slices.name)
+    flow_out, flow_in = _joined(slices.flow_out), _joined(slices.flow_in)
+    first = min([int(start.min()) if start.size else 0, *(int(time.min()) for _, time, _ in counters if time.size), 0])
+    start, end = start - first, end - first  # Perfetto's timestamps are unsigned
+    lasting = end > start
+    groups: list[tuple[Times, int, Times, Any]] = []
+    for mask, template, flow in (
+        (lasting & (flow_out == 0) & (flow_in == 0), begin_template(), None),
+        (lasting & (flow_out > 0), begin_template(flow="out"), flow_out),
+        (lasting & (flow_in > 0), begin_template(flow="in"), flow_in),
+        (~lasting, begin_template(instant=True), None),
+    ):
+        rows = np.flatnonzero(mask)
+        if rows.size:
+            extra = {} if flow is None else {"flow": flow[rows].astype(np.uint64)}
+            made = template.rows(timestamp=start[rows], track=track[rows], name=name[rows], **extra)
+            groups.append((start[rows], 1, -end[rows], made))
+    rows = np.flatnonzero(lasting)
+    if rows.size:
+        made = end_template().rows(timestamp=end[rows], track=track[rows])
+        groups.append((end[rows], 0, -start[rows], made))
+    for counter, time, value in counters:
+        made = counter_template().rows(timestamp=time - first, track=np.full(time.size, counter), value=value)
+        groups.append((time - first, 2, np.zeros(time.size, dtype=np.int64), made))
+    if not groups:
+        return []
+    time = np.concatenate([one[0] for one in groups])
+    kind = np.concatenate([np.full(one[0].size, one[1], dtype=np.int8) for one in groups])
+    tie = np.concatenate([one[2] for one in groups])
+    rank = np.empty(time.size, dtype=np.int64)
+    rank[np.lexsort((tie, kind, time))] = np.arange(time.size)
+    cuts = np.cumsum([one[0].size for one in groups])[:-1]
+    return interleaved(list(zip(np.split(rank, cuts), [one[3] for one in groups], strict=True)))
+
+
+def _joined(parts: list[NDArray[np.int64]]) -> NDArray[np.int64]:
+    return np.concatenate(parts).astype(np.int64) if parts else np.zeros(0, dtype=np.int64)
+
+
+def render_trace(
+    attribution: Attribution, out: Path, metrics: Sequence[MetricSeries] = ()
+) -> tuple[Path, ...]:
+    """Write ``timeline.pftrace``. Time and memory are linear in the trace.
+
+    Args:
+        attribution: of the trace.
+        out: the folder to write to.
+        metrics: sampled GPU metrics, drawn as counters.
+
+    Raises:
+        RequestError: the folder cannot be written to.
+    """
+    names, tracks, slices = _Names(), _Tracks(), _Slices()
+    counters: list[tuple[int, Times, NDArray[np.float64]]] = []
+    arrow = _arrows(attribution)
+    _add_device(attribution, names, tracks, slices, arrow, counters)
+    _add_host(attribution, names, tracks, slices, arrow)
+    drawn = [one for one in metrics if one.values]
+    if drawn:
+        parent = tracks.add("GPU metrics, sampled")
+        for place, one in enumerate(drawn):
+            track = tracks.add(one.name, parent, counter=visible(one.unit), order=place)
+            counters.append((track, np.array(one.time_ns, dtype=np.int64), np.array(one.values, dtype=np.float64)))
+    opening = pb.TracePacket(
+        trusted_packet_sequence_id=SEQUENCE,
+        sequence_flags=pb.TracePacket.SEQ_INCREMENTAL_STATE_CLEARED,
+        first_packet_on_sequence=True,
+        interned_data=pb.InternedData(
+            event_names=[pb.EventName(iid=code, name=name) for name, code in names.known.items()]
+        ),
+    )
+    pieces = [framed(opening), *tracks.packets, *_events(slices, counters)]
+
+    def write(path: Path) -> None:
+        with path.open("wb") as file:
+            file.writelines(pieces)
+
+    return (write_with(out / "timeline.pftrace", write),)
