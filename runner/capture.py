@@ -83,7 +83,8 @@ class Run:
         """Take up a run from its folder. Raises RequestError or CaptureError as `make_collector` does."""
         plan = directory.read_plan()
         launch = directory.read_launch()
-        collector = make_collector(choice, load_preset(plan.preset), plan.request.device, launch.nsys_args, environ)
+        arguments = launch.nsys_args if choice.name == "nsys" else ()  # no nsys is needed to repeat the analysis
+        collector = make_collector(choice, load_preset(plan.preset), plan.request.device, arguments, environ)
         return cls(directory, plan, launch, collector, environ, say)
 
     def start(self, interrupts: Interrupts) -> RunManifest:
@@ -255,6 +256,7 @@ class Run:
             compute_capability=result.compute_capability,
             torch_version=torch or manifest.meta.torch_version,
             transformers_version=transformers or manifest.meta.transformers_version,
+            cuda_version=result.versions.get("cuda", manifest.meta.cuda_version),
         )
         self._update(
             model=result.model,

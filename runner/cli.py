@@ -8,17 +8,16 @@ import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal, NoReturn, cast, get_args
+from typing import Annotated, NoReturn, cast, get_args
 
 import typer
-from attrs import evolve
 
 from analysis.contracts import LLMProfileRequest
 from analysis.convert import from_json_file, to_json
 from analysis.entities import Dtype
 from analysis.errors import DsocrError, RequestError
-from analysis.manifest import RunManifest
-from runner.collectors import Choice, choose_collector, make_collector
+from runner.collectors import Choice, make_collector
+from runner.launch import carry_out, choose_again, prepare, preset_warnings
 from runner.plan import AnnotationLevel, DecodeMode, RunPlan
 from runner.request import CollectorChoice, LaunchOptions, RunSettings, make_plan, make_request
 from runner.run_directory import RunDirectory
@@ -127,7 +126,6 @@ def run(
     """Profile a model: an unprofiled control run, the capture, the export, the report."""
     from runner.gpu import driver_facts
     from runner.models.registry import DEFAULT_PRESET, resolve_model
-    from runner.presets import load_preset
 
     settings = RunSettings(
         collector=cast(CollectorChoice, _one_of("--collector", collector, CollectorChoice)),
@@ -171,11 +169,10 @@ def run(
         return
     if images is None:
         _make_sample_pages(out / "sample-pages")
-    directory = _prepare(plan, launch, choice, status="queued")
-    for warning in _warnings(choice, plan):
+    directory = prepare(plan, launch, choice, os.environ, _say)
+    for warning in preset_warnings(choice, plan):
         _say(f"warning: {warning}")
-    load_preset(plan.preset)
-    _work(directory, choice, wait=wait)
+    _finish(directory, choice, wait=wait)
 
 
 @app.command()
@@ -186,16 +183,19 @@ def resume(
 ) -> None:
     """Go on at import, export or analysis after what stopped a run has been mended."""
     from runner.capture import Run
+    from runner.outcome import print_result
     from runner.process import Interrupts
     from runner.queue import find_run
 
     directory = find_run(out, run_id)
     with Interrupts() as interrupts, directory.locked():
         plan = directory.read_plan()
-        choice = _choice_again(plan, directory.read_launch(), nsys, needed=not directory.trace_file.is_file())
+        choice = choose_again(
+            plan, directory.read_launch(), nsys, os.environ, needed=not directory.trace_file.is_file()
+        )
         session = Run.open(directory, choice, os.environ, _say)
         manifest = session.resume(interrupts)
-    _print_result(directory, manifest)
+    print_result(directory, manifest)
 
 
 @app.command()
@@ -240,7 +240,7 @@ def submit(
     )
     launch = _launch_options(nsys, nsys_arg, keep_env, timeout, keep_report=False)
     plan, choice = make_plan(request, settings, launch, out, os.environ)
-    directory = _prepare(plan, launch, choice, status="queued")
+    directory = prepare(plan, launch, choice, os.environ, _say)
     accepted = submit_run(directory, request.device, os.environ)
     typer.echo(to_json(accepted))
 
@@ -316,82 +316,17 @@ def work(run_dir: Path) -> None:
     """Work on a prepared run: the background half of ``submit``."""
     directory = RunDirectory(run_dir.absolute())
     plan = directory.read_plan()
-    _work(directory, _choice_again(plan, directory.read_launch(), None, needed=True), wait=True)
+    _finish(directory, choose_again(plan, directory.read_launch(), None, os.environ, needed=True), wait=True)
 
 
 # -- pieces ------------------------------------------------------------------------------------------------------------
 
 
-def _prepare(
-    plan: RunPlan, launch: LaunchOptions, choice: Choice, *, status: Literal["queued", "running"]
-) -> RunDirectory:
-    """Make the run's folder with plan.json, launch.json and run.json in it."""
-    from runner.capture import Run, child_command
-    from runner.inputs import discover
-    from runner.presets import load_preset
-    from runner.provenance import first_manifest
+def _finish(directory: RunDirectory, choice: Choice, *, wait: bool) -> None:
+    from runner.outcome import print_result
 
-    input_set = discover(Path(plan.request.input_dir))
-    directory = RunDirectory(Path(plan.run_dir))
-    collector = make_collector(choice, load_preset(plan.preset), plan.request.device, launch.nsys_args, os.environ)
-    commands = Run(directory, plan, launch, collector, os.environ, _say, command=child_command).commands()
-    manifest = first_manifest(
-        plan,
-        launch,
-        os.environ,
-        status=status,
-        argv=tuple(commands["capture"]),
-        nsys=choice.tool,
-        input_set=input_set,
-        notes=_warnings(choice, plan),
-    )
-    directory.create()
-    directory.write(directory.plan_file, plan)
-    directory.write(directory.launch_file, launch)
-    directory.write(directory.manifest_file, manifest)
-    return directory
-
-
-def _work(directory: RunDirectory, choice: Choice, *, wait: bool) -> None:
-    """Hold run and device, and do the run."""
-    from runner.capture import Run
-    from runner.process import Interrupts
-    from runner.provenance import now
-    from runner.queue import DeviceLock
-
-    with Interrupts() as interrupts, directory.locked():
-        plan = directory.read_plan()
-        try:
-            with DeviceLock(plan.request.device, os.environ).held(wait=wait, interrupts=interrupts, waiting=_say):
-                directory.write(directory.manifest_file, evolve(directory.read_manifest(), status="running"))
-                directory.link_latest()
-                manifest = Run.open(directory, choice, os.environ, _say).start(interrupts)
-        except DsocrError as error:
-            left = directory.read_manifest()
-            if left.status in ("queued", "running"):
-                cancelled = directory.cancel_file.exists()
-                ended = evolve(left, status="cancelled" if cancelled else "failed", error=str(error), finished_at=now())
-                directory.write(directory.manifest_file, ended)
-            raise
-    _print_result(directory, manifest)
-
-
-def _choice_again(plan: RunPlan, launch: LaunchOptions, nsys: str | None, *, needed: bool) -> Choice:
-    """Find the collector of a plan again; an nsys is only looked for where one is needed."""
-    from runner.presets import load_preset
-
-    if plan.collector == "torch" or not needed:
-        return Choice("torch", "as planned")
-    preset = load_preset(plan.preset)
-    return choose_collector("nsys", plan.request.device, preset, nsys or launch.nsys, os.environ)
-
-
-def _warnings(choice: Choice, plan: RunPlan) -> tuple[str, ...]:
-    from runner.presets import load_preset, resolve_options
-
-    if choice.tool is None:
-        return ()
-    return resolve_options(load_preset(plan.preset), choice.tool, device=plan.request.device).warnings
+    manifest = carry_out(directory, choice, os.environ, _say, wait=wait)
+    print_result(directory, manifest)
 
 
 def _launch_options(
@@ -435,12 +370,6 @@ def _print_commands(plan: RunPlan, launch: LaunchOptions, choice: Choice) -> Non
     if choice.tool is not None:
         typer.echo(shlex.join(export_argv(choice.tool, str(directory.report_file), str(directory.trace_file))))
     typer.echo(shlex.join(commands["analysis"]))
-
-
-def _print_result(directory: RunDirectory, manifest: RunManifest) -> None:
-    from runner.outcome import print_result
-
-    print_result(directory, manifest)
 
 
 def _one_of(option: str, value: str, kind: object) -> str:

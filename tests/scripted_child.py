@@ -37,6 +37,7 @@ def main() -> int:
         with nvtx.annotate("prefill", domain="dsocr"):
             time.sleep(0.01)
         if behaviour == "signal itself" and role == "capture":
+            time.sleep(1.0)  # what nsys has not fetched yet dies with the program
             os.kill(os.getpid(), signal.SIGSEGV)
         if behaviour == "late crash" and role == "capture":
             sys.stderr.write("error: out of cheese" + "\n")

@@ -217,7 +217,8 @@ def test_a_crash_of_the_child_keeps_the_trace(tmp_path: Path, nsys: NsysTool, be
         run.start(interrupts)
     manifest = run.directory.read_manifest()
     assert (manifest.status, manifest.exit_codes.child, manifest.exit_codes.nsys) == ("failed", code, 0)
-    assert ("dsocr", 59, "prefill") in events(run.directory.trace_file)
+    # A signal may cost the last events that nsys has not fetched yet, never the earlier ones.
+    assert any(domain == "dsocr.meta" and kind == 34 for domain, kind, _ in events(run.directory.trace_file))
 
 
 def test_an_unknown_option_is_told_in_nsys_own_words(tmp_path: Path, nsys: NsysTool) -> None:

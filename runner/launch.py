@@ -1,0 +1,100 @@
+"""What ``run``, ``submit`` and ``resume`` have in common: make a run's folder, hold run and device, carry it out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from attrs import evolve
+
+from analysis.errors import DsocrError
+from analysis.manifest import RunManifest
+from runner.capture import Run
+from runner.collectors import Choice, choose_collector, make_collector
+from runner.plan import RunPlan
+from runner.presets import load_preset, resolve_options
+from runner.process import Interrupts
+from runner.provenance import first_manifest, now
+from runner.queue import DeviceLock
+from runner.request import LaunchOptions
+from runner.run_directory import RunDirectory
+
+__all__ = ["carry_out", "choose_again", "prepare", "preset_warnings"]
+
+
+def prepare(
+    plan: RunPlan, launch: LaunchOptions, choice: Choice, environ: Mapping[str, str], say: Callable[[str], None]
+) -> RunDirectory:
+    """Make the run's folder with plan.json, launch.json and run.json (status queued) in it.
+
+    Raises:
+        InputImagesError: the images are not what they must be.
+        RequestError: options do not fit, or the folder cannot be made.
+        CaptureError: this nsys lacks what the preset insists on, or the disk is full.
+    """
+    from runner.inputs import discover  # brings Pillow and numpy, which `--help` and `status` do not need
+
+    input_set = discover(Path(plan.request.input_dir))
+    directory = RunDirectory(Path(plan.run_dir))
+    collector = make_collector(choice, load_preset(plan.preset), plan.request.device, launch.nsys_args, environ)
+    commands = Run(directory, plan, launch, collector, environ, say).commands()
+    manifest = first_manifest(
+        plan,
+        launch,
+        environ,
+        status="queued",
+        argv=tuple(commands["capture"]),
+        nsys=choice.tool,
+        input_set=input_set,
+        notes=preset_warnings(choice, plan),
+    )
+    directory.create()
+    directory.write(directory.plan_file, plan)
+    directory.write(directory.launch_file, launch)
+    directory.write(directory.manifest_file, manifest)
+    return directory
+
+
+def carry_out(
+    directory: RunDirectory, choice: Choice, environ: Mapping[str, str], say: Callable[[str], None], *, wait: bool
+) -> RunManifest:
+    """Hold run and device, and do the run.
+
+    Raises:
+        BusyError: another run holds the device and ``wait`` is false, or another process works on this run.
+        DsocrError: as `Run.start`.
+    """
+    with Interrupts() as interrupts, directory.locked():
+        plan = directory.read_plan()
+        try:
+            with DeviceLock(plan.request.device, environ).held(wait=wait, interrupts=interrupts, waiting=say):
+                directory.write(directory.manifest_file, evolve(directory.read_manifest(), status="running"))
+                directory.link_latest()
+                return Run.open(directory, choice, environ, say).start(interrupts)
+        except DsocrError as error:
+            left = directory.read_manifest()
+            if left.status in ("queued", "running"):
+                cancelled = directory.cancel_file.exists()
+                ended = evolve(left, status="cancelled" if cancelled else "failed", error=str(error), finished_at=now())
+                directory.write(directory.manifest_file, ended)
+            raise
+
+
+def choose_again(
+    plan: RunPlan, launch: LaunchOptions, nsys: str | None, environ: Mapping[str, str], *, needed: bool
+) -> Choice:
+    """Find the collector of a plan again; an nsys is only looked for where one is needed.
+
+    Raises:
+        CaptureError: it is needed, and there is no usable one.
+    """
+    if plan.collector == "torch" or not needed:
+        return Choice("torch", "as planned")
+    return choose_collector("nsys", plan.request.device, load_preset(plan.preset), nsys or launch.nsys, environ)
+
+
+def preset_warnings(choice: Choice, plan: RunPlan) -> tuple[str, ...]:
+    """What of the preset this nsys does not know and is left out."""
+    if choice.tool is None:
+        return ()
+    return resolve_options(load_preset(plan.preset), choice.tool, device=plan.request.device).warnings
