@@ -1,0 +1,302 @@
+"""Files that are no whole trace: one clear line, a documented exit code, no traceback, and never a changed byte."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from trace_builder import TraceBuilder
+from whole_trace import read_everything, whole
+
+from analysis.contracts import LLMProfileRequest
+from analysis.convert import to_json
+from analysis.entities import RunMeta
+from analysis.errors import RequestError, TraceError, TraceSchemaError, UnfitTraceError
+from analysis.find_manifest import find_manifest
+from analysis.manifest import RunManifest
+from analysis.trace.reader import Trace
+
+ROOT = Path(__file__).parents[2]
+
+
+def analyze(*arguments: str | Path, prefix: Sequence[str] = ()) -> subprocess.CompletedProcess[str]:
+    """Run the command as a user would, in another process."""
+    return subprocess.run(
+        [*prefix, sys.executable, "-m", "analysis.cli", *map(str, arguments)],
+        cwd=ROOT,
+        env=os.environ | {"PYTHONDONTWRITEBYTECODE": "1", "COLUMNS": "400"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.fixture
+def unprivileged() -> list[str]:
+    """What to put before a command so that permissions bind it even if the tests run as root."""
+    if os.getuid() != 0:
+        return []
+    setpriv = shutil.which("setpriv")
+    if setpriv is None:
+        pytest.skip("the tests run as root, and setpriv is not there to give root's rights away")
+    without = "-dac_override,-dac_read_search"
+    return [setpriv, f"--inh-caps={without}", f"--bounding-set={without}"]
+
+
+def assert_one_line(done: subprocess.CompletedProcess[str], code: int, *words: str) -> None:
+    assert done.returncode == code, done.stderr
+    lines = done.stderr.strip().splitlines()
+    assert len(lines) == 1, done.stderr
+    assert all(word in lines[0] for word in words), lines[0]
+    assert done.stdout == ""
+
+
+# --- the file itself ------------------------------------------------------------------------------------------
+
+
+def make_report(folder: Path) -> Path:
+    (path := folder / "run.nsys-rep").write_bytes(b"\x50\x4b\x03\x04" + bytes(5000))
+    return path
+
+
+def make_text(folder: Path) -> Path:
+    (path := folder / "trace.sqlite").write_text("kernel,time\ngemm,1\n")
+    return path
+
+
+def make_empty(folder: Path) -> Path:
+    (path := folder / "trace.sqlite").touch()
+    return path
+
+
+def make_other_database(folder: Path) -> Path:
+    connection = sqlite3.connect(path := folder / "trace.sqlite")
+    connection.execute("CREATE TABLE users (id INTEGER)")
+    connection.commit()
+    connection.close()
+    return path
+
+
+def make_without_kernels(folder: Path) -> Path:
+    return TraceBuilder().range("prefill", 0, 10, domain="dsocr").call(1, 2).write(folder / "trace.sqlite")
+
+
+def make_folder(folder: Path) -> Path:
+    (path := folder / "trace.sqlite").mkdir()
+    return path
+
+
+def make_partial_capture(folder: Path) -> Path:
+    (path := folder / "run.qdstrm").write_bytes(b"quadd" + bytes(5000))
+    return path
+
+
+def make_packed(folder: Path) -> Path:
+    (path := folder / "trace.sqlite.xz").write_bytes(b"\xfd7zXZ\0" + bytes(500))
+    return path
+
+
+BAD_FILES = [
+    (make_report, "nsys export --type sqlite --output run.sqlite run.nsys-rep"),
+    (make_text, "is not a SQLite file"),
+    (make_empty, "is empty (0 bytes)"),
+    (make_other_database, "holds no GPU operation"),
+    (make_without_kernels, "holds no GPU operation"),
+    (make_folder, "is a directory"),
+    (lambda folder: folder / "absent.sqlite", "no such file"),
+    (make_partial_capture, "unfinished Nsight Systems capture"),
+    (make_packed, "xz -dk"),
+]
+
+
+@pytest.mark.parametrize(("make", "words"), BAD_FILES)
+def test_reading_a_bad_file(tmp_path: Path, make: Callable[[Path], Path], words: str) -> None:
+    path = make(tmp_path)
+    with pytest.raises(TraceError) as caught:
+        read_everything(path)
+    assert words in str(caught.value)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("make", "words"), BAD_FILES)
+def test_command_on_a_bad_file(tmp_path: Path, make: Callable[[Path], Path], words: str) -> None:
+    path = make(tmp_path)
+    assert_one_line(analyze(path, "--out", tmp_path / "report"), TraceError.exit_code, words, path.name)
+    assert not (tmp_path / "report").exists(), "nothing is half-written"
+
+
+def test_command_on_an_export_without_nvtx(tmp_path: Path) -> None:
+    path = TraceBuilder().launch(1, 2, ("k", 3, 4)).write(tmp_path / "trace.sqlite")
+    done = analyze(path, "--out", tmp_path / "report")
+    assert_one_line(done, UnfitTraceError.exit_code, "NVTX", "trace.sqlite")
+    assert not (tmp_path / "report").exists()
+
+
+def test_kernels_of_an_export_without_nvtx_can_still_be_listed(tmp_path: Path) -> None:
+    path = TraceBuilder().launch(1, 2, ("k", 3, 4)).write(tmp_path / "trace.sqlite")
+    done = analyze("table", path, "--by", "kernel", "--format", "csv")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[1].startswith("k,1,1,")
+
+
+CUTS = [1, 15, 16, 99, 100, 101, 4096, 0.1, 0.5, 0.9, -4096, -1]
+
+
+@pytest.mark.parametrize("cut", CUTS)
+def test_truncated_trace(tmp_path: Path, real_trace: Callable[[str], Path], cut: float) -> None:
+    whole_file = real_trace("deepseek-ocr_h100_lossy")
+    size = whole_file.stat().st_size
+    keep = int(size * cut) if isinstance(cut, float) else cut if cut > 0 else size + cut
+    path = tmp_path / "trace.sqlite"
+    shutil.copyfile(whole_file, path)
+    os.truncate(path, keep)
+    with pytest.raises(TraceError, match=r"truncated|not a SQLite file"):
+        read_everything(path)
+
+
+def test_command_on_a_truncated_trace(tmp_path: Path, real_trace: Callable[[str], Path]) -> None:
+    path = tmp_path / "trace.sqlite"
+    shutil.copyfile(real_trace("deepseek-ocr_h100_small"), path)
+    os.truncate(path, path.stat().st_size // 2)
+    assert_one_line(analyze(path, "--out", tmp_path / "report"), TraceError.exit_code, "truncated", "copy it again")
+
+
+@pytest.mark.parametrize("filler", [b"\x00", b"\xff"])
+def test_damaged_pages_inside_a_trace_of_the_right_size(
+    tmp_path: Path, real_trace: Callable[[str], Path], filler: bytes
+) -> None:
+    path = tmp_path / "trace.sqlite"
+    shutil.copyfile(real_trace("deepseek-ocr_h100_lossy"), path)
+    with path.open("r+b") as file:
+        file.seek(4096)
+        file.write(filler * (path.stat().st_size - 4096))
+    with pytest.raises(TraceError):
+        read_everything(path)
+
+
+def test_no_permission(tmp_path: Path, unprivileged: list[str]) -> None:
+    path = whole().write(tmp_path / "trace.sqlite")
+    path.chmod(0)
+    done = analyze(path, "--out", tmp_path / "report", prefix=unprivileged)
+    assert_one_line(done, TraceError.exit_code, "no permission to read it")
+
+
+@pytest.mark.parametrize("option", ["--manifest", "--kernel-rules"])
+def test_no_permission_to_read_a_file_of_an_option(tmp_path: Path, unprivileged: list[str], option: str) -> None:
+    path = whole().write(tmp_path / "trace.sqlite")
+    (secret := tmp_path / "mine").write_text("{}")
+    secret.chmod(0)
+    done = analyze(path, option, secret, "--out", tmp_path / "report", prefix=unprivileged)
+    assert_one_line(done, RequestError.exit_code, "mine")
+
+
+def test_command_on_a_trace_without_a_required_column(tmp_path: Path) -> None:
+    path = whole().without_column("CUPTI_ACTIVITY_KIND_KERNEL", "end").write(tmp_path / "trace.sqlite")
+    done = analyze(path, "--out", tmp_path / "report")
+    assert_one_line(done, TraceSchemaError.exit_code, "CUPTI_ACTIVITY_KIND_KERNEL has no column end")
+
+
+# --- what is never changed ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("wal", [False, True])
+def test_neither_bytes_nor_time_of_a_trace_ever_change(tmp_path: Path, wal: bool) -> None:
+    folder = tmp_path / "captures"
+    folder.mkdir()
+    path = whole().write(folder / "trace.sqlite", wal=wal)
+    before = (hashlib.sha256(path.read_bytes()).hexdigest(), path.stat().st_mtime_ns, sorted(folder.iterdir()))
+    done = analyze(path, "--out", tmp_path / "report")
+    assert done.returncode == 0, done.stderr
+    assert (hashlib.sha256(path.read_bytes()).hexdigest(), path.stat().st_mtime_ns, sorted(folder.iterdir())) == before
+
+
+def test_trace_in_a_folder_that_cannot_be_written(tmp_path: Path, unprivileged: list[str]) -> None:
+    folder = tmp_path / "read only"
+    folder.mkdir()
+    path = whole().write(folder / "trace.sqlite", wal=True)
+    path.chmod(0o444)
+    folder.chmod(0o555)
+    try:
+        done = analyze("table", path, prefix=unprivileged)
+        assert done.returncode == 0, done.stderr
+        assert "prefill" in done.stdout
+    finally:
+        folder.chmod(0o755)
+
+
+def test_trace_that_is_still_being_written(tmp_path: Path) -> None:
+    path = whole().write(tmp_path / "trace.sqlite", wal=True)
+    connection = sqlite3.connect(path)
+    try:
+        connection.execute("CREATE TABLE more (id INTEGER)")
+        connection.commit()
+        with pytest.raises(TraceError, match="still writing"):
+            read_everything(path)
+    finally:
+        connection.close()
+
+
+# --- manifests ------------------------------------------------------------------------------------------------
+
+
+def manifest(run_id: str) -> RunManifest:
+    return RunManifest(
+        run_id=run_id,
+        status="complete",
+        request=LLMProfileRequest(model_path="/models/m", input_dir="/pages"),
+        collector="nsys",
+        meta=RunMeta(run_id=run_id, created_at=datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC), repeats=1),
+    )
+
+
+def marked(run_id: str) -> TraceBuilder:
+    return whole().mark("dsocr-manifest " + to_json(manifest(run_id)), 1, domain="dsocr.meta")
+
+
+def test_manifest_of_another_run(tmp_path: Path) -> None:
+    path = marked("run-a").write(tmp_path / "trace.sqlite")
+    (tmp_path / "run.json").write_text(to_json(manifest("run-b")))
+    with Trace(path) as trace, pytest.raises(RequestError, match="run-b"):
+        find_manifest(path, trace.marks, None)
+    done = analyze(path, "--out", tmp_path / "report")
+    assert_one_line(done, RequestError.exit_code, "run-b", "run-a", "--manifest")
+
+
+def test_manifest_of_the_same_run(tmp_path: Path) -> None:
+    path = marked("run-a").write(tmp_path / "trace.sqlite")
+    (tmp_path / "run.json").write_text(to_json(manifest("run-a")))
+    with Trace(path) as trace:
+        found = find_manifest(path, trace.marks, None)
+    assert found is not None
+    assert found.run_id == "run-a"
+
+
+@pytest.mark.parametrize("text", ["{", "", '{"manifest_version": 1}', '{"manifest_version": 1, "run_id": 3}', "[1]"])
+def test_unreadable_manifest(tmp_path: Path, text: str) -> None:
+    path = whole().write(tmp_path / "trace.sqlite")
+    (tmp_path / "mine.json").write_text(text)
+    done = analyze(path, "--manifest", tmp_path / "mine.json", "--out", tmp_path / "report")
+    assert_one_line(done, RequestError.exit_code, "mine.json")
+
+
+def test_run_json_of_another_program_beside_the_trace_is_left_alone(tmp_path: Path) -> None:
+    path = whole().write(tmp_path / "trace.sqlite")
+    (tmp_path / "run.json").write_text(json.dumps({"run": "something else"}))
+    assert analyze("table", path).returncode == 0
+    with Trace(path) as trace:
+        assert find_manifest(path, trace.marks, None) is None
+
+
+def test_broken_mark_inside_the_trace(tmp_path: Path) -> None:
+    path = whole().mark("dsocr-manifest {oops", 1, domain="dsocr.meta").write(tmp_path / "trace.sqlite")
+    assert_one_line(analyze(path, "--out", tmp_path / "r"), RequestError.exit_code, "manifest mark", "trace.sqlite")
