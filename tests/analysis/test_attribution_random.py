@@ -17,7 +17,9 @@ from analysis.ranges import RangeForest
 from analysis.tables import gpu_table
 from analysis.trace.reader import Trace
 
-THREADS = (1, 2)
+THREADS = (1, 2, 3)
+PROCESS_OF = {1: 1, 2: 1, 3: 2}
+"""Two threads in one process, one in another, whose correlation ids begin at 1 too."""
 DOMAINS = ("a", "b")
 NAMES = ("x", "y", "z")
 HORIZON = 60
@@ -88,15 +90,20 @@ def random_launches(draw: st.DrawFn) -> list[Launch]:
     return found
 
 
-def analysed(ranges: list[Range], launches: list[Launch]) -> Attribution:
+def analysed(ranges: list[Range], launches: list[Launch], *, cross_thread: bool = False) -> Attribution:
     built = TraceBuilder()
     for one in ranges:
-        built.thread(1, one.thread).range(one.name, one.start, one.end, domain=one.domain, style=one.style)
+        built.thread(PROCESS_OF[one.thread], one.thread)
+        built.range(one.name, one.start, one.end, domain=one.domain, style=one.style)
+    next_id = dict.fromkeys(PROCESS_OF.values(), 0)
     for number, launch in enumerate(launches):
-        built.thread(1, launch.thread)
-        built.launch(launch.start, launch.end, (f"k{number}", launch.gpu_start, launch.gpu_end))
+        process = PROCESS_OF[launch.thread]
+        next_id[process] += 1
+        built.thread(process, launch.thread)
+        kernel = (f"k{number}", launch.gpu_start, launch.gpu_end)
+        built.launch(launch.start, launch.end, kernel, correlation=next_id[process])
     with tempfile.TemporaryDirectory() as folder, Trace(built.write(Path(folder) / "trace.sqlite")) as trace:
-        return Attribution.of(trace)
+        return Attribution.of(trace, cross_thread=cross_thread)
 
 
 def around(ranges: list[Range], launch: Launch, domain: str) -> list[Range]:
@@ -151,6 +158,25 @@ def test_innermost_range_of_a_wanted_name_is_the_brute_force_one(ranges: list[Ra
         for number, launch in enumerate(launches):
             wanted = [one for one in around(renamed, launch, "dsocr") if one.name == name]
             assert interval(attribution, found[f"k{number}"]) == innermost(wanted)
+
+
+@SETTINGS
+@given(random_ranges(), random_launches())
+def test_ranges_of_other_threads_are_offered_by_time_within_the_process(
+    ranges: list[Range], launches: list[Launch]
+) -> None:
+    stages = [one._replace(domain="dsocr", name="prefill") for one in ranges]
+    attribution = analysed(stages, launches, cross_thread=True)
+    found = by_launch(attribution, attribution.operation_level("stage"))
+    for number, launch in enumerate(launches):
+        own = around(stages, launch, "dsocr")
+        others = [
+            one
+            for thread in THREADS
+            if PROCESS_OF[thread] == PROCESS_OF[launch.thread]
+            for one in around(stages, launch._replace(thread=thread), "dsocr")
+        ]
+        assert interval(attribution, found[f"k{number}"]) == innermost(own or others)
 
 
 @SETTINGS
