@@ -77,7 +77,7 @@ def _kernel_table(kernels: Sequence[KernelSummary], stage: str) -> Table:
     """The stage's longest kernels, the rest as one row: rows add up to the stage's kernel sum."""
     mine = sorted((one for one in kernels if one.stage == stage), key=lambda one: -one.total_ns)
     shown, rest = mine[:_TOP_KERNELS], mine[_TOP_KERNELS:]
-    rows = [
+    rows: list[tuple[Cell, ...]] = [
         (
             Cell(shortened(visible(one.human_name or one.short_name or one.name), 80)),
             Cell(visible(one.category)),

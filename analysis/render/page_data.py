@@ -109,7 +109,7 @@ def _budget(report: Report) -> list[_Plain]:
 def _categories(report: Report) -> _Plain:
     present = {row.stage for row in report.categories}
     # What belongs to no stage would bring a scale of its own; it stands in the table by stage.
-    stages = [stage for stage in STAGES if stage in present] or sorted(present)
+    stages: list[str] = [stage for stage in STAGES if stage in present] or sorted(present)
     weight: dict[str, float] = {}
     for row in report.categories:
         if row.stage in stages:

@@ -226,8 +226,8 @@ def _add_device(
             launched = np.sort(attribution.calls.start[attribution.owner[waiting]])
             begun = np.sort(operations.start[waiting])
             value = np.searchsorted(launched, begun, side="right") - np.arange(1, begun.size + 1)
-            track = tracks.add("Launched, not started", parent, counter="operations", order=len(streams) + 1)
-            counters.append((track, begun, value.astype(np.float64)))
+            queue = tracks.add("Launched, not started", parent, counter="operations", order=len(streams) + 1)
+            counters.append((queue, begun, value.astype(np.float64)))
 
 
 def _arrows(attribution: Attribution) -> Codes:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from collections.abc import Mapping, Sequence
-from typing import Any, TextIO
+from typing import Any, Final, TextIO
 
 from analysis.render.text import NOT_AVAILABLE, visible
 
 __all__ = ["write_table"]
+
+_MARKUP: Final = re.compile(r"[\\`*]|\[(?=[^\]]*\]\()|(?<!\w)_|_(?!\w)|~~")
+"""What could begin code, emphasis, a strike or a link; ``image[0]`` and ``decode_step`` cannot."""
 
 
 def write_table(rows: Sequence[Mapping[str, Any]], kind: str, stream: TextIO) -> None:
@@ -44,8 +48,5 @@ def _cell(value: Any) -> str:
     """One Markdown cell: a name cannot end it, open a tag or turn the text around."""
     if value is None:
         return NOT_AVAILABLE
-    text = visible(str(value))
-    for special in "\\`*_{}[]<>|#&":
-        if special in text:
-            text = text.replace(special, f"&#{ord(special)};" if special in "<>|&" else f"\\{special}")
-    return text
+    text = visible(str(value)).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace("|", "&#124;")
+    return _MARKUP.sub(r"\\\g<0>", text)

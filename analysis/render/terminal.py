@@ -34,7 +34,7 @@ def rich_table(table: Table, limit: int | None = None) -> RichTable:
             justify=column.align,
             footer=Text(table.total[place].text, style="bold") if table.total is not None else "",
             overflow="ellipsis" if place == 0 else "fold",
-            min_width=14 if place == 0 else None,
+            no_wrap=place == 0,
         )
     for row in table.rows[:limit]:
         made.add_row(*map(_text, row))
@@ -109,9 +109,10 @@ def _kernels(report: Report, stage: str, top: int) -> RichTable:
             Text(heading, style="dim"),
             justify="right" if 2 <= place <= 5 else "left",
             overflow="ellipsis",
-            no_wrap=True,
             # Numbers are never cut; names give way.
-            min_width=12 if is_name else max(len(heading), *(len(row[place]) for row in rows), 1),
+            no_wrap=True,
+            min_width=None if is_name else max(len(heading), *(len(row[place]) for row in rows), 1),
+            width=None if heading != "Name" else 30,
             max_width=46 if is_name else None,
             style="dim" if heading == "Name" else "",
         )
