@@ -74,10 +74,15 @@ class TableFormat(StrEnum):
 
 
 TraceFile = Annotated[
-    Path, typer.Argument(metavar="TRACE", help="What `nsys export --type sqlite` wrote, or our own trace.sqlite.")
+    # readable=False: whether it can be read is for the reader to say, in one line.
+    Path,
+    typer.Argument(
+        metavar="TRACE", readable=False, help="What `nsys export --type sqlite` wrote, or our own trace.sqlite."
+    ),
 ]
 ManifestFile = Annotated[
-    Path | None, typer.Option("--manifest", help="run.json of the run, if it lies neither beside nor in the trace.")
+    Path | None,
+    typer.Option("--manifest", readable=False, help="run.json of the run, if it lies neither beside nor in the trace."),
 ]
 CrossThread = Annotated[
     bool,
@@ -131,7 +136,9 @@ def report(
         typer.Option("--format", help="markdown, json, html, parquet (these by default), csv, perfetto; repeatable."),
     ] = None,
     manifest: ManifestFile = None,
-    rules: Annotated[Path | None, typer.Option("--kernel-rules", help="Rules of your own, tried before ours.")] = None,
+    rules: Annotated[
+        Path | None, typer.Option("--kernel-rules", readable=False, help="Rules of your own, tried before ours.")
+    ] = None,
     cross_thread: CrossThread = False,
     accept_lossy: AcceptLossy = False,
     peak_tflops: PeakTflops = None,
@@ -143,13 +150,13 @@ def report(
     explain: Annotated[bool, typer.Option("--explain", help="Print the arithmetic behind MFU and MBU too.")] = False,
 ) -> None:
     """Write the whole report and print its headline table."""
-    from analysis import render
-
-    render.check(formats)
     directory = out if out is not None else Path("reports") / trace.name.removesuffix(".sqlite")
-    options = _options(cross_thread, peak_tflops, peak_gbps, model, input_mode, tiles, prompt_tokens, rules)
     with _opened(trace) as opened, _progress() as say:
         say("reading")
+        from analysis import render  # imported while the trace is being read
+
+        render.check(formats)
+        options = _options(cross_thread, peak_tflops, peak_gbps, model, input_mode, tiles, prompt_tokens, rules)
         attribution, assembled = _assemble(opened, manifest, options)
         _refuse_unfit(assembled.findings, trace, accept_lossy)
         say("writing")
@@ -195,6 +202,7 @@ def table(
 ) -> None:
     """Print one table of GPU time, integers in ns, to standard output."""
     from analysis.attribution import Attribution
+    from analysis.grouping import COLUMNS
     from analysis.render.table import write_table
     from analysis.tables import gpu_table
 
@@ -202,7 +210,7 @@ def table(
         say("reading")
         attribution = Attribution.of(opened, cross_thread=cross_thread)
         found = gpu_table(attribution, by.value, stage=stage.value if stage else None)
-    write_table(found.rows(), output.value, sys.stdout)
+    write_table(found.rows(), output.value, sys.stdout, COLUMNS)
 
 
 @app.command()
@@ -237,8 +245,11 @@ def kernels(
     cross_thread: CrossThread = False,
 ) -> None:
     """List kernels by time: calls, durations, shape, occupancy."""
+    from attrs import fields
+
     from analysis.attribution import Attribution
     from analysis.convert import to_plain
+    from analysis.entities import KernelSummary
     from analysis.kernel_table import kernels_of
     from analysis.render import terminal
     from analysis.render.table import write_table
@@ -255,7 +266,8 @@ def kernels(
     if output is None:
         terminal.print_kernels(wanted[:top], len(wanted))
     else:
-        write_table([to_plain(row) for row in wanted[:top]], output.value, sys.stdout)
+        columns = [one.name for one in fields(KernelSummary)]
+        write_table([to_plain(row) for row in wanted[:top]], output.value, sys.stdout, columns)
 
 
 # --- what the commands share ------------------------------------------------------------------------------------
@@ -291,17 +303,20 @@ def _opened(path: Path) -> Iterator[Trace]:
     from analysis.trace.reader import Trace
 
     with Trace(path) as trace:
+        trace.begin()
         yield trace
 
 
 def _assemble(trace: Trace, manifest_path: Path | None, options: ReportOptions) -> tuple[Attribution, Report]:
     from analysis.attribution import Attribution
     from analysis.find_manifest import find_manifest
+    from analysis.manifest import ran_on_cpu
     from analysis.report import assemble
 
     attribution = Attribution.of(trace, cross_thread=options.cross_thread)
     manifest = find_manifest(trace.path, trace.marks, manifest_path)
-    trace.require_operations()
+    if manifest is None or not ran_on_cpu(manifest):
+        trace.require_operations()  # a run that was meant for the CPU has host times only, and its report says so
     return attribution, assemble(trace, attribution, manifest, options)
 
 

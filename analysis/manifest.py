@@ -21,6 +21,7 @@ __all__ = [
     "RunManifest",
     "RunStatus",
     "StageCost",
+    "ran_on_cpu",
 ]
 
 Collector: TypeAlias = Literal["nsys", "torch"]
@@ -126,6 +127,11 @@ class ExitCodes:
     nsys: int | None = None
     export: int | None = None
     analysis: int | None = None
+
+
+def ran_on_cpu(manifest: RunManifest) -> bool:
+    """Whether the run was meant for a CPU: then a trace by Nsight Systems holds ranges and no GPU work."""
+    return manifest.request.device == "cpu" or (manifest.model is not None and manifest.model.device == "cpu")
 
 
 @frozen

@@ -257,7 +257,8 @@ def _communication(facts: _Facts, share: float) -> Verdict:
         bound="communication-bound",
         sentence=(
             f"{stage.stage.capitalize()} is communication-bound: collectives take {share:.0%} of the kernel time "
-            f"({_ms(total)}), of which {_ms(total - fastest)} is beyond their fastest calls: waiting for another rank or a busy link."
+            f"({_ms(total)}), "
+            f"of which {_ms(total - fastest)} is beyond their fastest calls: waiting for another rank or a busy link."
         ),
         evidence=(
             f"NCCL {_ms(total)} of {_ms(stage.kernel_sum_ns)} kernel time = {share:.1%} (threshold "
@@ -336,6 +337,16 @@ def _share(value: float | None) -> str:
 def _on_cpu(facts: _Facts) -> Verdict:
     """A CPU run shows shares of operators, not what a GPU would be bound by."""
     stage = facts.stage
+    if not stage.busy_ns:
+        return Verdict(
+            stage=stage.stage,
+            bound="unknown",
+            sentence=f"{stage.stage.capitalize()} ran on a CPU, where this profiler records no operators: host times only.",
+            evidence=(f"{stage.instances} instances, {_ms(stage.host_elapsed_ns)} host time, no operators recorded",),
+            action="Use the torch collector to see operators on a CPU, or a GPU to see kernels.",
+            ceiling_ns=None,
+            ceiling="n/a: no operators",
+        )
     top = facts.kernels[0] if facts.kernels else None
     share = stage.busy_ns / stage.host_elapsed_ns if stage.host_elapsed_ns else 0.0
     largest = f"; the largest, {top.name}, takes {top.share or 0:.0%} of them" if top else ""

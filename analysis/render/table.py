@@ -16,28 +16,25 @@ _MARKUP: Final = re.compile(r"[\\`*]|\[(?=[^\]]*\]\()|(?<!\w)_|_(?!\w)|~~")
 """What could begin code, emphasis, a strike or a link; ``image[0]`` and ``decode_step`` cannot."""
 
 
-def write_table(rows: Sequence[Mapping[str, Any]], kind: str, stream: TextIO) -> None:
+def write_table(rows: Sequence[Mapping[str, Any]], kind: str, stream: TextIO, columns: Sequence[str]) -> None:
     """Write rows that share their keys.
 
     Args:
-        rows: in order; the first one's keys are the columns.
+        rows: in order.
         kind: ``md``, ``csv`` or ``json``.
         stream: where to.
+        columns: keys of every row, in order; the head of a table without rows too.
     """
     if kind == "json":
         json.dump(list(rows), stream, ensure_ascii=False, indent=1, allow_nan=False)
         stream.write("\n")
         return
-    columns = list(rows[0]) if rows else []
     if kind == "csv":
         writer = csv.writer(stream, lineterminator="\n")
         writer.writerow(columns)
         writer.writerows([row[column] for column in columns] for row in rows)
         return
-    if not columns:
-        stream.write("(no rows)\n")
-        return
-    numeric = [all(isinstance(row[column], int | float) for row in rows) for column in columns]
+    numeric = [column != "name" and all(isinstance(row[column], int | float) for row in rows) for column in columns]
     stream.write("| " + " | ".join(columns) + " |\n")
     stream.write("|" + "|".join("---:" if right else "---" for right in numeric) + "|\n")
     for row in rows:

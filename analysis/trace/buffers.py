@@ -33,6 +33,11 @@ def integers(values: pa.Array, blank: int) -> NDArray[np.int64]:
     return np.where(there, plain, blank)
 
 
+def _as_arrow(values: NDArray[np.int64]) -> pa.Array:
+    """Without a copy, and without `pyarrow.array`, which imports pandas to ask whether it was given a Series."""
+    return pa.Array.from_buffers(pa.int64(), values.size, [None, pa.py_buffer(np.ascontiguousarray(values))])
+
+
 class IntColumn:
     """Integers, stored in the narrowest dtype that has held them so far."""
 
@@ -89,13 +94,13 @@ class KeyColumn:
             # One process, one device: most columns are constant for as long as a batch.
             self._column.fill(self.codes.setdefault(int(values[0]), len(self.codes)), values.size)
             return
-        encoded = (pa.array(values) if isinstance(values, np.ndarray) else values).dictionary_encode()
+        encoded = (_as_arrow(values) if isinstance(values, np.ndarray) else values).dictionary_encode()
         lookup = np.fromiter(
             (self.codes.setdefault(one, len(self.codes)) for one in encoded.dictionary.to_pylist()),
             dtype=np.int64,
             count=len(encoded.dictionary),
         )
-        indices = encoded.indices.to_numpy(zero_copy_only=False)
+        indices = np.frombuffer(encoded.indices.buffers()[1], dtype=np.int32, count=len(encoded))
         self._column.extend(lookup[indices] if lookup.size else np.empty(0, dtype=np.int64))
 
     def recode(

@@ -128,7 +128,8 @@ class Database:
         """Run a query and return all its rows."""
         batches = list(self.batches(query))
         if not batches:
-            return pa.table({one.name: pa.array([], pa.null()) for one in query.selected_columns})
+            names = [one.name for one in query.selected_columns]
+            return pa.Table.from_arrays([pa.nulls(0)] * len(names), names=names)
         return pa.Table.from_batches(batches)
 
     def rows(self, spec: TableSpec, *wanted: str) -> list[dict[str, Any]]:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from analysis.attribution import Attribution
 from analysis.host import GRAPH_LAUNCH, LAUNCH, HostCalls
-from analysis.manifest import RunManifest
+from analysis.manifest import RunManifest, ran_on_cpu
 from analysis.summaries import Finding
 from analysis.trace import schema
 from analysis.trace.reader import Trace
@@ -55,7 +55,17 @@ _CUDA_OF_DRIVER: Final = ((580, 13), (525, 12), (450, 11))
 def check(trace: Trace, attribution: Attribution, manifest: RunManifest | None) -> list[Finding]:
     """All checks on calls, operations, clocks and messages."""
     found: list[Finding] = []
-    if not len(attribution.operations):
+    if not len(attribution.operations) and manifest is not None and ran_on_cpu(manifest):
+        found.append(
+            Finding(
+                "host-times-only",
+                "info",
+                "host times only",
+                "the run was made on a CPU under Nsight Systems, which records ranges there, but no operators",
+                "use --collector torch to see operators on a CPU, or a GPU to see kernels",
+            )
+        )
+    elif not len(attribution.operations):
         found.append(
             Finding(
                 "no-gpu-work",

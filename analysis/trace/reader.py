@@ -52,6 +52,7 @@ class Trace:
         self._process_codes: dict[Any, int] = {}
         self._thread_codes: dict[Any, int] = {}
         self._loaded: tuple[Operations, Calls] | None = None
+        self._reading: _Background | None = None
         self.backwards: dict[str, int] = {}
         """Table → rows that end before they start; they are read as lasting 0 ns."""
 
@@ -61,6 +62,8 @@ class Trace:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if self._reading is not None:
+            self._reading.wait()
         self.database.close()
 
     @cached_property
@@ -156,10 +159,18 @@ class Trace:
         details = self.database.rows(schema.ANALYSIS_DETAILS, "duration")
         return max([*ends, *(int(row["duration"]) for row in details if row["duration"] is not None), 0])
 
+    def begin(self) -> None:
+        """Start to read in the background: what the caller imports meanwhile costs no time of its own."""
+        if self._loaded is None and self._reading is None:
+            self._reading = _Background(self._read)
+
     def _load(self) -> tuple[Operations, Calls]:
+        if self._loaded is None:
+            self._loaded = self._reading.result() if self._reading is not None else self._read()
+        return self._loaded
+
+    def _read(self) -> tuple[Operations, Calls]:
         """Read operations and calls on two threads, each with connections of its own; long tables in halves."""
-        if self._loaded is not None:
-            return self._loaded
         strings = self.strings
         kinds = [(kind, rows) for kind in KINDS for rows in self._stretches(kind.spec)]
         call_rows = self._stretches(schema.CALLS)
@@ -172,11 +183,10 @@ class Trace:
             self._count_backwards(part.kind.spec, part.backwards)
         for call_part in call_parts:
             self._count_backwards(schema.CALLS, call_part.backwards)
-        self._loaded = (
+        return (
             combine(parts, self.text, self._process_codes),
             combine_calls(call_parts, self.text, self._thread_codes),
         )
-        return self._loaded
 
     def _count_backwards(self, spec: schema.TableSpec, rows: int) -> None:
         if rows:
@@ -200,6 +210,33 @@ class Trace:
                 f"{self.path}: holds no GPU operation (no kernel, copy or graph was traced); "
                 "capture again with `nsys profile -t cuda,nvtx` on a machine whose GPU the program uses"
             )
+
+
+class _Background:
+    """One call on a thread of its own; its error is raised where the result is asked for."""
+
+    def __init__(self, call: Callable[[], tuple[Operations, Calls]]) -> None:
+        self._call = call
+        self._result: tuple[Operations, Calls] | None = None
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        try:
+            self._result = self._call()
+        except BaseException as error:  # noqa: BLE001 - handed to the thread that asks for the result
+            self._error = error
+
+    def wait(self) -> None:
+        self._thread.join()
+
+    def result(self) -> tuple[Operations, Calls]:
+        self._thread.join()
+        if self._error is not None:
+            raise self._error
+        assert self._result is not None
+        return self._result
 
 
 def _on_two_threads(tasks: list[Callable[[], Any]]) -> list[Any]:
