@@ -161,10 +161,12 @@ def report(
         _refuse_unfit(assembled.findings, trace, accept_lossy)
         say("writing")
         written = render.write_all(assembled, attribution, directory, formats)
-    from analysis.render import terminal
+    from analysis.render import answers, terminal
 
-    terminal.print_summary(assembled, explain=explain)
-    terminal.print_written(written)
+    terminal.print_headline(assembled, answers.console())
+    if explain:
+        answers.print_explanation(assembled)
+    answers.print_written(written)
 
 
 @app.command()
@@ -182,14 +184,16 @@ def show(
     explain: Annotated[bool, typer.Option("--explain", help="Print the arithmetic behind MFU and MBU.")] = False,
 ) -> None:
     """Print the report's essence to the terminal; write nothing."""
-    from analysis.render import terminal
+    from analysis.render import answers, terminal
 
     options = _options(cross_thread, peak_tflops, peak_gbps, model, input_mode, tiles, prompt_tokens, None)
     with _opened(trace) as opened, _progress() as say:
         say("reading")
         _, assembled = _assemble(opened, manifest, options)
     _refuse_unfit(assembled.findings, trace, accept_lossy)
-    terminal.print_summary(assembled, explain=explain)
+    terminal.print_report(assembled, answers.console())
+    if explain:
+        answers.print_explanation(assembled)
 
 
 @app.command()
@@ -222,14 +226,14 @@ def check(
     """Print what speaks for and against trusting the capture; exit 4 if it is unfit."""
     from analysis.attribution import Attribution
     from analysis.find_manifest import find_manifest
-    from analysis.render import terminal
+    from analysis.render import answers
     from analysis.trace.quality import examine
 
     with _opened(trace) as opened, _progress() as say:
         say("reading")
         attribution = Attribution.of(opened)
         findings = examine(opened, attribution, find_manifest(trace, opened.marks, manifest))
-    terminal.print_findings(findings, as_json=as_json)
+    answers.print_findings(findings, as_json=as_json)
     _refuse_unfit(findings, trace, accept=False)
 
 
@@ -251,7 +255,7 @@ def kernels(
     from analysis.convert import to_plain
     from analysis.entities import KernelSummary
     from analysis.kernel_table import kernels_of
-    from analysis.render import terminal
+    from analysis.render import answers
     from analysis.render.table import write_table
 
     with _opened(trace) as opened, _progress() as say:
@@ -264,7 +268,7 @@ def kernels(
         and (match is None or match.casefold() in f"{row.name}\n{row.short_name}\n{row.category}".casefold())
     ]
     if output is None:
-        terminal.print_kernels(wanted[:top], len(wanted))
+        answers.print_kernels(wanted[:top], len(wanted))
     else:
         columns = [one.name for one in fields(KernelSummary)]
         write_table([to_plain(row) for row in wanted[:top]], output.value, sys.stdout, columns)

@@ -206,8 +206,8 @@ def _launch_bound(facts: _Facts) -> Verdict:
         stage=stage.stage,
         bound="launch-bound",
         sentence=(
-            f"{stage.stage.capitalize()} is launch-bound: the GPU works {stage.gpu_busy_share:.0%} of the time, the host "
-            f"cannot launch its {stage.launches / facts.units:,.0f} kernels per {facts.unit} any faster."
+            f"{stage.stage.capitalize()} is launch-bound: the GPU works {stage.gpu_busy_share:.0%} of the time and waits "
+            f"the rest for the host, which launches {stage.launches / facts.units:,.0f} kernels per {facts.unit}."
         ),
         evidence=tuple(_idle_evidence(facts)),
         action=action,

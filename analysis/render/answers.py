@@ -1,0 +1,90 @@
+"""What the single-question commands print: findings, kernels, derivations, and where the report went."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from analysis.convert import to_json
+from analysis.entities import KernelSummary
+from analysis.render.text import count, duration, share, shortened, visible
+from analysis.summaries import Finding, Report
+
+__all__ = ["console", "print_explanation", "print_findings", "print_kernels", "print_written"]
+
+_SEVERITY_STYLE = {"unfit": "bold red", "warning": "bold yellow", "info": "dim"}
+_PIPE_WIDTH = 160
+"""Columns where nobody watches: a table folded at 80 cannot be mended afterwards."""
+
+
+def console() -> Console:
+    """Standard output, wide where it is no terminal."""
+    return Console(highlight=False, width=None if sys.stdout.isatty() else _PIPE_WIDTH)
+
+
+def print_written(paths: Sequence[Path]) -> None:
+    """Name the files, the one to open first on a line of its own."""
+    first = next((path for path in paths if path.suffix == ".html"), paths[0] if paths else None)
+    if first is None:
+        return
+    console().print(Text(f"Report: {visible(str(first))}", style="bold"), soft_wrap=True)
+    others = sorted(path.name for path in paths if path != first)
+    if others:
+        console().print(Text(f"Beside it: {', '.join(others)}", style="dim"), soft_wrap=True)
+
+
+def print_explanation(report: Report) -> None:
+    """Print the arithmetic behind MFU and MBU, or why there is none."""
+    to = console()
+    for row in report.utilisation:
+        words = row.derivation or f"n/a: {row.unknown_because or 'unknown'}"
+        label = f"{row.stage}, {row.time_base} time: "
+        to.print(Text.assemble((label, "dim"), visible(words)), soft_wrap=True)
+
+
+def print_findings(findings: Sequence[Finding], *, as_json: bool = False) -> None:
+    """Print the capture's findings alone."""
+    if as_json:
+        sys.stdout.write(to_json(list(findings)) + "\n")
+        return
+    to = console()
+    if not findings:
+        to.print("Nothing speaks against trusting this capture.")
+    for finding in findings:
+        to.print(Text.assemble((f"{finding.severity}: ", _SEVERITY_STYLE[finding.severity]), visible(finding.title)))
+        to.print(Text(f"  evidence: {visible(finding.evidence)}"))
+        to.print(Text(f"  remedy:   {visible(finding.remedy)}"))
+
+
+def print_kernels(rows: Sequence[KernelSummary], found: int) -> None:
+    """Print kernels, one line each.
+
+    Args:
+        rows: to print.
+        found: how many there are altogether.
+    """
+    to = console()
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for name in ("stage", "calls", "total", "share", "median", "p95", "occupancy", "category", "kernel"):
+        left = name in ("stage", "category", "kernel")
+        table.add_column(name, justify="left" if left else "right", no_wrap=name != "kernel")
+    for row in rows:
+        table.add_row(
+            row.stage,
+            count(row.calls),
+            duration(row.total_ns),
+            share(row.share),
+            duration(row.median_ns),
+            duration(row.p95_ns),
+            share(row.theoretical_occupancy),
+            Text(visible(row.category)),
+            Text(visible(shortened(row.human_name or row.name, 60)) + f" [{visible(shortened(row.short_name, 50))}]"),
+        )
+    to.print(table)
+    if found > len(rows):
+        to.print(f"{found - len(rows):,} more; --top shows them")
