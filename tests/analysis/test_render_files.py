@@ -1,0 +1,142 @@
+import csv
+import json
+import os
+import xml.etree.ElementTree as ET
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+from attrs import evolve
+from report_builder import HOSTILE, hostile_report, plain_report
+
+from analysis import render
+from analysis.contracts import LLMProfileReportSummary
+from analysis.convert import from_json, to_plain
+from analysis.entities import LLMProfileReport
+from analysis.errors import RequestError
+from analysis.render import json_
+from analysis.render.files import write_text, write_with
+from analysis.summaries import Report
+
+ALL = tuple(render.FORMATS)
+
+
+@pytest.fixture(params=[plain_report, hostile_report], ids=["plain", "hostile"])
+def report(request: pytest.FixtureRequest) -> Report:
+    made: Callable[[], Report] = request.param
+    return made()
+
+
+def test_every_format_returns_what_it_wrote_and_leaves_nothing_else(report: Report, tmp_path: Path) -> None:
+    written = render.render_all(report, tmp_path / "out", ALL)
+    assert sorted(written) == sorted((tmp_path / "out").iterdir())
+    assert {path.name for path in written} >= {
+        "report.md", "report.html", "report.json", "summary.json", "kernels.parquet", "kernels.csv",
+    }  # fmt: skip
+
+
+def test_the_files_can_be_read_by_others_as_the_umask_says(tmp_path: Path) -> None:
+    mask = os.umask(0o022)
+    try:
+        path = write_text(tmp_path / "a.txt", "a")
+    finally:
+        os.umask(mask)
+    assert path.stat().st_mode & 0o777 == 0o644
+
+
+def test_an_unknown_format_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    with pytest.raises(RequestError, match=r"unknown format 'pdf': choose from markdown, html"):
+        render.render_all(plain_report(), tmp_path / "out", ("markdown", "pdf"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path: Path) -> None:
+    path = write_text(tmp_path / "report.md", "old")
+
+    def fail(temporary: Path) -> None:
+        temporary.write_text("half")
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(RequestError, match="cannot be written"):
+        write_with(path, fail)
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_folder_that_is_a_file_is_one_clear_line(tmp_path: Path) -> None:
+    (tmp_path / "out").write_text("")
+    with pytest.raises(RequestError, match=r"out/report\.json: cannot be written .*--out"):
+        json_.render(plain_report(), tmp_path / "out")
+
+
+def test_report_json_is_the_domain_record_and_the_detail(report: Report, tmp_path: Path) -> None:
+    path, _ = json_.render(report, tmp_path)
+    plain = json.loads(path.read_bytes())
+    detail = plain.pop("detail")
+    assert from_json(LLMProfileReport, json.dumps(plain)) == report.report
+    assert from_json(Report, json.dumps({**detail, "report": plain})) == report
+
+
+def test_summary_json_is_the_contract_and_nothing_else(report: Report, tmp_path: Path) -> None:
+    _, path = json_.render(report, tmp_path)
+    summary = from_json(LLMProfileReportSummary, path.read_bytes())
+    assert to_plain(summary) == json.loads(path.read_bytes())
+    assert summary.top_operators == report.report.operators_topk
+    assert summary.mfu_per_stage == report.report.mfu_per_stage
+    assert summary.notes == report.report.notes
+
+
+def test_parquet_has_every_kernel_with_its_whole_name(report: Report, tmp_path: Path) -> None:
+    (path,) = render.renderer("parquet").render(report, tmp_path)
+    rows = pq.read_table(path).to_pylist()
+    assert len(rows) == len(report.kernels)
+    for row, kernel in zip(rows, report.kernels, strict=True):
+        assert row["name"] == kernel.name.encode("utf-8", "backslashreplace").decode()
+        assert row["total_ns"] == kernel.total_ns
+        assert row["tensor_core"] is kernel.tensor_core
+        assert row["grid"] == (None if kernel.grid is None else list(kernel.grid))
+
+
+def test_parquet_of_no_kernels_has_the_columns(tmp_path: Path) -> None:
+    (path,) = render.renderer("parquet").render(plain_report(kernels=()), tmp_path)
+    assert pq.read_table(path).num_rows == 0
+    assert "median_ns" in pq.read_schema(path).names
+
+
+def test_csv_holds_the_same_and_no_formula(tmp_path: Path) -> None:
+    report = hostile_report()
+    (path,) = render.renderer("csv").render(report, tmp_path)
+    csv.field_size_limit(10**7)
+    with path.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [int(row["total_ns"]) for row in rows] == [one.total_ns for one in report.kernels]
+    assert not [value for row in rows for value in row.values() if value.startswith(("=", "+", "-", "@"))]
+
+
+def test_the_pictures_are_well_formed_and_hold_no_script(tmp_path: Path) -> None:
+    render.renderer("markdown").render(hostile_report(), tmp_path)
+    pictures = sorted(tmp_path.glob("*.svg"))
+    assert [path.name for path in pictures] == ["budget.svg", "categories.svg", "steps.svg"]
+    for path in pictures:
+        tags = {element.tag.rpartition("}")[2] for element in ET.parse(path).iter()}
+        assert "script" not in tags
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_a_report_of_almost_nothing_can_be_rendered(name: str, tmp_path: Path) -> None:
+    full = plain_report()
+    lists = (
+        "findings", "verdicts", "stages", "instances", "steps", "utilisation", "stage_rows", "range_rows",
+        "categories", "kernels", "streams", "host_calls", "metrics", "overhead", "aggregates",
+    )  # fmt: skip
+    empty: dict[str, Any] = dict.fromkeys(lists, ())
+    bare = evolve(full.report, model=None, input_set=None, timings=(), operators_topk=(), mfu_model_level=None,
+                  mfu_per_stage={}, aggregates={}, notes="", meta=None)  # fmt: skip
+    report = evolve(full, report=bare, module_rows={}, manifest=None, timeline=None, **empty)
+    assert render.renderer(name).render(report, tmp_path)
+
+
+def test_hostile_names_are_many() -> None:
+    assert max(map(len, HOSTILE)) > 100_000

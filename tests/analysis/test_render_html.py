@@ -1,0 +1,153 @@
+import hashlib
+import json
+import re
+from html.parser import HTMLParser
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import pytest
+from attrs import evolve
+from report_builder import HOSTILE, hostile_report, plain_report
+
+from analysis.render import html
+from analysis.render.page_data import MAX_KERNELS, MAX_NAME_BYTES, MAX_STEPS, cut, page_data
+from analysis.summaries import Report
+
+
+class _Page(HTMLParser):
+    """Scripts, attributes that could run or load something, and the text."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.scripts: list[tuple[str | None, str]] = []
+        self.policy = ""
+        self.suspects: list[tuple[str, str, str | None]] = []
+        self.ids: list[str] = []
+        self._open: str | None = None
+        self._inside = False
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        given = dict(attrs)
+        if tag == "script":
+            self._open, self._inside = given.get("type"), True
+            self.scripts.append((self._open, ""))
+        if tag == "meta" and given.get("http-equiv") == "Content-Security-Policy":
+            self.policy = given.get("content") or ""
+        if given.get("id"):
+            self.ids.append(str(given["id"]))
+        for name, value in attrs:
+            if name.startswith("on") or (name in ("src", "href", "action") and not (value or "").startswith(("#", "data:"))):
+                self.suspects.append((tag, name, value))
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag == "script":
+            self._inside = False
+
+    def handle_data(self, data: str) -> None:
+        if self._inside:
+            kind, text = self.scripts[-1]
+            self.scripts[-1] = (kind, text + data)
+
+
+def data_in(page: str) -> dict[str, Any]:
+    found = re.search(r'<script type="application/json" id="data">(.*?)</script>', page, re.DOTALL)
+    assert found is not None
+    data: dict[str, Any] = json.loads(found[1])
+    return data
+
+
+@pytest.mark.parametrize("make", [plain_report, hostile_report])
+def test_the_page_runs_two_scripts_of_ours_and_loads_nothing(make: Any) -> None:
+    page = _Page(html.page(make()))
+    assert page.suspects == []
+    assert [kind for kind, _ in page.scripts] == ["application/json", "application/json", None, None]
+    assert "default-src 'none'" in page.policy
+    allowed = re.findall(r"'sha256-([^']+)'", page.policy)
+    assert len(allowed) == 2
+    assert "unsafe-inline" not in re.search(r"script-src[^;]*", page.policy)[0]  # type: ignore[index]
+    assert len(page.ids) == len(set(page.ids))
+
+
+def test_hostile_names_are_text() -> None:
+    page = html.page(hostile_report())
+    assert "<script>document" not in page
+    assert "<img src=x" not in page
+    assert "&lt;script&gt;document" in page
+    assert not re.search("[\x00-\x09\x0b-\x1f\u202a-\u202e\u2066-\u2069\ud800-\udfff]", page.split("<script>")[0])
+    names = data_in(page)["kernels"]["names"]
+    assert "<script>document.title='owned'</script>" in names
+    assert "\\x1b[31mred\\x1b]0;title\\x07 bell" in names
+
+
+def test_the_chart_library_is_the_released_build() -> None:
+    library = files("analysis.render").joinpath("assets", "echarts-6.1.0.min.js").read_bytes()
+    assert hashlib.sha256(library).hexdigest() == "b66b25aeb4df84e33199dc21694014d336d222cbd9deb0e5a7c14bd6aa0d0fd0"
+
+
+def test_kernels_on_the_page_are_those_of_the_report() -> None:
+    report = plain_report()
+    kernels = data_in(html.page(report))["kernels"]
+    place = {name: index for index, name in enumerate(kernels["fields"])}
+    found = {(row[place["stage"]], kernels["names"][row[place["name"]]]): row for row in kernels["rows"]}
+    assert len(found) == len(report.kernels)
+    for one in report.kernels:
+        row = found[one.stage, one.name]
+        assert row[place["calls"]] == one.calls
+        assert row[place["total_ms"]] == pytest.approx(one.total_ns / 1e6, abs=1e-6)
+        assert row[place["tensor_core"]] is one.tensor_core
+
+
+def test_a_cut_name_fits_and_keeps_its_ends() -> None:
+    for name in (*HOSTILE, "é" * 5000, "\U0001f600" * 5000):
+        shown = cut(name)
+        assert len(shown.encode()) <= MAX_NAME_BYTES + 10
+    assert cut("a" * 5000 + "end").endswith("end")
+
+
+def many(kernels: int) -> Report:
+    report = plain_report()
+    step = report.steps[0]
+    name = "void at::native::elementwise_kernel<(int)128, (int)4, " * 30
+    return evolve(
+        report,
+        kernels=tuple(evolve(report.kernels[0], name=f"{name}{index}", total_ns=index + 1) for index in range(kernels)),
+        steps=tuple(evolve(step, index=index, context=index) for index in range(50_000)),
+        instances=tuple(evolve(report.instances[0], path=f"image[{index}]/prefill") for index in range(5_000)),
+        module_rows={"all": tuple(evolve(report.stage_rows[0], name=f"layers.{index}.mlp") for index in range(5_000))},
+    )
+
+
+def test_a_huge_trace_makes_a_page_below_five_megabytes_that_adds_up() -> None:
+    report = many(20_000)
+    page = html.page(report)
+    assert len(page.encode()) < 5_000_000
+    kernels = data_in(page)["kernels"]
+    assert len(kernels["rows"]) == MAX_KERNELS
+    shown = sum(row[kernels["fields"].index("total_ms")] for row in kernels["rows"])
+    folded = sum(one["total_ms"] for one in kernels["folded"])
+    assert shown + folded == pytest.approx(sum(one.total_ns for one in report.kernels) / 1e6)
+
+
+def test_steps_are_averaged_by_the_stated_rule() -> None:
+    steps = page_data(many(10))["steps"]
+    assert steps["count"] == 50_000
+    assert len(steps["points"]) <= MAX_STEPS
+    assert steps["averaged"] == 25
+    assert steps["points"][0][0] == pytest.approx(sum(range(25)) / 25)
+
+
+def test_the_module_tree_adds_up_to_the_rows() -> None:
+    report = plain_report(("a", "b.c", "b.d", "b"))
+    tree = page_data(report)["modules"]["decode"]
+    whole = sum(row.kernel_sum_ns for row in report.module_rows["decode"]) / 1e6
+    assert sum(node["value"] for node in tree) == pytest.approx(whole, abs=1e-3)
+
+
+def test_cautions_stand_in_the_header(tmp_path: Path) -> None:
+    report = plain_report()
+    page = html.page(evolve(report, capture=evolve(report.capture, on_cpu=True)))
+    header = page.split("<main>")[0]
+    assert "Weights are random" in header
+    assert "Leaf operators on the CPU" in header

@@ -1,0 +1,102 @@
+import re
+from pathlib import Path
+
+import pytest
+from attrs import evolve
+from markdown_it import MarkdownIt
+from report_builder import hostile_report, plain_report
+
+from analysis.render import markdown
+from analysis.summaries import Report
+
+
+def text_of(report: Report, tmp_path: Path) -> str:
+    path, *_ = markdown.render(report, tmp_path)
+    return path.read_text(encoding="utf-8")
+
+
+def rows_of(text: str, heading: str) -> list[list[str]]:
+    """Cells of the first table below a heading, head and rule left out."""
+    below = text.split(f"{heading}\n", 1)[1]
+    lines = re.search(r"(?:^\|.*\n)+", below, re.MULTILINE)
+    assert lines is not None
+    rows = [re.split(r"(?<!\\)\|", line)[1:-1] for line in lines[0].splitlines()]
+    return [[cell.strip().strip("*").strip("`") for cell in row] for row in rows[2:]]
+
+
+def exact_ns(cell: str) -> int:
+    return int(cell.replace(",", "").replace(".", ""))
+
+
+def test_the_first_lines_say_what_was_measured(tmp_path: Path) -> None:
+    lines = text_of(plain_report(), tmp_path).splitlines()
+    assert lines[:9] == [
+        "# deepseek-ocr: inference profile",
+        "",
+        "- **Model:** deepseek-ocr, 3,335,504,128 parameters, bf16",
+        "- **Weights:** random",
+        "- **Collector:** Nsight Systems (NVIDIA Nsight Systems 2025.3.2.0)",
+        "- **Device:** NVIDIA H100 80GB HBM3",
+        "",
+        "> **Weights are random: times are those of the real architecture, but the generated text means nothing.**",
+        "",
+    ]
+
+
+def test_a_cpu_collector_is_told_in_the_first_lines(tmp_path: Path) -> None:
+    report = plain_report()
+    on_cpu = evolve(report, capture=evolve(report.capture, on_cpu=True, collector="torch on CPU", device_names=()))
+    opening = text_of(on_cpu, tmp_path).split("## Verdict")[0]
+    assert "Leaf operators on the CPU stand where GPU kernels would" in opening
+    assert "- **Device:** CPU" in opening
+
+
+def test_an_unfit_capture_is_told_before_the_verdict(tmp_path: Path) -> None:
+    report = plain_report()
+    unfit = evolve(report, findings=(evolve(report.findings[0], severity="unfit", title="Stages are missing"),))
+    assert "**Do not use these numbers:** Stages are missing" in text_of(unfit, tmp_path).split("## Verdict")[0]
+
+
+def test_stage_rows_add_up_exactly(tmp_path: Path) -> None:
+    report = plain_report()
+    *rows, total = rows_of(text_of(report, tmp_path), "## GPU time by stage")
+    assert [row[0] for row in rows] == ["prefill", "decode", "(unattributed)"]
+    for column in (1, 3):
+        assert sum(int(row[column].replace(",", "")) for row in rows) == int(total[column].replace(",", ""))
+    for column in (2, 4, 5):
+        assert sum(exact_ns(row[column]) for row in rows) == exact_ns(total[column])
+    assert exact_ns(total[2]) == sum(row.kernel_sum_ns for row in report.stage_rows)
+
+
+@pytest.mark.parametrize("stage", ["prefill", "decode"])
+@pytest.mark.parametrize("kernels", [3, 60])
+def test_kernel_rows_add_up_exactly(stage: str, kernels: int, tmp_path: Path) -> None:
+    report = plain_report(tuple(f"kernel_{index}" for index in range(kernels)))
+    *rows, total = rows_of(text_of(report, tmp_path), f"### Kernels, {stage}")
+    assert len(rows) == min(kernels, 26)
+    expected = sum(one.total_ns for one in report.kernels if one.stage == stage)
+    assert sum(exact_ns(row[3]) for row in rows) == exact_ns(total[3]) == expected
+
+
+def test_what_is_unknown_says_why(tmp_path: Path) -> None:
+    text = text_of(plain_report(("gemm",)), tmp_path)
+    assert "| MFU, decode | n/a | nobody counted gemm |" in text
+    assert "n/a: nobody counted gemm." in text
+
+
+def test_hostile_names_are_text_to_a_markdown_reader(tmp_path: Path) -> None:
+    text = text_of(hostile_report(), tmp_path)
+    assert not re.search("[\x00-\x09\x0b-\x1f\u202a-\u202e\u2066-\u2069]", text)
+    shown = MarkdownIt("commonmark", {"html": True}).enable("table").render(text)
+    tags = set(re.findall(r"<\s*([a-zA-Z0-9]+)", shown))
+    assert tags <= {"h1", "h2", "h3", "p", "ul", "li", "strong", "em", "code", "img", "blockquote", "table", "thead",
+                    "tbody", "tr", "th", "td"}  # fmt: skip
+    assert set(re.findall(r'<img src="([^"]*)"', shown)) == {"budget.svg", "steps.svg", "categories.svg"}
+    assert "href" not in shown
+
+
+def test_every_row_of_a_table_has_its_cells_whatever_the_names(tmp_path: Path) -> None:
+    text = text_of(hostile_report(), tmp_path)
+    for table in re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE):
+        counts = {len(re.split(r"(?<!\\)\|", line)) for line in table.splitlines()}
+        assert len(counts) == 1, table[:300]

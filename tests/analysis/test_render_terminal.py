@@ -1,0 +1,39 @@
+import io
+import re
+
+import pytest
+from report_builder import hostile_report, plain_report
+from rich.console import Console
+
+from analysis.render.terminal import print_headline, print_report
+from analysis.summaries import Report
+
+
+def printed(report: Report, *, whole: bool = True, width: int = 120) -> str:
+    console = Console(file=io.StringIO(), width=width, force_terminal=False)
+    (print_report if whole else print_headline)(report, console)
+    text: str = console.file.getvalue()  # type: ignore[attr-defined]
+    return text
+
+
+def test_the_summary_fits_on_one_screen_and_opens_with_what_was_measured() -> None:
+    lines = printed(plain_report(), whole=False).splitlines()
+    assert len(lines) <= 30
+    assert lines[0] == "deepseek-ocr"
+    assert lines[2] == "Weights: random"
+    assert any(line.startswith("decode: launch-bound.") for line in lines)
+    assert any(re.match(r"Time to first token\s+40\.0 ms", line) for line in lines)
+
+
+@pytest.mark.parametrize("width", [80, 120, 200])
+def test_numbers_of_the_kernel_table_are_never_cut(width: int) -> None:
+    report = plain_report()
+    text = printed(report, width=width)
+    for one in report.kernels:
+        assert f"{one.total_ns / 1e6:,.3f}" in text
+
+
+def test_hostile_names_neither_colour_nor_format() -> None:
+    text = printed(hostile_report())
+    assert not re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]", text)
+    assert "\\x1b[31mred" in text
