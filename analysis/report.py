@@ -22,6 +22,7 @@ from analysis.operators import operator_summaries
 from analysis.stages import gpu_rows, instance_summaries, stage_summaries, step_points, stream_summaries
 from analysis.summaries import CaptureInfo, HostCallRow, Report
 from analysis.tables import gpu_table
+from analysis.timeline import busy_timeline
 from analysis.trace.quality import examine, is_unfit
 from analysis.trace.reader import Trace
 from analysis.trace.records import GRAPH, KERNEL, MEMCPY, MEMSET
@@ -123,6 +124,7 @@ def assemble(
         overhead=overhead,
         aggregates=measured,
         manifest=manifest,
+        timeline=busy_timeline(attribution),
     )
 
 

@@ -51,7 +51,7 @@ HOSTILE: Final = (
     "\u202eright-to-left \u2066isolated\u2069 zero\u200bwidth \u2028 line",
     "invalid \udcff\udc80 UTF-8",
     "void big<" + "std::pair<int, float>, " * 4500 + "end>(args)",
-    "=HYPERLINK(\"http://localhost/\")",
+    '=HYPERLINK("http://localhost/")',
     "__proto__",
     "constructor.toString",
     "",
@@ -119,7 +119,9 @@ def _stage(stage: str, elapsed_ns: int, gpu: GpuRow, tokens: int | None) -> Stag
     )
 
 
-def plain_report(names: tuple[str, ...] = ("void gemm<float>(int)", "copy_kernel", "softmax"), **changes: Any) -> Report:
+def plain_report(
+    names: tuple[str, ...] = ("void gemm<float>(int)", "copy_kernel", "softmax"), **changes: Any
+) -> Report:
     """A report of two images, four decode steps, every part filled.
 
     Args:
@@ -179,29 +181,100 @@ def plain_report(names: tuple[str, ...] = ("void gemm<float>(int)", "copy_kernel
     )
     report = Report(
         report=whole,
-        capture=CaptureInfo("/runs/run-1/trace.sqlite", 20_049_920, "NVIDIA Nsight Systems 2025.3.2.0",
-                            "Nsight Systems", False, "3.20.3", "2026-01-02T03:04:05", 3_600_000_000,
-                            ("NVIDIA H100 80GB HBM3",), 1, 2, calls["prefill"] + calls["decode"] + 1, 7, 0, 0, 400,
-                            120, "dsocr.module", True, False),
+        capture=CaptureInfo(
+            "/runs/run-1/trace.sqlite",
+            20_049_920,
+            "NVIDIA Nsight Systems 2025.3.2.0",
+            "Nsight Systems",
+            False,
+            "3.20.3",
+            "2026-01-02T03:04:05",
+            3_600_000_000,
+            ("NVIDIA H100 80GB HBM3",),
+            1,
+            2,
+            calls["prefill"] + calls["decode"] + 1,
+            7,
+            0,
+            0,
+            400,
+            120,
+            "dsocr.module",
+            True,
+            False,
+        ),
         findings=(Finding("tail-lost", "warning", f"The tail is lost after {first}", "evidence", "capture again"),),
         verdicts=tuple(
-            Verdict(stage, "launch-bound", f"{stage} waits for {first}.", (f"busy 9 % in {first}",), "Replay as a graph.",
-                    23_980_000, "Saves at most 23.98 ms a token.")
+            Verdict(
+                stage,
+                "launch-bound",
+                f"{stage} waits for {first}.",
+                (f"busy 9 % in {first}",),
+                "Replay as a graph.",
+                23_980_000,
+                "Saves at most 23.98 ms a token.",
+            )
             for stage in totals
         ),
         stages=(_stage("prefill", elapsed["prefill"], prefill, None), _stage("decode", elapsed["decode"], decode, 4)),
         instances=tuple(
-            InstanceSummary(f"image[0]/{stage}", "image[0]", stage, start, start + elapsed[stage], elapsed[stage],
-                            row.projected_ns, row.busy_ns, row.kernel_sum_ns, row.kernels, 916, 4)
+            InstanceSummary(
+                f"image[0]/{stage}",
+                "image[0]",
+                stage,
+                start,
+                start + elapsed[stage],
+                elapsed[stage],
+                row.projected_ns,
+                row.busy_ns,
+                row.kernel_sum_ns,
+                row.kernels,
+                916,
+                4,
+            )
             for stage, row, start in (("prefill", prefill, 0), ("decode", decode, elapsed["prefill"]))
         ),
         steps=steps,
         utilisation=tuple(
-            Utilisation(stage, base, time_ns, 8_487_174_455_296, 8_538_669_776_896, 12_797_350_912, 989.4e12, 3.352e12,
-                        "spec", 0.0431, 0.0433, 0.0192, 663.2, 295.2, 8_578_102, None, "MFU = a / b = 4.31 %")
+            Utilisation(
+                stage,
+                base,
+                time_ns,
+                8_487_174_455_296,
+                8_538_669_776_896,
+                12_797_350_912,
+                989.4e12,
+                3.352e12,
+                "spec",
+                0.0431,
+                0.0433,
+                0.0192,
+                663.2,
+                295.2,
+                8_578_102,
+                None,
+                "MFU = a / b = 4.31 %",
+            )
             if stage == "prefill"
-            else Utilisation(stage, base, time_ns, None, None, None, None, None, None, None, None, None, None, None, None,
-                             f"nobody counted {first}", None)
+            else Utilisation(
+                stage,
+                base,
+                time_ns,
+                None,
+                None,
+                None,
+                None,
+                None,
+                None,
+                None,
+                None,
+                None,
+                None,
+                None,
+                None,
+                f"nobody counted {first}",
+                None,
+            )
             for stage in totals
             for base, time_ns in (("control", 40_000_000), ("elapsed", 99_000_000), ("gpu busy", 39_000_000))
         ),  # type: ignore[arg-type]
@@ -217,7 +290,9 @@ def plain_report(names: tuple[str, ...] = ("void gemm<float>(int)", "copy_kernel
         streams=(StreamSummary(0, 7, 40, 30_000_000, 29_000_000),),
         host_calls=tuple(HostCallRow(name, "cudaStreamSynchronize", 4, 12_345, "synchronise") for name in names),
         metrics=(
-            MetricSeries("SMs Active", "%", {"prefill": 9.82, "decode": 1.24}, (0, 1_000_000, 2_000_000), (1.0, 90.5, 3.0)),
+            MetricSeries(
+                "SMs Active", "%", {"prefill": 9.82, "decode": 1.24}, (0, 1_000_000, 2_000_000), (1.0, 90.5, 3.0)
+            ),
             MetricSeries(first, "%", {"prefill": 1.0}, (0, 1_000_000), (1.0, 2.0)),
         ),
         overhead=(OverheadSummary("decode", 18.2, 25.1, 1.379, "token"),),

@@ -243,8 +243,7 @@ def _metrics(report: Report) -> _Plain | None:
                 "name": cut(one.name, 80),
                 "unit": visible(one.unit),
                 "points": [
-                    [_ms(time - origin), round(value, 2)]
-                    for time, value in zip(one.time_ns, one.values, strict=True)
+                    [_ms(time - origin), round(value, 2)] for time, value in zip(one.time_ns, one.values, strict=True)
                 ],
                 "means": {stage: round(mean, 2) for stage, mean in one.stage_means.items() if stage in STAGES},
             }

@@ -238,9 +238,7 @@ def _arrows(attribution: Attribution) -> Codes:
     return arrow
 
 
-def _events(
-    slices: _Slices, counters: list[tuple[int, Times, NDArray[np.float64]]]
-) -> list[bytes]:
+def _events(slices: _Slices, counters: list[tuple[int, Times, NDArray[np.float64]]]) -> list[bytes]:
     """All events in the order of time; at one time ends come first (inner ones first), then begins (outer first)."""
     start, end = _joined(slices.start), _joined(slices.end)
     track, name = _joined(slices.track), _joined(slices.name)
@@ -282,9 +280,7 @@ def _joined(parts: list[NDArray[np.int64]]) -> NDArray[np.int64]:
     return np.concatenate(parts).astype(np.int64) if parts else np.zeros(0, dtype=np.int64)
 
 
-def render_trace(
-    attribution: Attribution, out: Path, metrics: Sequence[MetricSeries] = ()
-) -> tuple[Path, ...]:
+def render_trace(attribution: Attribution, out: Path, metrics: Sequence[MetricSeries] = ()) -> tuple[Path, ...]:
     """Write ``timeline.pftrace``. Time and memory are linear in the trace.
 
     Args:

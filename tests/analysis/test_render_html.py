@@ -38,7 +38,9 @@ class _Page(HTMLParser):
         if given.get("id"):
             self.ids.append(str(given["id"]))
         for name, value in attrs:
-            if name.startswith("on") or (name in ("src", "href", "action") and not (value or "").startswith(("#", "data:"))):
+            if name.startswith("on") or (
+                name in ("src", "href", "action") and not (value or "").startswith(("#", "data:"))
+            ):
                 self.suspects.append((tag, name, value))
 
     def handle_endtag(self, tag: str) -> None:

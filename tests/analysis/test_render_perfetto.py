@@ -43,7 +43,9 @@ def read(path: Path) -> Read:
     """Pair begins and ends as Perfetto does: per track, the last that began ends first."""
     trace = pb.Trace()
     trace.ParseFromString(path.read_bytes())
-    described = {one.track_descriptor.uuid: one.track_descriptor for one in trace.packet if one.HasField("track_descriptor")}
+    described = {
+        one.track_descriptor.uuid: one.track_descriptor for one in trace.packet if one.HasField("track_descriptor")
+    }
     names = {one.iid: one.name for packet in trace.packet for one in packet.interned_data.event_names}
 
     def path_of(uuid: int) -> tuple[str, str]:
@@ -93,7 +95,9 @@ def test_operations_waiting_to_start_are_counted(attribute: Attribute, tmp_path:
 
 def test_idle_time_is_what_no_operation_covers(attribute: Attribute, tmp_path: Path) -> None:
     long = SHORTEST_IDLE_NS
-    built = TraceBuilder().launch(0, 1, ("a", 10, 20)).launch(2, 3, ("b", 30, 40)).launch(4, 5, ("c", 40 + long, 99 + long))
+    built = (
+        TraceBuilder().launch(0, 1, ("a", 10, 20)).launch(2, 3, ("b", 30, 40)).launch(4, 5, ("c", 40 + long, 99 + long))
+    )
     idle = [one for one in read(render_trace(attribute(built), tmp_path)[0]).slices if one.name == "idle"]
     assert [(one.start, one.end) for one in idle] == [(40, 40 + long)]
 
@@ -118,7 +122,12 @@ def test_real_traces_are_there_in_full(
     assert by_track["Stream"] == len(attribution.operations)
     assert by_track["CUDA"] == len(attribution.calls)
     gpu = [one for one in shown.slices if one.track[1].startswith("Stream")]
-    shift = min(0, int(attribution.operations.start.min()), int(attribution.ranges.start.min()), int(attribution.calls.start.min()))
+    shift = min(
+        0,
+        int(attribution.operations.start.min()),
+        int(attribution.ranges.start.min()),
+        int(attribution.calls.start.min()),
+    )
     assert sum(one.end - one.start for one in gpu) == int(attribution.operations.duration.sum())
     assert min(one.start for one in gpu) == int(attribution.operations.start.min()) - shift
     arrived = [flow for one in gpu for flow in one.arrives]
@@ -142,9 +151,7 @@ def test_slices_of_one_lane_nest_or_follow(spans: list[tuple[int, int]]) -> None
                 assert end[first] <= start[second] or end[second] <= end[first]
 
 
-_ROW = st.tuples(
-    st.integers(0, 2**63 - 1), st.integers(1, 2**50), st.integers(1, 2**28 - 1), st.integers(0, 2**64 - 1)
-)
+_ROW = st.tuples(st.integers(0, 2**63 - 1), st.integers(1, 2**50), st.integers(1, 2**28 - 1), st.integers(0, 2**64 - 1))
 
 
 @given(st.lists(_ROW, min_size=1))

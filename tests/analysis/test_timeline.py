@@ -33,9 +33,7 @@ def test_the_window_holds_what_a_stage_launched_last(attribute: Attribute) -> No
 
 
 @pytest.mark.parametrize("slices", [1, 7, 600])
-def test_slices_add_up_to_busy_time(
-    slices: int, real_attribution: Callable[[str], tuple[Trace, Attribution]]
-) -> None:
+def test_slices_add_up_to_busy_time(slices: int, real_attribution: Callable[[str], tuple[Trace, Attribution]]) -> None:
     _, attribution = real_attribution("deepseek-ocr_h100_small")
     found = busy_timeline(attribution, slices)
     assert found is not None
@@ -46,4 +44,3 @@ def test_slices_add_up_to_busy_time(
         clipped[max(0, low - found.start_ns) : max(0, end - found.start_ns)] = True
     assert sum(found.busy_ns) == int(clipped.sum())
     assert max(found.busy_ns) <= found.slice_ns
-

@@ -1,0 +1,249 @@
+"""The HTML report in a real browser: Debian's chromium and chromium-driver, headless, no network."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from report_builder import HOSTILE, hostile_report, plain_report
+
+from analysis.attribution import Attribution
+from analysis.render import html
+from analysis.render.text import visible
+from analysis.report import assemble
+from analysis.summaries import Report
+from analysis.trace.reader import Trace
+
+pytestmark = pytest.mark.integration
+
+_FLAGS = (
+    "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update",
+    "--disable-sync", "--no-first-run", "--window-size=1400,1000",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed (dev extra)")
+    binary, driver = shutil.which("chromium"), shutil.which("chromedriver")
+    if binary is None or driver is None:
+        pytest.skip("needs Debian's chromium and chromium-driver")
+    options = webdriver.ChromeOptions()
+    options.binary_location = binary
+    for flag in (*_FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    made = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
+    yield made
+    made.quit()
+
+
+@pytest.fixture
+def opened(browser: Any, tmp_path: Path) -> Callable[[Report], Any]:
+    def open_it(report: Report) -> Any:
+        (path,) = html.render(report, tmp_path)
+        browser.get_log("browser")
+        browser.get_log("performance")
+        browser.get(path.as_uri())
+        assert browser.execute_script("return document.documentElement.dataset.ready") == "true"
+        return browser
+
+    return open_it
+
+
+@pytest.fixture(scope="module")
+def real_report(real_attribution: Callable[[str], tuple[Trace, Attribution]]) -> Report:
+    trace, attribution = real_attribution("deepseek-ocr_h100_64tok")
+    return assemble(trace, attribution, None)
+
+
+def requested(browser: Any) -> list[str]:
+    """Addresses that the page asked for, itself left out."""
+    import json
+
+    events = [json.loads(one["message"])["message"] for one in browser.get_log("performance")]
+    urls = [one["params"]["request"]["url"] for one in events if one["method"] == "Network.requestWillBeSent"]
+    return [url for url in urls if url != browser.current_url.split("#")[0] and not url.startswith("data:")]
+
+
+def option(browser: Any, chart: str) -> dict[str, Any]:
+    """What a chart drew: names and data of its series, and its category axis."""
+    found: dict[str, Any] = browser.execute_script(
+        "const one = echarts.getInstanceByDom(document.getElementById(arguments[0])).getOption();"
+        "return {series: one.series.map(s => ({name: s.name, data: s.data})),"
+        " categories: (one.yAxis || []).map(a => a.data)};",
+        chart,
+    )
+    return found
+
+
+def press(browser: Any, element: Any) -> None:
+    """Click, away from the bar that stays at the top."""
+    browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", element)
+    element.click()
+
+
+def kernel_cells(browser: Any, column: int) -> list[str]:
+    cells: list[str] = browser.execute_script(
+        "return [...document.querySelectorAll('#kernel-table tbody tr')].map(r => r.cells[arguments[0]].innerText)",
+        column,
+    )
+    return cells
+
+
+@pytest.mark.parametrize("make", [plain_report, hostile_report], ids=["plain", "hostile"])
+def test_the_page_opens_without_errors_requests_or_foreign_scripts(
+    make: Callable[[], Report], opened: Callable[[Report], Any]
+) -> None:
+    page = opened(make())
+    assert page.get_log("browser") == []
+    assert requested(page) == []
+    assert page.title == "deepseek-ocr – inference profile"
+    for button in page.find_elements("css selector", "#kernel-stages button, #module-stages button, #theme"):
+        press(page, button)
+    page.execute_script("document.querySelectorAll('details').forEach(one => { one.open = true; })")
+    assert page.title == "deepseek-ocr – inference profile"
+    assert page.get_log("browser") == []
+    assert requested(page) == []
+
+
+def test_hostile_names_are_shown_as_text(opened: Callable[[Report], Any]) -> None:
+    page = opened(hostile_report())
+    codes = page.execute_script("return [...document.querySelectorAll('#kernel-table code')].map(c => c.textContent)")
+    for name in HOSTILE:
+        if len(name) < 1000:
+            assert visible(name) in codes
+    assert page.execute_script("return document.images.length") == 0
+    assert page.execute_script("return document.querySelectorAll('script').length") == 4
+
+
+def test_the_policy_stops_a_script_that_got_in_all_the_same(opened: Callable[[Report], Any]) -> None:
+    page = opened(plain_report())
+    page.execute_script(
+        "const one = document.createElement('img'); one.setAttribute('onerror', \"document.title='owned'\");"
+        "one.src = 'data:broken'; document.body.append(one);"
+    )
+    page.execute_async_script("setTimeout(arguments[0], 200)")
+    assert page.title == "deepseek-ocr – inference profile"
+    assert any("Content Security Policy" in one["message"] for one in page.get_log("browser"))
+
+
+def test_kernels_sort_by_any_column(opened: Callable[[Report], Any], real_report: Report) -> None:
+    page = opened(real_report)
+    press(page, page.find_element("id", "kernel-more"))
+    totals = [float(text.replace(",", "")) for text in kernel_cells(page, 3)]
+    assert totals == sorted(totals, reverse=True)
+    assert len(totals) == len(real_report.kernels)
+    heads = page.find_elements("css selector", "#kernel-table thead th")
+    press(page, heads[2])
+    calls = [int(text.replace(",", "")) for text in kernel_cells(page, 2)]
+    assert calls == sorted((one.calls for one in real_report.kernels), reverse=True)
+    assert heads[2].get_attribute("aria-sort") == "descending"
+    press(page, heads[2])
+    assert kernel_cells(page, 2) == [f"{one:,}" for one in sorted(one.calls for one in real_report.kernels)]
+    press(page, heads[8])
+    per_token = kernel_cells(page, 8)
+    known = [text for text in per_token if text != "n/a"]
+    assert per_token == known + ["n/a"] * (len(per_token) - len(known))
+
+
+def test_other_tables_sort_too(opened: Callable[[Report], Any], real_report: Report) -> None:
+    page = opened(real_report)
+    heads = page.find_elements("css selector", "#module-kinds-decode thead th")
+    press(page, heads[0])
+    names = page.execute_script(
+        "return [...document.querySelectorAll('#module-kinds-decode tbody tr')].map(r => r.cells[0].innerText)"
+    )
+    assert names == page.execute_script("return [...arguments[0]].sort((a, b) => a.localeCompare(b, 'en'))", names)
+
+
+def test_search_finds_by_name_and_adds_up(opened: Callable[[Report], Any], real_report: Report) -> None:
+    page = opened(real_report)
+    page.find_element("id", "kernel-search").send_keys("NVJET gemm")
+    found = [one for one in real_report.kernels if "nvjet" in one.name.lower()]
+    assert found
+    assert page.find_element("id", "kernel-count").text == f"{min(25, len(found))} of {len(found)} shown"
+    foot = page.find_element("css selector", "#kernel-table tfoot tr").text
+    assert f"{sum(one.calls for one in found):,}" in foot
+    assert f"{sum(one.total_ns for one in found) / 1e6:,.3f}" in foot
+    page.find_element("id", "kernel-search").clear()
+    page.find_element("id", "kernel-search").send_keys("no such kernel")
+    assert kernel_cells(page, 0) == []
+
+
+def test_charts_draw_the_values_of_the_report(opened: Callable[[Report], Any], real_report: Report) -> None:
+    page = opened(real_report)
+    budget = option(page, "chart-budget")
+    busy = next(one for one in budget["series"] if one["name"] == "GPU busy")["data"]
+    assert busy == pytest.approx([100 * (one.gpu_busy_share or 0) for one in real_report.stages], abs=0.1)
+    for column in zip(*(one["data"] for one in budget["series"]), strict=True):
+        assert sum(column) == pytest.approx(100, abs=0.01)
+    categories = option(page, "chart-categories")
+    shares = {(row.stage, row.category): 100 * row.share for row in real_report.categories}
+    for series in categories["series"]:
+        for name, value in zip(categories["categories"][0], series["data"], strict=True):
+            assert value == pytest.approx(shares.get((series["name"], name), 0), abs=0.001)
+    steps = option(page, "chart-steps")["series"]
+    assert [one[1] for one in steps[0]["data"]] == pytest.approx(
+        [one.host_elapsed_ns / 1e6 for one in real_report.steps], abs=1e-3
+    )
+    histogram = option(page, "chart-histogram")["series"][0]["data"]
+    assert sum(one[2] for one in histogram) == len(real_report.steps)
+    timeline = option(page, "chart-timeline")["series"]
+    assert len(timeline[0]["data"]) == len(real_report.instances)
+    assert real_report.timeline is not None
+    drawn = sum(one[1] for one in timeline[1]["data"]) / 100 * real_report.timeline.slice_ns
+    assert drawn == pytest.approx(sum(real_report.timeline.busy_ns), rel=0.01)
+    tree = option(page, "chart-modules")["series"][0]["data"]
+    whole = sum(
+        row.kernel_sum_ns + row.memcpy_ns + row.memset_ns + row.graph_ns for row in real_report.module_rows["all"]
+    )
+    assert sum(one["value"] for one in tree) == pytest.approx(whole / 1e6, rel=1e-4)
+
+
+def test_nothing_is_wider_than_the_page(opened: Callable[[Report], Any], real_report: Report) -> None:
+    page = opened(real_report)
+    assert page.execute_script("return document.documentElement.scrollWidth <= window.innerWidth")
+    cut = page.execute_script(
+        "return [...document.querySelectorAll('.scroll')].filter(e => e.offsetParent && e.scrollWidth > e.clientWidth + 1)"
+        ".map(e => e.querySelector('table').id + ' ' + e.scrollWidth + ' ' + e.clientWidth)"
+    )
+    assert cut == []
+
+
+def test_every_number_explains_itself(opened: Callable[[Report], Any], real_report: Report) -> None:
+    page = opened(real_report)
+    tile = page.find_element("css selector", ".tile")
+    page.execute_script("arguments[0].focus()", tile)
+    page.execute_async_script("setTimeout(arguments[0], 100)")
+    tip = page.find_element("id", "tip")
+    assert tip.is_displayed()
+    assert tip.text == tile.get_attribute("data-def")
+
+
+def test_the_theme_can_be_chosen_and_follows_the_system(opened: Callable[[Report], Any]) -> None:
+    page = opened(plain_report())
+    background = "return getComputedStyle(document.body).backgroundColor"
+    page.execute_cdp_cmd(
+        "Emulation.setEmulatedMedia", {"features": [{"name": "prefers-color-scheme", "value": "dark"}]}
+    )
+    dark = page.execute_script(background)
+    page.find_element("id", "theme").click()
+    light = page.execute_script(background)
+    assert page.find_element("id", "theme").text == "Theme: light"
+    assert dark != light
+    page.find_element("id", "theme").click()
+    assert page.execute_script(background) == dark
+    page.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
+
+
+def test_it_prints(opened: Callable[[Report], Any], real_report: Report) -> None:
+    import base64
+
+    page = opened(real_report)
+    pdf = base64.b64decode(page.print_page())
+    assert pdf.startswith(b"%PDF")
+    assert len(pdf) > 50_000
