@@ -29,6 +29,12 @@ def test_start_end_ranges_that_overlap(attribute: Attribute) -> None:
     assert names == ["a", "b", "b"], "where ranges cross, the one that started last is the innermost"
 
 
+def test_of_ranges_of_both_styles_that_begin_together_the_shorter_is_the_innermost(attribute: Attribute) -> None:
+    built = TraceBuilder().range("request", 0, 100, domain="dsocr.module", style=START_END)
+    built.range("lm_head", 0, 50, domain="dsocr.module").launch(10, 11, ("k", 200, 201))
+    assert place(attribute(built), "module") == {"k": "lm_head"}
+
+
 def test_overlapping_start_end_ranges_of_one_name_count_once(attribute: Attribute) -> None:
     built = TraceBuilder().range("a", 0, 60, domain="mine", style=START_END)
     built.range("a", 30, 100, domain="mine", style=START_END).launch(40, 41, ("in both", 202, 205))
