@@ -79,9 +79,9 @@ def _latency(report: Report, label: str, term: str, stage: str, *names: str) -> 
     found = _aggregate(report, *names)
     if found is None:
         return Tile(label, NOT_AVAILABLE, f"no {stage} in the trace", term, stage)
-    source = "unprofiled control run" if found.source == "control" else "in the capture, profiler’s cost included"
-    spread = f" · ± {decimal(found.std, 2)} ms over {found.count}" if found.count > 1 else ""
-    return Tile(label, duration(found.mean * 1e6), source + spread, term, stage)
+    source = "unprofiled control run" if found.source == "control" else "profiled, so with its cost"
+    spread = f"mean of {found.count}, ± {decimal(found.std, 2)} ms · " if found.count > 1 else ""
+    return Tile(label, duration(found.mean * 1e6), spread + source, term, stage)
 
 
 def _busy(stage: StageSummary) -> Tile:

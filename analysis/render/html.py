@@ -12,6 +12,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from analysis.render import facts, tables
+from analysis.render.charts import library
 from analysis.render.definitions import DEFINITIONS
 from analysis.render.files import write_text
 from analysis.render.page_data import page_data
@@ -21,8 +22,6 @@ from analysis.summaries import Report
 __all__ = ["render"]
 
 _HERE: Final = Path(__file__).parent
-_CHARTS: Final = "echarts-6.1.0.min.js"
-"""Apache ECharts' released build, unmodified; its licence and notice lie beside it."""
 
 
 def render(report: Report, out: Path) -> tuple[Path, ...]:
@@ -44,7 +43,7 @@ def page(report: Report) -> str:
         lstrip_blocks=True,
     )
     environment.globals.update(definition=_definition, visible=visible, count=count, bytes_=bytes_)
-    charts = (_HERE / "assets" / _CHARTS).read_text(encoding="utf-8")
+    charts = library()
     script = (_HERE / "assets" / "report.js").read_text(encoding="utf-8")
     stages = tables.stages_in(report)
     worst = {"unfit": 0, "warning": 1, "info": 2}
@@ -66,7 +65,7 @@ def page(report: Report) -> str:
             for stage in stages
             if report.module_rows.get(stage)
         ],
-        host_calls=tables.host_calls(report),
+        host_calls=[tables.host_calls(report, "stage"), tables.host_calls(report, "module")],
         utilisation=tables.utilisation(report),
         derivations=[
             (row.stage, row.time_base, visible(row.derivation), visible(row.suspect or ""))

@@ -224,8 +224,10 @@ def _utilisation(report: Report) -> list[str]:
 
 def _rest(report: Report) -> list[str]:
     lines = ["## Host synchronisation", ""]
-    found = tables.host_calls(report)
-    lines += _lines(found, _TOP_CALLS) if found.rows else ["No synchronising call was found.", ""]
+    for found in (tables.host_calls(report, "stage"), tables.host_calls(report, "module")):
+        lines += [f"### {found.title}", "", *_lines(found, _TOP_CALLS)] if found.rows else []
+    if not report.host_calls:
+        lines += ["No synchronising call and no small device-to-host copy was found.", ""]
     lines += ["## Top operators", ""]
     found = tables.operators(report)
     lines += _lines(found) if found.rows else ["n/a: the trace has no ranges.", ""]

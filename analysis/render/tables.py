@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import Final, Literal
 
 from analysis.annotations import STAGES
 from analysis.render.model import Cell, Column, Table
@@ -301,13 +301,13 @@ def utilisation(report: Report) -> Table:
     return Table("utilisation", "Utilisation", columns, tuple(lines), note=note.strip())
 
 
-def host_calls(report: Report) -> Table:
-    """Where the host waits for the GPU."""
+def host_calls(report: Report, by: Literal["stage", "module"]) -> Table:
+    """Where the host waits for the GPU: the same calls by stage, or by innermost module."""
     return Table(
-        "host-calls",
-        "Host synchronisation",
+        f"host-calls-{by}",
+        f"By {by}",
         (
-            Column("Where", align="left"),
+            Column(by.capitalize(), "", by, align="left"),
             Column("Call", align="left"),
             Column("Kind", align="left"),
             Column("Calls", "", "calls"),
@@ -316,8 +316,9 @@ def host_calls(report: Report) -> Table:
         tuple(
             (_name(row.where), _name(row.call), Cell(row.kind, sort=row.kind), _count(row.calls), _ms(row.total_ns))
             for row in report.host_calls
+            if (row.where in STAGES) == (by == "stage")
         ),
-        note="Each of these lets the host run no further than the GPU.",
+        note="At each of these the host waits until the GPU has got so far.",
     )
 
 

@@ -9,7 +9,6 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 from attrs import evolve
-from report_builder import HOSTILE, hostile_report, plain_report
 
 from analysis import render
 from analysis.contracts import LLMProfileReportSummary
@@ -19,6 +18,7 @@ from analysis.errors import RequestError
 from analysis.render import json_
 from analysis.render.files import write_text, write_with
 from analysis.summaries import Report
+from report_builder import HOSTILE, hostile_report, plain_report
 
 ALL = tuple(render.FORMATS)
 

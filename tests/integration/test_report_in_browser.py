@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from report_builder import HOSTILE, hostile_report, plain_report
 
 from analysis.attribution import Attribution
 from analysis.render import html
@@ -16,6 +15,7 @@ from analysis.render.text import visible
 from analysis.report import assemble
 from analysis.summaries import Report
 from analysis.trace.reader import Trace
+from report_builder import HOSTILE, hostile_report, plain_report
 
 pytestmark = pytest.mark.integration
 
@@ -66,7 +66,9 @@ def requested(browser: Any) -> list[str]:
 
     events = [json.loads(one["message"])["message"] for one in browser.get_log("performance")]
     urls = [one["params"]["request"]["url"] for one in events if one["method"] == "Network.requestWillBeSent"]
-    return [url for url in urls if url != browser.current_url.split("#")[0] and not url.startswith("data:")]
+    return [
+        url for url in urls if url != browser.current_url.split("#")[0] and not url.startswith(("data:", "chrome:"))
+    ]
 
 
 def option(browser: Any, chart: str) -> dict[str, Any]:

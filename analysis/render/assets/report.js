@@ -245,7 +245,7 @@
   if (categories.names.length) {
     at("chart-categories").style.height = `${Math.max(240, 70 + 36 * categories.names.length)}px`;
     chart("chart-categories", () => ({
-      grid: { left: 8, right: 46, top: 32, bottom: 26, containLabel: true },
+      grid: { left: 186, right: 40, top: 32, bottom: 26, outerBoundsMode: "none" },
       legend: legend({ top: 0, left: 0 }),
       tooltip: {
         ...base().tooltip, trigger: "item",
@@ -256,7 +256,7 @@
         },
       },
       xAxis: { ...axis({ axisLabel: { formatter: "{value} %" } }), type: "value" },
-      yAxis: { ...axis(), type: "category", inverse: true, data: categories.names, axisLine: { show: false }, axisTick: { show: false }, axisLabel: { color: colour("ink"), width: 190, overflow: "truncate", interval: 0 } },
+      yAxis: { ...axis(), type: "category", inverse: true, data: categories.names, axisLine: { show: false }, axisTick: { show: false }, axisLabel: { color: colour("ink"), width: 178, overflow: "truncate", interval: 0 } },
       series: categories.stages.map((one) => ({
         name: one.stage, type: "bar", barGap: "10%", barCategoryGap: "28%", itemStyle: { color: stageColour(one.stage), borderRadius: [0, 2, 2, 0] }, data: one.share,
         label: { show: true, position: "right", color: colour("muted"), fontSize: 10.5, formatter: (params) => (params.value >= 1 ? `${grouped(params.value, 1)}` : "") },
@@ -376,7 +376,9 @@
         },
         series: [{
           type: "treemap", name: "modules", roam: false, leafDepth: 2, drillDownIcon: "", left: 0, right: 0, top: 0, bottom: 34,
-          data: tree.map((node) => ({ ...node, itemStyle: { color: node.name === "(unattributed)" ? colour("outside") : order.get(node.name.replace(/\d+$/, "")) } })),
+          data: tree.map((node) => (node.name === "(unattributed)"
+            ? { ...node, itemStyle: { color: colour("outside") }, label: { color: colour("ink") } }
+            : { ...node, itemStyle: { color: order.get(node.name.replace(/\d+$/, "")) } })),
           breadcrumb: { bottom: 2, left: 0, height: 22, itemStyle: { color: colour("soft"), borderColor: colour("line"), textStyle: { color: colour("ink") } }, emphasis: { itemStyle: { color: colour("line") } } },
           label: { color: "#fff", fontSize: 12, lineHeight: 16, formatter: (params) => (params.value < 0.025 * whole ? "" : `${params.name}\n${time(params.value)}`), overflow: "truncate" },
           upperLabel: { show: true, height: 20, color: "#fff", fontSize: 12, formatter: (params) => `${params.name}   ${time(params.value)}` },
@@ -505,7 +507,7 @@
       element("td", "n", known(get("mean_us"), 2)), element("td", "n", known(get("median_us"), 2)), element("td", "n", known(get("p95_us"), 2)),
       element("td", "n", known(get("per_token"), 2)), shape,
       element("td", "n", known(get("registers"), 0)), element("td", "n", get("occupancy") === null ? "n/a" : percent(100 * get("occupancy"))),
-      element("td", "n", known(get("waves"), 2)), element("td", "n", get("tensor_core") === null ? "unknown" : get("tensor_core") ? "yes" : "no"),
+      element("td", "n", get("waves") === null ? "n/a" : three(get("waves"))), element("td", "n", get("tensor_core") === null ? "unknown" : get("tensor_core") ? "yes" : "no"),
     ];
     made.append(...cells);
     return made;
@@ -546,7 +548,8 @@
   }
   table.tHead.append(head);
   sortable([...head.cells], state.column, (column, descending) => { Object.assign(state, { column, descending }); showKernels(); });
-  const kernelStages = [...new Set(kernels.rows.map((row) => row[field.stage]))];
+  const inOrder = (stage) => ["prefill", "decode"].indexOf(stage) + 1 || 9;
+  const kernelStages = [...new Set(kernels.rows.map((row) => row[field.stage]))].sort((a, b) => inOrder(a) - inOrder(b));
   segmented(at("kernel-stages"), ["all", ...kernelStages], "all", (name) => { state.stage = name; state.all = false; showKernels(); });
   at("kernel-search").addEventListener("input", (event) => { state.search = event.target.value; showKernels(); });
   at("kernel-more").addEventListener("click", () => { state.all = true; showKernels(); });
