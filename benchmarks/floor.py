@@ -21,7 +21,9 @@ _CALLS = (
     "FROM CUPTI_ACTIVITY_KIND_RUNTIME WHERE nameId NOT IN (SELECT id FROM StringIds WHERE value GLOB 'cuKernel*' "
     "OR value GLOB 'cu*Get*' OR value GLOB 'cuTensorMap*' OR value GLOB 'cudaStreamIs*')"
 )
-_RANGES = "SELECT sum(end - start), sum(eventType), sum(globalTid & 1), sum(domainId), sum(length(text)) FROM NVTX_EVENTS"
+_RANGES = (
+    "SELECT sum(end - start), sum(eventType), sum(globalTid & 1), sum(domainId), sum(length(text)) FROM NVTX_EVENTS"
+)
 
 
 def aggregate(path: str) -> None:

@@ -54,6 +54,11 @@ def replicate(source: Path, out: Path, kernels: int, processes: int) -> int:
         connection.execute(
             f"INSERT INTO main.{name} ({listed}) SELECT {chosen} FROM copies c CROSS JOIN source.{name} t {only_once}"
         )
+    stretch = (math.ceil(copies / processes) - 1) * span
+    if "ANALYSIS_DETAILS" in {name for name, _ in tables}:
+        connection.execute(
+            "UPDATE main.ANALYSIS_DETAILS SET duration = duration + ?, stopTime = stopTime + ?", (stretch, stretch)
+        )
     connection.commit()
     connection.close()
     return copies * per_copy

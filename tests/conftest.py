@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from trace_builder import TraceBuilder
 
 from analysis.attribution import Attribution
 from analysis.trace.reader import Trace
+from trace_builder import TraceBuilder
 
 DATA = Path(__file__).with_name("data")
 

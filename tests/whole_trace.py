@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from trace_builder import TraceBuilder
-
 from analysis.attribution import Attribution
 from analysis.tables import TABLE_KINDS, gpu_table
 from analysis.trace.reader import Trace
+from trace_builder import TraceBuilder
 
 __all__ = ["read_everything", "whole"]
 

@@ -8,12 +8,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from trace_builder import START_END, TraceBuilder
 
 from analysis.attribution import Attribution
 from analysis.range_kernels import projection_rows, range_kernel_rows
 from analysis.tables import gpu_table
 from analysis.trace.reader import Trace
+from trace_builder import START_END, TraceBuilder
 
 EXPECTED = Path(__file__).parents[1] / "data" / "expected"
 NAME = "deepseek-ocr_h100_64tok"

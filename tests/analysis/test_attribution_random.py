@@ -9,13 +9,13 @@ from typing import NamedTuple
 import numpy as np
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from trace_builder import PUSH_POP, START_END, TraceBuilder
 
 from analysis.attribution import Attribution
 from analysis.grouping import UNATTRIBUTED
 from analysis.ranges import RangeForest
 from analysis.tables import gpu_table
 from analysis.trace.reader import Trace
+from trace_builder import PUSH_POP, START_END, TraceBuilder
 
 THREADS = (1, 2, 3)
 PROCESS_OF = {1: 1, 2: 1, 3: 2}

@@ -6,11 +6,11 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from placement import counts, place
-from trace_builder import START_END, TraceBuilder, thread_id
 
 from analysis.attribution import Attribution, Level
 from analysis.tables import gpu_table
+from placement import counts, place
+from trace_builder import START_END, TraceBuilder, thread_id
 
 Attribute = Callable[..., Attribution]
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from placement import counts, instances, place
-from trace_builder import TraceBuilder, process_id
 
 from analysis.attribution import Attribution
 from analysis.grouping import UNATTRIBUTED
 from analysis.tables import gpu_table
+from placement import counts, instances, place
+from trace_builder import TraceBuilder, process_id
 
 Attribute = Callable[..., Attribution]
 

@@ -14,8 +14,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from trace_builder import TraceBuilder
-from whole_trace import read_everything, whole
 
 from analysis.contracts import LLMProfileRequest
 from analysis.convert import to_json
@@ -24,6 +22,8 @@ from analysis.errors import RequestError, TraceError, TraceSchemaError, UnfitTra
 from analysis.find_manifest import find_manifest
 from analysis.manifest import RunManifest
 from analysis.trace.reader import Trace
+from trace_builder import TraceBuilder
+from whole_trace import read_everything, whole
 
 ROOT = Path(__file__).parents[2]
 

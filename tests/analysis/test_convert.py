@@ -7,7 +7,6 @@ import attrs
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from record_strategies import CONTRACTS, ENTITIES, MANIFEST, records
 
 import analysis.manifest
 from analysis.contracts import LLMProfileReportSummary, LLMProfileRequest
@@ -15,6 +14,7 @@ from analysis.convert import from_json, from_json_file, to_json, to_plain
 from analysis.entities import InputSet, KernelSummary, LLMProfileReport, ModelUnderTest, RunMeta, StageTiming, Stats
 from analysis.errors import RequestError
 from analysis.manifest import RunManifest
+from record_strategies import CONTRACTS, ENTITIES, MANIFEST, records
 
 REQUEST = {"model_path": "deepseek-ocr-tiny", "input_dir": "/pages"}
 

@@ -7,7 +7,6 @@ import attrs
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from record_strategies import ENTITIES, records
 
 from analysis.entities import (
     MFU_GUARDRAIL,
@@ -21,6 +20,7 @@ from analysis.entities import (
     StageTiming,
     Stats,
 )
+from record_strategies import ENTITIES, records
 
 PAGE = InputImage(path="/pages/1.png", width=10, height=20)
 MODEL = ModelUnderTest(id="m", model_path="m", dtype="bf16", device="cuda:0", use_flash_attn=True)

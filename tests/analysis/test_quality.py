@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 from attrs import evolve
-from trace_builder import START_END, TraceBuilder, thread_id
 
 from analysis.attribution import Attribution
 from analysis.contracts import LLMProfileRequest
@@ -17,6 +16,7 @@ from analysis.manifest import ControlPass, PromptTokens, RunManifest
 from analysis.summaries import Finding
 from analysis.trace.quality import examine, is_unfit
 from analysis.trace.reader import Trace
+from trace_builder import START_END, TraceBuilder, thread_id
 
 Examine = Callable[..., dict[str, Finding]]
 

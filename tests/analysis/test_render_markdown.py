@@ -4,10 +4,10 @@ from pathlib import Path
 import pytest
 from attrs import evolve
 from markdown_it import MarkdownIt
-from report_builder import hostile_report, plain_report
 
 from analysis.render import markdown
 from analysis.summaries import Report
+from report_builder import hostile_report, plain_report
 
 
 def text_of(report: Report, tmp_path: Path) -> str:

@@ -11,13 +11,13 @@ from attrs import frozen
 from hypothesis import given
 from hypothesis import strategies as st
 from perfetto.protos.perfetto.trace import perfetto_trace_pb2 as pb
-from report_builder import HOSTILE, plain_report
-from trace_builder import TraceBuilder
 
 from analysis.attribution import Attribution
 from analysis.render.packets import begin_template, counter_template, end_template
 from analysis.render.perfetto import SHORTEST_IDLE_NS, lanes, render_trace
 from analysis.trace.reader import Trace
+from report_builder import HOSTILE, plain_report
+from trace_builder import TraceBuilder
 
 BEGIN, END, INSTANT, COUNTER = 1, 2, 3, 4
 Attribute = Callable[..., Attribution]

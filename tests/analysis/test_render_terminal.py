@@ -2,11 +2,11 @@ import io
 import re
 
 import pytest
-from report_builder import hostile_report, plain_report
 from rich.console import Console
 
 from analysis.render.terminal import print_headline, print_report
 from analysis.summaries import Report
+from report_builder import hostile_report, plain_report
 
 
 def printed(report: Report, *, whole: bool = True, width: int = 120) -> str:

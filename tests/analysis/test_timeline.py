@@ -2,11 +2,11 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from trace_builder import TraceBuilder
 
 from analysis.attribution import Attribution
 from analysis.timeline import busy_timeline
 from analysis.trace.reader import Trace
+from trace_builder import TraceBuilder
 
 Attribute = Callable[..., Attribution]
 

@@ -6,12 +6,12 @@ import sqlite3
 from pathlib import Path
 
 import pytest
-from whole_trace import read_everything, whole
 
 from analysis.attribution import Attribution
 from analysis.errors import TraceSchemaError
 from analysis.tables import gpu_table
 from analysis.trace.reader import Trace
+from whole_trace import read_everything, whole
 
 TABLES = [
     "StringIds", "META_DATA_EXPORT", "META_DATA_CAPTURE", "PROCESSES", "ANALYSIS_DETAILS", "TARGET_INFO_GPU",

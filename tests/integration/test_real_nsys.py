@@ -16,9 +16,9 @@ from pathlib import Path
 
 import pytest
 from attrs import evolve
-from launch_kit import ROOT, environment, prepare, real_nsys, wrapper_without_importer
 
 from analysis.errors import CaptureError, ChildFailedError, ExportError, InterruptedRunError, TimeoutExceededError
+from launch_kit import ROOT, environment, prepare, real_nsys, wrapper_without_importer
 from runner.capture import child_command
 from runner.collectors import Choice, make_collector
 from runner.isolation import namespace_prefix

@@ -12,7 +12,6 @@ import time
 from pathlib import Path
 
 import pytest
-from launch_kit import environment, fake_nsys, prepare
 
 from analysis.errors import (
     AnalysisFailedError,
@@ -24,6 +23,7 @@ from analysis.errors import (
     ModelError,
     TimeoutExceededError,
 )
+from launch_kit import environment, fake_nsys, prepare
 from runner.nsys import NsysTool
 from runner.process import Interrupts, marked_processes
 
@@ -151,6 +151,7 @@ def test_resume_goes_on_at_the_analysis(tmp_path: Path, tool: NsysTool) -> None:
     manifest = run.directory.read_manifest()
     assert (manifest.status, manifest.exit_codes.analysis, manifest.exit_codes.export) == ("failed", 4, 0)
     from attrs import evolve
+
     from launch_kit import analysed
 
     with Interrupts() as interrupts:

@@ -9,8 +9,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from launch_kit import ROOT, environment, fake_nsys
 
+from launch_kit import ROOT, environment, fake_nsys
 from runner.doctor import Check, diagnose
 from runner.gpu import DriverFacts, default_device, torch_cuda_version
 

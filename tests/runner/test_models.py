@@ -3,13 +3,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import released_checkpoint
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 from safetensors.torch import save_file
 
+import released_checkpoint
 from analysis.contracts import LLMProfileRequest
 from analysis.errors import ModelError, RequestError
 from runner.models import DEFAULT_PRESET, PRESETS, loading, resolve_model

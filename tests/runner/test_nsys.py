@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from launch_kit import fake_nsys
 
 from analysis.errors import CaptureError, RequestError
+from launch_kit import fake_nsys
 from runner.nsys import (
     candidate_paths,
     export_argv,

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 from attrs import evolve
-from launch_kit import fake_nsys
 
 from analysis.errors import CaptureError, RequestError
+from launch_kit import fake_nsys
 from runner.nsys import NsysTool
 from runner.presets import load_preset, parse_preset, preset_names, resolve_options
 

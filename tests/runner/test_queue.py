@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 from attrs import evolve
-from launch_kit import ROOT, environment, fake_nsys, prepare
 
 from analysis.errors import BusyError, InterruptedRunError, RequestError
+from launch_kit import ROOT, environment, fake_nsys, prepare
 from runner.gpu import physical_device
 from runner.process import Interrupts
 from runner.queue import DeviceLock, all_states, cancel, find_run, run_state
