@@ -13,7 +13,7 @@ from analysis.summaries import Report
 __all__ = ["budget_picture", "category_picture", "step_picture"]
 
 _WIDTH: Final = 860
-_LEFT: Final = 150
+_LEFT: Final = 180
 _RIGHT: Final = 40
 _STYLE: Final = """
 text { font: 12px system-ui, "Segoe UI", Roboto, Helvetica, Arial, sans-serif; fill: #57606a; }
@@ -27,10 +27,10 @@ text { fill: #9198a1; } .ink { fill: #e5e9f0; } .on { fill: #0f1217; } .line { s
 """
 _PARTS: Final = (
     ("busy", "GPU busy"),
-    ("launching", "idle: host launching"),
-    ("outside", "idle: host outside CUDA calls"),
-    ("synchronising", "idle: host synchronising"),
-    ("other", "idle: other CUDA calls"),
+    ("launching", "idle: launching"),
+    ("outside", "idle: outside CUDA calls"),
+    ("synchronising", "idle: synchronising"),
+    ("other", "idle: other calls"),
 )
 _MAX_POINTS: Final = 1000
 
@@ -64,7 +64,7 @@ def budget_picture(report: Report) -> str | None:
     x: float = _LEFT
     for kind, label in _PARTS:
         parts += [_rect(kind, x, 6, 10, 10, label), _text(x + 15, 15, label)]
-        x += 32 + 6.3 * len(label)
+        x += 28 + 6.4 * len(label)
     for index, (stage, gaps) in enumerate(stages):
         y = 34 + 40 * index
         values = {
@@ -104,14 +104,15 @@ def category_picture(report: Report) -> str | None:
         parts += [_rect(stage, _LEFT + 90 * index, 6, 10, 10, stage), _text(_LEFT + 90 * index + 15, 15, stage)]
     for row, name in enumerate(names):
         y = 30 + step * row
-        label = shortened(visible(name), 22)
+        label = shortened(visible(name), 24)
         parts.append(_text(_LEFT - 10, y + 6 * len(stages) + 4, label, kind="ink", anchor="end"))
         for index, stage in enumerate(stages):
             part = shares.get((name, stage), 0.0)
             width = room * part / most
             top = y + 12 * index
             parts.append(_rect(stage, _LEFT, top, width, 11, f"{visible(name)}, {stage}: {part:.2%}"))
-            parts.append(_text(_LEFT + width + 5, top + 10, f"{part:.1%}"))
+            if part:
+                parts.append(_text(_LEFT + width + 5, top + 10, f"{part:.1%}"))
     return _svg(36 + step * len(names), "Share of GPU time by kernel category", parts)
 
 
