@@ -8,6 +8,7 @@ import json
 from pathlib import Path
 from typing import Any, Final
 
+from attrs import evolve
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
@@ -15,6 +16,7 @@ from analysis.render import facts, tables
 from analysis.render.charts import library
 from analysis.render.definitions import DEFINITIONS
 from analysis.render.files import write_text
+from analysis.render.model import Table
 from analysis.render.page_data import page_data
 from analysis.render.text import bytes_, count, visible
 from analysis.summaries import Report
@@ -22,6 +24,8 @@ from analysis.summaries import Report
 __all__ = ["render"]
 
 _HERE: Final = Path(__file__).parent
+_MAX_ROWS: Final = 400
+"""Of a table on the page; more are in report.json."""
 
 
 def render(report: Report, out: Path) -> tuple[Path, ...]:
@@ -61,11 +65,11 @@ def page(report: Report) -> str:
         compare=tables.compare_stages(report),
         stage_times=tables.stage_times(report),
         module_tables=[
-            (stage, tables.module_kinds(report, stage), tables.modules(report, stage))
+            (stage, _capped(tables.module_kinds(report, stage)), _capped(tables.modules(report, stage)))
             for stage in stages
             if report.module_rows.get(stage)
         ],
-        host_calls=[tables.host_calls(report, "stage"), tables.host_calls(report, "module")],
+        host_calls=[_capped(tables.host_calls(report, "stage")), _capped(tables.host_calls(report, "module"))],
         utilisation=tables.utilisation(report),
         derivations=[
             (row.stage, row.time_base, visible(row.derivation), visible(row.suspect or ""))
@@ -83,6 +87,15 @@ def page(report: Report) -> str:
         script=Markup(script),
         script_sources=" ".join(map(_source, (charts, script))),
     )
+
+
+def _capped(table: Table) -> Table:
+    """A table's first rows; its total stays that of all."""
+    left_out = len(table.rows) - _MAX_ROWS
+    if left_out <= 0:
+        return table
+    note = f"{table.note} {count(left_out)} more rows are in report.json.".strip()
+    return evolve(table, rows=table.rows[:_MAX_ROWS], note=note)
 
 
 def _source(script: str) -> str:

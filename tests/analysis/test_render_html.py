@@ -118,7 +118,13 @@ def many(kernels: int) -> Report:
         kernels=tuple(evolve(report.kernels[0], name=f"{name}{index}", total_ns=index + 1) for index in range(kernels)),
         steps=tuple(evolve(step, index=index, context=index) for index in range(50_000)),
         instances=tuple(evolve(report.instances[0], path=f"image[{index}]/prefill") for index in range(5_000)),
-        module_rows={"all": tuple(evolve(report.stage_rows[0], name=f"layers.{index}.mlp") for index in range(5_000))},
+        module_rows={
+            stage: tuple(
+                evolve(report.stage_rows[0], name=f"layers.{index}.{'x' * (index % 50)}") for index in range(5_000)
+            )
+            for stage in ("all", "prefill", "decode")
+        },
+        host_calls=tuple(evolve(report.host_calls[0], where=f"layers.{index}") for index in range(5_000)),
     )
 
 
