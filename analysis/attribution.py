@@ -28,7 +28,7 @@ LEVELS: Final[tuple[Level, ...]] = ("image", "stage", "step", "module", "operato
 _OPERATOR_MARKS: Final = ("::", ", seq = ", ", op_id = ")
 """How PyTorch names the ranges of its operators: ``aten::mm``, with ``, seq = 7`` under emit_nvtx."""
 
-_Kept = TypeVar("_Kept", bound=np.generic)
+_Kept = TypeVar("_Kept")
 
 _DENSE_FACTOR: Final = 8
 """Correlation ids are looked up in a table as long as it is at most this many times longer than the calls."""
@@ -159,7 +159,7 @@ class Attribution:
         where = self._thread_slices.get(lane.thread)
         if where is None:
             return None
-        inside = self._kept(("lane", index), lambda: lane.innermost(self.calls.start[where], self._call_end[where]))
+        inside = self.kept(("lane", index), lambda: lane.innermost(self.calls.start[where], self._call_end[where]))
         return where, inside
 
     def call_ranges(self, domain: int) -> Indices:
@@ -219,15 +219,15 @@ class Attribution:
 
     def is_level(self, level: Level) -> NDArray[np.bool_]:
         """Which ranges make a level, [ranges]."""
-        return self._kept(("is", level), lambda: self._is_level(level))
+        return self.kept(("is", level), lambda: self._is_level(level))
 
     def call_level(self, level: Level) -> Indices:
         """Innermost range of a level around each call, as a row of ``ranges``, [calls]; -1: none."""
-        return self._kept(("call", level), lambda: self._call_level(level))
+        return self.kept(("call", level), lambda: self._call_level(level))
 
     def operation_level(self, level: Level) -> Indices:
         """Innermost range of a level around each operation's call, [operations]; -1: none."""
-        return self._kept(("operation", level), lambda: self.of_owner(self.call_level(level)))
+        return self.kept(("operation", level), lambda: self.of_owner(self.call_level(level)))
 
     def of_owner(self, by_call: Indices) -> Indices:
         """Carry an answer about calls over to the operations that they own."""
@@ -266,11 +266,13 @@ class Attribution:
                 best[near] = self._later(best[near], nearest[lane.innermost(start[near], end[near])])
         found[outside] = best
 
-    def _kept(self, key: tuple[Any, ...], make: Callable[[], NDArray[_Kept]]) -> NDArray[_Kept]:
-        cache: dict[tuple[Any, ...], NDArray[_Kept]] = self.__dict__.setdefault("_answers", {})
-        if key not in cache:
-            cache[key] = make()
-        return cache[key]
+    def kept(self, key: tuple[Any, ...], make: Callable[[], _Kept]) -> _Kept:
+        """Answer a question once: what ``make`` returns is kept under ``key`` for as long as the attribution lives."""
+        answers: dict[tuple[Any, ...], Any] = self.__dict__.setdefault("_answers", {})
+        if key not in answers:
+            answers[key] = make()
+        kept: _Kept = answers[key]
+        return kept
 
     # --- names ------------------------------------------------------------------------------------------------
 

@@ -126,9 +126,17 @@ class HostCalls:
 
     def _covered(self, kinds: tuple[int, ...], thread: int) -> tuple[Ints, Ints]:
         """Merged intervals in which a thread was inside calls of some kinds."""
-        calls = self.attribution.calls
-        which = np.flatnonzero((calls.thread == thread) & np.isin(self.kind, kinds))
-        return merge(calls.start[which], calls.start[which] + calls.duration[which])
+
+        def make() -> tuple[Ints, Ints]:
+            calls = self.attribution.calls
+            wanted = np.zeros(int(max(OTHER, LAUNCH, GRAPH_LAUNCH, COPY, SYNCHRONISE)) + 1, dtype=bool)
+            wanted[list(kinds)] = True
+            which = np.flatnonzero(wanted[self.kind] & (calls.thread == thread))
+            start = calls.start[which]
+            return merge(start, start + calls.duration[which])
+
+        covered: tuple[Ints, Ints] = self.attribution.kept(("covered", kinds, thread), make)
+        return covered
 
     def idle(self, windows: list[tuple[int, int, int]], busy: tuple[Ints, Ints]) -> GapSummary:
         """Sum up the GPU's idle time inside stages, by what the host did meanwhile.
@@ -166,11 +174,17 @@ def _overlap(opening: Ints, closing: Ints, start: Ints, end: Ints) -> int:
     """Time that gaps share with merged intervals, ns."""
     if not start.size or not opening.size:
         return 0
-    before = np.concatenate(([0], np.cumsum(end - start)))
+    length = end - start
+    # Behind a gap's edge lies what the intervals before it cover, and of the last one no more than it has.
+    before = np.cumsum(length) - length
 
     def covered_until(moment: Ints) -> Ints:
-        index = np.searchsorted(start, moment, side="right")
-        inside = np.where(index > 0, np.minimum(moment - start[index - 1], (end - start)[index - 1]), 0)
-        return before[np.maximum(index - 1, 0)] + inside
+        index = np.searchsorted(start, moment, side="right") - 1
+        first = index < 0
+        index[first] = 0
+        covered = np.minimum(moment - start[index], length[index])
+        covered += before[index]
+        covered[first] = 0
+        return covered
 
     return int((covered_until(closing) - covered_until(opening)).sum())

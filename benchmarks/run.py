@@ -77,7 +77,7 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--kernels", type=int, nargs="+", default=[115_572, 1_000_000, 10_000_000])
     parser.add_argument("--processes", type=int, default=8)
-    parser.add_argument("--nsys", default=os.environ.get("NSYS") or shutil.which("nsys"))
+    parser.add_argument("--nsys", default=installed_nsys())
     parser.add_argument("--nsys-up-to", type=int, default=1_000_000, help="nsys stats runs up to this many kernels")
     parser.add_argument("--folder", type=Path, default=HERE / "data")
     parser.add_argument("--out", type=Path, default=HERE / "RESULTS.md")
@@ -91,6 +91,17 @@ def main() -> None:
     print(text)
 
 
+def report_name(nsys: str) -> str:
+    """The report's name in this nsys: older ones write it without underscores."""
+    listed = subprocess.run([nsys, "stats", "--help-reports"], capture_output=True, text=True, check=False).stdout
+    return "nvtx_kern_sum" if "nvtx_kern_sum" in listed else "nvtxkernsum"
+
+
+def installed_nsys() -> str | None:
+    local = HERE.parent / ".nsys" / "target-linux-x64" / "nsys"
+    return os.environ.get("NSYS") or shutil.which("nsys") or (str(local) if local.exists() else None)
+
+
 def bench(label: str, path: Path, arguments: argparse.Namespace) -> list[list[str]]:
     commands = {
         "dsocr-analyze, default outputs": [sys.executable, "-m", "analysis.cli", str(path), "--out", "report"],
@@ -99,9 +110,11 @@ def bench(label: str, path: Path, arguments: argparse.Namespace) -> list[list[st
     }
     kernels = int(label.split()[0].replace(",", ""))
     if arguments.nsys and kernels <= arguments.nsys_up_to and "processes" not in label:
+        # nsys stats writes an index into the file that it reads: it gets a copy.
+        shutil.copy(path, arguments.folder / "for-nsys.sqlite")
         commands["nsys stats nvtx_kern_sum"] = [
-            arguments.nsys, "stats", "--report", "nvtx_kern_sum", "--format", "csv", "--output", "nsys", "--force-export=false",
-            "--sqlite", str(path), str(path),
+            arguments.nsys, "stats", "--report", report_name(arguments.nsys), "--format", "csv", "--output", "nsys",
+            "--force-overwrite", "true", str(arguments.folder / "for-nsys.sqlite"),
         ]  # fmt: skip
     seconds: dict[str, list[float]] = {name: [] for name in commands}
     memory: dict[str, list[float]] = {name: [] for name in commands}
