@@ -12,7 +12,7 @@ from typing import Final, Protocol, cast
 
 from analysis.attribution import Attribution
 from analysis.errors import RequestError
-from analysis.summaries import Report
+from analysis.summaries import MetricSeries, Report
 
 __all__ = ["DEFAULT_FORMATS", "FORMATS", "TRACE_FORMATS", "Renderer", "check", "render_all", "renderer", "write_all"]
 
@@ -27,7 +27,7 @@ FORMATS: Final[dict[str, str]] = {
 
 DEFAULT_FORMATS: Final = ("markdown", "html", "json", "parquet")
 TRACE_FORMATS: Final[dict[str, str]] = {"perfetto": "analysis.render.perfetto"}
-"""Formats that need the trace itself: ``render_trace(attribution, out)``."""
+"""Formats that need the trace itself: ``render_trace(attribution, out, metrics)``."""
 
 
 class Renderer(Protocol):
@@ -40,7 +40,7 @@ class Renderer(Protocol):
 class TraceRenderer(Protocol):
     """What a module of `TRACE_FORMATS` offers."""
 
-    def render_trace(self, attribution: Attribution, out: Path) -> tuple[Path, ...]:
+    def render_trace(self, attribution: Attribution, out: Path, metrics: Sequence[MetricSeries]) -> tuple[Path, ...]:
         """Write the trace's events into the folder ``out``; returns the files."""
 
 
@@ -95,5 +95,5 @@ def write_all(
     for name in chosen:
         if name in TRACE_FORMATS:
             module = cast(TraceRenderer, import_module(TRACE_FORMATS[name]))
-            written += module.render_trace(attribution, out)
+            written += module.render_trace(attribution, out, report.metrics)
     return written

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from perfetto.protos.perfetto.trace import perfetto_trace_pb2 as pb
 
+from analysis import render
 from analysis.attribution import Attribution
 from analysis.render.packets import begin_template, counter_template, end_template
 from analysis.render.perfetto import SHORTEST_IDLE_NS, lanes, render_trace
@@ -137,6 +138,13 @@ def test_real_traces_are_there_in_full(
     ranges = sum(1 for one in shown.slices if one.track[0].startswith("Thread") and not one.track[1].startswith("CUDA"))
     assert ranges == len(attribution.ranges)
     assert [value for _, value in shown.counters["SMs Active"]] == [1.0, 90.5, 3.0]
+
+
+def test_the_format_is_written_with_the_others_and_has_the_metrics(attribute: Attribute, tmp_path: Path) -> None:
+    attribution = attribute(TraceBuilder().launch(0, 1, ("a", 10, 20)))
+    written = render.write_all(plain_report(), attribution, tmp_path, ("json", "perfetto"))
+    assert [path.name for path in written] == ["report.json", "summary.json", "timeline.pftrace"]
+    assert "SMs Active" in read(written[-1]).counters
 
 
 @given(st.lists(st.tuples(st.integers(0, 50), st.integers(0, 20)), max_size=40))
