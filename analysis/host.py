@@ -171,9 +171,11 @@ class HostCalls:
 
 
 def _overlap(opening: Ints, closing: Ints, start: Ints, end: Ints) -> int:
-    """Time that gaps share with merged intervals, ns."""
+    """Time that gaps, which are disjoint and in order, share with merged intervals, ns."""
     if not start.size or not opening.size:
         return 0
+    if start.size < opening.size:  # the same either way: ask for the fewer ones
+        opening, closing, start, end = start, end, opening, closing
     length = end - start
     # Behind a gap's edge lies what the intervals before it cover, and of the last one no more than it has.
     before = np.cumsum(length) - length
@@ -182,7 +184,7 @@ def _overlap(opening: Ints, closing: Ints, start: Ints, end: Ints) -> int:
         index = np.searchsorted(start, moment, side="right") - 1
         first = index < 0
         index[first] = 0
-        covered = np.minimum(moment - start[index], length[index])
+        covered: Ints = np.minimum(moment - start[index], length[index])
         covered += before[index]
         covered[first] = 0
         return covered
