@@ -12,7 +12,7 @@ from attrs import evolve
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from analysis.render import facts, tables
+from analysis.render import facts, gpu_tables, tables
 from analysis.render.charts import library
 from analysis.render.definitions import DEFINITIONS
 from analysis.render.files import write_text
@@ -63,9 +63,9 @@ def page(report: Report) -> str:
         definitions=_embedded(DEFINITIONS),
         stages=stages,
         compare=tables.compare_stages(report),
-        stage_times=tables.stage_times(report),
+        stage_times=gpu_tables.stage_times(report),
         module_tables=[
-            (stage, _capped(tables.module_kinds(report, stage)), _capped(tables.modules(report, stage)))
+            (stage, _capped(gpu_tables.module_kinds(report, stage)), _capped(gpu_tables.modules(report, stage)))
             for stage in stages
             if report.module_rows.get(stage)
         ],

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from analysis.entities import KernelSummary
-from analysis.render import facts, tables
+from analysis.render import facts, gpu_tables, tables
 from analysis.render.definitions import DEFINITIONS
 from analysis.render.files import write_text
 from analysis.render.model import Cell, Column, Table
@@ -179,7 +179,7 @@ def _findings(report: Report) -> list[str]:
 
 
 def _times(report: Report, pictures: dict[str, str]) -> list[str]:
-    lines = ["## GPU time by stage", "", *_lines(tables.stage_times(report))]
+    lines = ["## GPU time by stage", "", *_lines(gpu_tables.stage_times(report))]
     for name, text in (("budget.svg", "Where each stage’s time goes"), ("steps.svg", "Decode steps")):
         if name in pictures:
             lines += [f"![{text}]({name})", ""]
@@ -203,7 +203,7 @@ def _modules(report: Report) -> list[str]:
     lines = ["## Modules", ""]
     found = [stage for stage in tables.stages_in(report) if report.module_rows.get(stage)]
     for stage in found:
-        lines += [f"### Modules, {stage}", "", *_lines(tables.module_kinds(report, stage), _TOP_MODULES)]
+        lines += [f"### Modules, {stage}", "", *_lines(gpu_tables.module_kinds(report, stage), _TOP_MODULES)]
     return lines if found else [*lines, "n/a: the trace has no module ranges.", ""]
 
 

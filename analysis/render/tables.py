@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Final, Literal
 
 from analysis.annotations import STAGES
+from analysis.render.cells import count_cell, ms_cell, name_cell, share_cell, time_cell
+from analysis.render.gpu_tables import UNATTRIBUTED
 from analysis.render.model import Cell, Column, Table
-from analysis.render.text import NOT_AVAILABLE, bytes_, count, decimal, duration, exact_ms, flop, rate, share, visible
-from analysis.summaries import GpuRow, Report, StageSummary
+from analysis.render.text import NOT_AVAILABLE, bytes_, decimal, duration, flop, rate, share, visible
+from analysis.summaries import Report, StageSummary
 
 __all__ = [
     "categories",
@@ -17,18 +18,12 @@ __all__ = [
     "host_calls",
     "latencies",
     "metric_means",
-    "module_kinds",
-    "modules",
     "operators",
     "overhead",
-    "stage_times",
     "stages_in",
     "streams",
     "utilisation",
 ]
-
-UNATTRIBUTED: Final = "(unattributed)"
-_NUMBER_IN_NAME: Final = re.compile(r"\d+")
 
 
 def stages_in(report: Report) -> tuple[str, ...]:
@@ -36,132 +31,7 @@ def stages_in(report: Report) -> tuple[str, ...]:
     return tuple(stage.stage for stage in report.stages)
 
 
-def _name(text: str, *, code: bool = True) -> Cell:
-    return Cell(visible(text), sort=text, code=code)
-
-
-def _count(value: int | None) -> Cell:
-    return Cell(count(value), sort=value)
-
-
-def _ms(ns: int | None) -> Cell:
-    return Cell(NOT_AVAILABLE if ns is None else exact_ms(ns), sort=ns)
-
-
-def _share(value: float | None) -> Cell:
-    return Cell(share(value), sort=value)
-
-
-def _all_ns(row: GpuRow) -> int:
-    return row.kernel_sum_ns + row.memcpy_ns + row.memset_ns + row.graph_ns
-
-
-# Label, unit, definition, value, whether it is a time, whether rows add up.
-_GpuColumn = tuple[Column, Callable[[GpuRow], int], bool, bool]
-_GPU_COLUMNS: Final[tuple[_GpuColumn, ...]] = (
-    (Column("Kernels", "", "kernels"), lambda row: row.kernels, False, True),
-    (Column("Kernel sum", "ms", "kernel_sum"), lambda row: row.kernel_sum_ns, True, True),
-    (Column("Copies", "", "memcpys"), lambda row: row.memcpys, False, True),
-    (Column("Copy sum", "ms", "memcpys"), lambda row: row.memcpy_ns, True, True),
-    (Column("Memsets", "", "memsets"), lambda row: row.memsets, False, True),
-    (Column("Memset sum", "ms", "memsets"), lambda row: row.memset_ns, True, True),
-    (Column("Graphs", "", "graphs"), lambda row: row.graphs, False, True),
-    (Column("Graph sum", "ms", "graphs"), lambda row: row.graph_ns, True, True),
-    (Column("All operations", "ms", "all_sum"), _all_ns, True, True),
-    (Column("GPU busy", "ms", "busy"), lambda row: row.busy_ns, True, False),
-    (Column("Projected", "ms", "projected"), lambda row: row.projected_ns, True, False),
-)
-
-
-def _gpu_table(key: str, title: str, first: Column, rows: Sequence[GpuRow], note: str = "") -> Table:
-    """A table of GPU time whose columns add up; columns that are zero throughout (no graphs, say) are left out."""
-    kept = [column for column in _GPU_COLUMNS if column[0].label in ("Kernels", "Kernel sum", "All operations",
-            "GPU busy", "Projected") or any(column[1](row) for row in rows)]  # fmt: skip
-
-    def cells(row: GpuRow) -> tuple[Cell, ...]:
-        return tuple(_ms(value(row)) if is_time else _count(value(row)) for _, value, is_time, _ in kept)
-
-    total = [Cell("Total")]
-    for _, value, is_time, adds in kept:
-        summed = sum(value(row) for row in rows)
-        if adds:
-            total.append(_ms(summed) if is_time else _count(summed))
-        else:
-            total.append(Cell("–", hint="unions and spans of different rows may overlap, so they are not added up"))
-    return Table(
-        key=key,
-        title=title,
-        columns=(first, *(column[0] for column in kept)),
-        rows=tuple((_name(row.name, code=row.name != UNATTRIBUTED), *cells(row)) for row in rows),
-        total=tuple(total),
-        note=note,
-    )
-
-
-def stage_times(report: Report) -> Table:
-    """GPU time by stage, to the nanosecond; rows add up to the trace's total."""
-    return _gpu_table(
-        "stage-times",
-        "GPU time by stage",
-        Column("Stage", "", "stage", "left"),
-        report.stage_rows,
-        "Every GPU operation is counted in exactly one row; counts and sums add up to the trace’s total exactly.",
-    )
-
-
-def modules(report: Report, stage: str) -> Table:
-    """GPU time by module path, exclusive."""
-    rows = report.module_rows.get(stage, ())
-    return _gpu_table(f"modules-{stage}", f"Modules, {stage}", Column("Module", "", "module", "left"), rows)
-
-
-def module_kinds(report: Report, stage: str) -> Table:
-    """Modules with their layer numbers folded together: ``layers.*.mlp``. Adds up like `modules`."""
-    folded: dict[str, list[GpuRow]] = {}
-    for row in report.module_rows.get(stage, ()):
-        folded.setdefault(_NUMBER_IN_NAME.sub("*", row.name), []).append(row)
-    whole = sum(_all_ns(row) for rows in folded.values() for row in rows)
-    order = sorted(folded.items(), key=lambda item: (item[0] == UNATTRIBUTED, -sum(map(_all_ns, item[1]))))
-    lines = []
-    for pattern, rows in order:
-        name = rows[0].name if len(rows) == 1 else pattern
-        spent = sum(map(_all_ns, rows))
-        lines.append(
-            (
-                _name(name, code=name != UNATTRIBUTED),
-                _count(len(rows)),
-                _count(sum(row.kernels for row in rows)),
-                _ms(sum(row.kernel_sum_ns for row in rows)),
-                _ms(spent),
-                _share(spent / whole if whole else None),
-            )
-        )
-    kernels = sum(row.kernels for rows in folded.values() for row in rows)
-    kernel_sum = sum(row.kernel_sum_ns for rows in folded.values() for row in rows)
-    paths = sum(map(len, folded.values()))
-    return Table(
-        key=f"module-kinds-{stage}",
-        title=f"Modules, {stage}",
-        columns=(
-            Column("Module", "", "module", "left"),
-            Column("Paths"),
-            Column("Kernels", "", "kernels"),
-            Column("Kernel sum", "ms", "kernel_sum"),
-            Column("All operations", "ms", "all_sum"),
-            Column("Share", "", "module_share"),
-        ),
-        rows=tuple(lines),
-        total=(Cell("Total"), _count(paths), _count(kernels), _ms(kernel_sum), _ms(whole),
-               _share(1.0 if whole else None)),
-        note="Numbers in paths are folded: layers.*.mlp stands for that module of every layer.",
-    )  # fmt: skip
-
-
 _Line = tuple[str, str, Callable[[StageSummary], Cell]]
-
-
-def _time(ns: float | None) -> Cell:
-    return Cell(duration(ns), sort=ns)
 
 
 def _per_token(stage: StageSummary) -> Cell:
@@ -171,34 +41,38 @@ def _per_token(stage: StageSummary) -> Cell:
 
 
 _COMPARED: Final[tuple[_Line, ...]] = (
-    ("Instances", "instances", lambda one: _count(one.instances)),
-    ("Tokens", "tokens", lambda one: _count(one.tokens)),
-    ("Host elapsed", "host_elapsed", lambda one: _time(one.host_elapsed_ns)),
-    ("Projected on the GPU", "projected", lambda one: _time(one.projected_ns)),
-    ("GPU busy", "busy", lambda one: _time(one.busy_ns)),
-    ("GPU busy share", "busy_share", lambda one: _share(one.gpu_busy_share)),
-    ("Kernel sum", "kernel_sum", lambda one: _time(one.kernel_sum_ns)),
-    ("Kernels", "kernels", lambda one: _count(one.gpu.kernels)),
-    ("Mean kernel", "mean_kernel", lambda one: _time(one.mean_kernel_ns)),
-    ("Median kernel", "median", lambda one: _time(one.median_kernel_ns)),
-    ("Launches", "launches", lambda one: _count(one.launches)),
+    ("Instances", "instances", lambda one: count_cell(one.instances)),
+    ("Tokens", "tokens", lambda one: count_cell(one.tokens)),
+    ("Host elapsed", "host_elapsed", lambda one: time_cell(one.host_elapsed_ns)),
+    ("Projected on the GPU", "projected", lambda one: time_cell(one.projected_ns)),
+    ("GPU busy", "busy", lambda one: time_cell(one.busy_ns)),
+    ("GPU busy share", "busy_share", lambda one: share_cell(one.gpu_busy_share)),
+    ("Kernel sum", "kernel_sum", lambda one: time_cell(one.kernel_sum_ns)),
+    ("Kernels", "kernels", lambda one: count_cell(one.gpu.kernels)),
+    ("Mean kernel", "mean_kernel", lambda one: time_cell(one.mean_kernel_ns)),
+    ("Median kernel", "median", lambda one: time_cell(one.median_kernel_ns)),
+    ("Launches", "launches", lambda one: count_cell(one.launches)),
     ("Launches per token", "launches", _per_token),
-    ("Of these, CUDA graphs", "graphs", lambda one: _count(one.graph_launches)),
-    ("Mean launch gap", "launch_gap", lambda one: _time(one.mean_launch_gap_ns)),
-    ("Host time in launches", "host_launch", lambda one: _time(one.host_launch_ns)),
-    ("Queue delay, median", "queue_delay", lambda one: _time(one.queue_delay_median_ns)),
-    ("Queue delay, p95", "queue_delay", lambda one: _time(one.queue_delay_p95_ns)),
-    ("Synchronises", "synchronise", lambda one: _count(one.synchronises)),
-    ("Host time in synchronises", "synchronise", lambda one: _time(one.synchronise_ns)),
-    ("Small device-to-host copies", "small_copies", lambda one: _count(one.small_d2h_copies)),
+    ("Of these, CUDA graphs", "graphs", lambda one: count_cell(one.graph_launches)),
+    ("Mean launch gap", "launch_gap", lambda one: time_cell(one.mean_launch_gap_ns)),
+    ("Host time in launches", "host_launch", lambda one: time_cell(one.host_launch_ns)),
+    ("Queue delay, median", "queue_delay", lambda one: time_cell(one.queue_delay_median_ns)),
+    ("Queue delay, p95", "queue_delay", lambda one: time_cell(one.queue_delay_p95_ns)),
+    ("Synchronises", "synchronise", lambda one: count_cell(one.synchronises)),
+    ("Host time in synchronises", "synchronise", lambda one: time_cell(one.synchronise_ns)),
+    ("Small device-to-host copies", "small_copies", lambda one: count_cell(one.small_d2h_copies)),
     ("Operations at a time", "concurrency", lambda one: Cell(decimal(one.concurrency, 3), sort=one.concurrency)),
-    ("Kernel time in small grids", "small_grid", lambda one: _share(one.small_grid_share)),
-    ("GPU idle", "gap", lambda one: _time(one.gaps.total_ns if one.gaps else None)),
-    ("  while launching", "gap_launching", lambda one: _time(one.gaps.launching_ns if one.gaps else None)),
-    ("  while synchronising", "gap_synchronising", lambda one: _time(one.gaps.synchronising_ns if one.gaps else None)),
-    ("  in other CUDA calls", "gap_other_api", lambda one: _time(one.gaps.other_api_ns if one.gaps else None)),
-    ("  outside CUDA calls", "gap_outside_api", lambda one: _time(one.gaps.outside_api_ns if one.gaps else None)),
-    ("  longest gap", "gap", lambda one: _time(one.gaps.largest_ns if one.gaps else None)),
+    ("Kernel time in small grids", "small_grid", lambda one: share_cell(one.small_grid_share)),
+    ("GPU idle", "gap", lambda one: time_cell(one.gaps.total_ns if one.gaps else None)),
+    ("  while launching", "gap_launching", lambda one: time_cell(one.gaps.launching_ns if one.gaps else None)),
+    (
+        "  while synchronising",
+        "gap_synchronising",
+        lambda one: time_cell(one.gaps.synchronising_ns if one.gaps else None),
+    ),
+    ("  in other CUDA calls", "gap_other_api", lambda one: time_cell(one.gaps.other_api_ns if one.gaps else None)),
+    ("  outside CUDA calls", "gap_outside_api", lambda one: time_cell(one.gaps.outside_api_ns if one.gaps else None)),
+    ("  longest gap", "gap", lambda one: time_cell(one.gaps.largest_ns if one.gaps else None)),
 )
 
 
@@ -226,10 +100,10 @@ def categories(report: Report) -> Table:
     order = sorted(by_name, key=lambda name: -sum(total for _, total, _ in by_name[name].values()))
     lines = []
     for name in order:
-        cells = [_name(name, code=False)]
+        cells = [name_cell(name, code=False)]
         for stage in stages:
             calls, total, part = by_name[name].get(stage, (0, 0, 0.0))
-            cells += [_count(calls), _ms(total), _share(part)]
+            cells += [count_cell(calls), ms_cell(total), share_cell(part)]
         lines.append(tuple(cells))
     columns = [Column("Category", "", "category", "left")]
     for stage in stages:
@@ -263,7 +137,7 @@ def utilisation(report: Report) -> Table:
                 Cell(row.stage, sort=row.stage),
                 Cell(_BASES[row.time_base], sort=row.time_base),
                 Cell(visible(row.peak_how or NOT_AVAILABLE), sort=row.peak_how),
-                _time(row.time_ns),
+                time_cell(row.time_ns),
                 unknown(flop(row.flop), row.flop),
                 unknown(bytes_(row.bytes_moved), row.bytes_moved),
                 unknown(share(row.mfu), row.mfu),
@@ -314,7 +188,13 @@ def host_calls(report: Report, by: Literal["stage", "module"]) -> Table:
             Column("Host time", "ms", "synchronise"),
         ),
         tuple(
-            (_name(row.where), _name(row.call), Cell(row.kind, sort=row.kind), _count(row.calls), _ms(row.total_ns))
+            (
+                name_cell(row.where),
+                name_cell(row.call),
+                Cell(row.kind, sort=row.kind),
+                count_cell(row.calls),
+                ms_cell(row.total_ns),
+            )
             for row in report.host_calls
             if (row.where in STAGES) == (by == "stage")
         ),
@@ -366,13 +246,13 @@ def latencies(report: Report) -> Table:
         ),
         tuple(
             (
-                _name(row.name, code=False),
+                name_cell(row.name, code=False),
                 Cell(visible(row.unit), sort=row.unit),
                 *(
                     Cell(decimal(value, 3), sort=value)
                     for value in (row.mean, row.std, row.median, row.minimum, row.maximum)
                 ),
-                _count(row.count),
+                count_cell(row.count),
                 Cell({"control": "unprofiled control run", "trace": "capture"}[row.source], sort=row.source),
             )
             for row in report.aggregates
@@ -393,8 +273,8 @@ def operators(report: Report) -> Table:
         ),
         tuple(
             (
-                _name(row.op_name),
-                _count(row.calls),
+                name_cell(row.op_name),
+                count_cell(row.calls),
                 Cell(decimal(row.total_time_ms, 3), sort=row.total_time_ms),
                 Cell(decimal(row.cuda_time_ms, 3), sort=row.cuda_time_ms),
             )
@@ -417,7 +297,13 @@ def streams(report: Report) -> Table:
             Column("GPU busy", "ms", "busy"),
         ),
         tuple(
-            (_count(row.device), _count(row.stream), _count(row.operations), _ms(row.sum_ns), _ms(row.busy_ns))
+            (
+                count_cell(row.device),
+                count_cell(row.stream),
+                count_cell(row.operations),
+                ms_cell(row.sum_ns),
+                ms_cell(row.busy_ns),
+            )
             for row in report.streams
         ),
     )
@@ -436,7 +322,7 @@ def metric_means(report: Report) -> Table:
         ),
         tuple(
             (
-                _name(row.name, code=False),
+                name_cell(row.name, code=False),
                 Cell(visible(row.unit), sort=row.unit),
                 *(Cell(decimal(row.stage_means.get(one), 2), sort=row.stage_means.get(one)) for one in stages),
             )

@@ -7,7 +7,7 @@ from rich.padding import Padding
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from analysis.render import facts, tables
+from analysis.render import facts, gpu_tables, tables
 from analysis.render.model import Cell, Table
 from analysis.render.text import count, decimal, share, shortened, visible
 from analysis.summaries import Report
@@ -136,11 +136,11 @@ def print_report(report: Report, console: Console, *, top: int = 10) -> None:
     """
     parts: list[RenderableType] = [*_opening(report), *_findings(report), Text()]
     parts += [*_verdicts(report, evidence=True), Text(), _tiles(report), Text()]
-    parts += [rich_table(tables.stage_times(report)), Text(), rich_table(tables.compare_stages(report)), Text()]
+    parts += [rich_table(gpu_tables.stage_times(report)), Text(), rich_table(tables.compare_stages(report)), Text()]
     for stage in tables.stages_in(report):
         parts += [_kernels(report, stage, top), Text()]
         if report.module_rows.get(stage):
-            parts += [rich_table(tables.module_kinds(report, stage), top), Text()]
+            parts += [rich_table(gpu_tables.module_kinds(report, stage), top), Text()]
     if report.utilisation:
         parts += [rich_table(tables.utilisation(report)), Text()]
     console.print(Group(*parts))
