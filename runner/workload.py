@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -46,6 +47,7 @@ _Progress: TypeAlias = Callable[[str], None]
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the child; returns its exit code (see `analysis.errors`)."""
     arguments = _parse(argv)
+    signal.signal(signal.SIGTERM, _leave)
     # It would draw progress bars and give advice between our lines.
     transformers_logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
@@ -60,6 +62,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         _to_stderr(f"error: the device ran out of memory; take a smaller batch or input mode ({_first_line(error)})")
         return ModelError.exit_code
     return 0
+
+
+def _leave(number: int, _: object) -> None:
+    """End as a program ends: ranges are closed, and the profiler inside writes out what it still holds."""
+    sys.exit(128 + number)
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:

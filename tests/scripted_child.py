@@ -22,8 +22,8 @@ def main() -> int:
     role = sys.argv[sys.argv.index("--role") + 1]
     folder = Path(plan["run_dir"])
     behaviour = (folder / "behaviour").read_text()
-    if "stubborn" in behaviour:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    # Like the real one: ended from outside, it still closes its ranges and lets the profiler inside write.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN if "stubborn" in behaviour else lambda *_: sys.exit(143))
     if behaviour == f"crash in {role}":
         sys.stderr.write("error: the weights are made of cheese" + "\n")
         return 7
@@ -42,6 +42,8 @@ def main() -> int:
         if behaviour == "late crash" and role == "capture":
             sys.stderr.write("error: out of cheese" + "\n")
             return 9
+        if "stubborn" in behaviour:
+            time.sleep(1.0)  # it will be killed: what nsys has not fetched yet dies with it
         (folder / f"{role} is at work").touch()
         if "hang" in behaviour and (role == "capture" or "control" in behaviour):
             time.sleep(300)
