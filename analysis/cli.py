@@ -254,13 +254,15 @@ def kernels(
     from analysis.attribution import Attribution
     from analysis.convert import to_plain
     from analysis.entities import KernelSummary
+    from analysis.find_manifest import find_manifest
     from analysis.kernel_table import kernels_of
     from analysis.render import answers
     from analysis.render.table import write_table
 
     with _opened(trace) as opened, _progress() as say:
         say("reading")
-        rows = kernels_of(opened, Attribution.of(opened, cross_thread=cross_thread))
+        attribution = Attribution.of(opened, cross_thread=cross_thread)
+        rows = kernels_of(opened, attribution, find_manifest(trace, opened.marks, None))
     wanted = [
         row
         for row in rows
@@ -292,7 +294,7 @@ def _options(
     from analysis.utilisation import CostRequest, PeakOverrides
 
     for name, value in (("--peak-tflops", tflops), ("--peak-gbps", gbps)):
-        if value is not None and value <= 0:
+        if value is not None and not 0 < value < float("inf"):
             raise RequestError(f"{name} must be a positive number, not {value:g}")
     cost = None
     if model is not None:

@@ -147,9 +147,10 @@ class StageTiming:
 
     stage: Stage = field(validator=validators.in_(("prefill", "decode")))
     elapsed_ms: float = field(validator=_positive)
-    tokens: int = field(validator=validators.ge(0))
-    """Generated tokens for decode, prompt tokens for prefill."""
-    throughput_toks_per_s: float = field(validator=_not_negative)
+    tokens: int | None = field(validator=validators.optional(validators.ge(0)))
+    """Generated tokens for decode, prompt tokens for prefill; None: the trace does not say."""
+    throughput_toks_per_s: float | None = field(validator=validators.optional(_not_negative))
+    """None: the tokens are not known."""
 
 
 @frozen
@@ -185,7 +186,7 @@ class KernelSummary:
     share: float | None = None
     """Of the stage's kernel sum."""
     per_token: float | None = None
-    """Calls per emitted token of the stage."""
+    """Calls per token of the stage: prompt tokens in prefill, emitted ones in decode."""
     grid: tuple[int, int, int] | None = None
     """Of the most frequent launch shape."""
     block: tuple[int, int, int] | None = None

@@ -44,8 +44,8 @@ def find_manifest(trace: Path, marks: Marks, stated: Path | None) -> RunManifest
     beside = stated if stated is not None else trace.with_name("run.json")
     if stated is None and not beside.is_file():
         return inside
-    if stated is None and inside is None and not _names_this_trace(beside):
-        return None
+    if stated is None and not _is_a_manifest(beside):
+        return inside
     outside = from_json_file(RunManifest, beside)
     if inside is not None and inside.run_id != outside.run_id:
         raise RequestError(
@@ -57,8 +57,8 @@ def find_manifest(trace: Path, marks: Marks, stated: Path | None) -> RunManifest
     return outside
 
 
-def _names_this_trace(path: Path) -> bool:
-    """Whether a run.json beside a trace without a mark is one of ours at all: other tools write such files too."""
+def _is_a_manifest(path: Path) -> bool:
+    """Whether a run.json beside a trace is one of ours at all: other tools write such files too."""
     try:
         text = path.read_bytes()
     except OSError as error:

@@ -27,6 +27,7 @@ SYNCHRONISE: Final = 4
 """The host waits for the device, in a synchronise or a blocking copy."""
 
 _RULES: Final = (
+    (OTHER, re.compile(r"cu(da)?LaunchHostFunc")),  # a function of the host's: no kernel
     (GRAPH_LAUNCH, re.compile(r"cu(da)?GraphLaunch")),
     (LAUNCH, re.compile(r"cu(da)?Launch")),
     (SYNCHRONISE, re.compile(r"cu(da)?(Device|Stream|Event|Ctx|Thread)Synchronize")),
@@ -41,7 +42,10 @@ SMALL_COPY_BYTES: Final = 1024
 _DEVICE_TO_HOST: Final = 2
 
 
-_ACTIVITIES: Final = {"wait": (SYNCHRONISE,), "launch": (LAUNCH, GRAPH_LAUNCH, COPY), "other": (OTHER,)}
+_LAUNCHING: Final = (LAUNCH, GRAPH_LAUNCH)
+_WAITING: Final = (SYNCHRONISE,)
+_WHAT_COUNTS_FIRST: Final = ((SYNCHRONISE,), (LAUNCH, GRAPH_LAUNCH, COPY), (OTHER,))
+"""A moment inside nested calls counts once: as waiting, else as launching, else as another call."""
 
 
 @frozen(eq=False, slots=False)
@@ -52,7 +56,7 @@ class HostCalls:
 
     @cached_property
     def kind(self) -> NDArray[np.int8]:
-        """Kind of each call, [calls]. A call that owns a kernel is a launch, whatever its name."""
+        """Kind of each call, [calls]. A call that no rule knows is a launch if it owns a kernel or a graph."""
         calls = self.attribution.calls
         by_name = np.array(
             [next((kind for kind, rule in _RULES if rule.match(name)), OTHER) for name in calls.names], dtype=np.int8
@@ -66,6 +70,42 @@ class HostCalls:
         graphs = owner[owned & (self.attribution.operations.kind == GRAPH)]
         kind[graphs[kind[graphs] == OTHER]] = GRAPH_LAUNCH
         return kind
+
+    @cached_property
+    def _nest(self) -> bool:
+        """Whether any call lies in another one, as a driver call in the runtime call that makes it."""
+        calls = self.attribution.calls
+        same = calls.thread[1:] == calls.thread[:-1]
+        return bool(np.any(same & (calls.start[1:] < calls.end[:-1])))
+
+    @cached_property
+    def launches(self) -> NDArray[np.bool_]:
+        """Calls that launch a kernel or a graph, [calls]; of nested ones (runtime around driver) the outermost."""
+        return self._outermost(_LAUNCHING)
+
+    @cached_property
+    def waits(self) -> NDArray[np.bool_]:
+        """Calls in which the host waits for the device, [calls]; of nested ones the outermost."""
+        return self._outermost(_WAITING)
+
+    def _outermost(self, kinds: tuple[int, ...]) -> NDArray[np.bool_]:
+        """Calls of some kinds that lie in no other call of these kinds on their thread, [calls]."""
+        calls = self.attribution.calls
+        found: NDArray[np.bool_] = np.isin(self.kind, kinds)
+        if not self._nest or not found.any():
+            return found
+        rows = np.flatnonzero(found)
+        thread, start = calls.thread[rows].astype(np.int64), calls.start[rows]
+        end = start + calls.duration[rows]
+        # Threads one after the other on one line, so that one running maximum serves them all.
+        low, span = int(start.min()), int(end.max() - start.min()) + 1
+        _, place = np.unique(thread, return_inverse=True)
+        shift = place * span - low
+        reach = np.maximum.accumulate(end + shift)
+        inside = np.zeros(rows.size, dtype=bool)
+        inside[1:] = (start + shift)[1:] < reach[:-1]
+        found[rows[inside]] = False
+        return found
 
     @cached_property
     def small_copies(self) -> NDArray[np.bool_]:
@@ -91,7 +131,7 @@ class HostCalls:
         """
         rows: list[HostCallRow] = []
         calls = self.attribution.calls
-        waits = np.flatnonzero(self.kind == SYNCHRONISE)
+        waits = np.flatnonzero(self.waits)
         rows += self._count(by_call[waits], calls.name[waits], calls.duration[waits], names, calls.names, "synchronise")
         small = np.flatnonzero(self.small_copies & (self.attribution.owner >= 0))
         owner = self.attribution.owner[small]
@@ -138,35 +178,66 @@ class HostCalls:
         covered: tuple[Ints, Ints] = self.attribution.kept(("covered", kinds, thread), make)
         return covered
 
-    def idle(self, windows: list[tuple[int, int, int]], busy: tuple[Ints, Ints]) -> GapSummary:
+    @cached_property
+    def _busy_by_process(self) -> dict[int | None, tuple[Ints, Ints]]:
+        """Merged intervals in which the GPU worked, by process code; by None, if all rows are of one process."""
+        operations = self.attribution.operations
+        present = np.flatnonzero(np.bincount(operations.process + 1)) - 1
+        if present.size < 2:
+            return {None: merge(operations.start, operations.end)}
+        found: dict[int | None, tuple[Ints, Ints]] = {}
+        for one in present.tolist():
+            # Rows that do not say whose they are may be anybody's.
+            mine = np.flatnonzero((operations.process == one) | (operations.process == -1))
+            found[one] = merge(operations.start[mine], operations.end[mine])
+        return found
+
+    def _busy(self, process: int) -> tuple[Ints, Ints]:
+        found = self._busy_by_process
+        nothing = np.zeros(0, dtype=np.int64)
+        return found[None] if None in found else found.get(process, found.get(-1, (nothing, nothing)))
+
+    def idle(self, windows: list[tuple[int, int, int]]) -> GapSummary:
         """Sum up the GPU's idle time inside stages, by what the host did meanwhile.
 
+        Busy is what the GPU did for the window's process: another rank's work does not fill this one's gaps.
+
         Args:
-            windows: (start ns, end ns, thread code) of each stage instance.
-            busy: the device's merged busy intervals.
+            windows: (start ns, end ns, thread code) of each stage instance; where those of a thread overlap, their
+                common time counts once.
         """
         opened: dict[int, list[tuple[Ints, Ints]]] = {}
-        for low, high, thread in windows:
+        reach: dict[int, int] = {}
+        for low, high, thread in sorted(windows):
+            low = max(low, reach.get(thread, low))
+            reach[thread] = max(high, low)
+            busy = self._busy(int(self.attribution.thread_process[thread]))
             first, last = np.searchsorted(busy[1], low), np.searchsorted(busy[0], high)
             opened.setdefault(thread, []).append(gaps(busy[0][first:last], busy[1][first:last], (low, high)))
-        parts = dict.fromkeys(("total", "wait", "launch", "other"), 0)
-        count = largest = 0
+        total = count = largest = 0
+        parts = [0] * len(_WHAT_COUNTS_FIRST)
         for thread, found in opened.items():
             opening = np.concatenate([one[0] for one in found])
             closing = np.concatenate([one[1] for one in found])
             count += opening.size
             largest = max(largest, int((closing - opening).max(initial=0)))
-            parts["total"] += int((closing - opening).sum())
-            for what, kinds in _ACTIVITIES.items():
-                parts[what] += _overlap(opening, closing, *self._covered(kinds, thread))
+            total += int((closing - opening).sum())
+            kinds: tuple[int, ...] = ()
+            covered = 0
+            for place, more in enumerate(_WHAT_COUNTS_FIRST):
+                kinds = (*kinds, *more) if self._nest else more
+                so_far = _overlap(opening, closing, *self._covered(kinds, thread))
+                parts[place] += so_far - covered
+                covered = so_far if self._nest else 0
+        waiting, launching, other = parts
         return GapSummary(
-            total_ns=parts["total"],
+            total_ns=total,
             count=count,
             largest_ns=largest,
-            synchronising_ns=parts["wait"],
-            launching_ns=parts["launch"],
-            other_api_ns=parts["other"],
-            outside_api_ns=max(0, parts["total"] - parts["wait"] - parts["launch"] - parts["other"]),
+            synchronising_ns=waiting,
+            launching_ns=launching,
+            other_api_ns=other,
+            outside_api_ns=total - waiting - launching - other,
         )
 
 

@@ -13,6 +13,7 @@ from analysis.entities import KernelSummary
 from analysis.grouping import UNATTRIBUTED
 from analysis.kernels import Rules, classify_all, load_rules
 from analysis.latency import tokens_by_stage
+from analysis.manifest import RunManifest
 from analysis.stages import instance_summaries
 from analysis.summaries import CategoryRow
 from analysis.trace.launch_shapes import LaunchShapes
@@ -22,10 +23,14 @@ from analysis.trace.records import GRAPH, KERNEL, MEMCPY, MEMSET, Device
 __all__ = ["category_rows", "kernel_summaries", "kernels_of", "main_device", "occupancy"]
 
 _STAGE_NAMES: Final = (*STAGES, UNATTRIBUTED)
+_REGISTER_FILES: Final = 4
+"""An SM's registers are four files, one per scheduler: a warp's lie in one of them (compute capability ≥ 5.0)."""
 _REGISTER_UNIT: Final = 256
 """Registers are handed out to a warp in units of this many (CUDA occupancy calculator, compute capability ≥ 3.0)."""
 _SHARED_RESERVED: Final = 1024
 """Bytes of shared memory that the system keeps per block (compute capability ≥ 8.0, CUDA programming guide)."""
+_SHARED_UNIT: Final = {True: 128, False: 256}
+"""Shared memory is handed out in units of this many bytes, from compute capability 8.0 on and before."""
 
 
 def operation_stage(attribution: Attribution) -> NDArray[np.int8]:
@@ -48,9 +53,11 @@ def main_device(devices: tuple[Device, ...], attribution: Attribution) -> Device
     return next((one for one in devices if one.device_id == int(count.argmax())), devices[0])
 
 
-def kernels_of(trace: Trace, attribution: Attribution) -> tuple[KernelSummary, ...]:
-    """All kernel summaries of a trace on its own, without a manifest."""
-    tokens = tokens_by_stage(None, instance_summaries(attribution))
+def kernels_of(
+    trace: Trace, attribution: Attribution, manifest: RunManifest | None = None
+) -> tuple[KernelSummary, ...]:
+    """All kernel summaries of a trace; per token as far as the trace or its manifest say how many there were."""
+    tokens = tokens_by_stage(manifest, instance_summaries(attribution))
     return kernel_summaries(
         attribution,
         {str(name): count for name, count in tokens.items()},
@@ -66,7 +73,7 @@ def kernel_summaries(
 
     Args:
         attribution: of the trace.
-        tokens: emitted tokens by stage, for calls per token; None: unknown.
+        tokens: prompt tokens of prefill and emitted ones of decode, for calls per token; None: unknown.
         device: for occupancy and waves; None: unknown.
         rules: that classify names.
     """
@@ -158,7 +165,7 @@ def occupancy(shapes: LaunchShapes, code: int, device: Device | None) -> tuple[f
     occupancy calculator has them. The shared-memory carve-out is taken at its maximum.
 
     Returns:
-        None where the device's limits or the shape are not recorded, or the block cannot be resident.
+        None where the device's limits, its compute capability or the shape are not recorded, or the block cannot be resident.
     """
     grid, block, registers = shapes.grid(code), shapes.block(code), shapes.registers(code)
     shared = shapes.shared_bytes(code)
@@ -167,13 +174,18 @@ def occupancy(shapes: LaunchShapes, code: int, device: Device | None) -> tuple[f
     limits = (device.max_warps_per_sm, device.max_blocks_per_sm, device.max_registers_per_sm)
     if None in limits or device.sm_count is None or device.max_shared_bytes_per_sm is None:
         return None
+    if device.compute_capability is None:
+        return None
+    ampere = int(device.compute_capability.split(".")[0]) >= 8
     max_warps, max_blocks, max_registers = (int(limit or 0) for limit in limits)
     warps = -(-(block[0] * block[1] * block[2]) // 32)
     if warps == 0:
         return None
     per_warp = -(-max(registers, 1) * 32 // _REGISTER_UNIT) * _REGISTER_UNIT
-    by_registers = (max_registers // per_warp) // warps
-    by_shared = device.max_shared_bytes_per_sm // (shared + _SHARED_RESERVED)
+    by_registers = max_registers // _REGISTER_FILES // per_warp * _REGISTER_FILES // warps
+    unit = _SHARED_UNIT[ampere]
+    per_block = -(-(shared + (_SHARED_RESERVED if ampere else 0)) // unit) * unit
+    by_shared = device.max_shared_bytes_per_sm // per_block if per_block else max_blocks
     blocks = min(max_blocks, max_warps // warps, by_registers, by_shared)
     if blocks == 0:
         return None

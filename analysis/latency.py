@@ -71,12 +71,20 @@ def aggregates(
     return tuple(found)
 
 
-def tokens_by_stage(manifest: RunManifest | None, instances: Sequence[InstanceSummary]) -> dict[Stage, int | None]:
-    """Prompt tokens of all prefills and steps of all decodes in the trace; None: nothing says."""
+def tokens_by_stage(
+    manifest: RunManifest | None, instances: Sequence[InstanceSummary], stated: int | None = None
+) -> dict[Stage, int | None]:
+    """Prompt tokens of all prefills and emitted tokens of all decodes in the trace; None: nothing says.
+
+    Args:
+        manifest: of the run.
+        instances: of the stages.
+        stated: prompt tokens of each prefill, as the user says, where neither trace nor manifest does.
+    """
     prompt = {one.image_index: one.prompt_tokens for one in manifest.prompts} if manifest else {}
     batch = manifest.batch_size if manifest else 1
     prefills = [one for one in instances if one.stage == "prefill"]
-    known = [_prompt_tokens(one, prompt) for one in prefills]
+    known = [_prompt_tokens(one, prompt, stated) for one in prefills]
     steps = sum(one.steps for one in instances if one.stage == "decode")
     return {
         "prefill": batch * sum(one or 0 for one in known) if known and None not in known else None,
@@ -90,11 +98,11 @@ def image_index(instance: InstanceSummary) -> int | None:
     return int(found.group(1)) if found else None
 
 
-def _prompt_tokens(instance: InstanceSummary, prompt: dict[int, int]) -> int | None:
+def _prompt_tokens(instance: InstanceSummary, prompt: dict[int, int], stated: int | None) -> int | None:
     if instance.payload is not None and instance.payload > 0:
         return instance.payload
     index = image_index(instance)
-    return None if index is None else prompt.get(index)
+    return stated if index is None else prompt.get(index, stated)
 
 
 def stage_timings(manifest: RunManifest | None, stages: Sequence[StageSummary]) -> tuple[StageTiming, ...]:
@@ -104,28 +112,32 @@ def stage_timings(manifest: RunManifest | None, stages: Sequence[StageSummary]) 
         name: Stage = "prefill" if stage.stage == "prefill" else "decode"
         elapsed_ns, tokens = _control_time(manifest, name)
         if elapsed_ns is None:
-            elapsed_ns, tokens = float(stage.host_elapsed_ns), stage.tokens or 0
+            passes = manifest.capture_passes if manifest is not None else 1
+            elapsed_ns = stage.host_elapsed_ns / passes
+            tokens = None if stage.tokens is None else round(stage.tokens / passes)
         if elapsed_ns > 0:
             found.append(
                 StageTiming(
                     stage=name,
                     elapsed_ms=elapsed_ns / _MS,
                     tokens=tokens,
-                    throughput_toks_per_s=tokens / elapsed_ns * 1e9,
+                    throughput_toks_per_s=None if tokens is None else tokens / elapsed_ns * 1e9,
                 )
             )
     return tuple(found)
 
 
-def _control_time(manifest: RunManifest | None, stage: Stage) -> tuple[float | None, int]:
-    """Mean time of a pass over the input set, ns, and its tokens."""
+def _control_time(manifest: RunManifest | None, stage: Stage) -> tuple[float | None, int | None]:
+    """Mean time of a pass over the input set, ns, and its tokens; None: not known."""
     if manifest is None or not manifest.control:
-        return None, 0
+        return None, None
     passes = len({one.pass_index for one in manifest.control})
     prompt = {one.image_index: one.prompt_tokens for one in manifest.prompts}
     total = sum(one.prefill_ns if stage == "prefill" else one.decode_ns for one in manifest.control)
     if stage == "prefill":
-        tokens = sum(prompt.get(one.image_index, 0) for one in manifest.control)
+        if any(one.image_index not in prompt for one in manifest.control):
+            return total / passes, None
+        tokens = sum(prompt[one.image_index] for one in manifest.control)
     else:
         tokens = sum(max(0, one.new_tokens - 1) for one in manifest.control)
     return total / passes, round(manifest.batch_size * tokens / passes)
@@ -134,15 +146,20 @@ def _control_time(manifest: RunManifest | None, stage: Stage) -> tuple[float | N
 def overheads(
     manifest: RunManifest | None, instances: Sequence[InstanceSummary], control: Sequence[ControlPass] = ()
 ) -> tuple[OverheadSummary, ...]:
-    """Profiled against unprofiled: medians per image for prefill, per token for decode."""
+    """Profiled against unprofiled: medians per image for prefill, per emitted token for decode."""
     control = control or (manifest.control if manifest else ())
+    batch = manifest.batch_size if manifest else 1
     found = []
     before = [one.prefill_ns / _MS for one in control if one.prefill_ns > 0]
     after = [one.host_elapsed_ns / _MS for one in instances if one.stage == "prefill"]
     if before and after:
         found.append(_overhead("prefill", before, after, "image"))
-    before = [one.decode_ns / _MS / (one.new_tokens - 1) for one in control if one.new_tokens > 1 and one.decode_ns > 0]
-    after = [one.host_elapsed_ns / _MS / one.steps for one in instances if one.stage == "decode" and one.steps]
+    before = [
+        one.decode_ns / _MS / (one.new_tokens - 1) / batch
+        for one in control
+        if one.new_tokens > 1 and one.decode_ns > 0
+    ]
+    after = [one.host_elapsed_ns / _MS / one.steps / batch for one in instances if one.stage == "decode" and one.steps]
     if before and after:
         found.append(_overhead("decode", before, after, "token"))
     return tuple(found)

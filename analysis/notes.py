@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Final
 
@@ -17,9 +18,10 @@ from analysis.summaries import (
     Verdict,
 )
 
-__all__ = ["OVERHEAD_WORTH_NAMING", "stakeholder_notes"]
+__all__ = ["MOST_SENTENCES", "OVERHEAD_WORTH_NAMING", "sentences_in", "stakeholder_notes"]
 
-_MOST_SENTENCES: Final = 9  # the first step takes two
+MOST_SENTENCES: Final = 10
+_STOP: Final = re.compile(r"[.!?](?=\s|$)")
 OVERHEAD_WORTH_NAMING: Final = 1.25
 
 
@@ -37,15 +39,33 @@ def stakeholder_notes(
     """Say where the time goes, why, what to do first and what it can bring.
 
     Returns:
-        At most ten sentences.
+        At most `MOST_SENTENCES` sentences; what matters least is left out.
     """
-    sentences = [*_caveats(capture, findings), *_where(stages), *(one.sentence for one in verdicts)]
-    sentences += _waits(host_calls)
-    sentences += _categories(categories)
-    sentences += _first_step(verdicts)
-    sentences += _useful(utilisation, aggregates)
-    sentences += _overhead(overhead)
-    return " ".join(sentences[:_MOST_SENTENCES])
+    # In the order of reading, each with how early it is kept where there is no room for all.
+    parts = [
+        (0, _caveats(capture, findings)),
+        (1, _where(stages)),
+        (2, [one.sentence for one in verdicts]),
+        (5, _waits(host_calls)),
+        (6, _categories(categories)),
+        (3, _first_step(verdicts)),
+        (4, _useful(utilisation, aggregates)),
+        (7, _overhead(overhead)),
+    ]
+    room = MOST_SENTENCES
+    kept: list[tuple[int, str]] = []
+    for _, place in sorted((rank, place) for place, (rank, _) in enumerate(parts)):
+        for text in parts[place][1]:
+            needed = sentences_in(text)
+            if needed <= room:
+                room -= needed
+                kept.append((place, text))
+    return " ".join(text for _, text in sorted(kept, key=lambda one: one[0]))
+
+
+def sentences_in(text: str) -> int:
+    """How many sentences a text holds: what ends in a stop before a blank or at the end."""
+    return len(_STOP.findall(text))
 
 
 def _caveats(capture: CaptureInfo, findings: Sequence[Finding]) -> list[str]:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 
 from analysis.annotations import STAGES
 from analysis.attribution import Attribution
@@ -62,14 +62,16 @@ def assemble(
         RequestError: a cost was requested that has no closed form.
     """
     options = options or ReportOptions()
-    capture = capture_info(trace, attribution, manifest)
+    capture = evolve(
+        capture_info(trace, attribution, manifest), stated_model=options.cost.preset if options.cost else None
+    )
     findings = examine(trace, attribution, manifest)
     device = main_device(trace.info.devices, attribution)
     host = HostCalls(attribution)
     instances = instance_summaries(attribution)
     steps = step_points(attribution)
-    tokens = tokens_by_stage(manifest, instances)
-    stages = stage_summaries(attribution, host, tokens, device.sm_count if device else None)
+    tokens = tokens_by_stage(manifest, instances, options.cost.prompt_tokens if options.cost else None)
+    stages = stage_summaries(attribution, host, instances, tokens, device.sm_count if device else None)
     kernels = kernel_summaries(
         attribution, {str(name): count for name, count in tokens.items()}, device, load_rules(options.kernel_rules)
     )
@@ -79,14 +81,15 @@ def assemble(
     measured = aggregates(manifest, instances, steps)
     dtype = _dtype(manifest, options)
     costs, costs_missing = costs_of(manifest, options.cost, instances)
-    peaks, peaks_missing = peaks_of(device, manifest, options.peaks, on_cpu=capture.on_cpu, dtype=dtype)
+    on_cpu = capture.on_cpu or (manifest is not None and ran_on_cpu(manifest))
+    peaks, peaks_missing = peaks_of(device, manifest, options.peaks, on_cpu=on_cpu, dtype=dtype)
     control = manifest.control if manifest is not None else ()
     used = utilisations(stages, instances, control, costs, costs_missing, peaks, peaks_missing, dtype=dtype)
-    if is_unfit(findings):
-        judged = refused(stages, findings)
-    else:
-        on_cpu = capture.on_cpu or (manifest is not None and ran_on_cpu(manifest))
-        judged = verdicts(stages, kernels, waits, used, overhead, on_cpu=on_cpu)
+    judged = (
+        refused(stages, findings)
+        if is_unfit(findings)
+        else verdicts(stages, kernels, waits, used, overhead, on_cpu=on_cpu)
+    )
     range_rows = gpu_rows(gpu_table(attribution, "range"))
     mfu = headline_mfu(used)
     report = LLMProfileReport(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,8 +11,8 @@ from numpy.typing import NDArray
 from analysis.annotations import STAGES, Stage
 from analysis.attribution import Attribution
 from analysis.grouping import GpuTable
-from analysis.host import GRAPH_LAUNCH, LAUNCH, SYNCHRONISE, HostCalls
-from analysis.intervals import merge, sum_by_group, union_by_group
+from analysis.host import GRAPH_LAUNCH, HostCalls
+from analysis.intervals import sum_by_group, union_by_group
 from analysis.summaries import GpuRow, InstanceSummary, StageSummary, StepPoint, StreamSummary
 from analysis.tables import gpu_table
 from analysis.trace.records import KERNEL, NO_VALUE
@@ -33,20 +34,25 @@ def _rows_of(attribution: Attribution, stage: Stage) -> NDArray[np.intp]:
 
 
 def stage_summaries(
-    attribution: Attribution, host: HostCalls, tokens: dict[Stage, int | None], sm_count: int | None
+    attribution: Attribution,
+    host: HostCalls,
+    instances: Sequence[InstanceSummary],
+    tokens: dict[Stage, int | None],
+    sm_count: int | None,
 ) -> tuple[StageSummary, ...]:
     """Sum up each stage that has ranges in the trace.
 
     Args:
         attribution: of the trace.
         host: its calls.
+        instances: its stage instances.
         tokens: prompt tokens of prefill and steps of decode, over all instances; None: unknown.
         sm_count: of the device that ran it.
     """
     operations, calls, ranges = attribution.operations, attribution.calls, attribution.ranges
     table = {row.name: row for row in gpu_rows(gpu_table(attribution, "stage"))}
     kernels = operations.kind == KERNEL
-    busy = merge(operations.start, operations.end)
+    outermost = attribution.forest.first_of_its_name()
     small_grid = _small_grids(attribution, sm_count)
     found = []
     for stage in STAGES:
@@ -57,15 +63,18 @@ def stage_summaries(
         in_stage[rows] = True
         mine = in_stage[attribution.operation_level("stage")]
         my_calls = in_stage[attribution.call_level("stage")]
-        kind = np.where(my_calls, host.kind, np.int8(-1))
-        launching = (kind == LAUNCH) | (kind == GRAPH_LAUNCH)
+        launching = my_calls & host.launches
+        waiting = my_calls & host.waits
         my_kernels = mine & kernels
         duration = operations.duration[my_kernels]
         delay = _delay(attribution, my_kernels)
         gpu = table[stage]
-        elapsed = int((ranges.end[rows] - ranges.start[rows]).sum())
+        # A stage inside one of the same name adds no time of its own.
+        outer = rows[outermost[rows]]
+        elapsed = int((ranges.end[outer] - ranges.start[outer]).sum())
+        busy = sum(one.busy_ns for one in instances if one.stage == stage)
         total = gpu.kernel_sum_ns + gpu.memcpy_ns + gpu.memset_ns + gpu.graph_ns
-        windows = [(int(ranges.start[row]), int(ranges.end[row]), int(ranges.thread[row])) for row in rows]
+        windows = [(int(ranges.start[row]), int(ranges.end[row]), int(ranges.thread[row])) for row in outer]
         found.append(
             StageSummary(
                 stage=stage,
@@ -73,14 +82,14 @@ def stage_summaries(
                 tokens=tokens.get(stage),
                 host_elapsed_ns=elapsed,
                 projected_ns=gpu.projected_ns,
-                busy_ns=gpu.busy_ns,
+                busy_ns=busy,
                 kernel_sum_ns=gpu.kernel_sum_ns,
                 gpu=gpu,
-                gpu_busy_share=gpu.busy_ns / elapsed if elapsed else None,
+                gpu_busy_share=busy / elapsed if elapsed else None,
                 launches=int(launching.sum()),
-                graph_launches=int((kind == GRAPH_LAUNCH).sum()),
-                synchronises=int((kind == SYNCHRONISE).sum()),
-                synchronise_ns=int(calls.duration[kind == SYNCHRONISE].sum(dtype=np.int64)),
+                graph_launches=int((launching & (host.kind == GRAPH_LAUNCH)).sum()),
+                synchronises=int(waiting.sum()),
+                synchronise_ns=int(calls.duration[waiting].sum(dtype=np.int64)),
                 small_d2h_copies=int((mine & host.small_copies).sum()),
                 host_launch_ns=int(calls.duration[launching].sum(dtype=np.int64)),
                 queue_delay_median_ns=float(np.median(delay)) if delay.size else None,
@@ -88,8 +97,8 @@ def stage_summaries(
                 mean_kernel_ns=float(duration.mean()) if duration.size else None,
                 median_kernel_ns=float(np.median(duration)) if duration.size else None,
                 mean_launch_gap_ns=_launch_gap(attribution, launching),
-                concurrency=total / gpu.busy_ns if gpu.busy_ns else None,
-                gaps=host.idle(windows, busy),
+                concurrency=total / busy if busy else None,
+                gaps=host.idle(windows),
                 small_grid_share=(
                     float(duration[small_grid[my_kernels]].sum() / duration.sum())
                     if small_grid is not None and duration.size and duration.sum()

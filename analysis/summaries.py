@@ -80,6 +80,8 @@ class CaptureInfo:
     """None: the trace does not say."""
     cross_thread: bool
     """Whether launches were also attributed by time on the host."""
+    stated_model: str | None = None
+    """Preset that the user named for FLOPs and bytes; the trace itself may say nothing of its model."""
 
 
 @frozen
@@ -129,18 +131,18 @@ class StageSummary:
     projected_ns: int
     """First to last GPU operation."""
     busy_ns: int
-    """Union of GPU operations."""
+    """Union of each instance's GPU operations: ranks or images that run at once add up, as their host times do."""
     kernel_sum_ns: int
     gpu: GpuRow
     gpu_busy_share: float | None
     """busy / host elapsed."""
     launches: int
-    """Calls that launch a kernel or a graph."""
+    """Calls that launch a kernel or a graph, ``cuLaunchKernelEx`` too; a driver call inside a runtime call is none."""
     graph_launches: int
     synchronises: int
     synchronise_ns: int
     small_d2h_copies: int
-    """Device-to-host copies of at most `analysis.metrics.SMALL_COPY_BYTES`."""
+    """Device-to-host copies of at most `analysis.host.SMALL_COPY_BYTES`."""
     host_launch_ns: int
     """Time inside launching calls."""
     queue_delay_median_ns: float | None
@@ -260,7 +262,7 @@ class Utilisation:
     """FLOP per byte."""
     ridge_point: float | None
     ideal_ns: int | None
-    """The larger of the two floors."""
+    """The larger of the two floors, summed over stage instances."""
     unknown_because: str | None
     derivation: str | None
     """The arithmetic, with numbers."""

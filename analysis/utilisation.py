@@ -160,8 +160,12 @@ def _needed(
     wanted: list[tuple[int, str, int]], costs: dict[tuple[int, str], StageCost]
 ) -> tuple[list[StageCost] | None, str | None]:
     """Costs of the instances (image, stage, steps); None with the reason if one is not known."""
+    if not wanted:
+        return None, "no image of the control run reached this stage"
     found = []
     for image, stage, steps in wanted:
+        if stage == "decode" and not steps:
+            return None, f"image[{image}]/decode holds no decode_step range that would say how many tokens it made"
         cost = costs.get((image, stage))
         if cost is None:
             return None, f"no cost is known for image[{image}]/{stage}"
@@ -187,10 +191,14 @@ def _row(
     mfu = metrics.mfu(need.flop if need else None, seconds, peak, dtype)
     full = metrics.mfu(need.flop_full if need else None, seconds, peak, dtype)
     mbu = metrics.mbu(need.bytes if need else None, seconds, peak)
-    ideal = metrics.ideal_time(need, peak, dtype) if need else None
+    # Instance by instance: they run one after the other, so that none can hide in another's floor.
+    floors = [metrics.ideal_time(metrics.sum_needs([one]), peak, dtype) for one in needed or ()]
+    ideal = None if not floors or None in floors else sum(one.seconds for one in floors if one is not None)
     because = None
     if mfu.value is None:
         because = missing if need is None else (peak_missing if peak is None else mfu.because)
+    elif mbu.value is None:
+        because = f"MBU: {mbu.because}"
     return Utilisation(
         stage=stage,
         time_base=base,
@@ -206,10 +214,10 @@ def _row(
         mbu=mbu.value,
         arithmetic_intensity=metrics.arithmetic_intensity(need) if need else None,
         ridge_point=metrics.ridge_point(peak, dtype),
-        ideal_ns=round(ideal.seconds * 1e9) if ideal else None,
+        ideal_ns=None if ideal is None else round(ideal * 1e9),
         unknown_because=because,
         derivation=_derivation(need, seconds, peak, mfu.value, mbu.value, dtype) if need and seconds else None,
-        suspect=mfu.suspect or mbu.suspect,
+        suspect=mfu.suspect or full.suspect or mbu.suspect,
     )
 
 

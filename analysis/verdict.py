@@ -59,6 +59,11 @@ class _Facts:
         return self.stage.instances
 
     @property
+    def busy_share(self) -> float:
+        """At most 1: the GPU may work on when the host has left the stage."""
+        return min(1.0, self.stage.gpu_busy_share or 0.0)
+
+    @property
     def communication(self) -> tuple[KernelSummary, ...]:
         return tuple(one for one in self.kernels if one.category.startswith("NCCL"))
 
@@ -153,10 +158,11 @@ def _us(nanoseconds: float | None) -> str:
 
 def _idle_evidence(facts: _Facts) -> list[str]:
     stage, gaps = facts.stage, facts.stage.gaps
-    idle_share = 1 - (stage.gpu_busy_share or 0)
+    share = stage.gpu_busy_share or 0.0
+    beyond = f"idle {1 - share:.1%}" if share <= 1 else "the GPU works on after the host has left the stage"
     lines = [
-        f"GPU busy {_ms(stage.busy_ns)} of {_ms(stage.host_elapsed_ns)} host time = {stage.gpu_busy_share:.1%} "
-        f"(idle {idle_share:.1%}; threshold {BUSY_ENOUGH:.0%})"
+        f"GPU busy {_ms(stage.busy_ns)} of {_ms(stage.host_elapsed_ns)} host time = {share:.1%} "
+        f"({beyond}; threshold {BUSY_ENOUGH:.0%})"
     ]
     if stage.mean_kernel_ns is not None and stage.mean_launch_gap_ns is not None:
         lines.append(
@@ -191,7 +197,10 @@ def _saving(facts: _Facts) -> tuple[int, float, str]:
 def _launch_bound(facts: _Facts) -> Verdict:
     stage = facts.stage
     total, saved, basis = _saving(facts)
-    if stage.stage == "decode":
+    if stage.stage == "decode" and 2 * stage.graph_launches >= stage.launches:
+        action = "Shorten what the host does between graph launches: sampling, the EOS check, input preparation."
+        what = "Removing all host work between graphs"
+    elif stage.stage == "decode":
         action = (
             "Replay decode from a CUDA graph with a static KV cache (dsocr-profile run --decode cuda-graph), or compile "
             "it; then fuse the small elementwise kernels."
@@ -202,12 +211,13 @@ def _launch_bound(facts: _Facts) -> Verdict:
             "Compile or fuse the modules with the most launches, or batch images, so that each launch brings more work."
         )
         what = "Removing all launch overhead"
+    launched = "kernels or graphs" if stage.graph_launches else "kernels"
     return Verdict(
         stage=stage.stage,
         bound="launch-bound",
         sentence=(
             f"{stage.stage.capitalize()} is launch-bound: the GPU works {stage.gpu_busy_share:.0%} of the time and waits "
-            f"the rest for the host, which launches {stage.launches / facts.units:,.0f} kernels per {facts.unit}."
+            f"the rest for the host, which launches {stage.launches / facts.units:,.0f} {launched} per {facts.unit}."
         ),
         evidence=tuple(_idle_evidence(facts)),
         action=action,
@@ -269,8 +279,8 @@ def _communication(facts: _Facts, share: float) -> Verdict:
         action="Look at the other rank's trace for what delays it; then overlap or fuse the collectives.",
         ceiling_ns=round(total - fastest),
         ceiling=(
-            f"With every collective as fast as the fastest of its kind, at most {_ms((total - fastest) / facts.units)} a "
-            f"{facts.unit} ({_ms(total)} − {_ms(fastest)} over the stage)."
+            "With every collective as fast as the fastest of its kind, the stage saves at most "
+            f"{_ms((total - fastest) / facts.units)} per {facts.unit} ({_ms(total)} − {_ms(fastest)} over the stage)."
         ),
     )
 
@@ -313,11 +323,11 @@ def _device_bound(facts: _Facts) -> Verdict:
         ), "Batch more work into each kernel, or fuse kernels."  # fmt: skip
     elif mfu is None and mbu is None:
         bound, why, action = "unknown", (
-            f"the GPU is busy {stage.gpu_busy_share:.0%} of the time, but its useful work is not known"
+            f"the GPU is busy {facts.busy_share:.0%} of the time, but its useful work is not known"
         ), "Give the model (--model) or capture with dsocr-profile, so that FLOPs and bytes are known."  # fmt: skip
     else:
         top = facts.kernels[0] if facts.kernels else None
-        bound, why = "mixed", f"the GPU is busy {stage.gpu_busy_share:.0%} of the time, and no single limit dominates"
+        bound, why = "mixed", f"the GPU is busy {facts.busy_share:.0%} of the time, and no single limit dominates"
         action = f"Start with the largest kernel: {top.human_name or top.short_name}." if top else "Trace its kernels."
     return Verdict(
         stage=stage.stage,

@@ -12,9 +12,13 @@ __all__ = ["cautions", "devices", "headline", "model_name", "preferred", "proven
 
 
 def model_name(report: Report) -> str:
-    """The model's id, or that it is not known."""
-    model = report.report.model
-    return visible(model.id) if model is not None else "unknown model"
+    """The model's id, or what the user stated, or that it is not known."""
+    model, stated = report.report.model, report.capture.stated_model
+    if model is not None:
+        return visible(model.id)
+    if stated is not None:
+        return f"{visible(stated)} (as stated with --model; the trace carries no manifest)"
+    return "unknown model (the trace carries no manifest)"
 
 
 def title(report: Report) -> str:
@@ -37,10 +41,9 @@ def subject(report: Report) -> tuple[Fact, ...]:
     parameters = f", {count(model.parameters)} parameters" if model is not None and model.parameters else ""
     dtype = f", {model.dtype}" if model is not None else ""
     weights = {True: "random", False: "from a checkpoint", None: "unknown: the trace does not say"}
-    why = " (the trace carries no manifest)" if model is None else ""
     product = f" ({visible(capture.product)})" if capture.product and capture.product != capture.collector else ""
     return (
-        Fact("Model", f"{model_name(report)}{parameters}{dtype}{why}"),
+        Fact("Model", f"{model_name(report)}{parameters}{dtype}"),
         Fact("Weights", weights[capture.random_weights]),
         Fact("Collector", f"{visible(capture.collector)}{product}"),
         Fact("Device", devices(report)),

@@ -63,7 +63,10 @@ def _verdicts(report: Report, *, evidence: bool) -> list[RenderableType]:
     lines: list[RenderableType] = []
     for one in report.verdicts:
         style = _STAGE_STYLE.get(one.stage, "bold")
-        lines.append(Text.assemble((f"{one.stage}: {visible(one.bound)}. ", f"bold {style}"), visible(one.sentence)))
+        named = one.bound == "unknown" or one.bound in one.sentence
+        sentence = Text(visible(one.sentence if named else f"{one.stage}: {one.bound}. {one.sentence}"))
+        sentence.highlight_words([visible(one.bound)], f"bold {style}")
+        lines.append(sentence)
         if evidence:
             lines += [Padding(Text(visible(line), style="dim"), (0, 0, 0, 2)) for line in one.evidence]
             lines.append(Padding(Text(f"Do first: {visible(one.action)}"), (0, 0, 0, 2)))

@@ -385,6 +385,7 @@ def _whole_graphs(attribution: Attribution) -> list[Finding]:
             "info",
             f"{graphs:,} CUDA graph launches were traced as a whole",
             "each is one operation with its time; the kernels inside are invisible, and no table counts them",
-            "capture with --cuda-graph-trace=node to see them (it costs time per kernel)",
+            "capture with --cuda-graph-trace=node (dsocr-profile's preset cuda-graph-nodes) to see them; it costs time "
+            "per kernel",
         )
     ]
