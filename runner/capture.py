@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -36,6 +37,9 @@ from runner.request import LaunchOptions
 from runner.run_directory import RunDirectory
 
 __all__ = ["CONTROL", "PROFILED", "Run", "analysis_command", "child_command"]
+
+_PIPE_COLUMNS: Final = 120
+"""Width of the headline where the output is no terminal."""
 
 _NSYS_CHATTER = re.compile(
     r"\[\d|Generat(ed|ing)\b|Capture range |Processing |Exporting |usage: |Try 'nsys |/\S*\.(nsys-rep|qdstrm)$"
@@ -224,6 +228,7 @@ class Run:
         log = self.directory.log("analysis")
         log.unlink(missing_ok=True)
         env = child_environment(self.environ, keep=self.launch.keep_env)
+        env["COLUMNS"] = str(shutil.get_terminal_size((_PIPE_COLUMNS, 24)).columns)  # its headline is shown at the end
         outcome = run_process(self.analysis(self.directory), env=env, log=log, interrupts=interrupts)
         self._codes(analysis=outcome.returncode)
         if outcome.ended_by == "interrupt":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,8 +24,10 @@ _PIPE_WIDTH = 160
 
 
 def console() -> Console:
-    """Standard output, wide where it is no terminal."""
-    return Console(highlight=False, width=None if sys.stdout.isatty() else _PIPE_WIDTH)
+    """Standard output; where it is no terminal as wide as $COLUMNS says, else wide."""
+    stated = os.environ.get("COLUMNS", "")
+    width = int(stated) if stated.isdecimal() and int(stated) else _PIPE_WIDTH
+    return Console(highlight=False, width=None if sys.stdout.isatty() else width)
 
 
 def print_written(paths: Sequence[Path]) -> None:

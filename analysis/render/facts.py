@@ -87,9 +87,10 @@ def _latency(report: Report, label: str, term: str, stage: str, *names: str) -> 
     return Tile(label, duration(found.mean * 1e6), spread + source, term, stage)
 
 
-def _busy(stage: StageSummary) -> Tile:
+def _busy(stage: StageSummary, *, on_cpu: bool) -> Tile:
     note = f"{duration(stage.busy_ns)} of {duration(stage.host_elapsed_ns)}"
-    return Tile(f"GPU busy, {stage.stage}", share(stage.gpu_busy_share), note, "busy_share", stage.stage)
+    what = "Operators busy" if on_cpu else "GPU busy"
+    return Tile(f"{what}, {stage.stage}", share(stage.gpu_busy_share), note, "busy_share", stage.stage)
 
 
 def _utilisation(report: Report, stage: str, kind: str) -> Tile:
@@ -110,7 +111,7 @@ def headline(report: Report) -> tuple[Tile, ...]:
         _latency(report, "Time to first token", "ttft", "prefill", "ttft_ms", "profiled_prefill_ms"),
         _latency(report, "Time per output token", "tpot", "decode", "tpot_ms", "profiled_step_ms"),
     ]
-    tiles += [_busy(stage) for stage in report.stages]
+    tiles += [_busy(stage, on_cpu=report.capture.on_cpu) for stage in report.stages]
     present = [stage.stage for stage in report.stages]
     tiles += [_utilisation(report, stage, "mfu") for stage in present]
     if "decode" in present:
