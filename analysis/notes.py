@@ -52,6 +52,8 @@ def stakeholder_notes(
         (4, _useful(utilisation, aggregates)),
         (7, _overhead(overhead)),
     ]
+    if any(one.severity == "unfit" for one in findings):
+        parts = [parts[0], parts[2]]  # what an unfit capture seems to show is no news
     room = MOST_SENTENCES
     kept: list[tuple[int, str]] = []
     for _, place in sorted((rank, place) for place, (rank, _) in enumerate(parts)):

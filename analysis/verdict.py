@@ -112,15 +112,15 @@ def refused(stages: Sequence[StageSummary], findings: Sequence[Finding]) -> tupl
     unfit = [one for one in findings if one.severity == "unfit"]
     return tuple(
         Verdict(
-            stage=stage.stage,
+            stage=stage,
             bound="unknown",
-            sentence=f"No verdict on {stage.stage}: the capture is unfit ({unfit[0].title if unfit else 'see its findings'}).",
+            sentence=f"No verdict on {stage}: the capture is unfit ({unfit[0].title if unfit else 'see its findings'}).",
             evidence=tuple(f"{one.title}: {one.evidence}" for one in unfit),
             action=unfit[0].remedy if unfit else "Capture again.",
             ceiling_ns=None,
             ceiling="n/a: the capture is unfit",
         )
-        for stage in stages
+        for stage in [one.stage for one in stages] or ["any stage"]
     )
 
 
@@ -206,6 +206,11 @@ def _launch_bound(facts: _Facts) -> Verdict:
             "it; then fuse the small elementwise kernels."
         )
         what = "Replaying decode as a CUDA graph"
+        if stage.synchronises >= facts.units:
+            action = (
+                f"Remove the {stage.synchronises / facts.units:,.0f} synchronises per {facts.unit}, which a CUDA graph "
+                f"cannot hold; then {action[0].lower()}{action[1:]}"
+            )
     else:
         action = (
             "Compile or fuse the modules with the most launches, or batch images, so that each launch brings more work."
@@ -219,17 +224,24 @@ def _launch_bound(facts: _Facts) -> Verdict:
             f"{stage.stage.capitalize()} is launch-bound: the GPU works {stage.gpu_busy_share:.0%} of the time and waits "
             f"the rest for the host, which launches {stage.launches / facts.units:,.0f} {launched} per {facts.unit}."
         ),
-        evidence=tuple(_idle_evidence(facts)),
+        evidence=(*_idle_evidence(facts), *_waits(facts)),
         action=action,
         ceiling_ns=total,
         ceiling=f"{what} saves at most {_ms(saved)} per {facts.unit} ({basis}).",
     )
 
 
+def _waits(facts: _Facts) -> list[str]:
+    """The calls in which the host waits, and the small copies, by name."""
+    if not facts.waits:
+        return []
+    named = ", ".join(f"{one.calls:,} × {one.call} ({one.kind}, {_ms(one.total_ns)})" for one in facts.waits[:4])
+    return [f"waits: {named}"]
+
+
 def _host_blocked(facts: _Facts) -> Verdict:
     stage = facts.stage
     total, saved, basis = _saving(facts)
-    named = ", ".join(f"{one.calls:,} × {one.call} ({_ms(one.total_ns)})" for one in facts.waits[:3])
     return Verdict(
         stage=stage.stage,
         bound="host-blocked",
@@ -238,7 +250,7 @@ def _host_blocked(facts: _Facts) -> Verdict:
             f"and the host spends {(stage.gaps.synchronising_ns / stage.gaps.total_ns if stage.gaps else 0):.0%} of that "
             "inside synchronising calls."
         ),
-        evidence=(*_idle_evidence(facts), f"waits: {named}" if named else "waits: none named"),
+        evidence=(*_idle_evidence(facts), *_waits(facts)),
         action="Remove the synchronising calls and small device-to-host copies named in the evidence, or move them off the "
         "critical path.",
         ceiling_ns=total,
