@@ -1,0 +1,287 @@
+"""Stage, instance, step and stream records: small traces by hand, real ones against plain SQL and loops."""
+
+from __future__ import annotations
+
+import sqlite3
+import statistics
+from collections.abc import Callable
+from contextlib import closing
+from functools import cache
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from analysis.attribution import Attribution
+from analysis.host import HostCalls
+from analysis.latency import tokens_by_stage
+from analysis.stages import instance_summaries, stage_summaries, step_points, stream_summaries
+from analysis.summaries import StageSummary, StreamSummary
+from analysis.trace.reader import Trace
+from trace_builder import TraceBuilder
+
+Attribute = Callable[..., Attribution]
+RealAttribution = Callable[[str], tuple[Trace, Attribution]]
+
+
+def summaries(attribution: Attribution, sm_count: int | None = 132) -> dict[str, StageSummary]:
+    instances = instance_summaries(attribution)
+    tokens = tokens_by_stage(None, instances)
+    found = stage_summaries(attribution, HostCalls(attribution), instances, tokens, sm_count)
+    return {one.stage: one for one in found}
+
+
+# --- by hand --------------------------------------------------------------------------------------------------
+
+
+def two_images() -> TraceBuilder:
+    built = TraceBuilder()
+    for image, at in ((0, 0), (1, 1000)):
+        built.range(f"image[{image}]", at, at + 900, domain="dsocr")
+        built.range("prefill", at, at + 300, domain="dsocr", payload=10 + image)
+        built.launch(at + 10, at + 20, ("gemm", at + 100, at + 140)).launch(
+            at + 50, at + 70, ("gemm", at + 140, at + 200)
+        )
+        built.range("decode", at + 300, at + 900, domain="dsocr")
+        for step in range(2):
+            begin = at + 300 + 300 * step
+            built.range("decode_step", begin, begin + 250, domain="dsocr", payload=20 + step)
+            built.launch(begin + 10, begin + 15, ("small", begin + 30, begin + 40 + step), name="cuLaunchKernelEx")
+            built.copy(begin + 50, begin + 55, (begin + 60, begin + 65), kind="DtoH", size=8)
+            built.call(begin + 55, begin + 70)
+    return built
+
+
+def test_a_stage_by_hand(attribute: Attribute) -> None:
+    found = summaries(attribute(two_images()))
+    prefill, decode = found["prefill"], found["decode"]
+    assert (prefill.instances, prefill.tokens, prefill.host_elapsed_ns) == (2, 10 + 11, 600)
+    assert (prefill.busy_ns, prefill.projected_ns, prefill.kernel_sum_ns) == (200, 200, 200)
+    assert prefill.gpu_busy_share == pytest.approx(200 / 600)
+    assert (prefill.launches, prefill.graph_launches, prefill.host_launch_ns) == (4, 0, 60)
+    assert (prefill.mean_kernel_ns, prefill.median_kernel_ns) == (50, 50)
+    assert prefill.mean_launch_gap_ns == 40  # within an instance: never from one image to the next
+    assert (prefill.queue_delay_median_ns, prefill.queue_delay_p95_ns) == (90, 90)
+    assert (decode.tokens, decode.launches, decode.synchronises, decode.synchronise_ns) == (4, 4, 4, 60)
+    assert decode.small_d2h_copies == 4
+    assert decode.kernel_sum_ns == 10 + 11 + 10 + 11
+    assert decode.busy_ns == decode.kernel_sum_ns + 4 * 5
+    assert decode.concurrency == 1.0
+    assert decode.projected_ns == 2 * (300 + 65 - 30)
+    assert decode.gaps is not None
+    assert decode.gaps.total_ns == decode.host_elapsed_ns - decode.busy_ns
+
+
+def test_instances_and_steps_by_hand(attribute: Attribute) -> None:
+    attribution = attribute(two_images())
+    instances = instance_summaries(attribution)
+    assert [(one.path, one.image, one.steps, one.payload, one.kernels) for one in instances] == [
+        ("image[0]/prefill", "image[0]", 0, 10, 2),
+        ("image[0]/decode", "image[0]", 2, None, 2),
+        ("image[1]/prefill", "image[1]", 0, 11, 2),
+        ("image[1]/decode", "image[1]", 2, None, 2),
+    ]
+    assert [(one.start_ns, one.end_ns, one.host_elapsed_ns) for one in instances[2:]] == [
+        (1000, 1300, 300),
+        (1300, 1900, 600),
+    ]
+    steps = [
+        (one.instance, one.index, one.host_elapsed_ns, one.busy_ns, one.kernels, one.context)
+        for one in step_points(attribution)
+    ]
+    assert steps == [
+        ("image[0]/decode", 0, 250, 15, 1, 20),
+        ("image[0]/decode", 1, 250, 16, 1, 21),
+        ("image[1]/decode", 0, 250, 15, 1, 20),
+        ("image[1]/decode", 1, 250, 16, 1, 21),
+    ]  # fmt: skip
+
+
+def test_two_ranks_are_each_as_busy_as_they_are(attribute: Attribute) -> None:
+    """Ranks run at once: their host times add up, and so does what their GPUs did, not the union of both."""
+    built = TraceBuilder()
+    for pid in (1, 2):
+        built.thread(pid, pid).range("decode", 0, 100, domain="dsocr").launch(5, 10, ("k", 10, 90), device=pid - 1)
+    decode = summaries(attribute(built))["decode"]
+    assert (decode.host_elapsed_ns, decode.busy_ns, decode.gpu_busy_share) == (200, 160, 0.8)
+    assert decode.gpu.busy_ns == 80  # the table's row is the union over everything
+    assert decode.gaps is not None
+    assert decode.gaps.total_ns == 40
+
+
+def test_a_stage_inside_itself_adds_no_time(attribute: Attribute) -> None:
+    built = TraceBuilder().range("decode", 0, 100, domain="dsocr").range("decode", 20, 80, domain="dsocr")
+    decode = summaries(attribute(built.launch(10, 12, ("a", 30, 40)).launch(30, 32, ("b", 40, 60))))["decode"]
+    assert (decode.host_elapsed_ns, decode.busy_ns) == (100, 30)
+
+
+def test_concurrency_of_two_streams(attribute: Attribute) -> None:
+    built = TraceBuilder().range("decode", 0, 100, domain="dsocr")
+    built.launch(1, 2, ("a", 10, 50), stream=7).launch(3, 4, ("b", 20, 60), stream=8).launch(
+        5, 6, ("c", 70, 80), stream=7
+    )
+    attribution = attribute(built)
+    assert summaries(attribution)["decode"].concurrency == pytest.approx(90 / 60)
+    assert stream_summaries(attribution) == (StreamSummary(0, 7, 2, 50, 50), StreamSummary(0, 8, 1, 40, 40))
+
+
+def test_equal_stream_numbers_of_two_devices(attribute: Attribute) -> None:
+    built = TraceBuilder().launch(1, 2, ("a", 10, 50), device=0).launch(3, 4, ("b", 20, 90), device=1)
+    assert stream_summaries(attribute(built)) == (StreamSummary(1, 7, 1, 70, 70), StreamSummary(0, 7, 1, 40, 40))
+
+
+def test_no_streams_without_operations(attribute: Attribute) -> None:
+    attribution = attribute(TraceBuilder().range("decode", 0, 100, domain="dsocr").call(1, 2))
+    assert stream_summaries(attribution) == ()
+    decode = summaries(attribution)["decode"]
+    assert (decode.mean_kernel_ns, decode.queue_delay_median_ns, decode.concurrency, decode.tokens) == (None,) * 4
+    assert (decode.mean_launch_gap_ns, decode.small_grid_share) == (None, None)
+    assert decode.gpu_busy_share == 0
+
+
+def test_small_grids(attribute: Attribute) -> None:
+    built = TraceBuilder().range("decode", 0, 900, domain="dsocr")
+    for number, grid in enumerate((1, 131, 132, 4000)):
+        built.call(10 * number, 10 * number + 5, "cudaLaunchKernel_v7000", correlation=number + 1)
+        built.kernel(f"k{grid}", 100 * number + 100, 100 * number + 110 + number, correlation=number + 1, grid=grid)
+    attribution = attribute(built)
+    assert summaries(attribution)["decode"].small_grid_share == pytest.approx((10 + 11) / (10 + 11 + 12 + 13))
+    assert summaries(attribution, None)["decode"].small_grid_share is None
+
+
+def test_unrecorded_grids_are_unknown_not_small(attribute: Attribute) -> None:
+    built = two_images().without_column("CUPTI_ACTIVITY_KIND_KERNEL", "gridX")
+    assert summaries(attribute(built))["decode"].small_grid_share is None
+
+
+# --- real traces, against plain SQL ---------------------------------------------------------------------------
+
+
+class Plain:
+    """Rows of a real trace by sqlite3, and stages by the rule in words: same id, same thread, inside the range."""
+
+    def __init__(self, path: Path) -> None:
+        with closing(sqlite3.connect(path)) as file:
+            self.calls = file.execute(
+                "SELECT r.correlationId, r.globalTid, r.start, r.end, s.value FROM CUPTI_ACTIVITY_KIND_RUNTIME r "
+                "JOIN StringIds s ON s.id = r.nameId"
+            ).fetchall()
+            self.kernels = file.execute(
+                "SELECT correlationId, start, end, gridX * gridY * gridZ FROM CUPTI_ACTIVITY_KIND_KERNEL"
+            ).fetchall()
+            domains = dict(file.execute("SELECT domainId, text FROM NVTX_EVENTS WHERE eventType = 75"))
+            self.stages = [
+                row[1:]
+                for row in file.execute(
+                    "SELECT n.domainId, COALESCE(n.text, s.value), n.globalTid, n.start, n.end FROM NVTX_EVENTS n "
+                    "LEFT JOIN StringIds s ON s.id = n.textId WHERE n.eventType IN (59, 60) ORDER BY n.start"
+                )
+                if domains.get(row[0]) == "dsocr" and row[1] in ("prefill", "decode")
+            ]
+            (self.sm_count,) = file.execute("SELECT MAX(smCount) FROM TARGET_INFO_GPU").fetchone()
+        self.place: dict[int, int] = {}
+        for correlation, thread, start, end, _ in self.calls:
+            for number, (_, owner, low, high) in enumerate(self.stages):
+                if thread == owner and low <= start and end <= high:
+                    self.place[correlation] = number
+
+    def stage(self, name: str) -> dict[str, Any]:
+        mine = {number for number, stage in enumerate(self.stages) if stage[0] == name}
+        kernels = [row for row in self.kernels if self.place.get(row[0]) in mine]
+        began = {row[0]: row[2] for row in self.calls}
+        durations = [end - start for _, start, end, _ in kernels]
+        delays = sorted(start - began[correlation] for correlation, start, _, _ in kernels)
+        launches: dict[int, list[int]] = {}
+        inside = count = 0
+        for correlation, _, start, end, call in sorted(self.calls, key=lambda row: row[2]):
+            launching = "LaunchKernel" in call or "GraphLaunch" in call
+            if launching and self.place.get(correlation) in mine:
+                launches.setdefault(self.place[correlation], []).append(start)
+                count, inside = count + 1, inside + end - start
+        gaps = [b - a for starts in launches.values() for a, b in pairwise(starts)]
+        return {
+            "host_elapsed_ns": sum(self.stages[number][3] - self.stages[number][2] for number in mine),
+            "kernel_sum_ns": sum(durations),
+            "launches": count,
+            "host_launch_ns": inside,
+            "mean_kernel_ns": statistics.fmean(durations) if durations else None,
+            "median_kernel_ns": statistics.median(durations) if durations else None,
+            "queue_delay_median_ns": statistics.median(delays) if delays else None,
+            "queue_delay_p95_ns": _percentile(delays, 0.95) if delays else None,
+            "mean_launch_gap_ns": statistics.fmean(gaps),
+            "small_grid_share": (
+                sum(end - start for _, start, end, grid in kernels if grid < self.sm_count) / sum(durations)
+                if durations
+                else None
+            ),
+        }
+
+
+def _percentile(ordered: list[int], share: float) -> float:
+    """By linear interpolation between the two nearest ranks."""
+    at = share * (len(ordered) - 1)
+    low = int(at)
+    high = min(low + 1, len(ordered) - 1)
+    return ordered[low] + (at - low) * (ordered[high] - ordered[low])
+
+
+@cache
+def plain(path: Path) -> Plain:
+    return Plain(path)
+
+
+@pytest.mark.parametrize("stage", ["prefill", "decode"])
+@pytest.mark.parametrize(
+    "name",
+    ["deepseek-ocr_h100_small", "deepseek-ocr_h100_64tok", "llama_h100_cuda-graph", "tensor-parallel_2xh200_rank0"],
+)
+def test_real_stages(
+    name: str, stage: str, real_trace: Callable[[str], Path], real_attribution: RealAttribution
+) -> None:
+    reference = plain(real_trace(name))
+    found = summaries(real_attribution(name)[1], reference.sm_count)[stage]
+    wanted = reference.stage(stage)
+    assert {key: getattr(found, key) for key in wanted} == pytest.approx(wanted)
+    assert found.gaps is not None
+    idle = found.gaps
+    assert idle.synchronising_ns + idle.launching_ns + idle.other_api_ns + idle.outside_api_ns == idle.total_ns
+    assert found.gpu_busy_share is not None
+    assert found.gpu_busy_share == pytest.approx(found.busy_ns / found.host_elapsed_ns)
+
+
+@pytest.mark.parametrize("name", ["deepseek-ocr_h100_64tok", "llama_h100_cuda-graph", "tensor-parallel_2xh200_rank0"])
+def test_real_instances_and_steps_add_up(name: str, real_attribution: RealAttribution) -> None:
+    attribution = real_attribution(name)[1]
+    stages, instances, steps = summaries(attribution), instance_summaries(attribution), step_points(attribution)
+    for stage, found in stages.items():
+        mine = [one for one in instances if one.stage == stage]
+        for field in ("host_elapsed_ns", "projected_ns", "busy_ns", "kernel_sum_ns"):
+            assert getattr(found, field) == sum(getattr(one, field) for one in mine), field
+        assert found.instances == len(mine)
+    assert [one.start_ns for one in steps] == sorted(one.start_ns for one in steps)
+    for one in instances:
+        assert one.steps == sum(step.instance == one.path for step in steps)
+        inside = [step for step in steps if step.instance == one.path]
+        assert [step.index for step in inside] == list(range(one.steps))
+        assert all(
+            one.start_ns <= step.start_ns and step.start_ns + step.host_elapsed_ns <= one.end_ns for step in inside
+        )
+        assert sum(step.busy_ns for step in inside) <= one.busy_ns
+
+
+@pytest.mark.parametrize("name", ["deepseek-ocr_h100_64tok", "tensor-parallel_2xh200_rank0"])
+def test_real_streams(name: str, real_attribution: RealAttribution) -> None:
+    operations = real_attribution(name)[1].operations
+    found = stream_summaries(real_attribution(name)[1])
+    assert sum(one.operations for one in found) == len(operations)
+    assert sum(one.sum_ns for one in found) == int(operations.duration.sum())
+    for one in found:
+        mine = np.flatnonzero((operations.device == one.device) & (operations.stream == one.stream))
+        busy = reach = 0
+        for row in mine.tolist():
+            start, end = max(int(operations.start[row]), reach), int(operations.end[row])
+            if end > start:
+                busy, reach = busy + end - start, end
+        assert (one.operations, one.busy_ns) == (mine.size, busy)
