@@ -217,7 +217,7 @@ class RunMeta:
 
 @frozen
 class LLMProfileReport:
-    """The whole report. What the known fields cannot carry stands in ``analysis.summaries.ReportDetail``."""
+    """The whole report. What the known fields cannot carry stands in ``detail``."""
 
     run_id: str
     model: ModelUnderTest | None
@@ -231,6 +231,8 @@ class LLMProfileReport:
     aggregates: dict[str, Stats]
     notes: str
     meta: RunMeta | None
+    detail: dict[str, Any] | None = None
+    """In ``report.json``: `analysis.summaries.Report` without its ``report``, as plain JSON."""
 
     @operators_topk.validator
     def _largest_first(self, attribute: _Attr, value: tuple[OperatorSummary, ...]) -> None:

@@ -145,5 +145,6 @@ def _values(kind: Any) -> st.SearchStrategy[Any]:
         bool: st.booleans(),
         datetime: _moments,
         type(None): st.none(),
+        Any: st.none() | st.integers() | st.lists(_text, max_size=3),  # plain JSON
     }
     return scalars[kind]
