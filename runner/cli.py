@@ -15,7 +15,7 @@ import typer
 from analysis.contracts import LLMProfileRequest
 from analysis.convert import from_json_file, to_json
 from analysis.entities import Dtype
-from analysis.errors import DsocrError, RequestError
+from analysis.errors import CaptureError, DsocrError, RequestError
 from runner.collectors import Choice, make_collector
 from runner.launch import carry_out, choose_again, prepare, preset_warnings
 from runner.plan import AnnotationLevel, DecodeMode, RunPlan
@@ -39,6 +39,9 @@ AsJson = Annotated[bool, typer.Option("--json", help="Machine-readable, on stand
 _RUN, _MODEL, _PROFILER = "The run", "The model", "The profiler"
 
 
+_OF_THE_EXTRA = frozenset({"PIL", "nvtx", "safetensors", "torch", "transformers"})
+
+
 def main(argv: Sequence[str] | None = None) -> NoReturn:
     """Entry point: one line on standard error and the error's exit code for what a user can cause or meet."""
     try:
@@ -46,6 +49,11 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     except DsocrError as error:
         _say(f"error: {error}")
         sys.exit(error.exit_code)
+    except ModuleNotFoundError as error:
+        if (error.name or "").split(".")[0] not in _OF_THE_EXTRA:
+            raise
+        _say(f"error: {error.name} is not installed; the analysis alone is: pip install 'dsocr-profiler[runner]'")
+        sys.exit(CaptureError.exit_code)
     sys.exit(0)
 
 
