@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import StrEnum
+from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -110,9 +111,13 @@ PromptTokens = Annotated[int | None, typer.Option("--prompt-tokens", help="With 
 
 def _version(value: bool) -> None:
     if value:
-        from importlib.metadata import version
+        from importlib import metadata
 
-        typer.echo(f"dsocr-analyze {version('dsocr-profiler')}")
+        try:
+            number = metadata.version("dsocr-profiler")
+        except metadata.PackageNotFoundError:  # run from its source
+            number = "(version unknown: the package is not installed)"
+        typer.echo(f"dsocr-analyze {number}")
         raise typer.Exit
 
 
@@ -349,6 +354,7 @@ def _progress() -> Iterator[Any]:
 
 def main() -> None:
     """Entry point: a `DsocrError` becomes one line and its exit code."""
+    _speak_utf8()
     try:
         app()
     except DsocrError as error:
@@ -358,6 +364,13 @@ def main() -> None:
         # The reader of our output has gone (`| head`): nothing is left to say, and closing must not say it either.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
+
+
+def _speak_utf8() -> None:
+    """Write UTF-8 into files and pipes whatever the locale; a terminal keeps its encoding, and never fails on a name."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(encoding=None if stream.isatty() else "utf-8", errors="backslashreplace")
 
 
 def _one_line(text: str) -> str:

@@ -172,7 +172,8 @@ def test_real_kernels_against_plain_sql(
     with closing(sqlite3.connect(real_trace(name))) as file:
         rows = file.execute(
             "SELECT s.value, k.end - k.start, gridX, gridY, gridZ, blockX, blockY, blockZ, registersPerThread, "
-            "staticSharedMemory + dynamicSharedMemory, k.correlationId FROM CUPTI_ACTIVITY_KIND_KERNEL k JOIN StringIds s ON s.id = k.demangledName"
+            "staticSharedMemory + dynamicSharedMemory, k.correlationId FROM CUPTI_ACTIVITY_KIND_KERNEL k "
+            "JOIN StringIds s ON s.id = k.demangledName"
         ).fetchall()
     # Attribution has tests of its own; here it only says which stage a correlation id is in.
     kernels = attribution.operations.kind == 0
