@@ -184,12 +184,12 @@ class HostCalls:
         operations = self.attribution.operations
         present = np.flatnonzero(np.bincount(operations.process + 1)) - 1
         if present.size < 2:
-            return {None: merge(operations.start, operations.end)}
+            return {None: _lasting(*merge(operations.start, operations.end))}
         found: dict[int | None, tuple[Ints, Ints]] = {}
         for one in present.tolist():
             # Rows that do not say whose they are may be anybody's.
             mine = np.flatnonzero((operations.process == one) | (operations.process == -1))
-            found[one] = merge(operations.start[mine], operations.end[mine])
+            found[one] = _lasting(*merge(operations.start[mine], operations.end[mine]))
         return found
 
     def _busy(self, process: int) -> tuple[Ints, Ints]:
@@ -239,6 +239,12 @@ class HostCalls:
             other_api_ns=other,
             outside_api_ns=total - waiting - launching - other,
         )
+
+
+def _lasting(start: Ints, end: Ints) -> tuple[Ints, Ints]:
+    """Intervals without the empty ones: an operation of no length ends no gap."""
+    real = end > start
+    return (start, end) if bool(real.all()) else (start[real], end[real])
 
 
 def _overlap(opening: Ints, closing: Ints, start: Ints, end: Ints) -> int:

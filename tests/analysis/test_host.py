@@ -263,6 +263,11 @@ def test_windows_that_overlap_on_a_thread_count_once(attribute: Attribute) -> No
     assert idle(attribute(built)).total_ns == 90
 
 
+def test_an_operation_of_no_length_ends_no_gap(attribute: Attribute) -> None:
+    built = TraceBuilder().range("prefill", 0, 100, domain="dsocr").launch(10, 20, ("k", 50, 50))
+    assert idle(attribute(built)).count == 1
+
+
 def test_no_gpu_work_at_all(attribute: Attribute) -> None:
     assert idle(attribute(TraceBuilder().range("prefill", 0, 50, domain="dsocr").call(10, 20))).total_ns == 50
 
@@ -294,7 +299,7 @@ def _nest(draw: st.DrawFn, built: TraceBuilder, low: int, high: int, depth: int)
             _nest(draw, built, start, end, depth - 1)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(built=busy_hosts())
 def test_random_hosts_against_a_brute_force(built: TraceBuilder, attribute: Attribute) -> None:
     idle(attribute(built))
