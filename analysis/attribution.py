@@ -140,15 +140,29 @@ class Attribution:
     def _call_end(self) -> NDArray[np.int64]:
         return self.calls.end
 
-    def lane_of_calls(self, index: int) -> Indices | None:
-        """Innermost range of one lane around each call, [calls]; None: the lane's thread makes no calls."""
+    @cached_property
+    def _operations_of_thread(self) -> dict[int, Indices]:
+        """Operations by the thread whose calls launched them, in order of their start."""
+        launched = np.flatnonzero(self.owner >= 0).astype(np.int32)
+        thread = self.calls.thread[self.owner[launched]] if launched.size else launched
+        if len(self._thread_slices) <= 1:
+            return dict.fromkeys(self._thread_slices, launched)
+        order = np.argsort(thread, kind="stable")
+        cuts = np.flatnonzero(np.diff(thread[order])) + 1
+        groups = np.split(launched[order], cuts)
+        return {int(self.calls.thread[self.owner[group[0]]]): group for group in groups if group.size}
+
+    def operations_in_lane(self, index: int) -> tuple[Indices, Indices]:
+        """The operations inside any range of a lane and the innermost such range, both [m], in order of start."""
         around = self._around(index)
-        if around is None:
-            return None
+        nothing = np.zeros(0, dtype=np.int32)
+        launched = self._operations_of_thread.get(self.forest.lanes[index].thread)
+        if around is None or launched is None:
+            return nothing, nothing
         where, inside = around
-        found = np.full(len(self.calls), -1, dtype=np.int32)
-        found[where] = inside
-        return found
+        row = inside[self.owner[launched] - where.start]
+        found = row >= 0
+        return launched[found], row[found]
 
     def _around(self, index: int) -> tuple[slice, Indices] | None:
         """The calls of a lane's thread and the innermost range of the lane around each; None: it makes no calls.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from collections.abc import Iterator
@@ -354,6 +355,9 @@ def _progress() -> Iterator[Any]:
 
 def main() -> None:
     """Entry point: a `DsocrError` becomes one line and its exit code."""
+    # One short process: memory goes back by reference counts, and the collector would only walk the modules again and
+    # again while they are imported.
+    gc.disable()
     _speak_utf8()
     try:
         app()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from attrs import frozen
 from numpy.typing import NDArray
 
 from analysis.attribution import Attribution
@@ -13,7 +14,7 @@ from analysis.grouping import COUNTED, UNATTRIBUTED, GpuTable, grouped, select
 from analysis.intervals import overlapping, sum_by_group, union_by_group
 from analysis.ranges import Indices
 
-__all__ = ["inclusive_table", "name_keys", "operation_lanes", "pairs_by_name"]
+__all__ = ["LaneWork", "inclusive_table", "name_keys", "operation_lanes", "pairs_by_name"]
 
 
 def name_keys(attribution: Attribution) -> tuple[NDArray[np.int32], tuple[str, ...]]:
@@ -26,13 +27,33 @@ def name_keys(attribution: Attribution) -> tuple[NDArray[np.int32], tuple[str, .
     return keys.astype(np.int32), tuple(attribution.qualified_name(int(row)) for row in first)
 
 
-def operation_lanes(attribution: Attribution) -> list[tuple[int, Indices]]:
-    """For each lane whose thread launches work: its index and the innermost range around each operation, [n]."""
+@frozen(eq=False)
+class LaneWork:
+    """The operations inside a lane's ranges."""
+
+    index: int
+    """Of the lane."""
+    operations: Indices
+    """[m], in order of start."""
+    rows: Indices
+    """Innermost range of the lane around each, [m]."""
+
+
+def operation_lanes(attribution: Attribution, selected: NDArray[np.bool_] | None = None) -> list[LaneWork]:
+    """The work of each lane that has any.
+
+    Args:
+        attribution: of the trace.
+        selected: which operations to count, [n]; None: all.
+    """
     found = []
     for index in range(len(attribution.forest.lanes)):
-        by_call = attribution.lane_of_calls(index)
-        if by_call is not None:
-            found.append((index, attribution.of_owner(by_call)))
+        operations, rows = attribution.operations_in_lane(index)
+        if selected is not None:
+            keep = selected[operations]
+            operations, rows = operations[keep], rows[keep]
+        if operations.size:
+            found.append(LaneWork(index, operations, rows))
     return found
 
 
@@ -56,20 +77,18 @@ def inclusive_table(attribution: Attribution, selected: NDArray[np.bool_] | None
     low = np.full(size, np.iinfo(np.int64).max, dtype=np.int64)
     high = np.full(size, -1, dtype=np.int64)
     anywhere = np.zeros(len(operations), dtype=bool)
-    lanes = operation_lanes(attribution)
+    lanes = operation_lanes(attribution, selected)
     duration = operations.duration
-    for _, row in lanes:
-        inside = row >= 0
-        if selected is not None:
-            inside &= selected
-        anywhere |= inside
+    for work in lanes:
+        anywhere[work.operations] = True
+        kinds, lasted = operations.kind[work.operations], duration[work.operations]
         for kind, count, total in COUNTED:
-            which = inside & (operations.kind == kind)
+            which = kinds == kind
             if which.any():
-                columns[count] += np.bincount(row[which], minlength=size)
-                columns[total] += sum_by_group(row[which], duration[which], size)
-        np.minimum.at(low, row[inside], operations.start[inside])
-        np.maximum.at(high, row[inside], operations.end[inside])
+                columns[count] += np.bincount(work.rows[which], minlength=size)
+                columns[total] += sum_by_group(work.rows[which], lasted[which], size)
+        np.minimum.at(low, work.rows, operations.start[work.operations])
+        np.maximum.at(high, work.rows, operations.end[work.operations])
     held = {name: int(value.sum()) for name, value in columns.items()}
     for rows in reversed(attribution.forest.by_depth[1:]):
         above = attribution.forest.parent[rows]
@@ -85,26 +104,26 @@ def inclusive_table(attribution: Attribution, selected: NDArray[np.bool_] | None
     by_name = {name: sum_by_group(keys[first], value[first], len(names)) for name, value in columns.items()}
     used = first & (high >= 0)
     by_name["projected_ns"] = sum_by_group(keys[used], (high - low)[used], len(names))
-    by_name["busy_ns"] = _busy(attribution, lanes, keys, len(names), by_name, selected)
-    _count_once(attribution, lanes, keys, by_name, selected)
+    by_name["busy_ns"] = _busy(attribution, lanes, keys, len(names), by_name)
+    _count_once(attribution, lanes, keys, by_name)
     return _finish(attribution, names, by_name, anywhere, selected)
 
 
 def pairs_by_name(
-    attribution: Attribution, row: Indices, chosen: NDArray[np.integer[Any]], keys: NDArray[np.int32]
-) -> tuple[NDArray[np.integer[Any]], NDArray[np.int32], Indices]:
-    """Walk up from each chosen operation's range: (operation, name key, range), once per name along a chain.
+    attribution: Attribution, chosen: Indices, rows: Indices, keys: NDArray[np.int32]
+) -> tuple[Indices, NDArray[np.int32], Indices]:
+    """Walk up from each operation's range: (operation, name key, range), once per name along a chain.
 
     Args:
         attribution: of the trace.
-        row: innermost range of one lane around each operation, [n].
         chosen: operations, [m].
+        rows: innermost range of one lane around each, [m].
         keys: name key of each range.
     """
     first = attribution.forest.first_of_its_name()
     parent = attribution.forest.parent
     operations, ranges = [], []
-    at = row[chosen]
+    at = rows
     while True:
         inside = at >= 0
         chosen, at = chosen[inside], at[inside]
@@ -116,31 +135,28 @@ def pairs_by_name(
         at = parent[at]
     nothing = np.zeros(0, dtype=np.int32)
     flat = np.concatenate(ranges) if ranges else nothing
-    return np.concatenate(operations) if operations else nothing.astype(np.intp), keys[flat], flat
+    return np.concatenate(operations) if operations else nothing, keys[flat], flat
 
 
 def _busy(
     attribution: Attribution,
-    lanes: list[tuple[int, Indices]],
+    lanes: list[LaneWork],
     keys: NDArray[np.int32],
     names: int,
     by_name: dict[str, NDArray[np.int64]],
-    selected: NDArray[np.bool_] | None,
 ) -> NDArray[np.int64]:
     """Union of operations by name: what overlaps nothing adds up, only the rest is walked range by range."""
     operations = attribution.operations
     shared = overlapping(operations.start, operations.end)
-    if selected is not None:
-        shared &= selected
     busy = sum((by_name[total] for _, _, total in COUNTED), np.zeros(names, dtype=np.int64))
-    chosen = np.flatnonzero(shared).astype(np.int32)
-    if not chosen.size:
-        return busy
-    by_domain: dict[int, list[Indices]] = {}
-    for index, row in lanes:
-        by_domain.setdefault(attribution.forest.lanes[index].domain, []).append(row)
-    for rows in by_domain.values():  # one after the other: a name lies in one domain, and the pairs take memory
-        pairs = [pairs_by_name(attribution, row, chosen, keys) for row in rows]
+    by_domain: dict[int, list[tuple[Indices, Indices]]] = {}
+    for work in lanes:
+        walked = shared[work.operations]
+        if walked.any():
+            domain = attribution.forest.lanes[work.index].domain
+            by_domain.setdefault(domain, []).append((work.operations[walked], work.rows[walked]))
+    for parts in by_domain.values():  # one after the other: a name lies in one domain, and the pairs take memory
+        pairs = [pairs_by_name(attribution, chosen, rows, keys) for chosen, rows in parts]
         operation = np.concatenate([one[0] for one in pairs])
         key = np.concatenate([one[1] for one in pairs])
         order = np.argsort(operation, kind="stable")
@@ -153,24 +169,21 @@ def _busy(
 
 def _count_once(
     attribution: Attribution,
-    lanes: list[tuple[int, Indices]],
+    lanes: list[LaneWork],
     keys: NDArray[np.int32],
     by_name: dict[str, NDArray[np.int64]],
-    selected: NDArray[np.bool_] | None,
 ) -> None:
     """Recount names that stand in several lanes of one thread: there, one operation may be inside two of them."""
     holders: dict[tuple[int, int], int] = {}
-    for index, _ in lanes:
-        lane = attribution.forest.lanes[index]
+    for work in lanes:
+        lane = attribution.forest.lanes[work.index]
         for key in np.unique(keys[lane.rows]).tolist():
             holders[lane.thread, key] = holders.get((lane.thread, key), 0) + 1
     for key in sorted({key for (_, key), count in holders.items() if count > 1}):
-        nearest = np.append(attribution.forest.nearest(keys == key), np.int32(-1))
+        nearest = attribution.forest.nearest(keys == key)
         inside = np.zeros(len(attribution.operations), dtype=bool)
-        for _, row in lanes:
-            inside |= nearest[row] >= 0
-        if selected is not None:
-            inside &= selected
+        for work in lanes:
+            inside[work.operations[nearest[work.rows] >= 0]] = True
         group = np.zeros(int(inside.sum()), dtype=np.int32)
         once = grouped(select(attribution.operations, inside), group, 1)
         for name, value in once.items():

@@ -74,12 +74,12 @@ class _Pairs:
     thread: NDArray[np.int32]
 
 
-def _pairs(attribution: Attribution, chosen: NDArray[np.intp], keys: NDArray[np.int32]) -> _Pairs:
+def _pairs(attribution: Attribution, selected: NDArray[np.bool_] | None, keys: NDArray[np.int32]) -> _Pairs:
     parts: list[tuple[NDArray[np.integer[Any]], NDArray[np.int32], NDArray[np.int32]]] = []
     paired, thread = [], []
-    for index, inside in operation_lanes(attribution):
-        lane = attribution.forest.lanes[index]
-        part = pairs_by_name(attribution, inside, chosen, keys)
+    for work in operation_lanes(attribution, selected):
+        lane = attribution.forest.lanes[work.index]
+        part = pairs_by_name(attribution, work.operations, work.rows, keys)
         parts.append(part)
         paired.append(np.full(part[0].size, lane.paired))
         thread.append(np.full(part[0].size, lane.thread, dtype=np.int32))
@@ -109,7 +109,7 @@ def range_kernel_rows(attribution: Attribution) -> tuple[RangeKernelRow, ...]:
     keys, _ = name_keys(attribution)
     unique: dict[str, int] = {}
     same = np.array([unique.setdefault(name, len(unique)) for name in operations.names] or [0], dtype=np.int64)
-    kernels = np.flatnonzero(operations.kind == KERNEL)
+    kernels = operations.kind == KERNEL
     pairs = _once_per_name(attribution, _pairs(attribution, kernels, keys))
     if not pairs.operation.size:
         return ()
@@ -155,7 +155,7 @@ def projection_rows(attribution: Attribution) -> tuple[ProjectionRow, ...]:
     """
     operations, ranges = attribution.operations, attribution.ranges
     keys, _ = name_keys(attribution)
-    pairs = _pairs(attribution, np.arange(len(operations)), keys)
+    pairs = _pairs(attribution, None, keys)
     if not pairs.operation.size:
         return ()
     rows, instance = np.unique(pairs.row, return_inverse=True)

@@ -22,8 +22,6 @@ import time
 from datetime import UTC, datetime
 from pathlib import Path
 
-import replicate
-
 HERE = Path(__file__).parent
 SOURCE = HERE.parent / "tests" / "data" / "deepseek-ocr_h100_64tok.sqlite.xz"
 
@@ -58,16 +56,22 @@ def traces(folder: Path, sizes: list[int], processes: int) -> list[tuple[str, Pa
     if not source.exists():
         with lzma.open(SOURCE) as packed, source.open("wb") as plain:
             shutil.copyfileobj(packed, plain)
+
+    def replicate(path: Path, kernels: int, processes: int) -> None:
+        # In a process of its own: a child's peak memory begins with that of the parent it was forked from.
+        options = ["--kernels", str(kernels), "--processes", str(processes)]
+        subprocess.run([sys.executable, str(HERE / "replicate.py"), str(source), str(path), *options], check=True)
+
     found = []
     for size in sizes:
         path = folder / f"{size}.sqlite"
         if not path.exists():
-            replicate.replicate(source, path, size, 1)
+            replicate(path, size, 1)
         found.append((f"{size:,}", path))
     if processes > 1 and len(sizes) > 1:
         path = folder / f"{sizes[1]}x{processes}.sqlite"
         if not path.exists():
-            replicate.replicate(source, path, sizes[1], processes)
+            replicate(path, sizes[1], processes)
         found.append((f"{sizes[1]:,} in {processes} processes", path))
     return found
 
