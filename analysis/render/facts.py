@@ -117,10 +117,14 @@ def headline(report: Report) -> tuple[Tile, ...]:
     if "decode" in present:
         tiles.append(_utilisation(report, "decode", "mbu"))
         decode = next(one for one in report.stages if one.stage == "decode")
+        # On a CPU nothing is launched; operators inside one another would make the number of outer calls meaningless.
+        what, number = ("operators", decode.gpu.kernels) if report.capture.on_cpu else ("launches", decode.launches)
         if decode.tokens:
-            per_token = decode.launches / decode.tokens
-            note = f"{count(decode.launches)} launches, {count(decode.tokens)} tokens"
-            tiles.append(Tile("Launches per token", decimal(per_token, 0), note, "launches", "decode"))
+            note = f"{count(number)} {what}, {count(decode.tokens)} tokens"
+            term = "kernels" if report.capture.on_cpu else "launches"
+            tiles.append(
+                Tile(f"{what.capitalize()} per token", decimal(number / decode.tokens, 0), note, term, "decode")
+            )
     return tuple(tiles)
 
 
