@@ -15,7 +15,7 @@ import numpy as np
 from attrs import frozen
 from numpy.typing import NDArray
 
-from analysis.annotations import DECODE, DECODE_STEP, IMAGE_NAME, META_DOMAIN, MODULE_DOMAIN, PREFILL, STAGE_DOMAIN
+from analysis.annotations import DECODE_STEP, IMAGE_NAME, MODULE_DOMAIN, STAGE_DOMAIN, STAGES, Stage
 from analysis.ranges import Indices, RangeForest
 from analysis.trace.reader import Trace
 from analysis.trace.records import Calls, Codes, Operations, RangeRows
@@ -178,12 +178,22 @@ class Attribution:
 
     def call_ranges(self, domain: int) -> Indices:
         """Innermost range of a domain around each call, [calls]; where lanes overlap, the one that started last."""
+        return self._innermost({domain}, np.arange(len(self.ranges), dtype=np.int32))
+
+    def _innermost(self, domains: set[int], nearest: Indices) -> Indices:
+        """Around each call, what ``nearest`` makes of the innermost range in each lane of the domains, [calls].
+
+        Args:
+            domains: codes of the domains to look in.
+            nearest: range → the range to take instead, -1 for none, [ranges].
+        """
         found = np.full(len(self.calls), -1, dtype=np.int32)
+        nearest = np.append(nearest, np.int32(-1))  # no range stays none
         for index, lane in enumerate(self.forest.lanes):
-            around = self._around(index) if lane.domain == domain else None
+            around = self._around(index) if lane.domain in domains else None
             if around is not None:
                 where, inside = around
-                found[where] = self._later(found[where], inside)
+                found[where] = self._later(found[where], nearest[inside])
         return found
 
     def _later(self, one: Indices, other: Indices) -> Indices:
@@ -222,7 +232,7 @@ class Attribution:
             return modules & ~self._is_operator
         wanted = {
             "image": [IMAGE_NAME.fullmatch(name) is not None for name in names],
-            "stage": [name in (PREFILL, DECODE) for name in names],
+            "stage": [name in STAGES for name in names],
             "step": [name == DECODE_STEP for name in names],
         }[level]
         domain = self.domain(STAGE_DOMAIN)
@@ -253,24 +263,19 @@ class Attribution:
         wanted = self.is_level(level)
         if not wanted.any():
             return np.full(len(self.calls), -1, dtype=np.int32)
-        nearest = np.append(self.forest.nearest(wanted), np.int32(-1))
-        found = np.full(len(self.calls), -1, dtype=np.int32)
+        nearest = self.forest.nearest(wanted)
         domains = set(np.unique(self.ranges.domain[wanted]).tolist())
-        for index, lane in enumerate(self.forest.lanes):
-            around = self._around(index) if lane.domain in domains else None
-            if around is not None:
-                where, inside = around
-                found[where] = self._later(found[where], nearest[inside])
+        found = self._innermost(domains, nearest)
         if self.cross_thread:
-            self._offer_across_threads(level, found, nearest)
+            self._offer_across_threads(found, domains, nearest)
         return found
 
-    def _offer_across_threads(self, level: Level, found: Indices, nearest: Indices) -> None:
+    def _offer_across_threads(self, found: Indices, domains: set[int], nearest: Indices) -> None:
         """Give calls without a range of the level to the one open at that time on another thread of the process."""
         outside = np.flatnonzero(found < 0)
         process = self.thread_process[self.calls.thread[outside]]
         start, end = self.calls.start[outside], self._call_end[outside]
-        domains = set(np.unique(self.ranges.domain[self.is_level(level)]).tolist())
+        nearest = np.append(nearest, np.int32(-1))
         best = np.full(outside.size, -1, dtype=np.int32)
         for lane in self.forest.lanes:
             if lane.domain not in domains:
@@ -320,13 +325,29 @@ class Attribution:
         nearest = np.append(self.forest.nearest(wanted), np.int32(-1))
         return nearest[self.forest.parent].astype(np.int32)
 
-    def ranges_in_stage(self, stage: str) -> NDArray[np.bool_]:
+    @cached_property
+    def _stage_code(self) -> NDArray[np.int8]:
+        """Index into `STAGES` of each range that is a stage, else ``len(STAGES)``, [ranges + 1]: -1 finds the last."""
+        by_name = np.array([STAGES.index(n) if n in STAGES else len(STAGES) for n in self.ranges.names], dtype=np.int8)
+        code = np.full(len(self.ranges) + 1, len(STAGES), dtype=np.int8)
+        rows = np.flatnonzero(self.is_level("stage"))
+        code[rows] = by_name[self.ranges.name[rows]]
+        return code
+
+    def stage_rows(self, stage: Stage) -> NDArray[np.intp]:
+        """Rows of the ranges that are instances of a stage, in the file's order."""
+        return np.flatnonzero(self._stage_code[:-1] == STAGES.index(stage))
+
+    @cached_property
+    def operation_stage(self) -> NDArray[np.int8]:
+        """Stage of each operation as index into `STAGES`; ``len(STAGES)``: none, [operations]."""
+        found: NDArray[np.int8] = self._stage_code[self.operation_level("stage")]
+        return found
+
+    def ranges_in_stage(self, stage: Stage) -> NDArray[np.bool_]:
         """Which ranges of the stage domain are a stage of that name or lie inside one, [ranges]."""
         nearest = self.forest.nearest(self.is_level("stage"))
-        is_stage = np.array([name == stage for name in self.ranges.names] or [False], dtype=bool)
-        if not len(self.ranges):
-            return np.zeros(0, dtype=bool)
-        inside: NDArray[np.bool_] = (nearest >= 0) & is_stage[self.ranges.name[nearest]]
+        inside: NDArray[np.bool_] = self._stage_code[nearest] == STAGES.index(stage)
         return inside
 
     def qualified_name(self, row: int) -> str:
@@ -334,8 +355,3 @@ class Attribution:
         domain = self.ranges.domains[self.ranges.domain[row]]
         name = self.ranges.names[self.ranges.name[row]]
         return f"{domain}:{name}" if domain else name
-
-    @cached_property
-    def is_ours(self) -> NDArray[np.bool_]:
-        """Which domains, by code, this project writes."""
-        return np.array([one in (STAGE_DOMAIN, MODULE_DOMAIN, META_DOMAIN) for one in self.ranges.domains], dtype=bool)

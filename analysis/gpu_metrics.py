@@ -38,11 +38,7 @@ def metric_series(attribution: Attribution, samples: MetricSamples | None) -> tu
         return ()
     ranges = attribution.ranges
     windows = {
-        stage: [
-            (int(ranges.start[row]), int(ranges.end[row]))
-            for row in np.flatnonzero(attribution.is_level("stage")).tolist()
-            if ranges.names[ranges.name[row]] == stage
-        ]
+        stage: [(int(ranges.start[row]), int(ranges.end[row])) for row in attribution.stage_rows(stage).tolist()]
         for stage in STAGES
     }
     several = len({source for source, _ in samples.names}) > 1

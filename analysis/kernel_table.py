@@ -33,15 +33,6 @@ _SHARED_UNIT: Final = {True: 128, False: 256}
 """Shared memory is handed out in units of this many bytes, from compute capability 8.0 on and before."""
 
 
-def operation_stage(attribution: Attribution) -> NDArray[np.int8]:
-    """Stage of each operation as index into prefill, decode, unattributed, [n]."""
-    names = attribution.ranges.names
-    code = np.array([STAGES.index(name) if name in STAGES else 2 for name in names] + [2], dtype=np.int8)
-    name = np.append(attribution.ranges.name, len(names))
-    found: NDArray[np.int8] = code[name[attribution.operation_level("stage")]]
-    return found
-
-
 def main_device(devices: tuple[Device, ...], attribution: Attribution) -> Device | None:
     """The device that did most of the operations; None: the trace describes none."""
     operations = attribution.operations
@@ -84,7 +75,7 @@ def kernel_summaries(
     unique: dict[str, int] = {}
     by_name = np.array([unique.setdefault(name, len(unique)) for name in operations.names], dtype=np.int64)
     shorts = dict(zip(operations.names, operations.short_names, strict=True))
-    group = operation_stage(attribution)[chosen].astype(np.int64) * len(unique) + by_name[operations.name[chosen]]
+    group = attribution.operation_stage[chosen].astype(np.int64) * len(unique) + by_name[operations.name[chosen]]
     groups = 3 * len(unique)
     duration = operations.duration[chosen]
     count = np.bincount(group, minlength=groups)
@@ -195,7 +186,7 @@ def occupancy(shapes: LaunchShapes, code: int, device: Device | None) -> tuple[f
 def category_rows(attribution: Attribution, kernels: tuple[KernelSummary, ...]) -> tuple[CategoryRow, ...]:
     """GPU time by stage and category, copies, sets and graphs included; shares are of all operations of the stage."""
     operations = attribution.operations
-    stage = operation_stage(attribution)
+    stage = attribution.operation_stage
     found: dict[tuple[int, str], list[int]] = {}
     for row in kernels:
         entry = found.setdefault((_STAGE_NAMES.index(row.stage), row.category), [0, 0])

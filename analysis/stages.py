@@ -25,14 +25,6 @@ def gpu_rows(table: GpuTable) -> tuple[GpuRow, ...]:
     return tuple(GpuRow(**row) for row in table.rows())
 
 
-def _rows_of(attribution: Attribution, stage: Stage) -> NDArray[np.intp]:
-    ranges = attribution.ranges
-    named = np.array([name == stage for name in ranges.names] or [False], dtype=bool)
-    if not len(ranges):
-        return np.zeros(0, dtype=np.intp)
-    return np.flatnonzero(attribution.is_level("stage") & named[ranges.name])
-
-
 def stage_summaries(
     attribution: Attribution,
     host: HostCalls,
@@ -56,7 +48,7 @@ def stage_summaries(
     small_grid = _small_grids(attribution, sm_count)
     found = []
     for stage in STAGES:
-        rows = _rows_of(attribution, stage)
+        rows = attribution.stage_rows(stage)
         if not rows.size:
             continue
         in_stage = np.zeros(len(ranges) + 1, dtype=bool)

@@ -18,19 +18,10 @@ from analysis.grouping import COUNTED, UNATTRIBUTED, GpuTable, grouped, select
 from analysis.inclusive import inclusive_table
 from analysis.trace.records import Operations
 
-__all__ = ["TABLE_KINDS", "TableKind", "gpu_table", "stage_mask"]
+__all__ = ["TABLE_KINDS", "TableKind", "gpu_table"]
 
 TableKind: TypeAlias = Literal["stage", "instance", "step", "module", "range", "kernel"]
 TABLE_KINDS: Final[tuple[TableKind, ...]] = get_args(TableKind)
-
-
-def stage_mask(attribution: Attribution, stage: Stage) -> NDArray[np.bool_]:
-    """Which operations belong to a stage, [operations]."""
-    rows = attribution.operation_level("stage")
-    names = np.array([name == stage for name in attribution.ranges.names] + [False], dtype=bool)
-    name = np.append(attribution.ranges.name, len(attribution.ranges.names))
-    inside: NDArray[np.bool_] = names[name[rows]]
-    return inside
 
 
 def gpu_table(attribution: Attribution, by: TableKind, *, stage: Stage | None = None) -> GpuTable:
@@ -53,7 +44,7 @@ def gpu_table(attribution: Attribution, by: TableKind, *, stage: Stage | None = 
 
 
 def _make(attribution: Attribution, by: TableKind, stage: Stage | None) -> GpuTable:
-    selected = stage_mask(attribution, stage) if stage is not None else None
+    selected = attribution.operation_stage == STAGES.index(stage) if stage is not None else None
     operations = attribution.operations if selected is None else select(attribution.operations, selected)
     if by == "range":
         return inclusive_table(attribution, selected)
