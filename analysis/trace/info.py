@@ -6,21 +6,18 @@ from typing import Any
 
 from analysis.trace import schema
 from analysis.trace.database import Database
-from analysis.trace.records import Device, TraceInfo
+from analysis.trace.records import PROCESS_MASK, Device, TraceInfo
 
 __all__ = ["read_info"]
 
 
-def read_info(
-    database: Database, process_codes: dict[Any, int], thread_codes: dict[Any, int], process_mask: int
-) -> TraceInfo:
+def read_info(database: Database, process_codes: dict[Any, int], thread_codes: dict[Any, int]) -> TraceInfo:
     """Read the small tables.
 
     Args:
         database: the trace.
         process_codes: global process id → code, complete.
         thread_codes: global thread id → code, complete.
-        process_mask: turns a global thread id into its process's id.
     """
     export = _pairs(database, schema.EXPORT_META)
     product = " ".join(filter(None, (export.get("EXPORT_PRODUCT_NAME"), export.get("EXPORT_PRODUCT_VERSION"))))
@@ -34,7 +31,7 @@ def read_info(
         capture=_pairs(database, schema.CAPTURE_META),
         processes=tuple(process_codes),
         threads=tuple(thread_codes),
-        thread_process=tuple(process_codes[one & process_mask] for one in thread_codes),
+        thread_process=tuple(process_codes[one & PROCESS_MASK] for one in thread_codes),
         process_names={
             process_codes[row["globalPid"]]: str(row["name"])
             for row in database.rows(schema.PROCESSES, "globalPid", "name")

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from analysis.trace import schema
 from analysis.trace.buffers import IntColumn, KeyColumn, integers
 from analysis.trace.database import Database, as_bytes
-from analysis.trace.records import NO_VALUE, Marks, RangeRows
+from analysis.trace.records import NO_VALUE, PROCESS_MASK, Marks, RangeRows
 
 __all__ = ["NvtxReader"]
 
@@ -20,7 +20,6 @@ _PUSH_POP: Final = (59, 70)
 _START_END: Final = (60, 71)
 _MARK: Final = 34
 _DOMAIN_CREATE: Final = 75
-_PROCESS_MASK: Final = ~0xFFFFFF
 _UNNAMED: Final = "(unnamed)"
 
 
@@ -55,7 +54,7 @@ class NvtxReader:
             return found
         for row in table.to_pylist():
             name = row.get("name") or self._strings.get(row["textId"] if row["textId"] is not None else -1) or b""
-            key = ((row["globalTid"] or 0) & _PROCESS_MASK, row["domainId"] or 0)
+            key = ((row["globalTid"] or 0) & PROCESS_MASK, row["domainId"] or 0)
             found[key] = name.decode("utf-8", "replace")
         return found
 
@@ -69,7 +68,7 @@ class NvtxReader:
         for row in rows:
             text = row.get("name") or self._strings.get(row["textId"] if row["textId"] is not None else -1) or b""
             texts.append(text.decode("utf-8", "replace"))
-            domains.append(self._domain_name((row["globalTid"] or 0) & _PROCESS_MASK, row["domainId"] or 0))
+            domains.append(self._domain_name((row["globalTid"] or 0) & PROCESS_MASK, row["domainId"] or 0))
         return Marks(tuple(row["start"] for row in rows), tuple(domains), tuple(texts))
 
     def _domain_name(self, process: int, domain: int) -> str:
@@ -171,11 +170,11 @@ def _first_of(columns: list[NDArray[np.int64]], rows: int) -> NDArray[np.int64]:
 
 def _scope(threads: NDArray[np.int64], domains: NDArray[np.int64]) -> NDArray[np.int64]:
     """Process and domain in one integer: the process's low 24 bits are free for the domain."""
-    return (threads & _PROCESS_MASK) | (domains & 0xFFFFFF)
+    return (threads & PROCESS_MASK) | (domains & 0xFFFFFF)
 
 
 def _process_and_domain(scope: int) -> tuple[int, int]:
-    return scope & _PROCESS_MASK, scope & 0xFFFFFF
+    return scope & PROCESS_MASK, scope & 0xFFFFFF
 
 
 def _no_ranges() -> RangeRows:

@@ -21,6 +21,7 @@ from analysis.trace.info import read_info
 from analysis.trace.nvtx import NvtxReader
 from analysis.trace.operations import KINDS, combine, read_part
 from analysis.trace.records import (
+    PROCESS_MASK,
     Calls,
     Marks,
     MetricSamples,
@@ -29,10 +30,7 @@ from analysis.trace.records import (
     TraceInfo,
 )
 
-__all__ = ["PROCESS_MASK", "Trace"]
-
-PROCESS_MASK: Final = ~0xFFFFFF
-"""``globalPid == globalTid & PROCESS_MASK``: the low 24 bits are the thread."""
+__all__ = ["Trace"]
 
 _WORTH_SPLITTING: Final = 20_000
 """Rows of a table from which on two threads read a half each."""
@@ -112,7 +110,7 @@ class Trace:
         _ = self._load(), self.ranges
         for thread in list(self._thread_codes):
             self._process_codes.setdefault(thread & PROCESS_MASK, len(self._process_codes))
-        return read_info(self.database, self._process_codes, self._thread_codes, PROCESS_MASK)
+        return read_info(self.database, self._process_codes, self._thread_codes)
 
     @cached_property
     def metric_samples(self) -> MetricSamples | None:

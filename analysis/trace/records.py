@@ -17,6 +17,7 @@ __all__ = [
     "MEMCPY",
     "MEMSET",
     "NO_VALUE",
+    "PROCESS_MASK",
     "Calls",
     "Device",
     "Marks",
@@ -35,6 +36,9 @@ MEMSET: Final = 2
 GRAPH: Final = 3
 """A CUDA graph traced as a whole: one operation, its kernels invisible."""
 KIND_NAMES: Final = ("kernel", "memcpy", "memset", "graph")
+
+PROCESS_MASK: Final = ~0xFFFFFF
+"""``globalPid == globalTid & PROCESS_MASK``: the low 24 bits are the thread."""
 
 NO_VALUE: Final = -(2**63)
 """Stands for NULL in an int64 column."""
