@@ -24,6 +24,8 @@ from runner.models.views import GRID_CELL, InputMode, input_mode, views_of
 __all__ = [
     "MODES",
     "PROMPT",
+    "TINY_DECODER",
+    "TINY_SAM",
     "DeepseekOcr",
     "decoder_modules",
     "prompt_counts",
@@ -70,7 +72,7 @@ _TEXT_FIELDS: Final = (
     "tie_word_embeddings",
 )
 
-_TINY_TEXT: Final[dict[str, Any]] = {
+TINY_DECODER: Final[dict[str, Any]] = {
     "vocab_size": 8192,
     "hidden_size": 256,
     "intermediate_size": 1024,
@@ -80,9 +82,9 @@ _TINY_TEXT: Final[dict[str, Any]] = {
     "num_hidden_layers": 2,
     "num_attention_heads": 4,
     "num_key_value_heads": 4,
-    "layer_types": ["full_attention"] * 2,
 }
-_TINY_SAM: Final[dict[str, Any]] = {
+_TINY_TEXT: Final[dict[str, Any]] = {**TINY_DECODER, "layer_types": ["full_attention"] * 2}
+TINY_SAM: Final[dict[str, Any]] = {
     "hidden_size": 128,
     "mlp_dim": 512,
     "num_hidden_layers": 2,
@@ -116,7 +118,7 @@ class DeepseekOcr:
             return config_class(text_config={"layer_types": ["full_attention"] * 12, "max_position_embeddings": 8192})
         return config_class(
             text_config=_TINY_TEXT,
-            vision_config={"sam_config": _TINY_SAM, "encoder_config": _TINY_CLIP},
+            vision_config={"sam_config": TINY_SAM, "encoder_config": _TINY_CLIP},
             image_token_id=_TINY_TEXT["vocab_size"] - 1,
         )
 

@@ -11,7 +11,16 @@ from PIL import Image
 
 from analysis.entities import EncoderType
 from analysis.errors import ModelError
-from runner.models.deepseek_ocr import PROMPT, decoder_modules, prompt_counts, prompt_ids, text_settings, tower_settings
+from runner.models.deepseek_ocr import (
+    PROMPT,
+    TINY_DECODER,
+    TINY_SAM,
+    decoder_modules,
+    prompt_counts,
+    prompt_ids,
+    text_settings,
+    tower_settings,
+)
 from runner.models.family import ModelInputs
 from runner.models.prompts import Tokens
 from runner.models.registry import read_config
@@ -57,28 +66,7 @@ _FULL_ENCODER: Final[dict[str, Any]] = {
     "num_key_value_heads": 2,
     "rope_parameters": {"rope_type": "default", "rope_theta": 1000000.0},
 }
-_TINY_TEXT: Final[dict[str, Any]] = {
-    **_FULL_TEXT,
-    "vocab_size": 8192,
-    "hidden_size": 256,
-    "intermediate_size": 1024,
-    # Fewer than the 64 of the full model: on a CPU each of them is a matrix product of its own, chosen or not.
-    "n_routed_experts": 16,
-    "moe_intermediate_size": 128,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 4,
-    "mlp_layer_types": ["dense", "sparse"],
-}
-_TINY_SAM: Final[dict[str, Any]] = {
-    "hidden_size": 128,
-    "mlp_dim": 512,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "output_channels": 64,
-    "downsample_channels": [96, 192],
-    "global_attn_indexes": [1],
-}
+_TINY_TEXT: Final[dict[str, Any]] = {**_FULL_TEXT, **TINY_DECODER, "mlp_layer_types": ["dense", "sparse"]}
 _TINY_ENCODER: Final[dict[str, Any]] = {
     **_FULL_ENCODER,
     "hidden_size": 192,
@@ -104,7 +92,7 @@ class DeepseekOcr2:
             )
         return _library().DeepseekOcr2Config(
             text_config=_TINY_TEXT,
-            vision_config={"sam_config": _TINY_SAM, "encoder_config": _TINY_ENCODER},
+            vision_config={"sam_config": TINY_SAM, "encoder_config": _TINY_ENCODER},
             image_token_id=_TINY_TEXT["vocab_size"] - 1,
         )
 
