@@ -74,7 +74,10 @@ class TorchCapture:
             profile_memory=False,
             acc_events=False,
             # An overload's name tells which operators have a kernel of their own: see runner.kineto_events.
-            experimental_config=torch._C._profiler._ExperimentalConfig(capture_overload_names=True),
+            # A launch's grid and a copy's bytes are metadata, which a CPU's operators have nothing useful in.
+            experimental_config=torch._C._profiler._ExperimentalConfig(
+                capture_overload_names=True, expose_kineto_event_metadata=self._on_cuda
+            ),
         )
         self._profiler.start()
         self._sink.shadow_with(_shadow)

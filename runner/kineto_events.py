@@ -18,7 +18,7 @@ import json
 import re
 from collections.abc import Iterable
 from functools import lru_cache
-from typing import Any, Final, Literal, TypeAlias
+from typing import Any, Final, Literal, TypeAlias, cast
 
 import torch
 from attrs import define, field, frozen
@@ -29,6 +29,7 @@ __all__ = [
     "DeviceOperation",
     "Operator",
     "SortedEvents",
+    "derived_activity_type",
     "sort_events",
     "working_stretches",
 ]
@@ -36,6 +37,7 @@ __all__ = [
 SHADOW_PREFIX: Final = "dsocr-range "
 """Name of the profiler's own scope that runs along with a range; followed by the range's index."""
 
+DeviceKind: TypeAlias = Literal["kernel", "gpu_memcpy", "gpu_memset"]
 OperatorKind: TypeAlias = Literal["prepares", "works", "may work", "calls others"]
 
 
@@ -67,7 +69,7 @@ class Call:
 class DeviceOperation:
     """One kernel, copy or fill on a GPU."""
 
-    kind: Literal["kernel", "gpu_memcpy", "gpu_memset"]
+    kind: DeviceKind
     name: str
     start_ns: int
     end_ns: int
@@ -97,7 +99,7 @@ def sort_events(events: Iterable[Any]) -> SortedEvents:
     """
     result = SortedEvents()
     for event in events:
-        kind = event.activity_type()
+        kind = _activity_type(event)
         if kind == "cpu_op":
             result.operators.append(
                 Operator(
@@ -123,14 +125,14 @@ def sort_events(events: Iterable[Any]) -> SortedEvents:
         elif kind in ("kernel", "gpu_memcpy", "gpu_memset"):
             result.device_operations.append(
                 DeviceOperation(
-                    kind,
+                    cast(DeviceKind, kind),
                     event.name(),
                     event.start_ns(),
                     event.end_ns(),
                     event.device_index(),
                     event.device_resource_id(),
                     event.correlation_id(),
-                    _details(event.metadata_json()),
+                    _details(event),
                 )
             )
         elif kind == "user_annotation" and event.name().startswith(SHADOW_PREFIX):
@@ -139,9 +141,34 @@ def sort_events(events: Iterable[Any]) -> SortedEvents:
     return result
 
 
-def _details(text: str) -> dict[str, Any]:
+def _activity_type(event: Any) -> str:
+    """Kineto's name for the kind of an event; derived where torch does not tell it (seen to be missing in 2.11)."""
+    if hasattr(event, "activity_type"):
+        return str(event.activity_type())
+    return derived_activity_type(event)
+
+
+def derived_activity_type(event: Any) -> str:
+    """Tell an event's kind from what every torch since 2.11 says of it; ``other`` for what no table holds.
+
+    On CUDA this needs events with their metadata (``expose_kineto_event_metadata``): a launch has a grid, an API call
+    a callback id.
+    """
+    if event.is_user_annotation():
+        return "user_annotation"
+    name, metadata = event.name(), event.metadata_json()
+    if event.device_type().name == "CPU":
+        if '"cbid"' in metadata:
+            return "cuda_runtime" if name.startswith("cuda") else "cuda_driver"
+        return "cpu_op" if event.start_thread_id() else "other"  # the profiler's own activities have no thread
+    if '"grid"' in metadata:
+        return "kernel"
+    return {"Memcpy": "gpu_memcpy", "Memset": "gpu_memset"}.get(name[:6], "other")
+
+
+def _details(event: Any) -> dict[str, Any]:
     """Read Kineto's metadata: the inside of a JSON object, or a whole one, or nothing."""
-    text = text.strip()
+    text = event.metadata_json().strip()
     if not text:
         return {}
     try:

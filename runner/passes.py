@@ -44,7 +44,7 @@ def prepare_inputs(plan: RunPlan, model: LoadedModel, images: InputSet) -> list[
     for index, image in enumerate(images.images):
         page = open_image(image) if takes_images else None
         one = model.family.inputs(page, index, mode, model.tokens, plan.prompt, model.network.config)
-        prepared.append(_cast(one, model.dtype))
+        prepared.append(one.cast(model.dtype))
         taken_bytes += prepared[-1].bytes
         if free_bytes is not None and taken_bytes > free_bytes * _INPUTS_SHARE:
             raise InputImagesError(
@@ -52,13 +52,6 @@ def prepare_inputs(plan: RunPlan, model: LoadedModel, images: InputSet) -> list[
                 f"{taken_bytes / 2**30:.1f} GiB as tensors, of {free_bytes / 2**30:.1f} GiB free; profile fewer at once"
             )
     return prepared
-
-
-def _cast(inputs: ModelInputs, dtype: torch.dtype) -> ModelInputs:
-    tensors = {
-        name: tensor.to(dtype) if tensor.is_floating_point() else tensor for name, tensor in inputs.tensors.items()
-    }
-    return ModelInputs(tensors, inputs.prompt, inputs.options)
 
 
 def _batched(inputs: ModelInputs, size: int) -> ModelInputs:

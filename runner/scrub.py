@@ -107,12 +107,15 @@ def _blank_all(connection: sqlite3.Connection) -> Iterator[bytes]:
         if table not in tables:
             continue
         rows = connection.execute(f"SELECT rowid, name, CAST(value AS BLOB) FROM {table}").fetchall()
+        # nsys 2025.3 writes one row per variable, all of one name: together they are one environment.
+        blocks: dict[str, list[bytes]] = {}
         for rowid, name, value in rows:
             if value is None or value == SCRUBBED.encode():
                 continue
             if _ENVIRONMENT_NAME.search(str(name)) or (b"\0" in value and variable_names(value) is not None):
                 connection.execute(f"UPDATE {table} SET value = ? WHERE rowid = ?", (SCRUBBED, rowid))
-                yield value
+                blocks.setdefault(str(name), []).append(value)
+        yield from (b"\0".join(values) for values in blocks.values())
     if "StringIds" in tables:
         named = _used_as_names(connection, tables)
         # An environment of one variable has no NUL; a range named "a=b" has none either, but an event refers to it.

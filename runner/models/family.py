@@ -32,6 +32,11 @@ class ModelInputs:
         moved = {name: tensor.to(device, non_blocking=True) for name, tensor in self.tensors.items()}
         return ModelInputs(moved, self.prompt, self.options)
 
+    def cast(self, dtype: torch.dtype) -> ModelInputs:
+        """The same with pixels and other floating-point tensors in ``dtype``."""
+        cast = {name: one.to(dtype) if one.is_floating_point() else one for name, one in self.tensors.items()}
+        return ModelInputs(cast, self.prompt, self.options)
+
     @property
     def bytes(self) -> int:
         """Size of all tensors."""

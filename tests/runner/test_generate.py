@@ -163,10 +163,11 @@ def test_a_sliding_window_cannot_be_replayed():
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-@pytest.mark.parametrize("name", ["deepseek-ocr-tiny", "llama-tiny"])
-def test_a_replayed_graph_gives_the_tokens_of_the_static_cache(name):
-    loaded = load_model(RunPlan("test", LLMProfileRequest(name, "/nowhere"), "/nowhere", "nsys", dtype="fp32"))
-    first, second = (inputs_of(loaded, index).on(loaded.device) for index in (0, 1))
+# Grouped experts in fp32 wait for the host on a GPU (torch 2.11): their graph cannot be recorded.
+@pytest.mark.parametrize(("name", "dtype"), [("deepseek-ocr-tiny", "bf16"), ("llama-tiny", "fp32")])
+def test_a_replayed_graph_gives_the_tokens_of_the_static_cache(name, dtype):
+    loaded = load_model(RunPlan("test", LLMProfileRequest(name, "/nowhere"), "/nowhere", "nsys", dtype=dtype))
+    first, second = (inputs_of(loaded, index).cast(loaded.dtype).on(loaded.device) for index in (0, 1))
     length = first.prompt.prompt_tokens + NEW_TOKENS
     graph, static = GraphDecoder(loaded.network, length), StaticDecoder(loaded.network, length)
     graph.record(first)
@@ -178,6 +179,6 @@ def test_a_replayed_graph_gives_the_tokens_of_the_static_cache(name):
 def test_a_step_that_waits_for_the_host_cannot_be_recorded():
     request = LLMProfileRequest("deepseek-ocr-tiny", "/nowhere")
     loaded = load_model(RunPlan("test", request, "/nowhere", "nsys", experts_implementation="eager"))
-    inputs = inputs_of(loaded).on(loaded.device)
+    inputs = inputs_of(loaded).cast(loaded.dtype).on(loaded.device)
     with pytest.raises(ModelError, match="cannot be recorded"):
         GraphDecoder(loaded.network, inputs.prompt.prompt_tokens + NEW_TOKENS).record(inputs)

@@ -14,7 +14,14 @@ from analysis.errors import CaptureError
 from analysis.tables import gpu_table
 from analysis.trace.reader import Trace
 from runner.kineto import COLLECTOR_KEY, TorchCapture
-from runner.kineto_events import DeviceOperation, Operator, SortedEvents, sort_events, working_stretches
+from runner.kineto_events import (
+    DeviceOperation,
+    Operator,
+    SortedEvents,
+    derived_activity_type,
+    sort_events,
+    working_stretches,
+)
 from runner.kineto_rows import CaptureRows
 from runner.ranges import MemorySink, RangeRecord
 from runner.trace_tables import TABLES
@@ -312,3 +319,42 @@ def test_rows_of_gpu_operations() -> None:
     assert one["bytes"] is None
     [one] = written["CUPTI_ACTIVITY_KIND_RUNTIME"]
     assert (one["start"], one["correlationId"], one["globalTid"] & 0xFFFFFF, one["eventClass"]) == (400, 5, 99, 0)
+
+
+def test_an_events_kind_is_found_where_torch_does_not_tell_it() -> None:
+    profile = torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU])
+    with profile as profiler, torch.profiler.record_function("a scope"):
+        tiny()(torch.ones(1, 3, 8, 8))
+    assert profiler.profiler is not None
+    events = profiler.profiler.kineto_results.events()
+    derived = {event.name(): derived_activity_type(event) for event in events}
+    assert derived.pop("a scope") == "user_annotation"
+    assert set(derived.values()) == {"cpu_op"}
+    if hasattr(events[0], "activity_type"):
+        assert all(derived_activity_type(event) == event.activity_type() for event in events)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_capture_on_a_gpu(tmp_path: Path) -> None:
+    path = tmp_path / "trace.sqlite"
+    model, sink = tiny().cuda(), MemorySink()
+    on_host = torch.ones(1, 3, 8, 8)
+    with torch.no_grad():
+        model(on_host.cuda())
+        with TorchCapture(path, "cuda:0", sink):
+            for step in range(STEPS):
+                sink.push("dsocr", "decode_step", step)
+                model(on_host.cuda()).argmax().item()
+                sink.pop("dsocr")
+    kernels = query(path, "SELECT gridX, blockX, registersPerThread FROM CUPTI_ACTIVITY_KIND_KERNEL")
+    assert len(kernels) >= 5 * STEPS
+    assert all(grid >= 1 and block >= 1 and registers >= 1 for grid, block, registers in kernels)
+    copies = query(path, "SELECT copyKind, bytes FROM CUPTI_ACTIVITY_KIND_MEMCPY")
+    assert sorted(copies) == [(1, on_host.nbytes)] * STEPS + [(2, 8)] * STEPS
+    calls = {name for (name,) in query(path, "SELECT value FROM StringIds WHERE value LIKE 'cuda%'")}
+    assert {"cudaLaunchKernel", "cudaStreamSynchronize"} <= calls
+    with Trace(path) as trace:
+        [step_row] = [
+            row for row in gpu_table(Attribution.of(trace), "range").rows() if row["name"] == "dsocr:decode_step"
+        ]
+    assert step_row["kernels"] == len(kernels)

@@ -72,6 +72,20 @@ def test_every_block_goes_and_every_byte_of_it(export: Path) -> None:
     assert scrub(export).blocks == 0
 
 
+def test_rows_of_one_variable_each_are_one_environment(tmp_path: Path) -> None:
+    path = tmp_path / "trace.sqlite"
+    rows = [("PROCESS_0:ENVIRONMENT_VARIABLE", f"{name}={SECRET}") for name in ("A", "B")]
+    rows += [("PROCESS_0:ENVIRONMENT_VARIABLE", f"{RUN_MARK}=mine"), ("PROCESS_0:PID", "0")]
+    connection = sqlite3.connect(path)
+    connection.execute("CREATE TABLE META_DATA_CAPTURE (name TEXT, value TEXT)")
+    connection.executemany("INSERT INTO META_DATA_CAPTURE VALUES (?, ?)", rows)
+    connection.commit()
+    connection.close()
+    result = scrub(path, own_marks=("mine",))
+    assert (result.blocks, result.foreign_blocks, result.secret_names) == (1, 0, ())
+    assert SECRET.encode() not in path.read_bytes()
+
+
 def test_a_real_trace_keeps_all_its_events(real_trace: Callable[[str], Path], tmp_path: Path) -> None:
     copy = tmp_path / "copy.sqlite"
     copy.write_bytes(real_trace("deepseek-ocr_h100_small").read_bytes())
