@@ -25,17 +25,19 @@ from attrs import asdict, field, frozen
 
 from analysis.contracts import LLMProfileRequest
 from analysis.convert import from_json_file, to_json
-from analysis.errors import DsocrError
+from analysis.errors import CaptureError, DsocrError
 from runner.collectors import local_folders
 from runner.environment import child_environment
 from runner.nsys import NsysTool, find_nsys, profile_argv
-from runner.plan import AnnotationLevel, RunPlan, WorkloadResult
+from runner.plan import AnnotationLevel, DecodeMode, RunPlan, WorkloadResult
+from runner.presets import load_preset, resolve_options
 
 OWN_DOMAINS = "dsocr,dsocr.module,dsocr.meta"
 QUIET = {"sample": "none", "cpuctxsw": "none", "resolve-symbols": "false"}
-RANGE = {"capture-range": "cudaProfilerApi", "capture-range-end": "stop"}
 CUDA = {"trace": "cuda", "cuda-graph-trace": "graph", "cuda-memory-usage": "false"}
-BOTH = {**CUDA, "trace": "cuda,nvtx"}
+# The preloaded library sets the other variables again, so they go together or not at all.
+INJECTED = ("LD_PRELOAD", "NVTX_INJECTION64_PATH", "CUDA_INJECTION64_PATH", "QUADD_INJECTION_PROXY")
+ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
 
 @frozen
@@ -45,84 +47,58 @@ class Variant:
     name: str
     asks: str
     """The question that it answers."""
+    preset: str | None = None
+    """Options and annotation level of this preset, collected between cudaProfilerStart and cudaProfilerStop."""
     marks: AnnotationLevel | None = None
-    """Our own ranges; None: none."""
-    nsys: dict[str, str] | None = None
-    """Options; None: without nsys."""
+    """Our own ranges; None: the preset's, without one none."""
+    options: dict[str, str] | None = None
+    """Of nsys, on top of the preset's; None with no preset: without nsys."""
     unset: tuple[str, ...] = ()
     """Variables taken from the program after nsys has set them."""
     env: dict[str, str] = field(factory=dict)
+    decode: DecodeMode = "eager"
 
 
 VARIANTS = (
     Variant("alone", "the reference"),
+    Variant("preset light", "the preset", preset="light"),
+    Variant("preset default", "the preset", preset="default"),
+    Variant("preset modules", "the preset", preset="modules"),
+    Variant("preset gpu-metrics", "the preset", preset="gpu-metrics"),
+    Variant("preset operators", "the preset", preset="operators"),
     Variant("alone, marked", "what our ranges and hooks cost where nobody listens", marks="modules"),
-    Variant("trace none", "nsys' launcher and agent, nothing injected", nsys={"trace": "none", **QUIET}),
-    Variant("attached, idle", "injection; collection never starts", nsys={**BOTH, **QUIET, **RANGE}),
-    Variant("nvtx, unmarked", "ranges made by libraries", nsys={"trace": "nvtx", **QUIET}),
+    Variant("trace none", "nsys' launcher and agent, nothing injected", options={"trace": "none", **QUIET}),
     Variant(
-        "nvtx, unmarked, own domains",
+        "nvtx, nothing injected", "the agent, and no library of it", options={"trace": "nvtx", **QUIET}, unset=INJECTED
+    ),
+    Variant("nvtx", "injection, and ranges made by libraries", options={"trace": "nvtx", **QUIET}),
+    Variant(
+        "nvtx, own domains",
         "the same, library ranges filtered by nsys",
-        nsys={"trace": "nvtx", "nvtx-domain-include": OWN_DOMAINS, **QUIET},
+        options={"trace": "nvtx", "nvtx-domain-include": OWN_DOMAINS, **QUIET},
     ),
-    Variant(
-        "nvtx, not injected",
-        "the same, NVTX of the program and its libraries not connected",
-        nsys={"trace": "nvtx", **QUIET},
-        unset=("NVTX_INJECTION64_PATH",),
-    ),
-    Variant(
-        "nvtx, no injection at all",
-        "the same, and no preloaded or CUDA injection library either",
-        nsys={"trace": "nvtx", **QUIET},
-        unset=("NVTX_INJECTION64_PATH", "CUDA_INJECTION64_PATH", "LD_PRELOAD"),
-    ),
-    Variant("nvtx, stages", "our stage ranges", marks="stages", nsys={"trace": "nvtx", **QUIET, **RANGE}),
-    Variant("nvtx, modules", "our module ranges", marks="modules", nsys={"trace": "nvtx", **QUIET, **RANGE}),
-    Variant("cuda, unmarked", "CUPTI activity records", nsys={**CUDA, **QUIET}),
-    Variant("preset light", "the preset", marks="stages", nsys={**BOTH, **QUIET, **RANGE}),
-    Variant("preset default", "the preset", marks="modules", nsys={**BOTH, **QUIET, **RANGE}),
+    Variant("nvtx, stages", "and our stage ranges", marks="stages", options={"trace": "nvtx", **QUIET}),
+    Variant("cuda", "CUPTI's activity records", options={**CUDA, **QUIET}),
+    Variant("alone, second time", "drift of the machine"),
     Variant(
         "default, own domains",
         "library ranges filtered by nsys",
-        marks="modules",
-        nsys={**BOTH, "nvtx-domain-include": OWN_DOMAINS, **QUIET, **RANGE},
+        preset="default",
+        options={"nvtx-domain-include": OWN_DOMAINS},
     ),
+    Variant("default, no event trace", "CUDA event records", preset="default", options={"cuda-event-trace": "false"}),
+    Variant("default, no preload", "the preloaded library", preset="default", unset=("LD_PRELOAD",)),
     Variant(
-        "default, no event trace",
-        "CUDA event records",
-        marks="modules",
-        nsys={**BOTH, "cuda-event-trace": "false", **QUIET, **RANGE},
+        "default, flush 10 s", "how often buffers are saved", preset="default", options={"cuda-flush-interval": "10000"}
     ),
-    Variant(
-        "default, flush 10 s",
-        "when CUPTI buffers are saved",
-        marks="modules",
-        nsys={**BOTH, "cuda-flush-interval": "10000", **QUIET, **RANGE},
-    ),
-    Variant(
-        "default, one thread",
-        "host threads",
-        marks="modules",
-        nsys={**BOTH, **QUIET, **RANGE},
-        env={"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"},
-    ),
-    Variant("alone, one thread", "its reference", env={"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}),
-    Variant(
-        "default, one arena",
-        "the host's allocator",
-        marks="modules",
-        nsys={**BOTH, **QUIET, **RANGE},
-        env={"MALLOC_ARENA_MAX": "1"},
-    ),
-    Variant(
-        "default, resolve symbols",
-        "the option that the presets switch off",
-        marks="modules",
-        nsys={**BOTH, **QUIET, "resolve-symbols": "true", **RANGE},
-    ),
-    Variant("operators", "a range per operator", marks="operators", nsys={**BOTH, **QUIET, **RANGE}),
-    Variant("alone again", "drift of the machine since the first"),
+    Variant("default, one thread", "host threads", preset="default", env=ONE_THREAD),
+    Variant("alone, one thread", "its reference", env=ONE_THREAD),
+    Variant("default, one arena", "the host's allocator", preset="default", env={"MALLOC_ARENA_MAX": "1"}),
+    Variant("graph, alone", "decode replayed from a CUDA graph, the reference", decode="cuda-graph"),
+    Variant("graph, preset light", "the preset", preset="light", decode="cuda-graph"),
+    Variant("graph, preset cuda-graph-nodes", "the preset", preset="cuda-graph-nodes", decode="cuda-graph"),
+    Variant("alone, third time", "drift of the machine"),
+    Variant("preset os-runtime", "the preset", preset="os-runtime"),
 )
 
 
@@ -136,6 +112,8 @@ class Measured:
     step_ms: float | None = None
     step_p95_ms: float | None = None
     steps: int = 0
+    report_mb: float | None = None
+    """Size of what nsys wrote."""
     command: str = ""
     wall_s: float = 0.0
     left_out: str | None = None
@@ -151,7 +129,7 @@ def main() -> int:
     parser.add_argument("--device", default="cuda:0")
     parser.add_argument("--input-mode")
     parser.add_argument("--max-new-tokens", type=int, default=64)
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--nsys")
     parser.add_argument("--only", default="*", help="pattern of variants' names; `alone` always runs")
     parser.add_argument("--budget-s", type=float, help="start no variant that may not end in this time")
@@ -180,11 +158,29 @@ def main() -> int:
     return 0
 
 
+def nsys_options(variant: Variant, tool: NsysTool, device: str) -> tuple[dict[str, str] | None, AnnotationLevel | None]:
+    """Options (None: without nsys) and annotation level of a variant.
+
+    Raises:
+        DsocrError: this nsys or this device does not have what the variant needs.
+    """
+    options, marks = variant.options, variant.marks
+    if variant.preset is not None:
+        preset = load_preset(variant.preset)
+        options = resolve_options(preset, tool, device=device).options | (options or {})
+        marks = marks or preset.annotations
+    unknown = [name for name in options or {} if name not in tool.profile_options]
+    if unknown:
+        raise CaptureError(f"nsys {tool.version} has no --{', --'.join(unknown)}")
+    return options, marks
+
+
 def measure(variant: Variant, tool: NsysTool, arguments: argparse.Namespace) -> Measured:
     """Run one variant."""
-    unknown = [name for name in variant.nsys or {} if name not in tool.profile_options]
-    if unknown:
-        return Measured(variant.name, variant.asks, left_out=f"nsys {tool.version} has no --{', --'.join(unknown)}")
+    try:
+        options, marks = nsys_options(variant, tool, arguments.device)
+    except DsocrError as error:
+        return Measured(variant.name, variant.asks, left_out=str(error))
     folder = (arguments.out / variant.name.replace(" ", "-").replace(",", "")).absolute()
     folder.mkdir(parents=True, exist_ok=True)
     request = LLMProfileRequest(
@@ -201,19 +197,17 @@ def measure(variant: Variant, tool: NsysTool, arguments: argparse.Namespace) -> 
         collector="nsys",
         input_mode=arguments.input_mode,
         capture_passes=arguments.repeats,
-        annotation_level=variant.marks or "stages",
+        annotation_level=marks or "stages",
+        decode_mode=variant.decode,
         ignore_eos=True,
     )
     (folder / "plan.json").write_text(to_json(plan))
-    role, result_name = ("control", "control.json") if variant.marks is None else ("capture", "profiled.json")
-    target = [sys.executable, "-m", "runner.workload", str(folder / "plan.json"), "--role", role]
+    role, result_name = ("control", "control.json") if marks is None else ("capture", "profiled.json")
+    target = [sys.executable, "-m", "runner.workload", str(folder / "plan.json"), "--role", role, "--no-costs"]
     if variant.unset:
         target = ["env", *(part for name in variant.unset for part in ("-u", name)), *target]
     argv = target
-    if variant.nsys is not None:
-        options = dict(variant.nsys)
-        if not arguments.device.startswith("cuda"):
-            options = {name: value for name, value in options.items() if name not in RANGE}
+    if options is not None:
         extra = ("--force-overwrite=true",)
         session = f"b{plan.run_id[:8]}"
         argv = profile_argv(tool, options, output=str(folder / "trace"), session=session, target=target, extra=extra)
@@ -225,7 +219,9 @@ def measure(variant: Variant, tool: NsysTool, arguments: argparse.Namespace) -> 
     with (folder / "log").open("wb") as log:
         code = subprocess.run(argv, env=env, stdout=log, stderr=subprocess.STDOUT, check=False).returncode
     wall_s = time.monotonic() - begun
-    for left in (*folder.glob("trace.*"),):
+    report_mb = None
+    for left in folder.glob("trace.*"):
+        report_mb = left.stat().st_size / 1e6
         left.unlink()  # hundreds of megabytes each, and not looked at
     if not (folder / result_name).is_file():
         why = f"exit code {code}, see {folder / 'log'}"
@@ -239,6 +235,7 @@ def measure(variant: Variant, tool: NsysTool, arguments: argparse.Namespace) -> 
         step_ms=statistics.median(steps) / 1e6 if steps else None,
         step_p95_ms=steps[int(0.95 * (len(steps) - 1))] / 1e6 if steps else None,
         steps=len(steps),
+        report_mb=report_mb,
         command=" ".join(argv),
         wall_s=wall_s,
     )
@@ -259,20 +256,22 @@ def write(arguments: argparse.Namespace, tool: NsysTool, measured: list[Measured
     document = {**facts, "variants": [asdict(one) for one in measured]}
     (arguments.out / "overhead.json").write_text(json.dumps(document, indent=2) + "\n")
     reference = measured[0]
+    by_name = {one.name: one for one in measured}
     lines = [
         f"{arguments.model} on {arguments.device}, nsys {tool.version}, {arguments.repeats} passes of "
         f"{arguments.max_new_tokens} tokens, medians of the program's own timings:",
         "",
-        "| variant | what it shows | prefill ms | × | decode step ms | × | p95 step ms |",
-        "|---|---|--:|--:|--:|--:|--:|",
+        "| variant | what it shows | prefill ms | × | decode step ms | × | p95 step ms | report MB |",
+        "|---|---|--:|--:|--:|--:|--:|--:|",
     ]
     for one in measured:
         if one.left_out is not None:
-            lines.append(f"| {one.name} | {one.asks} | n/a ({one.left_out}) | | | | |")
+            lines.append(f"| {one.name} | {one.asks} | n/a ({one.left_out}) | | | | | |")
             continue
-        prefill = _cells(one.prefill_ms, reference.prefill_ms)
+        base = by_name.get("graph, alone", reference) if one.name.startswith("graph") else reference
         lines.append(
-            f"| {one.name} | {one.asks} | {prefill} | {_cells(one.step_ms, reference.step_ms)} | {_ms(one.step_p95_ms)} |"
+            f"| {one.name} | {one.asks} | {_cells(one.prefill_ms, base.prefill_ms)} | {_cells(one.step_ms, base.step_ms)} "
+            f"| {_ms(one.step_p95_ms)} | {'' if one.report_mb is None else f'{one.report_mb:.1f}'} |"
         )
     (arguments.out / "overhead.md").write_text("\n".join(lines) + "\n")
 

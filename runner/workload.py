@@ -53,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
         plan = from_json_file(RunPlan, arguments.plan)
-        result = run(plan, arguments.role, arguments.manifest, _to_stderr)
+        result = run(plan, arguments.role, arguments.manifest, _to_stderr, with_costs=not arguments.no_costs)
         _write(to_json(result), Path(plan.run_dir) / RESULT_NAMES[result.role])
     except DsocrError as error:
         _to_stderr(f"error: {error}")
@@ -73,6 +73,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m runner.workload", description="Run a plan's model once.")
     parser.add_argument("plan", type=Path, help="a RunPlan as JSON")
     parser.add_argument("--role", choices=tuple(RESULT_NAMES), required=True)
+    parser.add_argument("--no-costs", action="store_true", help="do not count FLOPs and bytes (control only)")
     parser.add_argument("--manifest", type=Path, help="run.json, written into the trace as a mark (capture only)")
     return parser.parse_args(argv)
 
@@ -87,7 +88,9 @@ def _first_line(error: BaseException) -> str:
 
 
 @torch.inference_mode()
-def run(plan: RunPlan, role: Role, manifest: Path | None, progress: _Progress) -> WorkloadResult:
+def run(
+    plan: RunPlan, role: Role, manifest: Path | None, progress: _Progress, *, with_costs: bool = True
+) -> WorkloadResult:
     """Do what the plan says in this role.
 
     Args:
@@ -95,6 +98,7 @@ def run(plan: RunPlan, role: Role, manifest: Path | None, progress: _Progress) -
         role: control (nothing annotated) or capture.
         manifest: the run's ``run.json``, for the mark; None: no mark is written.
         progress: takes one line at a time.
+        with_costs: count FLOPs and bytes after the control passes.
 
     Raises:
         DsocrError: of the kind that says what is wrong.
@@ -122,8 +126,10 @@ def run(plan: RunPlan, role: Role, manifest: Path | None, progress: _Progress) -
     unknown: str | None = "FLOPs are counted in the control run"
     if role == "control":
         inputs = with_generated_lengths(inputs, passes)
-        progress("counting FLOPs and bytes")
-        costs, unknown = _costs(plan, model, inputs)
+        unknown = "FLOPs were not to be counted"
+        if with_costs:
+            progress("counting FLOPs and bytes")
+            costs, unknown = _costs(plan, model, inputs)
     wants_peak = role == "control" and (plan.measure_peak or model.device.type == "cpu")
     return WorkloadResult(
         role=role,
