@@ -1,6 +1,6 @@
 """Which part of profiling slows a run: the same workload alone and under nsys, one thing changed at a time.
 
-    python -m benchmarks.overhead deepseek-ocr --images page.png --out overhead [--only PATTERN] [--budget-s 540]
+    python -m benchmarks.overhead deepseek-ocr --images page.png --out overhead [--only PATTERN …] [--budget-s 540]
 
 Each variant is a process of its own with the same model, inputs and seed. Times are the program's own (median over
 passes), so that they are comparable whether or not anything is attached. ``alone`` runs first and last: the
@@ -131,7 +131,7 @@ def main() -> int:
     parser.add_argument("--max-new-tokens", type=int, default=64)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--nsys")
-    parser.add_argument("--only", default="*", help="pattern of variants' names; `alone` always runs")
+    parser.add_argument("--only", nargs="*", default=["*"], help="patterns of variants' names; `alone` always runs")
     parser.add_argument("--budget-s", type=float, help="start no variant that may not end in this time")
     arguments = parser.parse_args()
     try:
@@ -144,7 +144,7 @@ def main() -> int:
     longest = 0.0
     measured: list[Measured] = []
     for variant in VARIANTS:
-        if variant.name != "alone" and not fnmatch.fnmatch(variant.name, arguments.only):
+        if variant.name != "alone" and not any(fnmatch.fnmatch(variant.name, one) for one in arguments.only):
             continue
         spent = time.monotonic() - started
         if arguments.budget_s is not None and spent + 1.2 * longest > arguments.budget_s:

@@ -154,10 +154,11 @@ def derived_activity_type(event: Any) -> str:
     On CUDA this needs events with their metadata (``expose_kineto_event_metadata``): a launch has a grid, an API call
     a callback id.
     """
-    if event.is_user_annotation():
-        return "user_annotation"
     name, metadata = event.name(), event.metadata_json()
-    if event.device_type().name == "CPU":
+    on_host = event.device_type().name == "CPU"
+    if event.is_user_annotation():  # Kineto draws a scope a second time, around its kernels
+        return "user_annotation" if on_host else "gpu_user_annotation"
+    if on_host:
         if '"cbid"' in metadata:
             return "cuda_runtime" if name.startswith("cuda") else "cuda_driver"
         return "cpu_op" if event.start_thread_id() else "other"  # the profiler's own activities have no thread

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from contextlib import closing
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -278,14 +279,17 @@ def test_pop_without_push_is_refused() -> None:
 
 
 class KinetoEvent:
-    """An event as Kineto gives it on CUDA: this needs no GPU to test how one becomes a row."""
+    """An event as Kineto gives it on CUDA: this needs no GPU to test how one becomes a row. Kind None: not told."""
 
-    def __init__(self, kind: str, name: str, correlation: int, **more: Any) -> None:
-        self._values = {"activity_type": kind, "name": name, "correlation_id": correlation, "overload_name": ""}
+    def __init__(self, kind: str | None, name: str, correlation: int, **more: Any) -> None:
+        self._values: dict[str, Any] = {"name": name, "correlation_id": correlation, "overload_name": ""}
+        self._values |= {} if kind is None else {"activity_type": kind}
         self._values |= {"start_ns": 1000, "end_ns": 1500, "device_index": 0, "device_resource_id": 7}
         self._values |= {"metadata_json": ""} | more
 
     def __getattr__(self, name: str) -> Any:
+        if name not in self._values:
+            raise AttributeError(name)
         value = self._values[name]
         return lambda: value
 
@@ -332,6 +336,29 @@ def test_an_events_kind_is_found_where_torch_does_not_tell_it() -> None:
     assert set(derived.values()) == {"cpu_op"}
     if hasattr(events[0], "activity_type"):
         assert all(derived_activity_type(event) == event.activity_type() for event in events)
+
+
+def test_kinds_of_events_on_cuda_that_torch_does_not_tell() -> None:
+    def event(name: str, place: str, metadata: str = "", *, scope: bool = False, thread: int = 0) -> KinetoEvent:
+        more = {"device_type": SimpleNamespace(name=place), "is_user_annotation": scope, "start_thread_id": thread}
+        return KinetoEvent(None, name, 1, metadata_json=metadata, **more)
+
+    events = {
+        "user_annotation": event("dsocr-range 0", "CPU", scope=True, thread=1),
+        "gpu_user_annotation": event("dsocr-range 0", "CUDA", scope=True),
+        "cpu_op": event("aten::mm", "CPU", '"Ev Idx": 4', thread=1),
+        "cuda_runtime": event("cudaLaunchKernel", "CPU", '"cbid": 211, "correlation": 1'),
+        "cuda_driver": event("cuLaunchKernelEx", "CPU", '"cbid": 652, "correlation": 1'),
+        "kernel": event("nvjet", "CUDA", '"stream": 7, "grid": [1, 1, 1]'),
+        "gpu_memcpy": event("Memcpy HtoD (Pinned -> Device)", "CUDA", '"bytes": 64'),
+        "gpu_memset": event("Memset (Device)", "CUDA", '"bytes": 64'),
+        "other": event("Activity Buffer Request", "CPU"),
+    }
+    assert {kind: derived_activity_type(one) for kind, one in events.items()} == {kind: kind for kind in events}
+    # A scope is drawn twice, and its bounds on the host are the range's.
+    scopes = [events["user_annotation"], events["gpu_user_annotation"]]
+    scopes[1]._values["start_ns"] = 1200
+    assert sort_events(scopes).shadows == {0: (1000, 1500, 7)}
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
