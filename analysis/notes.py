@@ -18,11 +18,12 @@ from analysis.summaries import (
     Verdict,
 )
 
-__all__ = ["MOST_SENTENCES", "OVERHEAD_WORTH_NAMING", "sentences_in", "stakeholder_notes"]
+__all__ = ["MOST_SENTENCES", "OVERHEAD_WORTH_NAMING", "SHARE_WORTH_NAMING", "sentences_in", "stakeholder_notes"]
 
 MOST_SENTENCES: Final = 10
 _STOP: Final = re.compile(r"[.!?](?=\s|$)")
 OVERHEAD_WORTH_NAMING: Final = 1.25
+SHARE_WORTH_NAMING: Final = 0.01
 
 
 def stakeholder_notes(
@@ -113,7 +114,7 @@ def _waits(rows: Sequence[HostCallRow]) -> list[str]:
 def _categories(rows: Sequence[CategoryRow]) -> list[str]:
     found = []
     for stage in ("prefill", "decode"):
-        top = [one for one in rows if one.stage == stage][:2]
+        top = [one for one in rows if one.stage == stage and one.share >= SHARE_WORTH_NAMING][:2]
         if top:
             named = ", ".join(f"{one.category} {one.share:.0%}" for one in top)
             found.append(f"{stage.capitalize()}'s device time is mostly {named}.")

@@ -60,8 +60,18 @@ class _Facts:
 
     @property
     def busy_share(self) -> float:
-        """At most 1: the GPU may work on when the host has left the stage."""
+        """Of the time without the profiler where a control run measured it: profiling slows the host, not the kernels.
+
+        At most 1: the GPU may work on when the host has left the stage.
+        """
+        if self.unprofiled_ns:
+            return min(1.0, self.stage.busy_ns / self.units / self.unprofiled_ns)
         return min(1.0, self.stage.gpu_busy_share or 0.0)
+
+    @property
+    def time(self) -> str:
+        """What `busy_share` is a share of."""
+        return "unprofiled time" if self.unprofiled_ns else "time"
 
     @property
     def communication(self) -> tuple[KernelSummary, ...]:
@@ -139,7 +149,7 @@ def _judge(facts: _Facts) -> Verdict:
     share = sum(one.total_ns for one in facts.communication) / stage.kernel_sum_ns if stage.kernel_sum_ns else 0.0
     if share >= COMMUNICATION_SHARE:
         return _communication(facts, share)
-    if stage.gpu_busy_share < BUSY_ENOUGH:
+    if facts.busy_share < BUSY_ENOUGH:
         gaps = stage.gaps
         if gaps is not None and gaps.total_ns and gaps.synchronising_ns / gaps.total_ns >= WAITING_SHARE:
             return _host_blocked(facts)
@@ -160,10 +170,15 @@ def _idle_evidence(facts: _Facts) -> list[str]:
     stage, gaps = facts.stage, facts.stage.gaps
     share = stage.gpu_busy_share or 0.0
     beyond = f"idle {1 - share:.1%}" if share <= 1 else "the GPU works on after the host has left the stage"
-    lines = [
-        f"GPU busy {_ms(stage.busy_ns)} of {_ms(stage.host_elapsed_ns)} host time = {share:.1%} "
-        f"({beyond}; threshold {BUSY_ENOUGH:.0%})"
-    ]
+    profiled = f"GPU busy {_ms(stage.busy_ns)} of {_ms(stage.host_elapsed_ns)} host time = {share:.1%}"
+    if facts.unprofiled_ns:
+        lines = [
+            f"GPU busy {_ms(stage.busy_ns / facts.units)} of {_ms(facts.unprofiled_ns)} per {facts.unit} without the "
+            f"profiler = {facts.busy_share:.1%} (threshold {BUSY_ENOUGH:.0%})",
+            f"under the profiler: {profiled} ({beyond})",
+        ]
+    else:
+        lines = [f"{profiled} ({beyond}; threshold {BUSY_ENOUGH:.0%})"]
     if stage.mean_kernel_ns is not None and stage.mean_launch_gap_ns is not None:
         lines.append(
             f"{stage.launches:,} launches = {stage.launches / facts.units:,.0f} per {facts.unit}; a launch every "
@@ -207,9 +222,12 @@ def _launch_bound(facts: _Facts) -> Verdict:
         )
         what = "Replaying decode as a CUDA graph"
         if stage.synchronises >= facts.units:
+            each = round(stage.synchronises / facts.units)
+            calls = (
+                f"the synchronise of each {facts.unit}" if each == 1 else f"the {each:,} synchronises per {facts.unit}"
+            )
             action = (
-                f"Remove the {stage.synchronises / facts.units:,.0f} synchronises per {facts.unit}, which a CUDA graph "
-                f"cannot hold; then {action[0].lower()}{action[1:]}"
+                f"Keep {calls} out of the step, for no CUDA graph can hold it; then {action[0].lower()}{action[1:]}"
             )
     else:
         action = (
@@ -221,7 +239,7 @@ def _launch_bound(facts: _Facts) -> Verdict:
         stage=stage.stage,
         bound="launch-bound",
         sentence=(
-            f"{stage.stage.capitalize()} is launch-bound: the GPU works {stage.gpu_busy_share:.0%} of the time and waits "
+            f"{stage.stage.capitalize()} is launch-bound: the GPU works {facts.busy_share:.0%} of the {facts.time} and waits "
             f"the rest for the host, which launches {stage.launches / facts.units:,.0f} {launched} per {facts.unit}."
         ),
         evidence=(*_idle_evidence(facts), *_waits(facts)),
@@ -246,7 +264,7 @@ def _host_blocked(facts: _Facts) -> Verdict:
         stage=stage.stage,
         bound="host-blocked",
         sentence=(
-            f"{stage.stage.capitalize()} is host-blocked: the GPU idles {1 - (stage.gpu_busy_share or 0):.0%} of the time, "
+            f"{stage.stage.capitalize()} is host-blocked: the GPU idles {1 - facts.busy_share:.0%} of the {facts.time}, "
             f"and the host spends {(stage.gaps.synchronising_ns / stage.gaps.total_ns if stage.gaps else 0):.0%} of that "
             "inside synchronising calls."
         ),
@@ -316,8 +334,8 @@ def _device_bound(facts: _Facts) -> Verdict:
     ideal = row.ideal_ns if row else None
     gain = max(0, stage.busy_ns - ideal) if ideal is not None else None
     ceiling = (
-        f"Running at peak saves at most {_ms(gain / facts.units)} per {facts.unit} (GPU busy {_ms(stage.busy_ns)} − ideal "
-        f"{_ms(ideal)})."
+        f"Running at peak saves at most {_ms(gain / facts.units)} per {facts.unit} (GPU busy "
+        f"{_ms(stage.busy_ns / facts.units)} − ideal {_ms(ideal / facts.units)})."
         if gain is not None and ideal is not None
         else f"n/a: {row.unknown_because if row and row.unknown_because else 'the ideal time is unknown'}"
     )
@@ -335,11 +353,23 @@ def _device_bound(facts: _Facts) -> Verdict:
         ), "Batch more work into each kernel, or fuse kernels."  # fmt: skip
     elif mfu is None and mbu is None:
         bound, why, action = "unknown", (
-            f"the GPU is busy {facts.busy_share:.0%} of the time, but its useful work is not known"
+            f"the GPU is busy {facts.busy_share:.0%} of the {facts.time}, but its useful work is not known"
         ), "Give the model (--model) or capture with dsocr-profile, so that FLOPs and bytes are known."  # fmt: skip
+    elif 2 * stage.gpu.graph_ns >= stage.busy_ns:
+        bound, why = (
+            "mixed",
+            (
+                f"the GPU is busy {facts.busy_share:.0%} of the {facts.time}, with CUDA graphs that reach {_share(mfu)} MFU and "
+                f"{_share(mbu)} MBU, so neither compute nor memory is the limit"
+            ),
+        )
+        action = "Capture once with --preset cuda-graph-nodes (nsys: --cuda-graph-trace=node) to see the kernels inside the graphs."
     else:
         top = facts.kernels[0] if facts.kernels else None
-        bound, why = "mixed", f"the GPU is busy {facts.busy_share:.0%} of the time, and no single limit dominates"
+        bound, why = (
+            "mixed",
+            f"the GPU is busy {facts.busy_share:.0%} of the {facts.time}, and no single limit dominates",
+        )
         action = f"Start with the largest kernel: {top.human_name or top.short_name}." if top else "Trace its kernels."
     return Verdict(
         stage=stage.stage,
@@ -353,7 +383,10 @@ def _device_bound(facts: _Facts) -> Verdict:
 
 
 def _share(value: float | None) -> str:
-    return "n/a" if value is None else f"{value:.1%}"
+    """Per cent, fine enough that a small ratio does not read as none."""
+    if value is None:
+        return "n/a"
+    return f"{value:.1%}" if value >= 0.01 or value == 0 else f"{100 * value:.2g}%"
 
 
 def _on_cpu(facts: _Facts) -> Verdict:

@@ -214,7 +214,8 @@ class Run:
         """A report that holds other programs' environments is not left lying about."""
         report = self.directory.report_file
         secrets = f", with {', '.join(secret_names)} among them" if secret_names else ""
-        what = f"nsys stored the environments of {blocks} groups of other processes in {report.name}{secrets}"
+        groups = "another process" if blocks == 1 else f"{blocks} other processes or groups of them"
+        what = f"nsys stored the environment of {groups} in {report.name}{secrets}"
         if self.launch.keep_report:
             note = f"{what}; kept on request: do not share it. trace.sqlite is free of them."
         else:

@@ -40,5 +40,7 @@ def overhead_line(manifest: RunManifest) -> str | None:
     line = "Under the profiler: " + ", ".join(f"{stage} took {factor:.2f}×" for stage, factor in factors.items())
     line += " the time that it takes alone."
     if max(factors.values()) > WORTH_A_WARNING and manifest.preset not in (None, "light"):
-        line += " Read latencies from the control run; --preset light marks less."
+        line += (
+            " Read latencies from the control run; --preset light marks less (what costs how much: docs/capture.md)."
+        )
     return line

@@ -60,7 +60,8 @@ def scrub(database: Path, *, own_marks: Iterable[str] = ()) -> ScrubResult:
     Raises:
         ExportError: the file is no database, or the disk is full.
     """
-    marks = [f"{RUN_MARK}={mark}".encode() for mark in own_marks]
+    # nsys 2025.3 puts values of META_DATA_CAPTURE in quotation marks.
+    marks = [f"{RUN_MARK}={quote}{mark}".encode() for mark in own_marks for quote in ("", '"')]
     try:
         with _open(database) as connection:
             blocks = foreign = 0
@@ -69,7 +70,8 @@ def scrub(database: Path, *, own_marks: Iterable[str] = ()) -> ScrubResult:
                 blocks += 1
                 if marks and not any(mark in block for mark in marks):
                     foreign += 1
-                    for part in block.split(b"\0"):
+                    # Variables are separated by NUL; in DeviceEnvironment by semicolons.
+                    for part in block.split(b"\0" if b"\0" in block else b";"):
                         name, _, value = part.decode("utf-8", "replace").partition("=")
                         if looks_secret(name, value):
                             secrets.add(name)

@@ -130,7 +130,8 @@ def test_kernel_rows_are_the_leaves_and_the_operators_with_a_kernel_of_their_own
     with torch.no_grad():
         model(image)
         config = torch._C._profiler._ExperimentalConfig(capture_overload_names=True)
-        with torch.profiler.profile(experimental_config=config) as reference:
+        cpu_only = [torch.profiler.ProfilerActivity.CPU]
+        with torch.profiler.profile(activities=cpu_only, experimental_config=config) as reference:
             model(image)
     # PyTorch's own tree of events, made from other data than the intervals that the collector looks at.
     leaves: list[str] = []

@@ -74,8 +74,8 @@ def test_every_block_goes_and_every_byte_of_it(export: Path) -> None:
 
 def test_rows_of_one_variable_each_are_one_environment(tmp_path: Path) -> None:
     path = tmp_path / "trace.sqlite"
-    rows = [("PROCESS_0:ENVIRONMENT_VARIABLE", f"{name}={SECRET}") for name in ("A", "B")]
-    rows += [("PROCESS_0:ENVIRONMENT_VARIABLE", f"{RUN_MARK}=mine"), ("PROCESS_0:PID", "0")]
+    rows = [("PROCESS_0:ENVIRONMENT_VARIABLE", f'{name}="{SECRET}"') for name in ("A", "B")]
+    rows += [("PROCESS_0:ENVIRONMENT_VARIABLE", f'{RUN_MARK}="mine"'), ("PROCESS_0:PID", "0")]
     connection = sqlite3.connect(path)
     connection.execute("CREATE TABLE META_DATA_CAPTURE (name TEXT, value TEXT)")
     connection.executemany("INSERT INTO META_DATA_CAPTURE VALUES (?, ?)", rows)
@@ -84,6 +84,17 @@ def test_rows_of_one_variable_each_are_one_environment(tmp_path: Path) -> None:
     result = scrub(path, own_marks=("mine",))
     assert (result.blocks, result.foreign_blocks, result.secret_names) == (1, 0, ())
     assert SECRET.encode() not in path.read_bytes()
+
+
+def test_names_in_the_devices_environment_are_told_apart(tmp_path: Path) -> None:
+    path = tmp_path / "trace.sqlite"
+    connection = sqlite3.connect(path)
+    connection.execute("CREATE TABLE TARGET_INFO_SYSTEM_ENV (name TEXT, value TEXT)")
+    connection.execute("INSERT INTO TARGET_INFO_SYSTEM_ENV VALUES ('DeviceEnvironment', 'A=1;HF_TOKEN=x;B=2')")
+    connection.commit()
+    connection.close()
+    result = scrub(path, own_marks=("mine",))
+    assert (result.foreign_blocks, result.secret_names) == (1, ("HF_TOKEN",))
 
 
 def test_a_real_trace_keeps_all_its_events(real_trace: Callable[[str], Path], tmp_path: Path) -> None:
