@@ -229,6 +229,17 @@ _DTYPES: Final[Mapping[str, str]] = {
 }
 
 
+# Kineto leaves names mangled that it cannot demangle, such as CUTLASS's grouped products; there "f" is a bit of anything.
+_MANGLED_DTYPES: Final[Mapping[str, str]] = {
+    "10bfloat16_t": "bf16",
+    "13__nv_bfloat16": "bf16",
+    "8bfloat16": "bf16",
+    "6half_t": "fp16",
+    "6__half": "fp16",
+    "4half": "fp16",
+}
+
+
 @cache
 def _patterns() -> Mapping[str, re.Pattern[str]]:
     """Patterns for details of a human name: literals and bounded repeats only, so that each is linear."""
@@ -295,6 +306,8 @@ _LOW_PRECISION: Final = ("fp8", "bf16", "fp16", "tf32")
 def _dtype(name: str, *, product: bool) -> str | None:
     """The element type that a name tells; the target for ATen's dedicated cast kernels."""
     patterns = _patterns()
+    if name.startswith("_z"):
+        return next((dtype for written, dtype in _MANGLED_DTYPES.items() if written in name), None)
     for target, dtype in (("bfloat16_copy_kernel", "to bf16"), ("float16_copy_kernel", "to fp16")):
         if target in name:
             return dtype

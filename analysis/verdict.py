@@ -327,9 +327,9 @@ def _device_bound(facts: _Facts) -> Verdict:
             f"kernels with fewer blocks than SMs: {stage.small_grid_share:.0%} of kernel time (threshold "
             f"{SMALL_GRID_SHARE:.0%})"
         )
-    if stage.graph_launches:
+    if stage.gpu.graphs:
         lines.append(
-            f"{stage.graph_launches:,} CUDA graphs, {_ms(stage.gpu.graph_ns)}, their kernels not traced one by one"
+            f"{stage.gpu.graphs:,} CUDA graphs, {_ms(stage.gpu.graph_ns)}, their kernels not traced one by one"
         )
     ideal = row.ideal_ns if row else None
     gain = max(0, stage.busy_ns - ideal) if ideal is not None else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
@@ -173,6 +174,9 @@ class CaptureRows:
             self._string(operation.name),
             self._string(_short_name(operation.name)),
             details.get("registers per thread"),
+            # Kineto gives the sum of static and dynamic shared memory; readers of the export add the two.
+            0,
+            details.get("shared memory"),
             *_three(details.get("grid")),
             *_three(details.get("block")),
         )
@@ -273,10 +277,9 @@ class CaptureRows:
 _CALL_COLUMNS = ("start", "end", "eventClass", "globalTid", "correlationId", "nameId")
 _PLACE_COLUMNS = ("start", "end", "deviceId", "contextId", "streamId", "correlationId", "globalPid")
 _CPU_KERNEL_COLUMNS = (*_PLACE_COLUMNS, "demangledName", "shortName")
-# Kineto gives the sum of static and dynamic shared memory, which no column of the export holds.
 _GPU_KERNEL_COLUMNS = (
     *_CPU_KERNEL_COLUMNS,
-    "registersPerThread",
+    *("registersPerThread", "staticSharedMemory", "dynamicSharedMemory"),
     *("gridX", "gridY", "gridZ", "blockX", "blockY", "blockZ"),
 )
 _MEMCPY_COLUMNS = (*_PLACE_COLUMNS, "bytes", "copyKind", "srcKind", "dstKind")
@@ -292,9 +295,20 @@ def _three(sizes: Any) -> tuple[int | None, int | None, int | None]:
 
 def _short_name(name: str) -> str:
     """A kernel's name without return type, namespaces, template arguments and parameters, as nsys shortens it."""
+    if name.startswith("_ZN"):
+        return _innermost(name) or name
     plain = name.replace("(anonymous namespace)::", "").removeprefix("void ")
     head = plain.split("<", 1)[0].split("(", 1)[0]
     return head.rsplit("::", 1)[-1].strip() or name
+
+
+def _innermost(mangled: str) -> str:
+    """Last part of a mangled nested name: ``_ZN7cutlass13device_kernelI…`` is ``device_kernel``."""
+    rest, part = mangled[3:], ""
+    while digits := re.match(r"\d{1,4}", rest):
+        end = digits.end() + int(digits[0])
+        part, rest = rest[digits.end() : end], rest[end:]
+    return part
 
 
 def _warn_of_skew(calls: list[tuple[Any, ...]], ranges: list[tuple[Any, ...]]) -> None:

@@ -298,6 +298,6 @@ def _kernel(one: KernelSummary, names: dict[str, int]) -> list[Any]:
         None if one.block is None else "×".join(map(str, one.block)),
         one.registers_per_thread,
         None if one.theoretical_occupancy is None else round(one.theoretical_occupancy, 4),
-        None if one.waves is None else round(one.waves, 3),
+        None if one.waves is None else round(one.waves, 5),
         one.tensor_core,
     ]

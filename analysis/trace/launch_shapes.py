@@ -11,7 +11,7 @@ from typing import Any, Final
 import numpy as np
 from attrs import frozen
 from numpy.typing import NDArray
-from sqlalchemy import column
+from sqlalchemy import column, func
 from sqlalchemy.sql.expression import ColumnElement
 
 __all__ = ["COLUMNS", "LaunchShapes", "packed_columns"]
@@ -24,16 +24,19 @@ COLUMNS: Final = (
 # CUDA's limits: grid 2**31-1 × 65535 × 65535, block 1024 × 1024 × 64, 255 registers, 228 KiB of shared memory.
 _GRID_Y, _GRID_Z = 31, 47
 _BLOCK_Y, _BLOCK_Z, _REGISTERS, _SHARED = 11, 22, 29, 38
+_SHARED_UNKNOWN = 1 << 24
+"""More than any GPU has: a capture may know block and registers and not this."""
 
 
 def packed_columns() -> tuple[ColumnElement[int], ColumnElement[int]]:
-    """SQL for the two packed integers, labelled ``grid`` and ``block``; NULL if any part is NULL."""
+    """SQL for the two packed integers, labelled ``grid`` and ``block``; NULL if a part but shared memory is NULL."""
 
     def shifted(name: str, by: int) -> ColumnElement[int]:
         return column(name).op("<<")(by)
 
     grid = column("gridX").op("|")(shifted("gridY", _GRID_Y).op("|")(shifted("gridZ", _GRID_Z)))
-    shared = (column("staticSharedMemory") + column("dynamicSharedMemory")).op("<<")(_SHARED)
+    known: ColumnElement[int] = column("staticSharedMemory") + column("dynamicSharedMemory")
+    shared = func.coalesce(known, _SHARED_UNKNOWN).op("<<")(_SHARED)
     block = column("blockX").op("|")(
         shifted("blockY", _BLOCK_Y).op("|")(
             shifted("blockZ", _BLOCK_Z).op("|")(shifted("registersPerThread", _REGISTERS).op("|")(shared))
@@ -81,7 +84,8 @@ class LaunchShapes:
     def shared_bytes(self, code: int) -> int | None:
         """Shared memory per block, static and dynamic."""
         packed = int(self.blocks[code % self.blocks.size])
-        return None if packed < 0 else packed >> _SHARED
+        shared = packed >> _SHARED
+        return None if packed < 0 or shared == _SHARED_UNKNOWN else shared
 
     def grid_blocks(self, codes: NDArray[Any]) -> NDArray[np.int64]:
         """Number of blocks of each launch, [n]; -1 where the shape is not recorded.

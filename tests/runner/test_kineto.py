@@ -23,7 +23,7 @@ from runner.kineto_events import (
     sort_events,
     working_stretches,
 )
-from runner.kineto_rows import CaptureRows
+from runner.kineto_rows import CaptureRows, _short_name
 from runner.ranges import MemorySink, RangeRecord
 from runner.trace_tables import TABLES
 
@@ -301,7 +301,7 @@ def test_rows_of_gpu_operations() -> None:
         "void at::native::(anonymous namespace)::copy<int>(int*)",
         5,
         metadata_json='"device": 0, "context": 1, "stream": 7, "registers per thread": 32, "grid": [4, 2, 1], '
-        '"block": [128, 1, 1]',
+        '"block": [128, 1, 1], "shared memory": 4096',
     )
     copy = KinetoEvent("gpu_memcpy", "Memcpy HtoD (Pinned -> Device)", 6, metadata_json='"bytes": 64, "context": 1')
     fill = KinetoEvent("gpu_memset", "Memset (Device)", 7)
@@ -317,7 +317,10 @@ def test_rows_of_gpu_operations() -> None:
     [one] = written["CUPTI_ACTIVITY_KIND_KERNEL"]
     assert (one["start"], one["end"], one["correlationId"], one["streamId"], one["contextId"]) == (500, 1000, 5, 7, 1)
     assert (one["gridX"], one["gridY"], one["blockX"], one["registersPerThread"]) == (4, 2, 128, 32)
+    assert one["staticSharedMemory"] + one["dynamicSharedMemory"] == 4096
     assert strings[one["shortName"]] == "copy"
+    assert _short_name("_ZN7cutlass13device_kernelIN2at4cuda6detailEEEvT_") == "device_kernel"
+    assert _short_name("_Z6kernelPf") == "_Z6kernelPf"
     [one] = written["CUPTI_ACTIVITY_KIND_MEMCPY"]
     assert (one["bytes"], one["copyKind"], one["srcKind"], one["dstKind"]) == (64, 1, 1, 2)
     [one] = written["CUPTI_ACTIVITY_KIND_MEMSET"]

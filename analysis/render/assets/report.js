@@ -200,13 +200,13 @@
   if (steps) {
     const edges = steps.histogram.edges;
     chart("chart-histogram", () => ({
-      grid: { left: 46, right: 20, top: 30, bottom: 46, outerBoundsMode: "none" },
+      grid: { left: 56, right: 20, top: 30, bottom: 46, outerBoundsMode: "none" },
       tooltip: {
         ...base().tooltip, trigger: "item",
         formatter: (params) => tooltip(`${time(edges[params.dataIndex])} – ${time(edges[params.dataIndex + 1])}`, [["steps", grouped(params.value[2])]]),
       },
       xAxis: { ...axis({ splitLine: { show: false } }), type: "value", min: edges[0], max: edges[edges.length - 1], name: "host time per step, ms", nameLocation: "middle", nameGap: 28, axisLabel: { color: colour("muted"), formatter: (value) => grouped(value, edges[edges.length - 1] - edges[0] < 10 ? 1 : 0), hideOverlap: true } },
-      yAxis: { ...axis(), type: "value", name: "steps", minInterval: 1 },
+      yAxis: { ...axis(), type: "value", name: "steps", nameLocation: "middle", nameGap: 34, minInterval: 1 },
       series: [{
         name: "steps", type: "custom", itemStyle: { color: colour("decode") }, encode: { x: [0, 1], y: 2 },
         data: steps.histogram.counts.map((count, index) => [edges[index], edges[index + 1], count]),
@@ -272,7 +272,8 @@
     const high = 10 ** Math.ceil(Math.log10(Math.max(...xs, ...ridges)) + 0.4);
     const top = Math.max(...roofline.roofs.map((one) => one.flop_per_s));
     const bottom = Math.min(...roofline.points.map((one) => one.flop_per_s), ...roofline.roofs.map((one) => one.bytes_per_s * low));
-    const bases = { control: ["diamond", true], elapsed: ["circle", false], "gpu busy": ["circle", true] };
+    // The same work in three times: one above the other, close together, so each has its label on a side of its own.
+    const bases = { control: ["diamond", true, "right"], elapsed: ["circle", false, "bottom"], "gpu busy": ["circle", true, "top"] };
     chart("chart-roofline", () => ({
       grid: { left: 84, right: 32, top: 12, bottom: 46, outerBoundsMode: "none" },
       tooltip: { ...base().tooltip, trigger: "item" },
@@ -285,14 +286,13 @@
           endLabel: { show: true, align: "right", offset: [-6, -12], color: colour("muted"), formatter: () => `${prefixed(roof.flop_per_s, "FLOP/s")} · ${prefixed(roof.bytes_per_s, "B/s")} (${roof.how})` },
         })),
         ...roofline.points.map((one) => {
-          const [symbol, filled] = bases[one.base];
+          const [symbol, filled, side] = bases[one.base];
           const paint = stageColour(one.stage);
           return {
             name: `${one.stage}, ${one.base}`, type: "scatter", symbol, symbolSize: 13,
             itemStyle: { color: filled ? paint : colour("card"), borderColor: paint, borderWidth: 2 },
             data: [[one.intensity, one.flop_per_s]],
-            label: { show: true, position: "right", distance: 8, color: colour("ink"), formatter: `${one.stage}, ${one.base}` },
-            labelLayout: { hideOverlap: true },
+            label: { show: true, position: side, distance: 8, color: colour("ink"), formatter: `${one.stage}, ${one.base}` },
             tooltip: { formatter: () => tooltip(`${one.stage}, ${one.base}`, [["reached", prefixed(one.flop_per_s, "FLOP/s")], ["intensity", `${three(one.intensity)} FLOP/B`], ["MFU", percent(one.mfu === null ? null : 100 * one.mfu)], ["MBU", percent(one.mbu === null ? null : 100 * one.mbu)], ["peak from", one.how]]) },
           };
         }),
