@@ -101,7 +101,8 @@ def _utilisation(report: Report, stage: str, kind: str) -> Tile:
         because = row.unknown_because if row is not None else None
         return Tile(label, NOT_AVAILABLE, visible(because or "not computed"), kind, stage)
     base = {"control": "unprofiled", "elapsed": "of profiled host time", "gpu busy": "of GPU-busy time"}[row.time_base]
-    ideal = f" · ideal {duration(row.ideal_ns)}" if row.ideal_ns else ""
+    # Both over the whole base: an ideal time alone would be read as that of one image or token.
+    ideal = f" · ideal {duration(row.ideal_ns)} of {duration(row.time_ns)}" if row.ideal_ns and row.time_ns else ""
     return Tile(label, share(value), base + ideal, kind, stage)
 
 
