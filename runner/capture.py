@@ -167,23 +167,9 @@ class Run:
     def _check_collected(self, collected: Collected, interrupts: Interrupts) -> None:
         """Fail if the child did; but first save what was captured of it."""
         outcome = collected.outcome
-        interrupted = outcome.ended_by == "interrupt"
         kept = None
-        if collected.usable and collected.child != 0 and not interrupted and self.collector.name == "nsys":
-            try:
-                self._export(interrupts)
-                kept = self.directory.trace_file
-            except DsocrError as error:
-                self.say(f"what was captured before could not be exported: {error}")
-        elif collected.usable and self.directory.report_file.is_file():
-            kept = self.directory.report_file
-        if kept is not None:
-            self._update(
-                notes=(
-                    *self._manifest().notes,
-                    f"The program did not end well; {kept.name} holds what it did until then.",
-                )
-            )
+        if collected.usable and (collected.child != 0 or outcome.ended_by != "itself"):
+            kept = self._keep(collected, interrupts)
         self._raise_if_ended(outcome, "the capture", kept)
         if collected.child is None:
             words = _last_line(self.directory.log("capture"))
@@ -195,6 +181,22 @@ class Run:
         if not collected.usable:
             words = _last_line(self.directory.log("capture"))
             raise CaptureError(f"{self.collector.name} left no report (exit code {outcome.returncode}): {words}")
+
+    def _keep(self, collected: Collected, interrupts: Interrupts) -> Path | None:
+        """Save what was captured of a program that did not end well, and say so in run.json."""
+        kept = None
+        if collected.child != 0 and collected.outcome.ended_by != "interrupt" and self.collector.name == "nsys":
+            try:
+                self._export(interrupts)
+                kept = self.directory.trace_file
+            except DsocrError as error:
+                self.say(f"what was captured before could not be exported: {error}")
+        elif self.directory.report_file.is_file():
+            kept = self.directory.report_file
+        if kept is not None:
+            note = f"The program did not end well; {kept.name} holds what it did until then."
+            self._update(notes=(*self._manifest().notes, note))
+        return kept
 
     def _export(self, interrupts: Interrupts) -> None:
         with self._environment() as env:

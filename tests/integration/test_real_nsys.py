@@ -85,6 +85,7 @@ def test_a_scripted_run_from_capture_to_export(tmp_path: Path, nsys: NsysTool) -
     with Interrupts() as interrupts:
         manifest = run.start(interrupts)
     assert manifest.status == "complete"
+    assert not any("did not end well" in note for note in manifest.notes)
     found = events(run.directory.trace_file)
     assert ("dsocr", 59, "image[0]") in found
     assert ("dsocr", 59, "prefill") in found

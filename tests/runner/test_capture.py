@@ -53,6 +53,7 @@ def test_a_run_leaves_every_record(tmp_path: Path, tool: NsysTool) -> None:
     with Interrupts() as interrupts:
         manifest = run.start(interrupts)
     assert manifest.status == "complete"
+    assert not any("did not end well" in note for note in manifest.notes)
     assert manifest.error is None
     assert (manifest.exit_codes.control, manifest.exit_codes.child, manifest.exit_codes.nsys) == (0, 0, 0)
     assert (manifest.exit_codes.export, manifest.exit_codes.analysis) == (0, 0)
