@@ -227,7 +227,7 @@ def _launch_bound(facts: _Facts) -> Verdict:
                 f"the synchronise of each {facts.unit}" if each == 1 else f"the {each:,} synchronises per {facts.unit}"
             )
             action = (
-                f"Keep {calls} out of the step, for no CUDA graph can hold it; then {action[0].lower()}{action[1:]}"
+                f"Keep {calls} out of the step, for a CUDA graph can hold none; then {action[0].lower()}{action[1:]}"
             )
     else:
         action = (

@@ -68,9 +68,9 @@ def _verdicts(report: Report, *, evidence: bool) -> list[RenderableType]:
         sentence.highlight_words([visible(one.bound)], f"bold {style}")
         lines.append(sentence)
         if evidence:
-            lines += [Padding(Text(visible(line), style="dim"), (0, 0, 0, 2)) for line in one.evidence]
-            lines.append(Padding(Text(f"Do first: {visible(one.action)}"), (0, 0, 0, 2)))
-        lines.append(Padding(Text(f"At most: {visible(one.ceiling)}"), (0, 0, 0, 2)))
+            lines += [Padding(Text(visible(line), style="dim"), (0, 0, 0, 2), expand=False) for line in one.evidence]
+            lines.append(Padding(Text(f"Do first: {visible(one.action)}"), (0, 0, 0, 2), expand=False))
+        lines.append(Padding(Text(f"At most: {visible(one.ceiling)}"), (0, 0, 0, 2), expand=False))
     return lines
 
 

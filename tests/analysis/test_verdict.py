@@ -166,7 +166,7 @@ def test_launch_bound_although_it_replays_graphs() -> None:
 def test_what_a_graph_cannot_hold_goes_first() -> None:
     waits = (HostCallRow("decode", "cudaStreamSynchronize", 30, MS, "synchronise"),)
     found = judge(stage(busy=20, synchronises=30), waits=waits)
-    assert found.action.startswith("Keep the 3 synchronises per token out of the step, for no CUDA graph can hold it")
+    assert found.action.startswith("Keep the 3 synchronises per token out of the step, for a CUDA graph can hold none")
     once = judge(stage(busy=20, synchronises=11))
     assert once.action.startswith("Keep the synchronise of each token out of the step")
     assert "waits: 30 × cudaStreamSynchronize (synchronise, 1.00 ms)" in found.evidence
