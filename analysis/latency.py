@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from analysis.annotations import IMAGE_NAME, STAGES, Stage
 from analysis.entities import StageTiming, Stats
-from analysis.manifest import ControlPass, RunManifest
+from analysis.manifest import ControlPass, RunManifest, one_input
 from analysis.summaries import Aggregate, InstanceSummary, OverheadSummary, StageSummary, StepPoint
 
 __all__ = ["aggregates", "image_index", "overheads", "stage_timings", "stats", "tokens_by_stage"]
@@ -146,14 +146,14 @@ def _control_time(manifest: RunManifest | None, stage: Stage) -> tuple[float | N
 def overheads(
     manifest: RunManifest | None, instances: Sequence[InstanceSummary], control: Sequence[ControlPass] = ()
 ) -> tuple[OverheadSummary, ...]:
-    """Profiled against unprofiled: medians per image for prefill, per emitted token for decode."""
+    """Profiled against unprofiled: medians per image or prompt for prefill, per emitted token for decode."""
     control = control or (manifest.control if manifest else ())
     batch = manifest.batch_size if manifest else 1
     found = []
     before = [one.prefill_ns / _MS for one in control if one.prefill_ns > 0]
     after = [one.host_elapsed_ns / _MS for one in instances if one.stage == "prefill"]
     if before and after:
-        found.append(_overhead("prefill", before, after, "image"))
+        found.append(_overhead("prefill", before, after, one_input(manifest)))
     before = [
         one.decode_ns / _MS / (one.new_tokens - 1) / batch
         for one in control

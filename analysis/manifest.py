@@ -21,6 +21,7 @@ __all__ = [
     "RunManifest",
     "RunStatus",
     "StageCost",
+    "one_input",
     "ran_on_cpu",
 ]
 
@@ -132,6 +133,14 @@ class ExitCodes:
 def ran_on_cpu(manifest: RunManifest) -> bool:
     """Whether the run was meant for a CPU: then a trace by Nsight Systems holds ranges and no GPU work."""
     return manifest.request.device == "cpu" or (manifest.model is not None and manifest.model.device == "cpu")
+
+
+def one_input(manifest: RunManifest | None) -> str:
+    """What a prefill is counted by: ``image``, or ``prompt`` where the run is known to read none."""
+    reads_text_only = (
+        manifest is not None and manifest.prompts and not any(one.image_tokens for one in manifest.prompts)
+    )
+    return "prompt" if reads_text_only else "image"
 
 
 @frozen

@@ -16,7 +16,7 @@ from analysis.host import HostCalls
 from analysis.kernel_table import category_rows, kernel_summaries, main_device
 from analysis.kernels import load_rules
 from analysis.latency import aggregates, overheads, stage_timings, stats, tokens_by_stage
-from analysis.manifest import RunManifest, ran_on_cpu
+from analysis.manifest import RunManifest, one_input, ran_on_cpu
 from analysis.notes import stakeholder_notes
 from analysis.operators import operator_summaries
 from analysis.stages import gpu_rows, instance_summaries, stage_summaries, step_points, stream_summaries
@@ -88,7 +88,7 @@ def assemble(
     judged = (
         refused(stages, findings)
         if is_unfit(findings)
-        else verdicts(stages, kernels, waits, used, overhead, on_cpu=on_cpu)
+        else verdicts(stages, kernels, waits, used, overhead, on_cpu=on_cpu, one_input=one_input(manifest))
     )
     range_rows = gpu_rows(gpu_table(attribution, "range"))
     mfu = headline_mfu(used)

@@ -295,7 +295,7 @@ class OverheadSummary:
     profiled_ms: float
     factor: float
     per: str
-    """``image`` or ``token``."""
+    """``image``, ``prompt`` (of a model that reads no images) or ``token``."""
 
 
 @frozen

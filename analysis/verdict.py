@@ -46,10 +46,12 @@ class _Facts:
     waits: tuple[HostCallRow, ...]
     busy_base: Utilisation | None
     overhead: OverheadSummary | None
+    one_input: str
+    """``image`` or ``prompt``."""
 
     @property
     def unit(self) -> str:
-        return "token" if self.stage.stage == "decode" and self.stage.tokens else "image"
+        return "token" if self.stage.stage == "decode" and self.stage.tokens else self.one_input
 
     @property
     def units(self) -> int:
@@ -92,6 +94,7 @@ def verdicts(
     overhead: Sequence[OverheadSummary],
     *,
     on_cpu: bool,
+    one_input: str = "image",
 ) -> tuple[Verdict, ...]:
     """Judge each stage.
 
@@ -102,6 +105,7 @@ def verdicts(
         utilisation: rows of all stages.
         overhead: of the profiler, where a control run measured it.
         on_cpu: leaf operators on a CPU stand where kernels would.
+        one_input: what a prefill is counted by, ``image`` or ``prompt``.
     """
     found = []
     for stage in stages:
@@ -112,6 +116,7 @@ def verdicts(
             waits=tuple(one for one in host_calls if one.where == stage.stage),
             busy_base=busy,
             overhead=next((one for one in overhead if one.stage == stage.stage), None),
+            one_input=one_input,
         )
         found.append(_on_cpu(facts) if on_cpu else _judge(facts))
     return tuple(found)
@@ -231,7 +236,8 @@ def _launch_bound(facts: _Facts) -> Verdict:
             )
     else:
         action = (
-            "Compile or fuse the modules with the most launches, or batch images, so that each launch brings more work."
+            f"Compile or fuse the modules with the most launches, or batch {facts.one_input}s, so that each launch brings "
+            "more work."
         )
         what = "Removing all launch overhead"
     launched = "kernels or graphs" if stage.graph_launches else "kernels"

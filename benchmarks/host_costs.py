@@ -21,17 +21,14 @@ from pathlib import Path
 from typing import Any
 
 from analysis.errors import DsocrError
+from benchmarks.nsys_modes import INJECTED, QUIET, program_environment, without
 from runner.collectors import local_folders
-from runner.environment import child_environment
 from runner.nsys import NsysTool, find_nsys, profile_argv
 
-QUIET = {"sample": "none", "cpuctxsw": "none", "resolve-symbols": "false"}
 BOTH = {"trace": "cuda,nvtx", "cuda-graph-trace": "graph", "cuda-memory-usage": "false", **QUIET}
 IDLE = {**BOTH, "capture-range": "cudaProfilerApi", "capture-range-end": "stop"}
 
 PRELOAD = ("LD_PRELOAD",)
-# The preloaded library sets the other variables again, so they go together or not at all.
-INJECTED = ("LD_PRELOAD", "NVTX_INJECTION64_PATH", "CUDA_INJECTION64_PATH", "QUADD_INJECTION_PROXY")
 
 MODES: dict[str, tuple[dict[str, str] | None, tuple[str, ...]]] = {
     "alone": (None, ()),
@@ -84,17 +81,12 @@ def run_mode(
     """Measure in a fresh process; gives what it wrote, or why it wrote nothing."""
     result = (arguments.out / f"{uuid.uuid4().hex}.json").absolute()
     target = [sys.executable, "-m", "benchmarks.host_costs", "--device", arguments.device, "--measure", str(result)]
-    if unset:
-        target = ["env", *(part for variable in unset for part in ("-u", variable)), *target]
-    argv = target
+    argv = target = without(unset, target)
     report = arguments.out / f"{result.stem}-trace"
     if options is not None:
         known = {option: value for option, value in options.items() if option in tool.profile_options}
         argv = profile_argv(tool, known, output=str(report.absolute()), session=f"h{result.stem[:8]}", target=target)
-    source = str(Path(__file__).resolve().parent.parent)
-    path = os.pathsep.join(part for part in (source, os.environ.get("PYTHONPATH")) if part)
-    env = child_environment(os.environ, extra={"PYTHONPATH": path})
-    done = subprocess.run(argv, env=env, capture_output=True, text=True, check=False)
+    done = subprocess.run(argv, env=program_environment(), capture_output=True, text=True, check=False)
     for left in arguments.out.glob(f"{result.stem}-trace*"):
         left.unlink()
     if not result.is_file():

@@ -26,17 +26,14 @@ from attrs import asdict, field, frozen
 from analysis.contracts import LLMProfileRequest
 from analysis.convert import from_json_file, to_json
 from analysis.errors import CaptureError, DsocrError
+from benchmarks.nsys_modes import INJECTED, QUIET, program_environment, without
 from runner.collectors import local_folders
-from runner.environment import child_environment
 from runner.nsys import NsysTool, find_nsys, profile_argv
 from runner.plan import AnnotationLevel, DecodeMode, RunPlan, WorkloadResult
 from runner.presets import load_preset, resolve_options
 
 OWN_DOMAINS = "dsocr,dsocr.module,dsocr.meta"
-QUIET = {"sample": "none", "cpuctxsw": "none", "resolve-symbols": "false"}
 CUDA = {"trace": "cuda", "cuda-graph-trace": "graph", "cuda-memory-usage": "false"}
-# The preloaded library sets the other variables again, so they go together or not at all.
-INJECTED = ("LD_PRELOAD", "NVTX_INJECTION64_PATH", "CUDA_INJECTION64_PATH", "QUADD_INJECTION_PROXY")
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
 
@@ -204,18 +201,14 @@ def measure(variant: Variant, tool: NsysTool, arguments: argparse.Namespace) -> 
     (folder / "plan.json").write_text(to_json(plan))
     role, result_name = ("control", "control.json") if marks is None else ("capture", "profiled.json")
     target = [sys.executable, "-m", "runner.workload", str(folder / "plan.json"), "--role", role, "--no-costs"]
-    if variant.unset:
-        target = ["env", *(part for name in variant.unset for part in ("-u", name)), *target]
-    argv = target
+    argv = target = without(variant.unset, target)
     if options is not None:
         extra = ("--force-overwrite=true",)
         session = f"b{plan.run_id[:8]}"
         argv = profile_argv(tool, options, output=str(folder / "trace"), session=session, target=target, extra=extra)
     (folder / result_name).unlink(missing_ok=True)
     begun = time.monotonic()
-    source = str(Path(__file__).resolve().parent.parent)
-    path = os.pathsep.join(part for part in (source, os.environ.get("PYTHONPATH")) if part)
-    env = child_environment(os.environ, extra={"PYTHONPATH": path, **variant.env})
+    env = program_environment(variant.env)
     with (folder / "log").open("wb") as log:
         code = subprocess.run(argv, env=env, stdout=log, stderr=subprocess.STDOUT, check=False).returncode
     wall_s = time.monotonic() - begun

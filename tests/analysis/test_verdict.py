@@ -152,6 +152,14 @@ def test_launch_bound_prefill_counts_images() -> None:
     assert "CUDA graph" not in found.action
 
 
+def test_a_model_of_text_counts_prompts() -> None:
+    alone = (OverheadSummary("prefill", 40.0, 50.0, 1.25, "prompt"),)
+    (found,) = verdict.verdicts([stage("prefill", busy=20)], (), (), [used()], alone, on_cpu=False, one_input="prompt")
+    assert "500 kernels per prompt" in found.sentence
+    assert "30.00 ms per prompt (40.00 ms unprofiled − 10.00 ms GPU busy)" in found.ceiling
+    assert "batch prompts" in found.action
+
+
 def test_decode_of_unknown_length_counts_images() -> None:
     assert "per image" in judge(stage(busy=20, tokens=None)).sentence
 
