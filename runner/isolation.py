@@ -1,6 +1,6 @@
 """A private view of the machine's processes for nsys.
 
-nsys stores the environment of *every* process that it may read in ``/proc`` (seen with 2022.4): the shell that started
+nsys stores the environment of *every* process that it may read in ``/proc`` (seen with 2022.4 and 2025.3): the shell that started
 the run, an editor, a notebook – not only that of the program it profiles. An allow-list for the child does not help
 against that. In a PID namespace with its own ``/proc`` nsys sees nothing but what it started itself.
 """
