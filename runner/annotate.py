@@ -74,11 +74,11 @@ class NvtxSink:
 
     def push(self, domain: str, name: str, payload: int | None = None) -> None:
         """Open a range. A payload is an int64 of this event alone."""
-        attributes = self._attributes.get((domain, name))
-        if attributes is None:
+        if (domain, name) not in self._attributes:
             self.prepare(domain, (name,))
-            attributes = self._attributes[domain, name]
-        if payload is not None:
+        attributes = self._attributes[domain, name]
+        # Newer nvtx gives no attributes where no tool listens to the domain.
+        if payload is not None and attributes is not None:
             attributes.payload = payload
         self._push[domain](attributes)
 
