@@ -17,7 +17,7 @@ from analysis.convert import from_json_file, to_json
 from analysis.entities import Dtype
 from analysis.errors import CaptureError, DsocrError, RequestError
 from runner.collectors import Choice, make_collector
-from runner.launch import carry_out, choose_again, prepare, preset_warnings
+from runner.launch import carry_out, choose_again, prepare, warnings_of
 from runner.plan import AnnotationLevel, DecodeMode, RunPlan
 from runner.request import CollectorChoice, LaunchOptions, RunSettings, make_plan, make_request
 from runner.run_directory import RunDirectory
@@ -178,7 +178,7 @@ def run(
     if images is None:
         _make_sample_pages(out / "sample-pages")
     directory = prepare(plan, launch, choice, os.environ, _say)
-    for warning in preset_warnings(choice, plan):
+    for warning in warnings_of(choice, plan, facts):
         _say(f"warning: {warning}")
     _finish(directory, choice, wait=wait)
 

@@ -12,6 +12,8 @@ from attrs import frozen
 from analysis.errors import CaptureError, RequestError
 from analysis.manifest import Collector as CollectorName
 from runner.export import ExportResult, check_export, export_report, finish_import
+from runner.fitness import nvtx_misfit
+from runner.gpu import installed_version
 from runner.isolation import namespace_prefix
 from runner.nsys import NsysTool, find_nsys, profile_argv
 from runner.presets import Preset, ResolvedOptions, resolve_options
@@ -198,18 +200,18 @@ def choose_collector(
     ``auto`` takes nsys if the run is on a GPU and a usable nsys is found, else torch.
 
     Raises:
-        CaptureError: nsys is asked for and there is no usable one.
+        CaptureError: nsys is asked for and there is no usable one, or it would lose every range of this nvtx.
         RequestError: the preset only makes sense under nsys.
     """
     if wanted == "torch":
         choice = Choice("torch", "asked for")
     elif wanted == "nsys":
-        choice = Choice("nsys", "asked for", find_nsys(nsys, environ, folders=local_folders()))
+        choice = Choice("nsys", "asked for", _fitting_nsys(nsys, environ))
     elif not device.startswith("cuda"):
         choice = Choice("torch", f"the device is {device}, where nsys sees no kernels")
     else:
         try:
-            tool = find_nsys(nsys, environ, folders=local_folders())
+            tool = _fitting_nsys(nsys, environ)
             choice = Choice("nsys", f"the device is {device} and {tool.path} (version {tool.version}) is usable", tool)
         except CaptureError as error:
             if nsys is not None:
@@ -218,6 +220,14 @@ def choose_collector(
     if choice.name == "torch" and preset.refuse:
         raise RequestError(f"preset {preset.name} needs nsys, and the collector is torch ({choice.reason})")
     return choice
+
+
+def _fitting_nsys(named: str | None, environ: Mapping[str, str]) -> NsysTool:
+    tool = find_nsys(named, environ, folders=local_folders())
+    misfit = nvtx_misfit(tool, installed_version("nvtx"))
+    if misfit is not None:
+        raise CaptureError(f"{tool.path}: {misfit}")
+    return tool
 
 
 def make_collector(

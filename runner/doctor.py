@@ -16,6 +16,7 @@ from attrs import frozen
 
 from analysis.errors import DsocrError
 from runner.collectors import local_folders
+from runner.fitness import driver_misfit, nvtx_misfit
 from runner.gpu import DriverFacts, default_device, driver_facts, installed_version, torch_cuda_version
 from runner.isolation import namespace_prefix
 from runner.nsys import NsysTool, find_nsys, usable_tools
@@ -27,8 +28,6 @@ Verdict: TypeAlias = Literal["ok", "warning", "failed", "skipped"]
 
 _EXPECTED_BYTES: Final = 2 << 30
 """A run with the preset os-runtime made an export of 2 GB; others stay far below."""
-_LAST_GOOD_NVTX: Final = (0, 2, 11)
-_NVTX_NEEDS_NSYS: Final = (2025,)
 
 
 @frozen
@@ -157,15 +156,9 @@ def _driver_fits(tool: NsysTool, facts: DriverFacts) -> Check:
         return Check(name, "skipped", "no driver")
     if tool.cupti_cuda is None:
         return Check(name, "skipped", f"nsys {tool.version} does not show the CUDA that it was built for")
+    if misfit := driver_misfit(tool, facts):
+        return Check(name, "failed", misfit.found, misfit.mend)
     speaks, knows = (f"{major}.{minor}" for major, minor in (facts.cuda, tool.cupti_cuda))
-    if tool.cupti_cuda[0] < facts.cuda[0]:
-        return Check(
-            name,
-            "failed",
-            f"the driver speaks CUDA {speaks}, nsys {tool.version} knows CUDA up to {knows}: such pairs lose kernels "
-            "without a word",
-            "install an nsys that is as new as the driver, and check with the functional probe",
-        )
     return Check(name, "ok", f"driver CUDA {speaks}, nsys knows CUDA up to {knows}")
 
 
@@ -174,14 +167,8 @@ def _nvtx_fits(tool: NsysTool) -> Check:
     version = installed_version("nvtx")
     if version is None:
         return Check(name, "skipped", "nvtx is not installed")
-    key = tuple(int(part) for part in re.findall(r"\d+", version)[:3])
-    if key > _LAST_GOOD_NVTX and tool.version_key < _NVTX_NEEDS_NSYS:
-        return Check(
-            name,
-            "failed",
-            f"nvtx {version} loses every domain range under nsys {tool.version}",
-            "pip install nvtx==0.2.11, or use nsys 2025.3 or newer",
-        )
+    if misfit := nvtx_misfit(tool, version):
+        return Check(name, "failed", misfit.found, misfit.mend)
     return Check(name, "ok", f"nvtx {version} under nsys {tool.version}")
 
 

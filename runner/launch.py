@@ -10,7 +10,10 @@ from attrs import evolve
 from analysis.errors import DsocrError
 from analysis.manifest import RunManifest
 from runner.capture import Run
-from runner.collectors import Choice, choose_collector, make_collector
+from runner.collectors import Choice, local_folders, make_collector
+from runner.fitness import driver_misfit
+from runner.gpu import DriverFacts, driver_facts
+from runner.nsys import find_nsys
 from runner.plan import RunPlan
 from runner.presets import load_preset, resolve_options
 from runner.process import Interrupts
@@ -19,7 +22,7 @@ from runner.queue import DeviceLock
 from runner.request import LaunchOptions
 from runner.run_directory import RunDirectory
 
-__all__ = ["carry_out", "choose_again", "prepare", "preset_warnings"]
+__all__ = ["carry_out", "choose_again", "prepare", "warnings_of"]
 
 
 def prepare(
@@ -38,6 +41,7 @@ def prepare(
     directory = RunDirectory(Path(plan.run_dir))
     collector = make_collector(choice, load_preset(plan.preset), plan.request.device, launch.nsys_args, environ)
     commands = Run(directory, plan, launch, collector, environ, say).commands()
+    facts = driver_facts(environ)
     manifest = first_manifest(
         plan,
         launch,
@@ -46,7 +50,8 @@ def prepare(
         argv=tuple(commands["capture"]),
         nsys=choice.tool,
         input_set=input_set,
-        notes=preset_warnings(choice, plan),
+        facts=facts,
+        notes=warnings_of(choice, plan, facts),
     )
     directory.create()
     directory.write(directory.plan_file, plan)
@@ -90,11 +95,14 @@ def choose_again(
     """
     if plan.collector == "torch" or not needed:
         return Choice("torch", "as planned")
-    return choose_collector("nsys", plan.request.device, load_preset(plan.preset), nsys or launch.nsys, environ)
+    # Whether it fits nvtx was asked before the run; import and export do not depend on it.
+    return Choice("nsys", "as planned", find_nsys(nsys or launch.nsys, environ, folders=local_folders()))
 
 
-def preset_warnings(choice: Choice, plan: RunPlan) -> tuple[str, ...]:
-    """What of the preset this nsys does not know and is left out."""
+def warnings_of(choice: Choice, plan: RunPlan, facts: DriverFacts) -> tuple[str, ...]:
+    """What of the preset this nsys does not know and is left out, and whether it is too old for the driver."""
     if choice.tool is None:
         return ()
-    return resolve_options(load_preset(plan.preset), choice.tool, device=plan.request.device).warnings
+    warnings = resolve_options(load_preset(plan.preset), choice.tool, device=plan.request.device).warnings
+    misfit = driver_misfit(choice.tool, facts)
+    return warnings if misfit is None else (*warnings, str(misfit))
