@@ -1,89 +1,28 @@
-"""What bounds each stage, with the arithmetic shown, and what removing the cause can gain at most.
-
-Every threshold stands here, once. They are conventions, not laws: the evidence is printed beside the verdict, so that a
-reader can disagree.
-"""
+"""What bounds each stage, with the arithmetic shown, and what removing the cause can gain at most."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
-
-from attrs import frozen
 
 from analysis.entities import KernelSummary
 from analysis.summaries import Finding, HostCallRow, OverheadSummary, StageSummary, Utilisation, Verdict
+from analysis.verdict_facts import (
+    BUSY_ENOUGH,
+    COMMUNICATION_SHARE,
+    COMPUTE_BOUND_MFU,
+    MEMORY_BOUND_MBU,
+    SMALL_GRID_SHARE,
+    WAITING_SHARE,
+    Facts,
+    idle_evidence,
+    ms,
+    per_cent,
+    saving,
+    us,
+    wait_evidence,
+)
 
-__all__ = [
-    "BUSY_ENOUGH",
-    "COMMUNICATION_SHARE",
-    "COMPUTE_BOUND_MFU",
-    "MEMORY_BOUND_MBU",
-    "SMALL_GRID_SHARE",
-    "WAITING_SHARE",
-    "refused",
-    "verdicts",
-]
-
-BUSY_ENOUGH: Final = 0.6
-"""Below this share of GPU-busy time the host is what a stage waits for."""
-WAITING_SHARE: Final = 0.3
-"""Of the idle time: with so much inside synchronising calls, the host is blocked rather than slow at launching."""
-COMMUNICATION_SHARE: Final = 0.3
-"""Of the kernel time in collectives."""
-COMPUTE_BOUND_MFU: Final = 0.4
-MEMORY_BOUND_MBU: Final = 0.5
-SMALL_GRID_SHARE: Final = 0.5
-"""Of the kernel time in kernels with fewer blocks than the device has SMs."""
-
-_MS: Final = 1e6
-
-
-@frozen
-class _Facts:
-    stage: StageSummary
-    kernels: tuple[KernelSummary, ...]
-    waits: tuple[HostCallRow, ...]
-    busy_base: Utilisation | None
-    overhead: OverheadSummary | None
-    one_input: str
-    """``image`` or ``prompt``."""
-
-    @property
-    def unit(self) -> str:
-        return "token" if self.stage.stage == "decode" and self.stage.tokens else self.one_input
-
-    @property
-    def units(self) -> int:
-        """Tokens for decode, where known; else instances."""
-        if self.stage.stage == "decode" and self.stage.tokens:
-            return self.stage.tokens
-        return self.stage.instances
-
-    @property
-    def busy_share(self) -> float:
-        """Of the time without the profiler where a control run measured it: profiling slows the host, not the kernels.
-
-        At most 1: the GPU may work on when the host has left the stage.
-        """
-        if self.unprofiled_ns:
-            return min(1.0, self.stage.busy_ns / self.units / self.unprofiled_ns)
-        return min(1.0, self.stage.gpu_busy_share or 0.0)
-
-    @property
-    def time(self) -> str:
-        """What `busy_share` is a share of."""
-        return "unprofiled time" if self.unprofiled_ns else "time"
-
-    @property
-    def communication(self) -> tuple[KernelSummary, ...]:
-        return tuple(one for one in self.kernels if one.category.startswith("NCCL"))
-
-    @property
-    def unprofiled_ns(self) -> float | None:
-        """Host time per unit without the profiler, where a control run measured it."""
-        same = self.overhead is not None and self.overhead.per == self.unit
-        return self.overhead.unprofiled_ms * _MS if self.overhead is not None and same else None
+__all__ = ["refused", "verdicts"]
 
 
 def verdicts(
@@ -110,7 +49,7 @@ def verdicts(
     found = []
     for stage in stages:
         busy = next((row for row in utilisation if row.stage == stage.stage and row.time_base == "gpu busy"), None)
-        facts = _Facts(
+        facts = Facts(
             stage=stage,
             kernels=tuple(one for one in kernels if one.stage == stage.stage),
             waits=tuple(one for one in host_calls if one.where == stage.stage),
@@ -139,14 +78,14 @@ def refused(stages: Sequence[StageSummary], findings: Sequence[Finding]) -> tupl
     )
 
 
-def _judge(facts: _Facts) -> Verdict:
+def _judge(facts: Facts) -> Verdict:
     stage = facts.stage
     if not stage.busy_ns or stage.gpu_busy_share is None:
         return Verdict(
             stage=stage.stage,
             bound="unknown",
             sentence=f"No GPU operation is attributed to {stage.stage}, so nothing can be said of what bounds it.",
-            evidence=(f"{stage.instances} instances, {_ms(stage.host_elapsed_ns)} host time, 0 GPU operations",),
+            evidence=(f"{stage.instances} instances, {ms(stage.host_elapsed_ns)} host time, 0 GPU operations",),
             action="Look at the capture's findings first.",
             ceiling_ns=None,
             ceiling="n/a: no GPU time",
@@ -162,61 +101,9 @@ def _judge(facts: _Facts) -> Verdict:
     return _device_bound(facts)
 
 
-def _ms(nanoseconds: float) -> str:
-    value = nanoseconds / _MS
-    return f"{value:,.2f} ms" if value >= 0.1 else f"{nanoseconds / 1e3:,.2f} µs"
-
-
-def _us(nanoseconds: float | None) -> str:
-    return "n/a" if nanoseconds is None else f"{nanoseconds / 1e3:,.2f} µs"
-
-
-def _idle_evidence(facts: _Facts) -> list[str]:
-    stage, gaps = facts.stage, facts.stage.gaps
-    share = stage.gpu_busy_share or 0.0
-    beyond = f"idle {1 - share:.1%}" if share <= 1 else "the GPU works on after the host has left the stage"
-    profiled = f"GPU busy {_ms(stage.busy_ns)} of {_ms(stage.host_elapsed_ns)} host time = {share:.1%}"
-    if facts.unprofiled_ns:
-        lines = [
-            f"GPU busy {_ms(stage.busy_ns / facts.units)} of {_ms(facts.unprofiled_ns)} per {facts.unit} without the "
-            f"profiler = {facts.busy_share:.1%} (threshold {BUSY_ENOUGH:.0%})",
-            f"under the profiler: {profiled} ({beyond})",
-        ]
-    else:
-        lines = [f"{profiled} ({beyond}; threshold {BUSY_ENOUGH:.0%})"]
-    if stage.mean_kernel_ns is not None and stage.mean_launch_gap_ns is not None:
-        lines.append(
-            f"{stage.launches:,} launches = {stage.launches / facts.units:,.0f} per {facts.unit}; a launch every "
-            f"{_us(stage.mean_launch_gap_ns)}, a kernel lasts {_us(stage.mean_kernel_ns)} (mean)"
-        )
-    if gaps is not None and gaps.total_ns:
-        lines.append(
-            f"while the GPU idled {_ms(gaps.total_ns)}, the host was outside CUDA calls {gaps.outside_api_ns / gaps.total_ns:.0%} "
-            f"(Python, framework), launching {gaps.launching_ns / gaps.total_ns:.0%}, synchronising "
-            f"{gaps.synchronising_ns / gaps.total_ns:.0%}, in other calls {gaps.other_api_ns / gaps.total_ns:.0%}"
-        )
-    if stage.queue_delay_median_ns is not None:
-        lines.append(f"queueing delay (kernel start − launch start): median {_us(stage.queue_delay_median_ns)}")
-    return lines
-
-
-def _saving(facts: _Facts) -> tuple[int, float, str]:
-    """Idle time: over the stage, per unit, and on which basis."""
+def _launch_bound(facts: Facts) -> Verdict:
     stage = facts.stage
-    busy = stage.busy_ns / facts.units
-    if facts.unprofiled_ns is not None:
-        saved = max(0.0, facts.unprofiled_ns - busy)
-        basis = f"{_ms(facts.unprofiled_ns)} unprofiled − {_ms(busy)} GPU busy"
-    else:
-        elapsed = stage.host_elapsed_ns / facts.units
-        saved = max(0.0, elapsed - busy)
-        basis = f"{_ms(elapsed)} profiled − {_ms(busy)} GPU busy"
-    return round(saved * facts.units), saved, basis
-
-
-def _launch_bound(facts: _Facts) -> Verdict:
-    stage = facts.stage
-    total, saved, basis = _saving(facts)
+    total, saved, basis = saving(facts)
     if stage.stage == "decode" and 2 * stage.graph_launches >= stage.launches:
         action = "Shorten what the host does between graph launches: sampling, the EOS check, input preparation."
         what = "Removing all host work between graphs"
@@ -248,24 +135,16 @@ def _launch_bound(facts: _Facts) -> Verdict:
             f"{stage.stage.capitalize()} is launch-bound: the GPU works {facts.busy_share:.0%} of the {facts.time} and waits "
             f"the rest for the host, which launches {stage.launches / facts.units:,.0f} {launched} per {facts.unit}."
         ),
-        evidence=(*_idle_evidence(facts), *_waits(facts)),
+        evidence=(*idle_evidence(facts), *wait_evidence(facts)),
         action=action,
         ceiling_ns=total,
-        ceiling=f"{what} saves at most {_ms(saved)} per {facts.unit} ({basis}).",
+        ceiling=f"{what} saves at most {ms(saved)} per {facts.unit} ({basis}).",
     )
 
 
-def _waits(facts: _Facts) -> list[str]:
-    """The calls in which the host waits, and the small copies, by name."""
-    if not facts.waits:
-        return []
-    named = ", ".join(f"{one.calls:,} × {one.call} ({one.kind}, {_ms(one.total_ns)})" for one in facts.waits[:4])
-    return [f"waits: {named}"]
-
-
-def _host_blocked(facts: _Facts) -> Verdict:
+def _host_blocked(facts: Facts) -> Verdict:
     stage = facts.stage
-    total, saved, basis = _saving(facts)
+    total, saved, basis = saving(facts)
     return Verdict(
         stage=stage.stage,
         bound="host-blocked",
@@ -274,27 +153,27 @@ def _host_blocked(facts: _Facts) -> Verdict:
             f"and the host spends {(stage.gaps.synchronising_ns / stage.gaps.total_ns if stage.gaps else 0):.0%} of that "
             "inside synchronising calls."
         ),
-        evidence=(*_idle_evidence(facts), *_waits(facts)),
+        evidence=(*idle_evidence(facts), *wait_evidence(facts)),
         action="Remove the synchronising calls and small device-to-host copies named in the evidence, or move them off the "
         "critical path.",
         ceiling_ns=total,
-        ceiling=f"Removing every wait saves at most {_ms(saved)} per {facts.unit} ({basis}).",
+        ceiling=f"Removing every wait saves at most {ms(saved)} per {facts.unit} ({basis}).",
     )
 
 
-def _communication(facts: _Facts, share: float) -> Verdict:
+def _communication(facts: Facts, share: float) -> Verdict:
     stage = facts.stage
     rows = facts.communication
     total = sum(one.total_ns for one in rows)
     # What a collective takes beyond its own median, it spent waiting – for a slower rank, or for the link.
     excess = sum(max(0.0, one.total_ns - one.calls * one.median_ns) for one in rows)
     lines = [
-        f"{one.human_name or one.short_name}: {one.calls:,} calls, {_ms(one.total_ns)}, mean {_us(one.mean_ns)}, median "
-        f"{_us(one.median_ns)}, fastest {_us(one.min_ns)}, slowest {_us(one.max_ns)}"
+        f"{one.human_name or one.short_name}: {one.calls:,} calls, {ms(one.total_ns)}, mean {us(one.mean_ns)}, median "
+        f"{us(one.median_ns)}, fastest {us(one.min_ns)}, slowest {us(one.max_ns)}"
         for one in rows[:3]
     ]
     lines.append(
-        f"time beyond the median of each collective: {_ms(excess)} = {excess / total:.0%} of communication – waiting for a "
+        f"time beyond the median of each collective: {ms(excess)} = {excess / total:.0%} of communication – waiting for a "
         "slower rank or a busy link; one rank's trace cannot tell which"
     )
     fastest = sum(one.calls * one.min_ns for one in rows)
@@ -303,45 +182,43 @@ def _communication(facts: _Facts, share: float) -> Verdict:
         bound="communication-bound",
         sentence=(
             f"{stage.stage.capitalize()} is communication-bound: collectives take {share:.0%} of the kernel time "
-            f"({_ms(total)}), "
-            f"of which {_ms(total - fastest)} is beyond their fastest calls: waiting for another rank or a busy link."
+            f"({ms(total)}), "
+            f"of which {ms(total - fastest)} is beyond their fastest calls: waiting for another rank or a busy link."
         ),
         evidence=(
-            f"NCCL {_ms(total)} of {_ms(stage.kernel_sum_ns)} kernel time = {share:.1%} (threshold "
+            f"NCCL {ms(total)} of {ms(stage.kernel_sum_ns)} kernel time = {share:.1%} (threshold "
             f"{COMMUNICATION_SHARE:.0%})",
             *lines,
-            *_idle_evidence(facts)[:1],
+            *idle_evidence(facts)[:1],
         ),
         action="Look at the other rank's trace for what delays it; then overlap or fuse the collectives.",
         ceiling_ns=round(total - fastest),
         ceiling=(
             "With every collective as fast as the fastest of its kind, the stage saves at most "
-            f"{_ms((total - fastest) / facts.units)} per {facts.unit} ({_ms(total)} − {_ms(fastest)} over the stage)."
+            f"{ms((total - fastest) / facts.units)} per {facts.unit} ({ms(total)} − {ms(fastest)} over the stage)."
         ),
     )
 
 
-def _device_bound(facts: _Facts) -> Verdict:
+def _device_bound(facts: Facts) -> Verdict:
     stage, row = facts.stage, facts.busy_base
     mfu = row.mfu if row else None
     mbu = row.mbu if row else None
-    lines = _idle_evidence(facts)[:1]
-    lines.append(f"MFU over GPU-busy time: {_share(mfu)} (threshold {COMPUTE_BOUND_MFU:.0%})")
-    lines.append(f"MBU over GPU-busy time: {_share(mbu)} (threshold {MEMORY_BOUND_MBU:.0%})")
+    lines = idle_evidence(facts)[:1]
+    lines.append(f"MFU over GPU-busy time: {per_cent(mfu)} (threshold {COMPUTE_BOUND_MFU:.0%})")
+    lines.append(f"MBU over GPU-busy time: {per_cent(mbu)} (threshold {MEMORY_BOUND_MBU:.0%})")
     if stage.small_grid_share is not None:
         lines.append(
             f"kernels with fewer blocks than SMs: {stage.small_grid_share:.0%} of kernel time (threshold "
             f"{SMALL_GRID_SHARE:.0%})"
         )
     if stage.gpu.graphs:
-        lines.append(
-            f"{stage.gpu.graphs:,} CUDA graphs, {_ms(stage.gpu.graph_ns)}, their kernels not traced one by one"
-        )
+        lines.append(f"{stage.gpu.graphs:,} CUDA graphs, {ms(stage.gpu.graph_ns)}, their kernels not traced one by one")
     ideal = row.ideal_ns if row else None
     gain = max(0, stage.busy_ns - ideal) if ideal is not None else None
     ceiling = (
-        f"Running at peak saves at most {_ms(gain / facts.units)} per {facts.unit} (GPU busy "
-        f"{_ms(stage.busy_ns / facts.units)} − ideal {_ms(ideal / facts.units)})."
+        f"Running at peak saves at most {ms(gain / facts.units)} per {facts.unit} (GPU busy "
+        f"{ms(stage.busy_ns / facts.units)} − ideal {ms(ideal / facts.units)})."
         if gain is not None and ideal is not None
         else f"n/a: {row.unknown_because if row and row.unknown_because else 'the ideal time is unknown'}"
     )
@@ -365,8 +242,8 @@ def _device_bound(facts: _Facts) -> Verdict:
         bound, why = (
             "mixed",
             (
-                f"the GPU is busy {facts.busy_share:.0%} of the {facts.time}, with CUDA graphs that reach {_share(mfu)} MFU and "
-                f"{_share(mbu)} MBU, so neither compute nor memory is the limit"
+                f"the GPU is busy {facts.busy_share:.0%} of the {facts.time}, with CUDA graphs that reach {per_cent(mfu)} MFU and "
+                f"{per_cent(mbu)} MBU, so neither compute nor memory is the limit"
             ),
         )
         action = "Capture once with --preset cuda-graph-nodes (nsys: --cuda-graph-trace=node) to see the kernels inside the graphs."
@@ -388,14 +265,7 @@ def _device_bound(facts: _Facts) -> Verdict:
     )
 
 
-def _share(value: float | None) -> str:
-    """Per cent, fine enough that a small ratio does not read as none."""
-    if value is None:
-        return "n/a"
-    return f"{value:.1%}" if value >= 0.01 or value == 0 else f"{100 * value:.2g}%"
-
-
-def _on_cpu(facts: _Facts) -> Verdict:
+def _on_cpu(facts: Facts) -> Verdict:
     """A CPU run shows shares of operators, not what a GPU would be bound by."""
     stage = facts.stage
     if not stage.busy_ns:
@@ -403,7 +273,7 @@ def _on_cpu(facts: _Facts) -> Verdict:
             stage=stage.stage,
             bound="unknown",
             sentence=f"{stage.stage.capitalize()} ran on a CPU, where this profiler records no operators: host times only.",
-            evidence=(f"{stage.instances} instances, {_ms(stage.host_elapsed_ns)} host time, no operators recorded",),
+            evidence=(f"{stage.instances} instances, {ms(stage.host_elapsed_ns)} host time, no operators recorded",),
             action="Use the torch collector to see operators on a CPU, or a GPU to see kernels.",
             ceiling_ns=None,
             ceiling="n/a: no operators",
@@ -419,7 +289,7 @@ def _on_cpu(facts: _Facts) -> Verdict:
             "on a GPU cannot be told from here."
         ),
         evidence=(
-            f"operators {_ms(stage.busy_ns)} of {_ms(stage.host_elapsed_ns)} = {share:.1%}",
+            f"operators {ms(stage.busy_ns)} of {ms(stage.host_elapsed_ns)} = {share:.1%}",
             f"{stage.gpu.kernels:,} leaf operators = {stage.gpu.kernels / facts.units:,.0f} per {facts.unit}",
         ),
         action="Capture on a GPU (make profile DEVICE=cuda:0) before optimising.",

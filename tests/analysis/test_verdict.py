@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from attrs import evolve
 
-from analysis import verdict
+from analysis import verdict, verdict_facts
 from analysis.attribution import Attribution
 from analysis.contracts import LLMProfileRequest
 from analysis.convert import from_json, to_json
@@ -257,7 +257,7 @@ def test_a_gpu_that_works_on_after_the_host_has_left() -> None:
 
 @pytest.mark.parametrize("busy", [59, 60])
 def test_the_threshold_is_the_documented_one(busy: int) -> None:
-    assert verdict.BUSY_ENOUGH == 0.6
+    assert verdict_facts.BUSY_ENOUGH == 0.6
     assert (judge(stage(busy=busy)).bound == "launch-bound") == (busy < 60)
 
 
