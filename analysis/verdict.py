@@ -253,7 +253,10 @@ def _device_bound(facts: Facts) -> Verdict:
             "mixed",
             f"the GPU is busy {facts.busy_share:.0%} of the {facts.time}, and no single limit dominates",
         )
-        action = f"Start with the largest kernel: {top.human_name or top.short_name}." if top else "Trace its kernels."
+        action = "Trace its kernels."
+        if top:
+            size = f" ({top.share:.0%} of the kernel time)" if top.share is not None else ""
+            action = f"Start with the largest kernel: {top.human_name or top.short_name}{size}."
     return Verdict(
         stage=stage.stage,
         bound=bound,

@@ -135,6 +135,11 @@ def test_the_bound_is_that_of_the_unprofiled_run() -> None:
     assert "under the profiler: GPU busy 20.00 ms of 100.00 ms host time = 20.0% (idle 80.0%)" in slow.evidence
 
 
+def test_mixed_names_the_largest_kernel_and_its_share() -> None:
+    found = judge(stage(busy=90), kernel("GEMM", 45 * MS))
+    assert found.action == "Start with the largest kernel: some GEMM (50% of the kernel time)."
+
+
 def test_graphs_traced_as_a_whole_ask_for_their_kernels() -> None:
     graphs = evolve(stage(busy=90), small_grid_share=None, graph_launches=10)
     graphs = evolve(graphs, gpu=evolve(graphs.gpu, graphs=10, graph_ns=90 * MS))
