@@ -14,6 +14,8 @@ from analysis.entities import ModelUnderTest
 from analysis.manifest import ControlPass, PromptTokens
 from runner.plan import WorkloadResult
 
+FETCHED_AFTER_S = 4.0
+"""What nsys has not fetched yet dies with a program that is killed; on a busy machine it is slow to fetch."""
 RESULTS = {"control": "control.json", "capture": "profiled.json"}
 
 
@@ -37,13 +39,13 @@ def main() -> int:
         with nvtx.annotate("prefill", domain="dsocr"):
             time.sleep(0.01)
         if behaviour == "signal itself" and role == "capture":
-            time.sleep(1.0)  # what nsys has not fetched yet dies with the program
+            time.sleep(FETCHED_AFTER_S)
             os.kill(os.getpid(), signal.SIGSEGV)
         if behaviour == "late crash" and role == "capture":
             sys.stderr.write("error: out of cheese" + "\n")
             return 9
         if "stubborn" in behaviour:
-            time.sleep(1.0)  # it will be killed: what nsys has not fetched yet dies with it
+            time.sleep(FETCHED_AFTER_S)
         (folder / f"{role} is at work").touch()
         if "hang" in behaviour and (role == "capture" or "control" in behaviour):
             time.sleep(300)
