@@ -17,6 +17,7 @@ from analysis.summaries import (
     Utilisation,
     Verdict,
 )
+from analysis.verdict_facts import per_cent
 
 __all__ = ["MOST_SENTENCES", "OVERHEAD_WORTH_NAMING", "SHARE_WORTH_NAMING", "sentences_in", "stakeholder_notes"]
 
@@ -137,8 +138,8 @@ def _useful(rows: Sequence[Utilisation], aggregates: Sequence[Aggregate]) -> lis
         if known:
             seen: dict[str, str] = {}
             for one in known:
-                mbu = f", MBU {_percent(one.mbu)}" if one.mbu is not None else ""
-                seen.setdefault(one.stage, f"{one.stage} MFU {_percent(one.mfu or 0)}{mbu}")
+                mbu = f", MBU {per_cent(one.mbu, 2, at_least=1)}" if one.mbu is not None else ""
+                seen.setdefault(one.stage, f"{one.stage} MFU {per_cent(one.mfu, 2, at_least=1)}{mbu}")
             clock = "unprofiled time" if base == "control" else "profiled host time"
             found.append(f"Against {known[0].peak_how} peaks over {clock}: {'; '.join(seen.values())}.")
             break
@@ -153,11 +154,6 @@ def _useful(rows: Sequence[Utilisation], aggregates: Sequence[Aggregate]) -> lis
             f"{latency['tpot_ms'].median:,.2f} ms (medians)."
         )
     return found
-
-
-def _percent(ratio: float) -> str:
-    """Per cent, fine enough that a small ratio does not read as none."""
-    return f"{ratio:.2%}" if ratio >= 0.001 or ratio == 0 else f"{100 * ratio:.1g}%"
 
 
 def _overhead(rows: Sequence[OverheadSummary]) -> list[str]:

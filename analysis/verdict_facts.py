@@ -157,8 +157,15 @@ def wait_evidence(facts: Facts) -> list[str]:
     return [f"waits: {named}"]
 
 
-def per_cent(value: float | None) -> str:
-    """Per cent, fine enough that a small ratio does not read as none."""
-    if value is None:
+def per_cent(ratio: float | None, decimals: int = 1, *, at_least: int = 2) -> str:
+    """Per cent, fine enough that a small ratio does not read as none.
+
+    Args:
+        ratio: None: not known.
+        decimals: of one that still has two digits with so many.
+        at_least: significant digits of a smaller one.
+    """
+    if ratio is None:
         return "n/a"
-    return f"{value:.1%}" if value >= 0.01 or value == 0 else f"{100 * value:.2g}%"
+    enough = ratio >= 10 ** -(decimals + 1) or ratio == 0
+    return f"{ratio:.{decimals}%}" if enough else f"{100 * ratio:.{at_least}g}%"

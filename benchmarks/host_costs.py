@@ -14,16 +14,15 @@ import os
 import statistics
 import subprocess
 import sys
+import threading
 import time
 import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from analysis.errors import DsocrError
-from benchmarks.nsys_modes import INJECTED, QUIET, program_environment, without
-from runner.collectors import local_folders
-from runner.nsys import NsysTool, find_nsys, profile_argv
+from benchmarks.nsys_modes import INJECTED, QUIET, chosen_nsys, program_environment, without
+from runner.nsys import NsysTool, profile_argv
 
 BOTH = {"trace": "cuda,nvtx", "cuda-graph-trace": "graph", "cuda-memory-usage": "false", **QUIET}
 IDLE = {**BOTH, "capture-range": "cudaProfilerApi", "capture-range-end": "stop"}
@@ -58,11 +57,7 @@ def main() -> int:
     arguments = parser.parse_args()
     if arguments.measure is not None:
         return measure(arguments.device, arguments.measure)
-    try:
-        tool = find_nsys(arguments.nsys, os.environ, folders=local_folders(), need_import=False)
-    except DsocrError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
+    tool = chosen_nsys(arguments.nsys)
     arguments.out.mkdir(parents=True, exist_ok=True)
     results: dict[str, dict[str, Any]] = {}
     for name, (options, unset) in MODES.items():
@@ -127,26 +122,23 @@ def measure(device: str, result: Path) -> int:
     import torch
 
     costs = {name: per_call(body, calls) for name, (body, calls) in operations(torch.device(device)).items()}
-    maps = Path("/proc/self/maps").read_text()
     document = {
         "ns": costs,
         "threads": len(list(Path("/proc/self/task").iterdir())),
         "injected": {name: os.environ[name] for name in INJECTED if name in os.environ},
-        "libraries": sorted({Path(part).name for part in maps.split() if "Injection" in part or "cupti" in part}),
     }
     result.write_text(json.dumps(document))
     return 0
 
 
 def operations(device: Any) -> dict[str, tuple[Callable[[int], None], int]]:
-    """Name → (body that does it n times, calls per round)."""
+    """Name → (body that does it n times, calls per round). Each body has its own loop: a call would cost as much again."""
     import nvtx
     import torch
 
     found: dict[str, tuple[Callable[[int], None], int]] = {}
     on_host = torch.ones(8)
-    lock = __import__("threading").Lock()
-    attributes = nvtx.get_domain("bench").get_event_attributes(message="range")
+    lock = threading.Lock()
     clock = time.perf_counter_ns
 
     def interpreter(calls: int) -> None:
@@ -180,7 +172,6 @@ def operations(device: Any) -> dict[str, tuple[Callable[[int], None], int]]:
             nvtx.push_range("range")
             nvtx.pop_range()
 
-    assert attributes is not None
     found["interpreter loop"] = (interpreter, 1_000_000)
     found["allocate 4 KiB"] = (allocate, 200_000)
     found["lock and unlock"] = (lock_unlock, 500_000)

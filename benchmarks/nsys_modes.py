@@ -1,17 +1,30 @@
-"""What the benchmarks of nsys' cost have in common: quiet options, what nsys injects, and a program's environment."""
+"""What the benchmarks of nsys' cost share: which nsys, quiet options, what it injects, a program's environment."""
 
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
+from analysis.errors import DsocrError
+from runner.collectors import local_folders
 from runner.environment import child_environment
+from runner.nsys import NsysTool, find_nsys
 
 QUIET: Final = {"sample": "none", "cpuctxsw": "none", "resolve-symbols": "false"}
 INJECTED: Final = ("LD_PRELOAD", "NVTX_INJECTION64_PATH", "CUDA_INJECTION64_PATH", "QUADD_INJECTION_PROXY")
 """Variables by which nsys gets into a program. The preloaded library sets the others again: all of them or that one."""
+
+
+def chosen_nsys(named: str | None) -> NsysTool:
+    """The nsys to measure with; where there is none the program ends with one line that says why."""
+    try:
+        return find_nsys(named, os.environ, folders=local_folders(), need_import=False)
+    except DsocrError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
 
 
 def program_environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:

@@ -26,9 +26,8 @@ from attrs import asdict, field, frozen
 from analysis.contracts import LLMProfileRequest
 from analysis.convert import from_json_file, to_json
 from analysis.errors import CaptureError, DsocrError
-from benchmarks.nsys_modes import INJECTED, QUIET, program_environment, without
-from runner.collectors import local_folders
-from runner.nsys import NsysTool, find_nsys, profile_argv
+from benchmarks.nsys_modes import INJECTED, QUIET, chosen_nsys, program_environment, without
+from runner.nsys import NsysTool, profile_argv
 from runner.plan import AnnotationLevel, DecodeMode, RunPlan, WorkloadResult
 from runner.presets import load_preset, resolve_options
 
@@ -131,11 +130,7 @@ def main() -> int:
     parser.add_argument("--only", nargs="*", default=["*"], help="patterns of variants' names; `alone` always runs")
     parser.add_argument("--budget-s", type=float, help="start no variant that may not end in this time")
     arguments = parser.parse_args()
-    try:
-        tool = find_nsys(arguments.nsys, os.environ, folders=local_folders(), need_import=False)
-    except DsocrError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
+    tool = chosen_nsys(arguments.nsys)
     arguments.out.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()
     longest = 0.0

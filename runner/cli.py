@@ -17,7 +17,7 @@ from analysis.convert import from_json_file, to_json
 from analysis.entities import Dtype
 from analysis.errors import CaptureError, DsocrError, RequestError
 from runner.collectors import Choice, make_collector
-from runner.launch import carry_out, choose_again, prepare, warnings_of
+from runner.launch import carry_out, choose_again, prepare
 from runner.plan import AnnotationLevel, DecodeMode, RunPlan
 from runner.request import CollectorChoice, LaunchOptions, RunSettings, make_plan, make_request
 from runner.run_directory import RunDirectory
@@ -177,8 +177,8 @@ def run(
         return
     if images is None:
         _make_sample_pages(out / "sample-pages")
-    directory = prepare(plan, launch, choice, os.environ, _say)
-    for warning in warnings_of(choice, plan, facts):
+    directory = prepare(plan, launch, choice, facts, os.environ, _say)
+    for warning in directory.read_manifest().notes:
         _say(f"warning: {warning}")
     _finish(directory, choice, wait=wait)
 
@@ -238,6 +238,7 @@ def submit(
     timeout: Annotated[float | None, typer.Option(help="Seconds for control run and capture.")] = None,
 ) -> None:
     """Queue a run in the background; prints an LLMProfileAccepted as JSON."""
+    from runner.gpu import driver_facts
     from runner.models.registry import resolve_model
     from runner.queue import submit as submit_run
 
@@ -248,7 +249,7 @@ def submit(
     )
     launch = _launch_options(nsys, nsys_arg, keep_env, timeout, keep_report=False)
     plan, choice = make_plan(request, settings, launch, out, os.environ)
-    directory = prepare(plan, launch, choice, os.environ, _say)
+    directory = prepare(plan, launch, choice, driver_facts(os.environ), os.environ, _say)
     accepted = submit_run(directory, request.device, os.environ)
     typer.echo(to_json(accepted))
 

@@ -12,7 +12,7 @@ from analysis.manifest import RunManifest
 from runner.capture import Run
 from runner.collectors import Choice, local_folders, make_collector
 from runner.fitness import driver_misfit
-from runner.gpu import DriverFacts, driver_facts
+from runner.gpu import DriverFacts
 from runner.nsys import find_nsys
 from runner.plan import RunPlan
 from runner.presets import load_preset, resolve_options
@@ -22,13 +22,18 @@ from runner.queue import DeviceLock
 from runner.request import LaunchOptions
 from runner.run_directory import RunDirectory
 
-__all__ = ["carry_out", "choose_again", "prepare", "warnings_of"]
+__all__ = ["carry_out", "choose_again", "prepare"]
 
 
 def prepare(
-    plan: RunPlan, launch: LaunchOptions, choice: Choice, environ: Mapping[str, str], say: Callable[[str], None]
+    plan: RunPlan,
+    launch: LaunchOptions,
+    choice: Choice,
+    facts: DriverFacts,
+    environ: Mapping[str, str],
+    say: Callable[[str], None],
 ) -> RunDirectory:
-    """Make the run's folder with plan.json, launch.json and run.json (status queued) in it.
+    """Make the run's folder with plan.json, launch.json and run.json (status queued; warnings as its notes) in it.
 
     Raises:
         InputImagesError: the images are not what they must be.
@@ -41,7 +46,6 @@ def prepare(
     directory = RunDirectory(Path(plan.run_dir))
     collector = make_collector(choice, load_preset(plan.preset), plan.request.device, launch.nsys_args, environ)
     commands = Run(directory, plan, launch, collector, environ, say).commands()
-    facts = driver_facts(environ)
     manifest = first_manifest(
         plan,
         launch,
@@ -51,7 +55,7 @@ def prepare(
         nsys=choice.tool,
         input_set=input_set,
         facts=facts,
-        notes=warnings_of(choice, plan, facts),
+        notes=_warnings(choice, plan, facts),
     )
     directory.create()
     directory.write(directory.plan_file, plan)
@@ -99,7 +103,7 @@ def choose_again(
     return Choice("nsys", "as planned", find_nsys(nsys or launch.nsys, environ, folders=local_folders()))
 
 
-def warnings_of(choice: Choice, plan: RunPlan, facts: DriverFacts) -> tuple[str, ...]:
+def _warnings(choice: Choice, plan: RunPlan, facts: DriverFacts) -> tuple[str, ...]:
     """What of the preset this nsys does not know and is left out, and whether it is too old for the driver."""
     if choice.tool is None:
         return ()

@@ -6,13 +6,13 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Final
 
+from analysis.grouping import UNATTRIBUTED
 from analysis.render.cells import count_cell, ms_cell, name_cell, share_cell
 from analysis.render.model import Cell, Column, Table
 from analysis.summaries import GpuRow, Report
 
-__all__ = ["UNATTRIBUTED", "module_kinds", "modules", "stage_times"]
+__all__ = ["module_kinds", "modules", "stage_times"]
 
-UNATTRIBUTED: Final = "(unattributed)"
 _NUMBER_IN_NAME: Final = re.compile(r"\d+")
 
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from analysis.annotations import STAGES
 from analysis.entities import KernelSummary
-from analysis.render.gpu_tables import UNATTRIBUTED
+from analysis.grouping import UNATTRIBUTED
 from analysis.render.text import visible
 from analysis.summaries import GpuRow, Report, StepPoint
 

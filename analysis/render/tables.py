@@ -6,8 +6,8 @@ from collections.abc import Callable
 from typing import Final, Literal
 
 from analysis.annotations import STAGES
+from analysis.grouping import UNATTRIBUTED
 from analysis.render.cells import count_cell, ms_cell, name_cell, share_cell, time_cell
-from analysis.render.gpu_tables import UNATTRIBUTED
 from analysis.render.model import Cell, Column, Table
 from analysis.render.text import NOT_AVAILABLE, bytes_, decimal, duration, flop, rate, share, visible
 from analysis.summaries import Report, StageSummary

@@ -68,10 +68,14 @@ def _verdicts(report: Report, *, evidence: bool) -> list[RenderableType]:
         sentence.highlight_words([visible(one.bound)], f"bold {style}")
         lines.append(sentence)
         if evidence:
-            lines += [Padding(Text(visible(line), style="dim"), (0, 0, 0, 2), expand=False) for line in one.evidence]
-            lines.append(Padding(Text(f"Do first: {visible(one.action)}"), (0, 0, 0, 2), expand=False))
-        lines.append(Padding(Text(f"At most: {visible(one.ceiling)}"), (0, 0, 0, 2), expand=False))
+            lines += [_indented(line, "dim") for line in one.evidence]
+            lines.append(_indented(f"Do first: {one.action}"))
+        lines.append(_indented(f"At most: {one.ceiling}"))
     return lines
+
+
+def _indented(text: str, style: str = "") -> Padding:
+    return Padding(Text(visible(text), style=style), (0, 0, 0, 2), expand=False)
 
 
 def _tiles(report: Report) -> RichTable:
