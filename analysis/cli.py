@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from analysis.errors import DsocrError, UnfitTraceError
+from analysis.domain.errors import DsocrError, UnfitTraceError
 
 if TYPE_CHECKING:
-    from analysis.attribution import Attribution
-    from analysis.report import ReportOptions
-    from analysis.summaries import Finding, Report
+    from analysis.attribution.attribution import Attribution
+    from analysis.quality.findings import Finding
+    from analysis.report import Report, ReportOptions
     from analysis.trace.reader import Trace
 
 __all__ = ["app", "main"]
@@ -211,10 +211,10 @@ def table(
     cross_thread: CrossThread = False,
 ) -> None:
     """Print one table of GPU time, integers in ns, to standard output."""
-    from analysis.attribution import Attribution
-    from analysis.grouping import COLUMNS
+    from analysis.attribution.attribution import Attribution
     from analysis.render.table import write_table
-    from analysis.tables import gpu_table
+    from analysis.sums.grouping import COLUMNS
+    from analysis.sums.tables import gpu_table
 
     with _opened(trace) as opened, _progress() as say:
         say("reading")
@@ -230,10 +230,10 @@ def check(
     as_json: Annotated[bool, typer.Option("--json", help="Findings as JSON.")] = False,
 ) -> None:
     """Print what speaks for and against trusting the capture; exit 4 if it is unfit."""
-    from analysis.attribution import Attribution
-    from analysis.find_manifest import find_manifest
+    from analysis.attribution.attribution import Attribution
+    from analysis.quality.examine import examine
     from analysis.render import answers
-    from analysis.trace.quality import examine
+    from analysis.trace.manifest import find_manifest
 
     with _opened(trace) as opened, _progress() as say:
         say("reading")
@@ -257,13 +257,13 @@ def kernels(
     """List kernels by time: calls, durations, shape, occupancy."""
     from attrs import fields
 
-    from analysis.attribution import Attribution
-    from analysis.convert import to_plain
-    from analysis.entities import KernelSummary
-    from analysis.find_manifest import find_manifest
-    from analysis.kernel_table import kernels_of
+    from analysis.attribution.attribution import Attribution
+    from analysis.domain.convert import to_plain
+    from analysis.domain.entities import KernelSummary
     from analysis.render import answers
     from analysis.render.table import write_table
+    from analysis.sums.kernels import kernels_of
+    from analysis.trace.manifest import find_manifest
 
     with _opened(trace) as opened, _progress() as say:
         say("reading")
@@ -295,9 +295,9 @@ def _options(
     prompt_tokens: int | None,
     rules: Path | None,
 ) -> ReportOptions:
-    from analysis.errors import RequestError
+    from analysis.domain.errors import RequestError
+    from analysis.efficiency.utilisation import CostRequest, PeakOverrides
     from analysis.report import ReportOptions
-    from analysis.utilisation import CostRequest, PeakOverrides
 
     for name, value in (("--peak-tflops", tflops), ("--peak-gbps", gbps)):
         if value is not None and not 0 < value < float("inf"):
@@ -320,10 +320,10 @@ def _opened(path: Path) -> Iterator[Trace]:
 
 
 def _assemble(trace: Trace, manifest_path: Path | None, options: ReportOptions) -> tuple[Attribution, Report]:
-    from analysis.attribution import Attribution
-    from analysis.find_manifest import find_manifest
-    from analysis.manifest import ran_on_cpu
+    from analysis.attribution.attribution import Attribution
+    from analysis.domain.manifest import ran_on_cpu
     from analysis.report import assemble
+    from analysis.trace.manifest import find_manifest
 
     attribution = Attribution.of(trace, cross_thread=options.cross_thread)
     manifest = find_manifest(trace.path, trace.marks, manifest_path)

@@ -8,30 +8,74 @@ from typing import Final
 import numpy as np
 from attrs import evolve, field, frozen
 
-from analysis.annotations import STAGES
-from analysis.attribution import Attribution
-from analysis.entities import LLMProfileReport, ModelUnderTest
-from analysis.gpu_metrics import metric_series
-from analysis.host import HostCalls
-from analysis.kernel_table import category_rows, kernel_summaries, main_device
-from analysis.kernels import load_rules
-from analysis.latency import aggregates, overheads, stage_timings, stats, tokens_by_stage
-from analysis.manifest import RunManifest, one_input, ran_on_cpu
-from analysis.notes import stakeholder_notes
-from analysis.operators import operator_summaries
-from analysis.stages import gpu_rows, instance_summaries, stage_summaries, step_points, stream_summaries
-from analysis.summaries import CaptureInfo, HostCallRow, Report
-from analysis.tables import gpu_table
-from analysis.timeline import busy_timeline
-from analysis.trace.quality import examine, is_unfit
+from analysis.attribution.attribution import Attribution
+from analysis.domain.annotations import STAGES
+from analysis.domain.entities import KernelSummary, LLMProfileReport, ModelUnderTest
+from analysis.domain.manifest import RunManifest, one_input, ran_on_cpu
+from analysis.efficiency.latency import aggregates, overheads, stage_timings, stats
+from analysis.efficiency.records import Aggregate, OverheadSummary, Utilisation
+from analysis.efficiency.utilisation import CostRequest, PeakOverrides, costs_of, headline_mfu, peaks_of, utilisations
+from analysis.quality.examine import examine, is_unfit
+from analysis.quality.findings import Finding
+from analysis.sums.gpu_metrics import metric_series
+from analysis.sums.host_calls import HostCalls
+from analysis.sums.kernel_classes import load_rules
+from analysis.sums.kernels import category_rows, kernel_summaries, main_device
+from analysis.sums.operators import operator_summaries
+from analysis.sums.records import (
+    BusyTimeline,
+    CaptureInfo,
+    CategoryRow,
+    GpuRow,
+    HostCallRow,
+    InstanceSummary,
+    MetricSeries,
+    StageSummary,
+    StepPoint,
+    StreamSummary,
+)
+from analysis.sums.stages import gpu_rows, instance_summaries, stage_summaries, step_points, stream_summaries
+from analysis.sums.tables import gpu_table
+from analysis.sums.timeline import busy_timeline
+from analysis.sums.tokens import tokens_by_stage
 from analysis.trace.reader import Trace
 from analysis.trace.records import GRAPH, KERNEL, MEMCPY, MEMSET
-from analysis.utilisation import CostRequest, PeakOverrides, costs_of, headline_mfu, peaks_of, utilisations
-from analysis.verdict import refused, verdicts
+from analysis.verdict.notes import stakeholder_notes
+from analysis.verdict.records import Verdict
+from analysis.verdict.rules import refused, verdicts
 
-__all__ = ["ReportOptions", "assemble", "capture_info"]
+__all__ = ["Report", "ReportOptions", "assemble", "capture_info"]
 
 _NO_RUN: Final = "unknown"
+
+
+@frozen
+class Report:
+    """Everything that renderers show. ``report`` is the domain's record; the rest is the detail behind it."""
+
+    report: LLMProfileReport
+    capture: CaptureInfo
+    findings: tuple[Finding, ...]
+    verdicts: tuple[Verdict, ...]
+    stages: tuple[StageSummary, ...]
+    instances: tuple[InstanceSummary, ...]
+    steps: tuple[StepPoint, ...]
+    utilisation: tuple[Utilisation, ...]
+    stage_rows: tuple[GpuRow, ...]
+    module_rows: dict[str, tuple[GpuRow, ...]]
+    """Stage (or ``all``) → rows by module path, exclusive."""
+    range_rows: tuple[GpuRow, ...]
+    categories: tuple[CategoryRow, ...]
+    kernels: tuple[KernelSummary, ...]
+    streams: tuple[StreamSummary, ...]
+    host_calls: tuple[HostCallRow, ...]
+    metrics: tuple[MetricSeries, ...]
+    overhead: tuple[OverheadSummary, ...]
+    aggregates: tuple[Aggregate, ...]
+    manifest: RunManifest | None
+    timeline: BusyTimeline | None = None
+    """None: there are no GPU operations."""
+    report_version: int = 1
 
 
 @frozen

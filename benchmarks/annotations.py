@@ -20,12 +20,12 @@ from pathlib import Path
 import nvtx
 import torch
 
-from analysis.contracts import LLMProfileRequest
-from runner.annotate import Annotator, NvtxSink
-from runner.inputs import discover, sample_set
-from runner.models.loading import load_model
-from runner.passes import make_decoder, prepare_inputs, run_pass
-from runner.plan import AnnotationLevel, RunPlan
+from analysis.domain.contracts import LLMProfileRequest
+from runner.child.annotate import Annotator, NvtxSink
+from runner.child.models.loading import load_model
+from runner.child.passes import make_decoder, prepare_inputs, run_pass
+from runner.inputs.inputs import discover, sample_set
+from runner.plan.plan import AnnotationLevel, RunPlan
 
 CALLS = 20_000
 LEVELS: tuple[AnnotationLevel | None, ...] = (None, "stages", "modules", "operators")

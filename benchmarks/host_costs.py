@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.nsys_modes import INJECTED, QUIET, chosen_nsys, program_environment, without
-from runner.nsys import NsysTool, profile_argv
+from runner.collectors.nsys.tool import NsysTool, profile_argv
 
 BOTH = {"trace": "cuda,nvtx", "cuda-graph-trace": "graph", "cuda-memory-usage": "false", **QUIET}
 IDLE = {**BOTH, "capture-range": "cudaProfilerApi", "capture-range-end": "stop"}

@@ -8,10 +8,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from analysis.errors import DsocrError
-from runner.collectors import local_folders
-from runner.environment import child_environment
-from runner.nsys import NsysTool, find_nsys
+from analysis.domain.errors import DsocrError
+from runner.collectors.collectors import local_folders
+from runner.collectors.nsys.tool import NsysTool, find_nsys
+from runner.process.environment import child_environment
 
 QUIET: Final = {"sample": "none", "cpuctxsw": "none", "resolve-symbols": "false"}
 INJECTED: Final = ("LD_PRELOAD", "NVTX_INJECTION64_PATH", "CUDA_INJECTION64_PATH", "QUADD_INJECTION_PROXY")

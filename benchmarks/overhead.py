@@ -23,13 +23,13 @@ from pathlib import Path
 
 from attrs import asdict, field, frozen
 
-from analysis.contracts import LLMProfileRequest
-from analysis.convert import from_json_file, to_json
-from analysis.errors import CaptureError, DsocrError
+from analysis.domain.contracts import LLMProfileRequest
+from analysis.domain.convert import from_json_file, to_json
+from analysis.domain.errors import CaptureError, DsocrError
 from benchmarks.nsys_modes import INJECTED, QUIET, chosen_nsys, program_environment, without
-from runner.nsys import NsysTool, profile_argv
-from runner.plan import AnnotationLevel, DecodeMode, RunPlan, WorkloadResult
-from runner.presets import load_preset, resolve_options
+from runner.collectors.nsys.presets import load_preset, resolve_options
+from runner.collectors.nsys.tool import NsysTool, profile_argv
+from runner.plan.plan import AnnotationLevel, DecodeMode, RunPlan, WorkloadResult
 
 OWN_DOMAINS = "dsocr,dsocr.module,dsocr.meta"
 CUDA = {"trace": "cuda", "cuda-graph-trace": "graph", "cuda-memory-usage": "false"}
@@ -195,7 +195,7 @@ def measure(variant: Variant, tool: NsysTool, arguments: argparse.Namespace) -> 
     )
     (folder / "plan.json").write_text(to_json(plan))
     role, result_name = ("control", "control.json") if marks is None else ("capture", "profiled.json")
-    target = [sys.executable, "-m", "runner.workload", str(folder / "plan.json"), "--role", role, "--no-costs"]
+    target = [sys.executable, "-m", "runner.child.workload", str(folder / "plan.json"), "--role", role, "--no-costs"]
     argv = target = without(variant.unset, target)
     if options is not None:
         extra = ("--force-overwrite=true",)

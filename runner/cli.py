@@ -12,15 +12,15 @@ from typing import Annotated, NoReturn, cast, get_args
 
 import typer
 
-from analysis.contracts import LLMProfileRequest
-from analysis.convert import from_json_file, to_json
-from analysis.entities import Dtype
-from analysis.errors import CaptureError, DsocrError, RequestError
-from runner.collectors import Choice, make_collector
-from runner.launch import carry_out, choose_again, prepare
-from runner.plan import AnnotationLevel, DecodeMode, RunPlan
-from runner.request import CollectorChoice, LaunchOptions, RunSettings, make_plan, make_request
-from runner.run_directory import RunDirectory
+from analysis.domain.contracts import LLMProfileRequest
+from analysis.domain.convert import from_json_file, to_json
+from analysis.domain.entities import Dtype
+from analysis.domain.errors import CaptureError, DsocrError, RequestError
+from runner.collectors.collectors import Choice, make_collector
+from runner.launcher.launch import carry_out, choose_again, prepare
+from runner.launcher.request import CollectorChoice, LaunchOptions, RunSettings, make_plan, make_request
+from runner.launcher.run_directory import RunDirectory
+from runner.plan.plan import AnnotationLevel, DecodeMode, RunPlan
 
 __all__ = ["app", "main"]
 
@@ -132,8 +132,8 @@ def run(
     ] = False,
 ) -> None:
     """Profile a model: an unprofiled control run, the capture, the export, the report."""
-    from runner.gpu import driver_facts
-    from runner.models.registry import DEFAULT_PRESET, resolve_model
+    from runner.child.models.registry import DEFAULT_PRESET, resolve_model
+    from runner.process.driver import driver_facts
 
     settings = RunSettings(
         collector=cast(CollectorChoice, _one_of("--collector", collector, CollectorChoice)),
@@ -190,10 +190,10 @@ def resume(
     nsys: Nsys = None,
 ) -> None:
     """Go on at import, export or analysis after what stopped a run has been mended."""
-    from runner.capture import Run
-    from runner.outcome import print_result
-    from runner.process import Interrupts
-    from runner.queue import find_run
+    from runner.launcher.outcome import print_result
+    from runner.launcher.queue import find_run
+    from runner.launcher.run import Run
+    from runner.process.process import Interrupts
 
     directory = find_run(out, run_id)
     with Interrupts() as interrupts, directory.locked():
@@ -209,7 +209,7 @@ def resume(
 @app.command()
 def doctor(out: Out = Path("reports"), nsys: Nsys = None, as_json: AsJson = False) -> None:
     """Check what a run needs, say how to mend it; exit code 0 if runs are possible here, 10 if not."""
-    from runner.doctor import diagnose
+    from runner.launcher.doctor import diagnose
 
     diagnosis = diagnose(os.environ, out, nsys=nsys, say=_say)
     if as_json:
@@ -238,9 +238,9 @@ def submit(
     timeout: Annotated[float | None, typer.Option(help="Seconds for control run and capture.")] = None,
 ) -> None:
     """Queue a run in the background; prints an LLMProfileAccepted as JSON."""
-    from runner.gpu import driver_facts
-    from runner.models.registry import resolve_model
-    from runner.queue import submit as submit_run
+    from runner.child.models.registry import resolve_model
+    from runner.launcher.queue import submit as submit_run
+    from runner.process.driver import driver_facts
 
     request = from_json_file(LLMProfileRequest, request_file)
     resolve_model(request.model_path)
@@ -262,7 +262,7 @@ def status(
     as_json: AsJson = False,
 ) -> None:
     """Say what became of a run."""
-    from runner.queue import all_states, find_run, run_state
+    from runner.launcher.queue import all_states, find_run, run_state
 
     if not run_id and not all_runs:
         raise RequestError("give a run's id, or --all")
@@ -280,8 +280,8 @@ def cancel(
     run_id: Annotated[str, typer.Argument(help="Id of a run or its beginning.")], out: Out = Path("reports")
 ) -> None:
     """Cancel a queued or running run; what it captured so far is kept."""
-    from runner.queue import cancel as cancel_run
-    from runner.queue import find_run
+    from runner.launcher.queue import cancel as cancel_run
+    from runner.launcher.queue import find_run
 
     state = cancel_run(find_run(out, run_id))
     typer.echo(f"{state.run_id}  {state.status}")
@@ -294,7 +294,7 @@ def inputs(
     as_json: AsJson = False,
 ) -> None:
     """Show the input set: sizes, categories, hashes."""
-    from runner.inputs import discover
+    from runner.inputs.inputs import discover
 
     if images is None:
         images = out.expanduser().absolute() / "sample-pages"
@@ -310,7 +310,7 @@ def inputs(
 @app.command()
 def models(as_json: AsJson = False) -> None:
     """List the model presets."""
-    from runner.models.registry import DEFAULT_PRESET, PRESETS
+    from runner.child.models.registry import DEFAULT_PRESET, PRESETS
 
     if as_json:
         typer.echo(json.dumps({name: preset.description for name, preset in PRESETS.items()}, indent=2))
@@ -332,7 +332,7 @@ def work(run_dir: Path) -> None:
 
 
 def _finish(directory: RunDirectory, choice: Choice, *, wait: bool) -> None:
-    from runner.outcome import print_result
+    from runner.launcher.outcome import print_result
 
     manifest = carry_out(directory, choice, os.environ, _say, wait=wait)
     print_result(directory, manifest)
@@ -354,7 +354,7 @@ def _launch_options(
 
 
 def _make_sample_pages(folder: Path) -> None:
-    from runner.inputs import sample_set
+    from runner.inputs.inputs import sample_set
 
     try:
         sample_set(folder)
@@ -363,10 +363,10 @@ def _make_sample_pages(folder: Path) -> None:
 
 
 def _print_commands(plan: RunPlan, launch: LaunchOptions, choice: Choice) -> None:
-    from runner.capture import Run
-    from runner.environment import child_environment
-    from runner.nsys import export_argv
-    from runner.presets import load_preset
+    from runner.collectors.nsys.presets import load_preset
+    from runner.collectors.nsys.tool import export_argv
+    from runner.launcher.run import Run
+    from runner.process.environment import child_environment
 
     directory = RunDirectory(Path(plan.run_dir))
     collector = make_collector(choice, load_preset(plan.preset), plan.request.device, launch.nsys_args, os.environ)

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from analysis.attribution import Attribution
+from analysis.attribution.attribution import Attribution
 from analysis.trace.reader import Trace
 from trace_builder import TraceBuilder
 

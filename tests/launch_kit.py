@@ -10,16 +10,16 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from analysis.contracts import LLMProfileRequest
-from analysis.entities import InputImage, InputSet
-from runner.capture import Run
-from runner.collectors import Choice, local_folders, make_collector
-from runner.nsys import NsysTool, find_nsys, probe
-from runner.plan import RunPlan
-from runner.presets import load_preset
-from runner.provenance import first_manifest
-from runner.request import LaunchOptions
-from runner.run_directory import RunDirectory
+from analysis.domain.contracts import LLMProfileRequest
+from analysis.domain.entities import InputImage, InputSet
+from runner.collectors.collectors import Choice, local_folders, make_collector
+from runner.collectors.nsys.presets import load_preset
+from runner.collectors.nsys.tool import NsysTool, find_nsys, probe
+from runner.launcher.provenance import first_manifest
+from runner.launcher.request import LaunchOptions
+from runner.launcher.run import Run
+from runner.launcher.run_directory import RunDirectory
+from runner.plan.plan import RunPlan
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
@@ -48,7 +48,7 @@ def fake_nsys(folder: Path, *, importer: str | None = "#!/bin/sh\nexit 0\n") -> 
 
 def real_nsys() -> NsysTool | None:
     """An nsys of this machine that can import, or None."""
-    from analysis.errors import CaptureError
+    from analysis.domain.errors import CaptureError
 
     try:
         return find_nsys(None, os.environ, folders=local_folders())

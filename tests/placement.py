@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from analysis.attribution import Attribution, Level
-from analysis.tables import TableKind, gpu_table
+from analysis.attribution.attribution import Attribution, Level
+from analysis.sums.tables import TableKind, gpu_table
 
 __all__ = ["counts", "instances", "place"]
 

@@ -13,8 +13,8 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 import attrs
 from hypothesis import strategies as st
 
-from analysis.contracts import LLMProfileAccepted, LLMProfileReportSummary, LLMProfileRequest
-from analysis.entities import (
+from analysis.domain.contracts import LLMProfileAccepted, LLMProfileReportSummary, LLMProfileRequest
+from analysis.domain.entities import (
     InputImage,
     InputSet,
     KernelSummary,
@@ -25,7 +25,7 @@ from analysis.entities import (
     StageTiming,
     Stats,
 )
-from analysis.manifest import (
+from analysis.domain.manifest import (
     ComponentCost,
     ControlPass,
     DeviceState,

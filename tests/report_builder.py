@@ -7,8 +7,8 @@ from typing import Any, Final
 
 from attrs import evolve
 
-from analysis.contracts import LLMProfileRequest
-from analysis.entities import (
+from analysis.domain.contracts import LLMProfileRequest
+from analysis.domain.entities import (
     InputImage,
     InputSet,
     KernelSummary,
@@ -19,26 +19,24 @@ from analysis.entities import (
     StageTiming,
     Stats,
 )
-from analysis.manifest import ControlPass, RunManifest
-from analysis.summaries import (
-    Aggregate,
+from analysis.domain.manifest import ControlPass, RunManifest
+from analysis.efficiency.records import Aggregate, OverheadSummary, Utilisation
+from analysis.quality.findings import Finding
+from analysis.report import Report
+from analysis.sums.records import (
     BusyTimeline,
     CaptureInfo,
     CategoryRow,
-    Finding,
     GapSummary,
     GpuRow,
     HostCallRow,
     InstanceSummary,
     MetricSeries,
-    OverheadSummary,
-    Report,
     StageSummary,
     StepPoint,
     StreamSummary,
-    Utilisation,
-    Verdict,
 )
+from analysis.verdict.records import Verdict
 
 __all__ = ["HOSTILE", "hostile_report", "plain_report"]
 

@@ -1,4 +1,4 @@
-"""Stands in for runner.workload where a test needs a child that fails, hangs or is quick: it speaks the same files."""
+"""Stands in for runner.child.workload where a test needs a child that fails, hangs or is quick: it speaks the same files."""
 
 import json
 import os
@@ -9,10 +9,10 @@ from pathlib import Path
 
 import nvtx
 
-from analysis.convert import to_json
-from analysis.entities import ModelUnderTest
-from analysis.manifest import ControlPass, PromptTokens
-from runner.plan import WorkloadResult
+from analysis.domain.convert import to_json
+from analysis.domain.entities import ModelUnderTest
+from analysis.domain.manifest import ControlPass, PromptTokens
+from runner.plan.plan import WorkloadResult
 
 FETCHED_AFTER_S = 4.0
 """What nsys has not fetched yet dies with a program that is killed; on a busy machine it is slow to fetch."""

@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -11,9 +12,24 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 HEAVY = {"torch", "transformers", "nvtx", "runner"}
-AGREED = {"analysis.annotations", "analysis.contracts", "analysis.convert", "analysis.entities", "analysis.errors",
-          "analysis.manifest"}  # fmt: skip
-"""What both packages must agree on: the runner may import these and nothing else from the analysis."""
+FLOORS = {
+    "analysis": (
+        "domain",
+        "trace",
+        "attribution",
+        "sums",
+        "efficiency",
+        "quality",
+        "verdict",
+        "compare",
+        "report",
+        "render",
+        "api",
+        "cli",
+    ),
+    "runner": ("plan", "process", "inputs", "collectors", "child", "launcher", "cli"),
+}
+"""Rooms of each package from the ground up: a room imports itself and what lies below it."""
 
 
 def modules(package: str) -> dict[str, Path]:
@@ -53,8 +69,8 @@ BOTH = ANALYSIS | RUNNER
 
 
 def test_there_is_something_to_look_at() -> None:
-    assert {"analysis", "analysis.convert", "analysis.trace.reader"} <= set(ANALYSIS)
-    assert {"runner", "runner.annotate", "runner.models.deepseek_ocr"} <= set(RUNNER)
+    assert {"analysis", "analysis.domain.convert", "analysis.trace.reader"} <= set(ANALYSIS)
+    assert {"runner", "runner.child.annotate", "runner.child.models.deepseek_ocr"} <= set(RUNNER)
 
 
 @pytest.mark.parametrize("name", ANALYSIS)
@@ -64,20 +80,68 @@ def test_the_analysis_needs_nothing_heavy(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", RUNNER)
-def test_the_runner_shares_only_what_both_agree_on(name: str) -> None:
+def test_the_runner_shares_only_the_domain(name: str) -> None:
     found = [
         (one, line)
         for one, line in imports(name, RUNNER[name])
-        if one.split(".")[0] == "analysis" and module_of(one, ANALYSIS) not in AGREED
+        if one.split(".")[0] == "analysis" and one.split(".")[:2] != ["analysis", "domain"]
     ]
     assert not found, f"{name} imports {found}"
 
 
-def test_what_is_agreed_on_stays_small() -> None:
-    """Else the runner would import the whole analysis by way of it."""
-    for name in AGREED:
-        ours = {module_of(one, ANALYSIS) for one, _ in imports(name, ANALYSIS[name]) if one.startswith("analysis")}
-        assert ours <= AGREED, f"{name} imports {ours - AGREED}"
+def room(module: str) -> str:
+    """First folder or file below the package: ``analysis.sums.tables`` is in ``sums``."""
+    parts = module.split(".")
+    return parts[1] if len(parts) > 1 else ""
+
+
+@pytest.mark.parametrize("name", BOTH)
+def test_no_arrow_runs_up(name: str) -> None:
+    package = name.split(".")[0]
+    floors = FLOORS[package]
+    if not room(name):
+        return
+    assert room(name) in floors, f"{name}: a room without a floor; give it one in FLOORS"
+    mine = floors.index(room(name))
+    up = [
+        (one, line)
+        for one, line in imports(name, BOTH[name])
+        if one.split(".")[0] == package and room(one) in floors and floors.index(room(one)) > mine
+    ]
+    assert not up, f"{name} imports from a room above it: {up}"
+
+
+def folder_of(name: str, path: Path) -> str:
+    """The folder that a module lies in; a file at the top of its package (``report.py``) is a room of its own."""
+    return name if path.name == "__init__.py" or name.count(".") == 1 else name.rpartition(".")[0]
+
+
+def test_folders_form_no_circle() -> None:
+    """Nor do folders inside a room: ``collectors.nsys`` may import from ``collectors``, or be imported by it, not both."""
+    for package in (ANALYSIS, RUNNER):
+        graph: dict[str, set[str]] = {}
+        for name, path in package.items():
+            folder = folder_of(name, path)
+            for one, _ in imports(name, path):
+                found = module_of(one, package)
+                if found is not None and folder_of(found, package[found]) != folder:
+                    graph.setdefault(folder, set()).add(folder_of(found, package[found]))
+        try:
+            TopologicalSorter(graph).prepare()
+        except CycleError as error:
+            pytest.fail(f"folders import each other: {' ← '.join(error.args[1])}")
+
+
+@pytest.mark.parametrize("name", [name for name in RUNNER if name.startswith("runner.launcher")])
+def test_the_launcher_never_imports_the_child(name: str) -> None:
+    found = [(one, line) for one, line in imports(name, RUNNER[name]) if one.startswith("runner.child")]
+    assert not found, f"{name} imports {found}"
+
+
+def test_every_package_is_installed() -> None:
+    listed = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
+    folders = {name for name, path in BOTH.items() if path.name == "__init__.py"}
+    assert set(listed) == folders | {"runner.nsys_configs"}
 
 
 @pytest.mark.parametrize("package", [ANALYSIS, RUNNER], ids=["analysis", "runner"])
@@ -95,7 +159,7 @@ def test_no_circles(package: dict[str, Path]) -> None:
 def test_only_one_file_and_the_doctors_program_import_nvtx() -> None:
     """The program that the doctor profiles is no part of a run, and must start without torch, which annotate needs."""
     users = {name for name, path in BOTH.items() for one, _ in imports(name, path) if one.split(".")[0] == "nvtx"}
-    assert users == {"runner.annotate", "runner.probe_program"}
+    assert users == {"runner.child.annotate", "runner.collectors.nsys.probe_program"}
 
 
 @pytest.mark.parametrize("name", BOTH)
@@ -116,7 +180,7 @@ import {module}
 """
 
 
-@pytest.mark.parametrize("module", ["analysis.cli", "analysis.convert", "analysis.manifest"])
+@pytest.mark.parametrize("module", ["analysis.cli", "analysis.domain.convert", "analysis.domain.manifest"])
 def test_the_analysis_is_imported_where_there_is_no_torch(module: str) -> None:
     code = FORBID.format(names=sorted(HEAVY), module=module)
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from analysis.attribution import Attribution
-from analysis.tables import TABLE_KINDS, gpu_table
+from analysis.attribution.attribution import Attribution
+from analysis.sums.tables import TABLE_KINDS, gpu_table
 from analysis.trace.reader import Trace
 from trace_builder import TraceBuilder
 

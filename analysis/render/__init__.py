@@ -10,18 +10,19 @@ from importlib import import_module
 from pathlib import Path
 from typing import Final, Protocol, cast
 
-from analysis.attribution import Attribution
-from analysis.errors import RequestError
-from analysis.summaries import MetricSeries, Report
+from analysis.attribution.attribution import Attribution
+from analysis.domain.errors import RequestError
+from analysis.report import Report
+from analysis.sums.records import MetricSeries
 
 __all__ = ["DEFAULT_FORMATS", "FORMATS", "TRACE_FORMATS", "Renderer", "check", "render_all", "renderer", "write_all"]
 
 FORMATS: Final[dict[str, str]] = {
     "markdown": "analysis.render.markdown",
-    "html": "analysis.render.html",
-    "json": "analysis.render.json_",
+    "html": "analysis.render.html.page",
+    "json": "analysis.render.json",
     "parquet": "analysis.render.parquet",
-    "csv": "analysis.render.csv_",
+    "csv": "analysis.render.csv",
 }
 """Format → module, imported when it is first asked for."""
 

@@ -11,10 +11,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from analysis.convert import to_json
-from analysis.entities import KernelSummary
-from analysis.render.text import count, duration, share, shortened, visible
-from analysis.summaries import Finding, Report
+from analysis.domain.convert import to_json
+from analysis.domain.entities import KernelSummary
+from analysis.quality.findings import Finding
+from analysis.render.spec.text import count, duration, share, shortened, visible
+from analysis.report import Report
 
 __all__ = ["console", "print_explanation", "print_findings", "print_kernels", "print_written"]
 

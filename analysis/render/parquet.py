@@ -11,9 +11,9 @@ import pyarrow as pa
 import pyarrow.json as pj
 import pyarrow.parquet as pq
 
-from analysis.entities import KernelSummary
-from analysis.render.files import write_with
-from analysis.summaries import Report
+from analysis.domain.entities import KernelSummary
+from analysis.domain.files import write_with
+from analysis.report import Report
 
 __all__ = ["SCHEMA", "render", "table_of"]
 

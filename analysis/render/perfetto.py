@@ -15,11 +15,11 @@ from attrs import define, field
 from numpy.typing import NDArray
 from perfetto.protos.perfetto.trace import perfetto_trace_pb2 as pb
 
-from analysis.annotations import STAGE_DOMAIN
-from analysis.attribution import Attribution
-from analysis.intervals import merge
-from analysis.render.files import write_with
-from analysis.render.packets import (
+from analysis.attribution.attribution import Attribution
+from analysis.attribution.intervals import merge
+from analysis.domain.annotations import STAGE_DOMAIN
+from analysis.domain.files import write_with
+from analysis.render.perfetto_packets import (
     SEQUENCE,
     begin_template,
     counter_template,
@@ -27,8 +27,8 @@ from analysis.render.packets import (
     framed,
     interleaved,
 )
-from analysis.render.text import shortened, visible
-from analysis.summaries import MetricSeries
+from analysis.render.spec.text import shortened, visible
+from analysis.sums.records import MetricSeries
 
 __all__ = ["SHORTEST_IDLE_NS", "render_trace"]
 

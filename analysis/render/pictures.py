@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from typing import Final
 from xml.sax.saxutils import escape
 
-from analysis.annotations import STAGES
-from analysis.render.text import duration, shortened, visible
-from analysis.summaries import Report
+from analysis.domain.annotations import STAGES
+from analysis.render.spec.text import duration, shortened, visible
+from analysis.report import Report
 
 __all__ = ["budget_picture", "category_picture", "step_picture"]
 

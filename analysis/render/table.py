@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, TextIO
 
-from analysis.render.text import NOT_AVAILABLE, visible
+from analysis.render.spec.text import NOT_AVAILABLE, visible
 
 __all__ = ["write_table"]
 

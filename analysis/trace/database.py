@@ -13,7 +13,7 @@ import pyarrow as pa
 from sqlalchemy import LargeBinary, cast, column, func, literal, literal_column, select, table, text
 from sqlalchemy.sql.expression import ColumnElement, Select
 
-from analysis.errors import TraceError, TraceSchemaError
+from analysis.domain.errors import TraceError, TraceSchemaError
 from analysis.trace.opening import check_file, read_only_uri
 from analysis.trace.schema import TableSpec
 

@@ -7,7 +7,7 @@ import stat
 from pathlib import Path
 from urllib.parse import quote
 
-from analysis.errors import TraceError
+from analysis.domain.errors import TraceError
 
 __all__ = ["check_file", "read_only_uri"]
 

@@ -12,7 +12,7 @@ from typing import Any, Final, Self
 
 import numpy as np
 
-from analysis.errors import TraceSchemaError
+from analysis.domain.errors import TraceSchemaError
 from analysis.trace import schema
 from analysis.trace.buffers import IntColumn, KeyColumn, integers
 from analysis.trace.calls import combine_calls, read_call_part
@@ -20,15 +20,7 @@ from analysis.trace.database import Database, as_bytes
 from analysis.trace.info import read_info
 from analysis.trace.nvtx import NvtxReader
 from analysis.trace.operations import KINDS, combine, read_part
-from analysis.trace.records import (
-    PROCESS_MASK,
-    Calls,
-    Marks,
-    MetricSamples,
-    Operations,
-    RangeRows,
-    TraceInfo,
-)
+from analysis.trace.records import PROCESS_MASK, Calls, Marks, MetricSamples, Operations, RangeRows, TraceInfo
 
 __all__ = ["Trace"]
 

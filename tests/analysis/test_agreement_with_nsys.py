@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from analysis.attribution import Attribution
-from analysis.range_kernels import projection_rows, range_kernel_rows
-from analysis.tables import gpu_table
+from analysis.attribution.attribution import Attribution
+from analysis.sums.range_kernels import projection_rows, range_kernel_rows
+from analysis.sums.tables import gpu_table
 from analysis.trace.reader import Trace
 from trace_builder import START_END, TraceBuilder
 

@@ -10,10 +10,10 @@ import numpy as np
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from analysis.attribution import Attribution
-from analysis.grouping import UNATTRIBUTED
-from analysis.ranges import RangeForest
-from analysis.tables import gpu_table
+from analysis.attribution.attribution import Attribution
+from analysis.attribution.range_tree import RangeForest
+from analysis.sums.grouping import UNATTRIBUTED
+from analysis.sums.tables import gpu_table
 from analysis.trace.reader import Trace
 from trace_builder import PUSH_POP, START_END, TraceBuilder
 

@@ -7,8 +7,8 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from analysis.attribution import Attribution, Level
-from analysis.tables import gpu_table
+from analysis.attribution.attribution import Attribution, Level
+from analysis.sums.tables import gpu_table
 from placement import counts, place
 from trace_builder import START_END, TraceBuilder, thread_id
 

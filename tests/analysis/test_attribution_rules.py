@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 import pytest
 
-from analysis.attribution import Attribution
-from analysis.grouping import UNATTRIBUTED
-from analysis.tables import gpu_table
+from analysis.attribution.attribution import Attribution
+from analysis.sums.grouping import UNATTRIBUTED
+from analysis.sums.tables import gpu_table
 from placement import counts, instances, place
 from trace_builder import TraceBuilder, process_id
 

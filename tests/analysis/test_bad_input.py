@@ -15,12 +15,12 @@ from pathlib import Path
 
 import pytest
 
-from analysis.contracts import LLMProfileRequest
-from analysis.convert import to_json
-from analysis.entities import RunMeta
-from analysis.errors import RequestError, TraceError, TraceSchemaError, UnfitTraceError
-from analysis.find_manifest import find_manifest
-from analysis.manifest import RunManifest
+from analysis.domain.contracts import LLMProfileRequest
+from analysis.domain.convert import to_json
+from analysis.domain.entities import RunMeta
+from analysis.domain.errors import RequestError, TraceError, TraceSchemaError, UnfitTraceError
+from analysis.domain.manifest import RunManifest
+from analysis.trace.manifest import find_manifest
 from analysis.trace.reader import Trace
 from trace_builder import TraceBuilder
 from whole_trace import read_everything, whole

@@ -16,11 +16,12 @@ from pathlib import Path
 
 import pytest
 
-from analysis import cli, tables
-from analysis.convert import from_json
-from analysis.entities import KernelSummary, LLMProfileReport
-from analysis.grouping import COLUMNS
-from analysis.tables import TABLE_KINDS
+from analysis import cli
+from analysis.domain.convert import from_json
+from analysis.domain.entities import KernelSummary, LLMProfileReport
+from analysis.sums import tables
+from analysis.sums.grouping import COLUMNS
+from analysis.sums.tables import TABLE_KINDS
 from trace_builder import TraceBuilder
 from whole_trace import whole
 

@@ -4,15 +4,15 @@ from typing import Any
 import attrs
 import pytest
 
-from analysis.contracts import (
+from analysis.domain.contracts import (
     LLMProfileAccepted,
     LLMProfileReportSummary,
     LLMProfileRequest,
     OperatorSummary,
     Stats,
 )
-from analysis.convert import from_json
-from analysis.errors import RequestError
+from analysis.domain.convert import from_json
+from analysis.domain.errors import RequestError
 
 REQUEST: dict[str, Any] = {"model_path": "/models/ocr", "input_dir": "/pages"}
 

@@ -1,5 +1,6 @@
 import json
 from datetime import UTC, datetime
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -8,12 +9,19 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-import analysis.manifest
-from analysis.contracts import LLMProfileReportSummary, LLMProfileRequest
-from analysis.convert import from_json, from_json_file, to_json, to_plain
-from analysis.entities import InputSet, KernelSummary, LLMProfileReport, ModelUnderTest, RunMeta, StageTiming, Stats
-from analysis.errors import RequestError
-from analysis.manifest import RunManifest
+from analysis.domain.contracts import LLMProfileReportSummary, LLMProfileRequest
+from analysis.domain.convert import from_json, from_json_file, to_json, to_plain
+from analysis.domain.entities import (
+    InputSet,
+    KernelSummary,
+    LLMProfileReport,
+    ModelUnderTest,
+    RunMeta,
+    StageTiming,
+    Stats,
+)
+from analysis.domain.errors import RequestError
+from analysis.domain.manifest import RunManifest
 from record_strategies import CONTRACTS, ENTITIES, MANIFEST, records
 
 REQUEST = {"model_path": "deepseek-ocr-tiny", "input_dir": "/pages"}
@@ -21,8 +29,8 @@ REQUEST = {"model_path": "deepseek-ocr-tiny", "input_dir": "/pages"}
 
 def test_every_record_class_is_covered() -> None:
     for module, covered in (("entities", ENTITIES), ("contracts", CONTRACTS), ("manifest", MANIFEST)):
-        classes = vars(getattr(analysis, module)).values()
-        defined = {one for one in classes if attrs.has(one) and one.__module__ == f"analysis.{module}"}
+        name = f"analysis.domain.{module}"
+        defined = {one for one in vars(import_module(name)).values() if attrs.has(one) and one.__module__ == name}
         assert defined == set(covered)
 
 

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from analysis.cost import DEEPSEEK_OCR, closed_form, decode_cost, expected_experts, prefill_cost
-from analysis.errors import RequestError
-from analysis.manifest import ComponentCost, PromptTokens, StageCost
+from analysis.domain.errors import RequestError
+from analysis.domain.manifest import ComponentCost, PromptTokens, StageCost
+from analysis.efficiency.cost import DEEPSEEK_OCR, closed_form, decode_cost, expected_experts, prefill_cost
 
 GUNDAM = PromptTokens(image_index=0, mode="gundam", tiles=6, image_tokens=903, text_tokens=13, prompt_tokens=916)
 

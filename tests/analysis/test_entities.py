@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from analysis.entities import (
+from analysis.domain.entities import (
     MFU_GUARDRAIL,
     InputImage,
     InputSet,

@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from analysis.contracts import LLMProfileRequest
-from analysis.convert import to_json
-from analysis.entities import RunMeta
-from analysis.errors import RequestError
-from analysis.find_manifest import find_manifest, manifest_of_marks
-from analysis.manifest import ControlPass, RunManifest
+from analysis.domain.contracts import LLMProfileRequest
+from analysis.domain.convert import to_json
+from analysis.domain.entities import RunMeta
+from analysis.domain.errors import RequestError
+from analysis.domain.manifest import ControlPass, RunManifest
+from analysis.trace.manifest import find_manifest, manifest_of_marks
 from analysis.trace.records import Marks
 
 CONTROL = (ControlPass(0, 0, 10, 20, 3),)

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from analysis.hardware import DTYPES, Peak, UnknownPeak, cards, peak_for, with_measured, with_overrides
+from analysis.efficiency.hardware import DTYPES, Peak, UnknownPeak, cards, peak_for, with_measured, with_overrides
 
 
 @pytest.mark.parametrize(
@@ -128,7 +128,7 @@ def test_unknown_stays_unknown_with_a_reason() -> None:
 
 @pytest.mark.parametrize("card", cards(), ids=lambda card: f"{card.names[0]}-{card.sm_count}")
 def test_every_row_is_dense_and_consistent(card: object) -> None:
-    from analysis.hardware import Card
+    from analysis.efficiency.hardware import Card
 
     assert isinstance(card, Card)
     assert "NVIDIA" in card.source

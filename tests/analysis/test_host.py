@@ -13,10 +13,10 @@ from attrs import astuple
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from analysis.attribution import Attribution
-from analysis.host import COPY, GRAPH_LAUNCH, LAUNCH, OTHER, SYNCHRONISE, HostCalls
+from analysis.attribution.attribution import Attribution
 from analysis.report import assemble
-from analysis.summaries import GapSummary
+from analysis.sums.host_calls import COPY, GRAPH_LAUNCH, LAUNCH, OTHER, SYNCHRONISE, HostCalls
+from analysis.sums.records import GapSummary
 from analysis.trace.reader import Trace
 from trace_builder import TraceBuilder, thread_id
 

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from analysis.intervals import gaps, merge, overlapping, sum_by_group, union_by_group, union_ns
+from analysis.attribution.intervals import gaps, merge, overlapping, sum_by_group, union_by_group, union_ns
 
 Interval = tuple[int, int]
 INTERVALS = st.lists(

@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 from attrs import evolve
 
-from analysis.attribution import Attribution
-from analysis.entities import KernelSummary
-from analysis.kernel_table import category_rows, kernel_summaries, kernels_of, main_device, occupancy
-from analysis.kernels import load_rules
-from analysis.tables import gpu_table
+from analysis.attribution.attribution import Attribution
+from analysis.domain.entities import KernelSummary
+from analysis.sums.kernel_classes import load_rules
+from analysis.sums.kernels import category_rows, kernel_summaries, kernels_of, main_device, occupancy
+from analysis.sums.tables import gpu_table
 from analysis.trace.launch_shapes import LaunchShapes
 from analysis.trace.reader import Trace
 from analysis.trace.records import Device

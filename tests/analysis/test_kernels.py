@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from analysis.errors import RequestError
-from analysis.kernels import (
+from analysis.domain.errors import RequestError
+from analysis.sums.kernel_classes import (
     OTHER,
     KernelClass,
     classify,
@@ -263,6 +263,9 @@ def test_a_missing_rule_file_is_refused(tmp_path: Path) -> None:
 
 
 def test_the_import_needs_no_pandas() -> None:
-    program = "import sys, analysis.kernels, analysis.hardware; print('pandas' in sys.modules, 'numpy' in sys.modules)"
+    program = (
+        "import sys, analysis.sums.kernel_classes, analysis.efficiency.hardware\n"
+        "print('pandas' in sys.modules, 'numpy' in sys.modules)"
+    )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["False", "False"]

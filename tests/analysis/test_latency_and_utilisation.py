@@ -10,18 +10,20 @@ from typing import Any
 import pytest
 from attrs import evolve
 
-from analysis.attribution import Attribution
-from analysis.contracts import LLMProfileRequest
-from analysis.entities import ModelUnderTest, RunMeta
-from analysis.errors import RequestError
-from analysis.hardware import Peak
-from analysis.latency import aggregates, overheads, stage_timings, tokens_by_stage
-from analysis.manifest import ComponentCost, ControlPass, MeasuredPeak, PromptTokens, RunManifest, StageCost
-from analysis.report import ReportOptions, assemble
-from analysis.summaries import InstanceSummary, Report, StepPoint, Utilisation
+from analysis.attribution.attribution import Attribution
+from analysis.domain.contracts import LLMProfileRequest
+from analysis.domain.entities import ModelUnderTest, RunMeta
+from analysis.domain.errors import RequestError
+from analysis.domain.manifest import ComponentCost, ControlPass, MeasuredPeak, PromptTokens, RunManifest, StageCost
+from analysis.efficiency.hardware import Peak
+from analysis.efficiency.latency import aggregates, overheads, stage_timings
+from analysis.efficiency.records import Utilisation
+from analysis.efficiency.utilisation import CostRequest, PeakOverrides, costs_of, headline_mfu, peaks_of, utilisations
+from analysis.report import Report, ReportOptions, assemble
+from analysis.sums.records import InstanceSummary, StepPoint
+from analysis.sums.tokens import tokens_by_stage
 from analysis.trace.reader import Trace
 from analysis.trace.records import Device
-from analysis.utilisation import CostRequest, PeakOverrides, costs_of, headline_mfu, peaks_of, utilisations
 from report_builder import plain_report
 
 RealAttribution = Callable[[str], tuple[Trace, Attribution]]

@@ -2,10 +2,10 @@ from __future__ import annotations
 
 import pytest
 
-from analysis.cost import closed_form
-from analysis.hardware import Peak, peak_for
-from analysis.manifest import PromptTokens
-from analysis.metrics import StageNeed, arithmetic_intensity, ideal_time, mbu, mfu, ridge_point, sum_needs
+from analysis.domain.manifest import PromptTokens
+from analysis.efficiency.cost import closed_form
+from analysis.efficiency.hardware import Peak, peak_for
+from analysis.efficiency.metrics import StageNeed, arithmetic_intensity, ideal_time, mbu, mfu, ridge_point, sum_needs
 
 PEAK = Peak("test", "test", {"bf16": 100e12, "fp32": None}, 1e12, "test", "spec")
 

@@ -9,10 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from analysis.attribution import Attribution
-from analysis.find_manifest import find_manifest
-from analysis.report import assemble
-from analysis.summaries import Report
+from analysis.attribution.attribution import Attribution
+from analysis.report import Report, assemble
+from analysis.trace.manifest import find_manifest
 from analysis.trace.reader import Trace
 
 GRAPH, TORCH = "deepseek-ocr_h200_cuda-graph", "deepseek-ocr_h200_torch"

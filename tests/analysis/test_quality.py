@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 from attrs import evolve
 
-from analysis.attribution import Attribution
-from analysis.contracts import LLMProfileRequest
-from analysis.entities import RunMeta
-from analysis.manifest import ControlPass, PromptTokens, RunManifest
-from analysis.summaries import Finding
-from analysis.trace.quality import examine, is_unfit
+from analysis.attribution.attribution import Attribution
+from analysis.domain.contracts import LLMProfileRequest
+from analysis.domain.entities import RunMeta
+from analysis.domain.manifest import ControlPass, PromptTokens, RunManifest
+from analysis.quality.examine import examine, is_unfit
+from analysis.quality.findings import Finding
 from analysis.trace.reader import Trace
 from trace_builder import START_END, TraceBuilder, thread_id
 

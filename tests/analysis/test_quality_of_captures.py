@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import pytest
 
-from analysis.attribution import Attribution
-from analysis.trace.quality import examine, is_unfit
+from analysis.attribution.attribution import Attribution
+from analysis.quality.examine import examine, is_unfit
 from analysis.trace.reader import Trace
 
 

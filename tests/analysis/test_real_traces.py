@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from analysis.annotations import STAGES
-from analysis.attribution import Attribution
-from analysis.intervals import union_ns
-from analysis.tables import UNATTRIBUTED, gpu_table
+from analysis.attribution.attribution import Attribution
+from analysis.attribution.intervals import union_ns
+from analysis.domain.annotations import STAGES
+from analysis.sums.tables import UNATTRIBUTED, gpu_table
 from analysis.trace.reader import Trace
 from analysis.trace.records import KERNEL, MEMCPY, MEMSET
 

@@ -11,13 +11,13 @@ import pytest
 from attrs import evolve
 
 from analysis import render
-from analysis.contracts import LLMProfileReportSummary
-from analysis.convert import from_json, to_plain
-from analysis.entities import LLMProfileReport
-from analysis.errors import RequestError
-from analysis.render import json_
-from analysis.render.files import write_text, write_with
-from analysis.summaries import Report
+from analysis.domain.contracts import LLMProfileReportSummary
+from analysis.domain.convert import from_json, to_plain
+from analysis.domain.entities import LLMProfileReport
+from analysis.domain.errors import RequestError
+from analysis.domain.files import write_text, write_with
+from analysis.render import json as json_
+from analysis.report import Report
 from report_builder import HOSTILE, hostile_report, plain_report
 
 ALL = tuple(render.FORMATS)

@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 from attrs import evolve
 
-from analysis.render import charts, html
-from analysis.render.page_data import MAX_KERNELS, MAX_NAME_BYTES, MAX_STEPS, cut, page_data
-from analysis.summaries import Report
+from analysis.render.html import charts
+from analysis.render.html import page as html
+from analysis.render.html.page_data import MAX_KERNELS, MAX_NAME_BYTES, MAX_STEPS, cut, page_data
+from analysis.report import Report
 from report_builder import HOSTILE, hostile_report, plain_report
 
 

@@ -6,7 +6,7 @@ from attrs import evolve
 from markdown_it import MarkdownIt
 
 from analysis.render import markdown
-from analysis.summaries import Report
+from analysis.report import Report
 from report_builder import hostile_report, plain_report
 
 

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from perfetto.protos.perfetto.trace import perfetto_trace_pb2 as pb
 
 from analysis import render
-from analysis.attribution import Attribution
-from analysis.render.packets import begin_template, counter_template, end_template
+from analysis.attribution.attribution import Attribution
 from analysis.render.perfetto import SHORTEST_IDLE_NS, lanes, render_trace
+from analysis.render.perfetto_packets import begin_template, counter_template, end_template
 from analysis.trace.reader import Trace
 from report_builder import HOSTILE, plain_report
 from trace_builder import TraceBuilder

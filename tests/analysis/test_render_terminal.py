@@ -5,7 +5,7 @@ import pytest
 from rich.console import Console
 
 from analysis.render.terminal import print_headline, print_report
-from analysis.summaries import Report
+from analysis.report import Report
 from report_builder import hostile_report, plain_report
 
 

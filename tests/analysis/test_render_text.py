@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from analysis.render import text
 from analysis.render.markdown import escaped
+from analysis.render.spec import text
 
 
 @pytest.mark.parametrize(

@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from analysis.attribution import Attribution
-from analysis.host import HostCalls
-from analysis.latency import tokens_by_stage
-from analysis.stages import instance_summaries, stage_summaries, step_points, stream_summaries
-from analysis.summaries import StageSummary, StreamSummary
+from analysis.attribution.attribution import Attribution
+from analysis.sums.host_calls import HostCalls
+from analysis.sums.records import StageSummary, StreamSummary
+from analysis.sums.stages import instance_summaries, stage_summaries, step_points, stream_summaries
+from analysis.sums.tokens import tokens_by_stage
 from analysis.trace.reader import Trace
 from trace_builder import TraceBuilder
 

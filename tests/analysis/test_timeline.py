@@ -3,8 +3,8 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from analysis.attribution import Attribution
-from analysis.timeline import busy_timeline
+from analysis.attribution.attribution import Attribution
+from analysis.sums.timeline import busy_timeline
 from analysis.trace.reader import Trace
 from trace_builder import TraceBuilder
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from analysis.attribution import Attribution
-from analysis.errors import TraceSchemaError
-from analysis.tables import gpu_table
+from analysis.attribution.attribution import Attribution
+from analysis.domain.errors import TraceSchemaError
+from analysis.sums.tables import gpu_table
 from analysis.trace.reader import Trace
 from whole_trace import read_everything, whole
 

@@ -11,28 +11,22 @@ from typing import Any
 import pytest
 from attrs import evolve
 
-from analysis import verdict, verdict_facts
-from analysis.attribution import Attribution
-from analysis.contracts import LLMProfileRequest
-from analysis.convert import from_json, to_json
-from analysis.entities import KernelSummary, LLMProfileReport, RunMeta
-from analysis.manifest import RunManifest
-from analysis.notes import MOST_SENTENCES, sentences_in, stakeholder_notes
-from analysis.render import json_
-from analysis.report import ReportOptions, assemble
-from analysis.summaries import (
-    Finding,
-    GapSummary,
-    GpuRow,
-    HostCallRow,
-    OverheadSummary,
-    Report,
-    StageSummary,
-    Utilisation,
-    Verdict,
-)
+from analysis.attribution.attribution import Attribution
+from analysis.domain.contracts import LLMProfileRequest
+from analysis.domain.convert import from_json, to_json
+from analysis.domain.entities import KernelSummary, LLMProfileReport, RunMeta
+from analysis.domain.manifest import RunManifest
+from analysis.efficiency.records import OverheadSummary, Utilisation
+from analysis.efficiency.utilisation import CostRequest
+from analysis.quality.findings import Finding
+from analysis.render import json as json_
+from analysis.report import Report, ReportOptions, assemble
+from analysis.sums.records import GapSummary, GpuRow, HostCallRow, StageSummary
 from analysis.trace.reader import Trace
-from analysis.utilisation import CostRequest
+from analysis.verdict import facts as verdict_facts
+from analysis.verdict import rules as verdict
+from analysis.verdict.notes import MOST_SENTENCES, sentences_in, stakeholder_notes
+from analysis.verdict.records import Verdict
 from report_builder import hostile_report, plain_report
 from trace_builder import TraceBuilder
 

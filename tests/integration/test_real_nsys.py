@@ -17,15 +17,21 @@ from pathlib import Path
 import pytest
 from attrs import evolve
 
-from analysis.errors import CaptureError, ChildFailedError, ExportError, InterruptedRunError, TimeoutExceededError
+from analysis.domain.errors import (
+    CaptureError,
+    ChildFailedError,
+    ExportError,
+    InterruptedRunError,
+    TimeoutExceededError,
+)
 from launch_kit import ROOT, environment, prepare, real_nsys, wrapper_without_importer
-from runner.capture import child_command
-from runner.collectors import Choice, make_collector
-from runner.isolation import namespace_prefix
-from runner.nsys import NsysTool, find_nsys, probe
-from runner.presets import load_preset, preset_names, resolve_options
-from runner.probe import functional_probe
-from runner.process import Interrupts, marked_processes
+from runner.collectors.collectors import Choice, make_collector
+from runner.collectors.nsys.presets import load_preset, preset_names, resolve_options
+from runner.collectors.nsys.probe import functional_probe
+from runner.collectors.nsys.tool import NsysTool, find_nsys, probe
+from runner.launcher.run import child_command
+from runner.process.isolation import namespace_prefix
+from runner.process.process import Interrupts, marked_processes
 
 pytestmark = pytest.mark.integration
 
@@ -168,7 +174,7 @@ def test_a_secret_is_in_no_byte_of_any_artefact(tmp_path: Path, nsys: NsysTool) 
 def test_without_a_private_process_view_a_foreign_report_is_deleted(
     tmp_path: Path, nsys: NsysTool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("runner.collectors.namespace_prefix", lambda environ: ())
+    monkeypatch.setattr("runner.collectors.collectors.namespace_prefix", lambda environ: ())
     neighbour = subprocess.Popen(["sleep", "300"], env={"NEIGHBOUR_TOKEN": SECRET, "PATH": os.environ["PATH"]})
     try:
         run = prepare(tmp_path, nsys)

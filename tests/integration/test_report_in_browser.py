@@ -9,11 +9,10 @@ from typing import Any
 
 import pytest
 
-from analysis.attribution import Attribution
-from analysis.render import html
-from analysis.render.text import visible
-from analysis.report import assemble
-from analysis.summaries import Report
+from analysis.attribution.attribution import Attribution
+from analysis.render.html import page as html
+from analysis.render.spec.text import visible
+from analysis.report import Report, assemble
 from analysis.trace.reader import Trace
 from report_builder import HOSTILE, hostile_report, plain_report
 

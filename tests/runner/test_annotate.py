@@ -6,9 +6,9 @@ import pytest
 import torch
 
 import runner
-from analysis.annotations import MANIFEST_MARK_PREFIX
-from runner.annotate import OPERATOR_DOMAIN, Annotator, NvtxSink
-from runner.ranges import MemorySink
+from analysis.domain.annotations import MANIFEST_MARK_PREFIX
+from runner.child.annotate import OPERATOR_DOMAIN, Annotator, NvtxSink
+from runner.collectors.torch_profiler.ranges import MemorySink
 
 
 class Block(torch.nn.Module):

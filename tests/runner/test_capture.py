@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from analysis.errors import (
+from analysis.domain.errors import (
     AnalysisFailedError,
     CaptureError,
     ChildFailedError,
@@ -24,8 +24,8 @@ from analysis.errors import (
     TimeoutExceededError,
 )
 from launch_kit import environment, fake_nsys, prepare
-from runner.nsys import NsysTool
-from runner.process import Interrupts, marked_processes
+from runner.collectors.nsys.tool import NsysTool
+from runner.process.process import Interrupts, marked_processes
 
 
 @pytest.fixture

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from launch_kit import ROOT, environment, fake_nsys
-from runner.doctor import Check, diagnose
-from runner.gpu import DriverFacts, default_device, torch_cuda_version
+from runner.launcher.doctor import Check, diagnose
+from runner.process.driver import DriverFacts, default_device, torch_cuda_version
 
 BAD_IMPORTER = "#!/bin/sh\nexit 127\n"
 
@@ -36,7 +36,7 @@ def test_every_subject_of_the_doctor_is_there(tmp_path: Path) -> None:
 
 
 def test_missing_libraries_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("runner.nsys.missing_libraries", lambda binary, environ: ("libdw.so.1",))
+    monkeypatch.setattr("runner.collectors.nsys.tool.missing_libraries", lambda binary, environ: ("libdw.so.1",))
     tool = fake_nsys(tmp_path / "nsys")
     check = by_name(diagnose(environment(), tmp_path, nsys=tool.path).checks)["nsys importer"]
     assert check.verdict == "failed"
@@ -55,7 +55,7 @@ def test_an_nsys_older_than_the_driver_is_told(tmp_path: Path, monkeypatch: pyte
     tool = fake_nsys(tmp_path / "nsys", importer=None)
     (tmp_path / "nsys/target-linux-x64/libcupti.so.12.3").touch()
     facts = DriverFacts(cuda=(13, 0), driver="580.1", device_count=1, names=("a GPU",))
-    monkeypatch.setattr("runner.doctor.driver_facts", lambda environ: facts)
+    monkeypatch.setattr("runner.launcher.doctor.driver_facts", lambda environ: facts)
     check = by_name(diagnose(environment(), tmp_path, nsys=tool.path).checks)["nsys and driver"]
     assert check.verdict == "failed"
     assert "13.0" in check.found

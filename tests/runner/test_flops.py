@@ -12,14 +12,14 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch.utils.flop_counter import FlopCounterMode
 
-from analysis.cost import closed_form
-from analysis.errors import ModelError
-from analysis.manifest import ComponentCost, PromptTokens, StageCost
-from runner.flops import _formulas, _sum_piecewise_linear, count_costs, meta_network
-from runner.models.deepseek_ocr import DeepseekOcr
-from runner.models.family import ModelInputs
-from runner.models.generic import Generic
-from runner.models.prompts import StandInTokens
+from analysis.domain.errors import ModelError
+from analysis.domain.manifest import ComponentCost, PromptTokens, StageCost
+from analysis.efficiency.cost import closed_form
+from runner.child.flops import _formulas, _sum_piecewise_linear, count_costs, meta_network
+from runner.child.models.deepseek_ocr import DeepseekOcr
+from runner.child.models.family import ModelInputs
+from runner.child.models.generic import Generic
+from runner.child.models.prompts import StandInTokens
 
 transformers = pytest.importorskip("transformers")
 

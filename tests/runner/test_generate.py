@@ -6,14 +6,14 @@ import pytest
 import torch
 from PIL import Image
 
-from analysis.contracts import LLMProfileRequest
-from analysis.errors import ModelError
-from runner.annotate import Annotator
-from runner.generate import Decoder, DynamicDecoder, Generation, GraphDecoder, StaticDecoder, generate
-from runner.models.family import LoadedModel, ModelInputs
-from runner.models.loading import load_model
-from runner.plan import RunPlan
-from runner.ranges import MemorySink
+from analysis.domain.contracts import LLMProfileRequest
+from analysis.domain.errors import ModelError
+from runner.child.annotate import Annotator
+from runner.child.generate import Decoder, DynamicDecoder, Generation, GraphDecoder, StaticDecoder, generate
+from runner.child.models.family import LoadedModel, ModelInputs
+from runner.child.models.loading import load_model
+from runner.collectors.torch_profiler.ranges import MemorySink
+from runner.plan.plan import RunPlan
 
 NEW_TOKENS = 7
 

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from analysis.entities import InputImage, InputSet
-from analysis.errors import InputImagesError
-from runner import inputs
-from runner.inputs import CATEGORY_RULE, MAX_PIXELS, categorise, discover, open_image, sample_set
-from runner.sample_pages import PAGE_SIZE, SAMPLE_PAGES, draw_page
+from analysis.domain.entities import InputImage, InputSet
+from analysis.domain.errors import InputImagesError
+from runner.inputs import inputs
+from runner.inputs.inputs import CATEGORY_RULE, MAX_PIXELS, categorise, discover, open_image, sample_set
+from runner.inputs.sample_pages import PAGE_SIZE, SAMPLE_PAGES, draw_page
 
 
 @pytest.fixture(scope="module")

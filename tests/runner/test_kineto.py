@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 import torch
 
-from analysis.attribution import Attribution
-from analysis.errors import CaptureError
-from analysis.tables import gpu_table
+from analysis.attribution.attribution import Attribution
+from analysis.domain.errors import CaptureError
+from analysis.sums.tables import gpu_table
 from analysis.trace.reader import Trace
-from runner.kineto import COLLECTOR_KEY, TorchCapture
-from runner.kineto_events import (
+from runner.collectors.torch_profiler.capture import COLLECTOR_KEY, TorchCapture
+from runner.collectors.torch_profiler.events import (
     DeviceOperation,
     Operator,
     SortedEvents,
@@ -23,9 +23,9 @@ from runner.kineto_events import (
     sort_events,
     working_stretches,
 )
-from runner.kineto_rows import CaptureRows, _short_name
-from runner.ranges import MemorySink, RangeRecord
-from runner.trace_tables import TABLES
+from runner.collectors.torch_profiler.ranges import MemorySink, RangeRecord
+from runner.collectors.torch_profiler.rows import CaptureRows, _short_name
+from runner.collectors.torch_profiler.trace_tables import TABLES
 
 
 def tiny() -> torch.nn.Module:

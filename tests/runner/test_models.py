@@ -10,15 +10,15 @@ from PIL import Image
 from safetensors.torch import save_file
 
 import released_checkpoint
-from analysis.contracts import LLMProfileRequest
-from analysis.errors import ModelError, RequestError
-from runner.models import DEFAULT_PRESET, PRESETS, loading, resolve_model
-from runner.models.deepseek_ocr import MODES
-from runner.models.family import LoadedModel
-from runner.models.loading import load_model
-from runner.models.prompts import StandInTokens
-from runner.models.views import InputMode, tile_grid
-from runner.plan import RunPlan
+from analysis.domain.contracts import LLMProfileRequest
+from analysis.domain.errors import ModelError, RequestError
+from runner.child.models import DEFAULT_PRESET, PRESETS, loading, resolve_model
+from runner.child.models.deepseek_ocr import MODES
+from runner.child.models.family import LoadedModel
+from runner.child.models.loading import load_model
+from runner.child.models.prompts import StandInTokens
+from runner.child.models.views import InputMode, tile_grid
+from runner.plan.plan import RunPlan
 
 
 def load(model: str, **changes: Any) -> LoadedModel:

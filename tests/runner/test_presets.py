@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from attrs import evolve
 
-from analysis.errors import CaptureError, RequestError
+from analysis.domain.errors import CaptureError, RequestError
 from launch_kit import fake_nsys
-from runner.nsys import NsysTool
-from runner.presets import load_preset, parse_preset, preset_names, resolve_options
+from runner.collectors.nsys.presets import load_preset, parse_preset, preset_names, resolve_options
+from runner.collectors.nsys.tool import NsysTool
 
 NAMES = {"default", "light", "modules", "operators", "gpu-metrics", "cuda-graph-nodes", "os-runtime"}
 

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from analysis.errors import CaptureError
-from runner.environment import RUN_MARK
-from runner.process import Interrupts, marked_processes, reap, run_process
+from analysis.domain.errors import CaptureError
+from runner.process.environment import RUN_MARK
+from runner.process.process import Interrupts, marked_processes, reap, run_process
 
 BASE = dict(os.environ)
 

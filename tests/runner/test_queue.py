@@ -13,16 +13,16 @@ from pathlib import Path
 import pytest
 from attrs import evolve
 
-from analysis.errors import BusyError, InterruptedRunError, RequestError
+from analysis.domain.errors import BusyError, InterruptedRunError, RequestError
 from launch_kit import ROOT, environment, fake_nsys, prepare
-from runner.gpu import physical_device
-from runner.process import Interrupts
-from runner.queue import DeviceLock, all_states, cancel, find_run, run_state
-from runner.run_directory import RunDirectory, write_whole
+from runner.launcher.queue import DeviceLock, all_states, cancel, find_run, run_state
+from runner.launcher.run_directory import RunDirectory, write_whole
+from runner.process.driver import physical_device
+from runner.process.process import Interrupts
 
 HOLDER = """
 import sys, time
-from runner.queue import DeviceLock
+from runner.launcher.queue import DeviceLock
 with DeviceLock("cpu", {"DSOCR_LOCK_DIR": sys.argv[1]}).held(wait=False):
     print("held", flush=True)
     time.sleep(300)
@@ -83,7 +83,7 @@ def test_a_second_writer_is_refused(tmp_path: Path) -> None:
     with run.directory.locked():
         assert run.directory.owner() == os.getpid()
         code = (
-            "import sys; from pathlib import Path; from runner.run_directory import RunDirectory\n"
+            "import sys; from pathlib import Path; from runner.launcher.run_directory import RunDirectory\n"
             "with RunDirectory(Path(sys.argv[1])).locked(): pass"
         )
         second = subprocess.run(
@@ -198,7 +198,7 @@ def test_a_killed_background_run_frees_the_device(tmp_path: Path, environ: dict[
     until = time.monotonic() + 20
     while directory.owner() is not None and time.monotonic() < until:
         time.sleep(0.05)
-    from runner.process import reap
+    from runner.process.process import reap
 
     reap(accepted["run_id"])
     assert DeviceLock("cpu", environ).is_free()

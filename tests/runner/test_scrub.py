@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from analysis.errors import ExportError
-from runner.environment import RUN_MARK, child_environment, looks_secret, redact
-from runner.scrub import SCRUBBED, scrub, variable_names
+from analysis.domain.errors import ExportError
+from runner.collectors.nsys.scrub import SCRUBBED, scrub, variable_names
+from runner.process.environment import RUN_MARK, child_environment, looks_secret, redact
 
 SECRET = "planted-7f3a"
 

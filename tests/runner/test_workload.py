@@ -12,16 +12,16 @@ import torch
 from attrs import evolve
 from PIL import Image
 
-from analysis.annotations import MANIFEST_MARK_PREFIX
-from analysis.contracts import LLMProfileRequest
-from analysis.convert import from_json, from_json_file, to_json
-from analysis.entities import RunMeta
-from analysis.errors import InputImagesError, ModelError, RequestError
-from analysis.manifest import ControlPass, PromptTokens, RunManifest
-from runner import passes, workload
-from runner.models.family import ModelInputs
-from runner.passes import distinct_shapes, with_generated_lengths
-from runner.plan import RunPlan, WorkloadResult
+from analysis.domain.annotations import MANIFEST_MARK_PREFIX
+from analysis.domain.contracts import LLMProfileRequest
+from analysis.domain.convert import from_json, from_json_file, to_json
+from analysis.domain.entities import RunMeta
+from analysis.domain.errors import InputImagesError, ModelError, RequestError
+from analysis.domain.manifest import ControlPass, PromptTokens, RunManifest
+from runner.child import passes, workload
+from runner.child.models.family import ModelInputs
+from runner.child.passes import distinct_shapes, with_generated_lengths
+from runner.plan.plan import RunPlan, WorkloadResult
 
 NEW_TOKENS = 3
 
@@ -54,7 +54,7 @@ def with_request(plan: RunPlan, **changes: Any) -> RunPlan:
 
 def test_the_control_run_says_what_ran_and_how_long(plan):
     done = subprocess.run(
-        [sys.executable, "-m", "runner.workload", save(plan), "--role", "control"],
+        [sys.executable, "-m", "runner.child.workload", save(plan), "--role", "control"],
         capture_output=True,
         text=True,
         cwd=Path(__file__).parent.parent.parent,

@@ -1,0 +1,1 @@
+"""From a GPU operation to the call that launched it and the ranges around that call."""

@@ -1,0 +1,1 @@
+"""What both packages agree on: entities, contracts, manifest, vocabulary, errors. All that `runner` may import."""

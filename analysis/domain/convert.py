@@ -1,0 +1,258 @@
+"""The one cattrs converter: records to JSON and back, losslessly and strictly.
+
+Reading refuses unknown keys, missing keys, wrong types (no ``"3"`` for 3, no 1 for true) and numbers that are not
+finite, and names the place as a JSON path: ``$.model.dtype``.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import types
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin
+
+from attrs import has
+from cattrs import ClassValidationError, Converter, ForbiddenExtraKeysError, IterableValidationError
+from cattrs.cols import is_mapping, list_structure_factory, mapping_structure_factory
+from cattrs.gen import make_dict_structure_fn
+
+from analysis.domain.errors import RequestError
+
+__all__ = ["from_json", "from_json_file", "to_json", "to_plain"]
+
+T = TypeVar("T")
+
+_FAULT_OF_A_FIELD = re.compile(r"'?(\w+)'? (must .+)", re.DOTALL)
+"""How attrs' validators and ours begin: with the name of the attribute."""
+
+
+def _exactly(kind: type) -> Callable[[Any, Any], Any]:
+    def structure(value: Any, _: Any) -> Any:
+        if type(value) is not kind:
+            raise TypeError(f"expected {kind.__name__}, found {_describe(value)}")
+        return value
+
+    return structure
+
+
+def _describe(value: Any) -> str:
+    names = {dict: "an object", list: "a list", type(None): "null", str: "a string", bool: "a boolean"}
+    shown = json.dumps(value, default=str)
+    return f"{names.get(type(value), 'the number')} {shown if len(shown) <= 40 else shown[:37] + '…'}"
+
+
+def _number(value: Any, _: Any) -> float:
+    if type(value) not in (int, float):
+        raise TypeError(f"expected a number, found {_describe(value)}")
+    if not math.isfinite(value):
+        raise ValueError(f"expected a finite number, found {value}")
+    return float(value)
+
+
+def _moment(value: Any, _: Any) -> datetime:
+    if type(value) is not str:
+        raise TypeError(f"expected an ISO 8601 date and time, found {_describe(value)}")
+    try:
+        return datetime.fromisoformat(value)
+    except ValueError as error:
+        raise ValueError(f"expected an ISO 8601 date and time, found {value!r}") from error
+
+
+def _literal(value: Any, kind: Any) -> Any:
+    for allowed in get_args(kind):
+        if type(value) is type(allowed) and value == allowed:
+            return value
+    raise ValueError(f"expected one of {', '.join(map(repr, get_args(kind)))}, found {_describe(value)}")
+
+
+def _is_literal(kind: Any) -> bool:
+    origin: Any = get_origin(kind)
+    return origin is Literal
+
+
+def _is_union(kind: Any) -> bool:
+    return get_origin(kind) in (Union, types.UnionType)
+
+
+def _is_plain_union(kind: Any) -> bool:
+    """A union of scalars only: ``int | float | str | None``."""
+    return _is_union(kind) and all(one in (int, float, str, bool, type(None)) for one in get_args(kind))
+
+
+def _plain_union(value: Any, kind: Any) -> Any:
+    allowed = get_args(kind)
+    if type(value) in allowed:
+        return _number(value, float) if type(value) is float else value
+    if type(value) is int and float in allowed:
+        return float(value)
+    names = " or ".join("null" if one is type(None) else one.__name__ for one in allowed)
+    raise TypeError(f"expected {names}, found {_describe(value)}")
+
+
+def _is_long_tuple(kind: Any) -> bool:
+    return get_origin(kind) is tuple and get_args(kind)[-1] is ...
+
+
+def _is_short_tuple(kind: Any) -> bool:
+    return get_origin(kind) is tuple and get_args(kind)[-1] is not ...
+
+
+def _long_tuple(kind: Any, converter: Converter) -> Callable[[Any, Any], Any]:
+    as_list = list_structure_factory(types.GenericAlias(list, get_args(kind)[:1]), converter)  # type: ignore[arg-type]
+    return lambda value, _: tuple(as_list(value, list))
+
+
+def _short_tuple(kind: Any, converter: Converter) -> Callable[[Any, Any], Any]:
+    kinds = get_args(kind)
+
+    def structure(value: Any, _: Any) -> Any:
+        if len(value) != len(kinds):
+            raise ValueError(f"expected {len(kinds)} items, found {len(value)}")
+        return tuple(converter.structure(one, kind) for one, kind in zip(value, kinds, strict=True))
+
+    return structure
+
+
+def _make() -> Converter:
+    converter = Converter(forbid_extra_keys=True, detailed_validation=True)
+    for kind in (int, str, bool):
+        converter.register_structure_hook(kind, _exactly(kind))
+    converter.register_structure_hook(float, _number)
+    converter.register_structure_hook(datetime, _moment)
+    converter.register_unstructure_hook(datetime, datetime.isoformat)
+    # Left to itself, cattrs keeps tuples of fixed length as tuples, which JSON has not.
+    converter.register_unstructure_hook_func(
+        _is_short_tuple, lambda items: [converter.unstructure(one) for one in items]
+    )
+    converter.register_structure_hook_func(_is_literal, _literal)
+    converter.register_structure_hook_func(_is_plain_union, _plain_union)
+
+    def record(kind: Any) -> Callable[[Any, Any], Any]:
+        inner = make_dict_structure_fn(
+            kind, converter, _cattrs_forbid_extra_keys=True, _cattrs_detailed_validation=True
+        )
+
+        def structure(value: Any, kind: Any) -> Any:
+            if type(value) is not dict:
+                raise TypeError(f"expected an object, found {_describe(value)}")
+            return inner(value, kind)
+
+        return structure
+
+    converter.register_structure_hook_factory(has, record)
+    converter.register_structure_hook_factory(is_mapping, _insist_on(dict, "an object", mapping_structure_factory))
+    converter.register_structure_hook_factory(_is_long_tuple, _insist_on(list, "a list", _long_tuple))
+    converter.register_structure_hook_factory(_is_short_tuple, _insist_on(list, "a list", _short_tuple))
+    return converter
+
+
+def _insist_on(plain: type, name: str, usual: Callable[[Any, Converter], Any]) -> Callable[[Any, Converter], Any]:
+    """Take a container only from its JSON form: cattrs alone would take a string for a list of characters."""
+
+    def factory(kind: Any, converter: Converter) -> Callable[[Any, Any], Any]:
+        inner = usual(kind, converter)
+
+        def structure(value: Any, kind: Any) -> Any:
+            if type(value) is not plain:
+                raise TypeError(f"expected {name}, found {_describe(value)}")
+            return inner(value, kind)
+
+        return structure
+
+    return factory
+
+
+_converter = _make()
+
+
+def to_plain(record: Any) -> Any:
+    """Turn a record into dicts, lists and scalars that JSON can hold."""
+    return _converter.unstructure(record)
+
+
+def to_json(record: Any, *, indent: int | None = 2) -> str:
+    """Write a record as JSON text, UTF-8 characters as they are.
+
+    Raises:
+        ValueError: a number is not finite.
+    """
+    return json.dumps(to_plain(record), indent=indent, ensure_ascii=False, allow_nan=False)
+
+
+def from_json(kind: type[T], text: str | bytes, *, source: str = "the JSON text") -> T:
+    """Read a record from JSON text.
+
+    Args:
+        kind: the record's class.
+        text: JSON, UTF-8 if bytes.
+        source: what to call the text in an error, such as its file's path.
+
+    Raises:
+        RequestError: not JSON, or not of that shape; each fault with its JSON path.
+    """
+    try:
+        plain = json.loads(text, parse_constant=_refuse_constant, object_pairs_hook=_each_key_once)
+    except (ValueError, RecursionError) as error:
+        raise RequestError(f"{source}: not valid JSON ({error})") from error
+    try:
+        return _converter.structure(plain, kind)
+    except Exception as error:
+        # cattrs passes on whatever a hook or an attrs validator raised, alone or in its exception groups.
+        if not isinstance(error, (ClassValidationError, IterableValidationError, TypeError, ValueError)):
+            raise
+        raise RequestError(f"{source}: {'; '.join(_faults(error, '$'))}") from error
+
+
+def from_json_file(kind: type[T], path: Path) -> T:
+    """Read a record from a JSON file.
+
+    Raises:
+        RequestError: the file cannot be read or does not hold such a record.
+    """
+    try:
+        text = path.read_bytes()
+    except OSError as error:
+        raise RequestError(f"{path}: cannot be read ({error.strerror})") from error
+    return from_json(kind, text, source=str(path))
+
+
+def _refuse_constant(name: str) -> float:
+    raise ValueError(f"{name} is not a JSON number")
+
+
+def _each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"the key {json.dumps(twice)} is given twice in one object")
+    return found
+
+
+def _faults(error: BaseException, path: str) -> list[str]:
+    """Flatten cattrs' tree of errors into ``path: what is wrong``."""
+    if isinstance(error, ClassValidationError):
+        with_notes, without_notes = error.group_exceptions()
+        return [
+            *(fault for one, note in with_notes for fault in _faults(one, f"{path}.{note.name}")),
+            *(fault for one in without_notes for fault in _faults(one, path)),
+        ]
+    if isinstance(error, IterableValidationError):
+        items, others = error.group_exceptions()
+        return [
+            *(fault for one, note in items for fault in _faults(one, f"{path}[{json.dumps(note.index)}]")),
+            *(fault for one in others for fault in _faults(one, path)),
+        ]
+    if isinstance(error, ForbiddenExtraKeysError):
+        return [f"{path}.{name}: unknown field" for name in sorted(error.extra_fields)]
+    if isinstance(error, KeyError):
+        return [f"{path}: missing"]
+    # attrs' own validators add the attribute, the bound and the value to their message as further arguments.
+    message = str(error.args[0]) if error.args else str(error)
+    if named := _FAULT_OF_A_FIELD.match(message):
+        return [f"{path}.{named[1]}: {named[2]}"]
+    return [f"{path}: {message}"]

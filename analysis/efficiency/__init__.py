@@ -1,0 +1,1 @@
+"""What a stage needs, what the device can give, and what it took: latency, MFU, MBU."""

@@ -1,0 +1,252 @@
+"""MFU and MBU of each stage, on each time base, against each peak that is known – with the arithmetic in words."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, TypeAlias
+
+from attrs import frozen
+
+from analysis.domain.annotations import STAGES
+from analysis.domain.manifest import ControlPass, PromptTokens, RunManifest, StageCost
+from analysis.efficiency import metrics
+from analysis.efficiency.cost import closed_form
+from analysis.efficiency.hardware import Peak, UnknownPeak, peak_for, with_measured, with_overrides
+from analysis.efficiency.records import Utilisation
+from analysis.sums.records import InstanceSummary, StageSummary
+from analysis.sums.tokens import image_index
+from analysis.trace.records import Device
+
+__all__ = ["CostRequest", "PeakOverrides", "costs_of", "headline_mfu", "peaks_of", "utilisations"]
+
+TimeBase: TypeAlias = Literal["elapsed", "gpu busy", "control"]
+
+
+@frozen
+class PeakOverrides:
+    """Peaks stated by the user."""
+
+    tflops: float | None = None
+    gbps: float | None = None
+
+
+@frozen
+class CostRequest:
+    """What to compute a trace's cost from, where it carries no manifest."""
+
+    preset: str
+    mode: str
+    tiles: int
+    prompt_tokens: int
+    dtype: str = "bf16"
+
+
+def costs_of(
+    manifest: RunManifest | None, request: CostRequest | None, instances: Sequence[InstanceSummary]
+) -> tuple[dict[tuple[int, str], StageCost], str | None]:
+    """What each image needs in each stage.
+
+    Returns:
+        (image index, stage) → cost, and the reason where there is none.
+
+    Raises:
+        RequestError: there is no closed form for what was requested.
+    """
+    if request is not None:
+        images = sorted({image_index(one) or 0 for one in instances})
+        steps = {image_index(one) or 0: one.steps for one in instances if one.stage == "decode"}
+        prompts = [
+            PromptTokens(
+                image_index=image,
+                mode=request.mode,
+                tiles=request.tiles,
+                image_tokens=0,
+                text_tokens=request.prompt_tokens,
+                prompt_tokens=request.prompt_tokens,
+                expected_new_tokens=steps.get(image, 0) + 1,
+            )
+            for image in images
+        ]
+        costs = closed_form(request.preset, prompts, max_new_tokens=1, dtype=request.dtype)
+        return {(one.image_index, one.stage): one for one in costs}, None
+    if manifest is None:
+        return {}, "the trace carries no manifest; name the model (--model, --input-mode, --tiles, --prompt-tokens)"
+    if not manifest.costs:
+        return {}, manifest.costs_unknown_because or "the runner could not count this model's FLOPs"
+    return {(one.image_index, one.stage): one for one in manifest.costs}, None
+
+
+def peaks_of(
+    device: Device | None, manifest: RunManifest | None, overrides: PeakOverrides, *, on_cpu: bool, dtype: str
+) -> tuple[list[Peak], str | None]:
+    """Peaks to compare with, the one for headlines first, and the reason where there is none."""
+    found: list[Peak] = []
+    reason: str | None = None
+    name = device.name if device is not None else "unknown device"
+    looked_up: Peak | UnknownPeak = UnknownPeak(name, "the trace names no device")
+    if on_cpu:
+        looked_up = UnknownPeak(name, "peaks of CPUs are not tabulated")
+    elif device is not None:
+        looked_up = peak_for(
+            device.name,
+            compute_capability=device.compute_capability,
+            sm_count=device.sm_count,
+            clock_hz=device.clock_hz,
+            memory_bandwidth=device.memory_bytes_per_s,
+        )
+    stated = with_overrides(looked_up, dtype=dtype, tflops=overrides.tflops, gbps=overrides.gbps)
+    if isinstance(stated, Peak):
+        found.append(stated)
+    else:
+        reason = f"{stated.device_name}: {stated.reason}"
+    measured = manifest.measured_peak if manifest is not None else None
+    if measured is not None and measured.dtype in ("bf16", "fp16", "tf32", "fp32", "fp8"):
+        found.append(
+            with_measured(
+                stated,
+                dtype=measured.dtype,
+                flop_per_s=measured.flop_per_s,
+                bytes_per_s=measured.bytes_per_s,
+                how=measured.how,
+            )
+        )
+    return found, None if found else reason
+
+
+def utilisations(
+    stages: Sequence[StageSummary],
+    instances: Sequence[InstanceSummary],
+    control: Sequence[ControlPass],
+    costs: dict[tuple[int, str], StageCost],
+    costs_missing: str | None,
+    peaks: Sequence[Peak],
+    peaks_missing: str | None,
+    *,
+    dtype: str,
+) -> tuple[Utilisation, ...]:
+    """One row per stage (and the total), time base and peak."""
+    rows = []
+    for name in (*STAGES, "total"):
+        names = STAGES if name == "total" else (name,)
+        mine = [one for one in stages if one.stage in names]
+        if not mine:
+            continue
+        captured, missing = _needed(
+            [(image_index(one) or 0, one.stage, one.steps) for one in instances if one.stage in names], costs
+        )
+        bases: list[tuple[TimeBase, int, list[StageCost] | None, str | None]] = [
+            ("elapsed", sum(one.host_elapsed_ns for one in mine), captured, missing),
+            ("gpu busy", sum(one.busy_ns for one in mine), captured, missing),
+        ]
+        if control:
+            uncaptured, missing = _needed(
+                [(one.image_index, stage, one.new_tokens - 1) for one in control for stage in names
+                 if stage == "prefill" or one.new_tokens > 1],
+                costs,
+            )  # fmt: skip
+            time = sum(
+                (one.prefill_ns if "prefill" in names else 0) + (one.decode_ns if "decode" in names else 0)
+                for one in control
+            )
+            bases.insert(0, ("control", time, uncaptured, missing))
+        for base, time_ns, needed, missing in bases:
+            for peak in peaks or (None,):
+                rows.append(
+                    _row(name, base, time_ns, needed, costs_missing or missing, peak, peaks_missing, dtype=dtype)
+                )
+    return tuple(rows)
+
+
+def _needed(
+    wanted: list[tuple[int, str, int]], costs: dict[tuple[int, str], StageCost]
+) -> tuple[list[StageCost] | None, str | None]:
+    """Costs of the instances (image, stage, steps); None with the reason if one is not known."""
+    if not wanted:
+        return None, "no image of the control run reached this stage"
+    found = []
+    for image, stage, steps in wanted:
+        if stage == "decode" and not steps:
+            return None, f"image[{image}]/decode holds no decode_step range that would say how many tokens it made"
+        cost = costs.get((image, stage))
+        if cost is None:
+            return None, f"no cost is known for image[{image}]/{stage}"
+        if stage == "decode" and cost.tokens != steps:
+            return None, f"image[{image}] has {steps} decode steps, but its cost was counted for {cost.tokens}"
+        found.append(cost)
+    return found, None
+
+
+def _row(
+    stage: str,
+    base: TimeBase,
+    time_ns: int,
+    needed: list[StageCost] | None,
+    missing: str | None,
+    peak: Peak | None,
+    peak_missing: str | None,
+    *,
+    dtype: str,
+) -> Utilisation:
+    need = metrics.sum_needs(needed) if needed else None
+    seconds = time_ns / 1e9 if time_ns else None
+    mfu = metrics.mfu(need.flop if need else None, seconds, peak, dtype)
+    full = metrics.mfu(need.flop_full if need else None, seconds, peak, dtype)
+    mbu = metrics.mbu(need.bytes if need else None, seconds, peak)
+    # Instance by instance: they run one after the other, so that none can hide in another's floor.
+    floors = [metrics.ideal_time(metrics.sum_needs([one]), peak, dtype) for one in needed or ()]
+    ideal = None if not floors or None in floors else sum(one.seconds for one in floors if one is not None)
+    because = None
+    if mfu.value is None:
+        because = missing if need is None else (peak_missing if peak is None else mfu.because)
+    elif mbu.value is None:
+        because = f"MBU: {mbu.because}"
+    return Utilisation(
+        stage=stage,
+        time_base=base,
+        time_ns=time_ns or None,
+        flop=need.flop if need else None,
+        flop_full=need.flop_full if need else None,
+        bytes_moved=need.bytes if need else None,
+        peak_flop_per_s=peak.flop_per_s.get(dtype) if peak else None,
+        peak_bytes_per_s=peak.bytes_per_s if peak else None,
+        peak_how=peak.how if peak else None,
+        mfu=mfu.value,
+        mfu_full_attention=full.value,
+        mbu=mbu.value,
+        arithmetic_intensity=metrics.arithmetic_intensity(need) if need else None,
+        ridge_point=metrics.ridge_point(peak, dtype),
+        ideal_ns=None if ideal is None else round(ideal * 1e9),
+        unknown_because=because,
+        derivation=_derivation(need, seconds, peak, mfu.value, mbu.value, dtype) if need and seconds else None,
+        suspect=mfu.suspect or full.suspect or mbu.suspect,
+    )
+
+
+def _derivation(
+    need: metrics.StageNeed, seconds: float, peak: Peak | None, mfu: float | None, mbu: float | None, dtype: str
+) -> str:
+    """The arithmetic with its numbers, to be checked by hand."""
+    parts = []
+    rate = peak.flop_per_s.get(dtype) if peak else None
+    if rate and mfu is not None and peak:
+        parts.append(
+            f"MFU = {need.flop:.4e} FLOP / ({seconds:.6f} s × {rate / 1e12:g} TFLOP/s {dtype} dense, {peak.how}) = "
+            f"{mfu:.4%}"
+        )
+    if peak and peak.bytes_per_s and mbu is not None:
+        parts.append(
+            f"MBU = ({need.weight_bytes:.4e} weights + {need.kv_read_bytes:.4e} KV read + "
+            f"{need.kv_write_bytes:.4e} KV written) bytes / ({seconds:.6f} s × {peak.bytes_per_s / 1e9:g} GB/s) = "
+            f"{mbu:.4%}"
+        )
+    return "; ".join(parts)
+
+
+def headline_mfu(rows: Sequence[Utilisation]) -> dict[str, float | None]:
+    """MFU by stage for headlines: unprofiled time where there is a control run, else elapsed; the first peak."""
+    found: dict[str, float | None] = {}
+    for base in ("control", "elapsed"):
+        for row in rows:
+            if row.time_base == base:
+                found.setdefault(row.stage, row.mfu)
+    return found

@@ -1,0 +1,1 @@
+"""Can this capture be trusted?"""

@@ -1,0 +1,144 @@
+"""Is everything there that the run was meant to do? What the manifest says against what the trace holds."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from analysis.attribution.attribution import Attribution
+from analysis.domain.annotations import DECODE, MODULE_DOMAIN, PREFILL, STAGE_DOMAIN
+from analysis.domain.manifest import RunManifest
+from analysis.quality.findings import Finding
+from analysis.trace.reader import Trace
+
+__all__ = ["check"]
+
+_REMEDY: Final = "capture again; if it happens again, compare the nsys version with the driver's CUDA"
+
+
+def check(trace: Trace, attribution: Attribution, manifest: RunManifest | None) -> list[Finding]:
+    """All checks on what should be there."""
+    if not len(attribution.ranges):
+        return [_no_ranges(trace)]
+    found = _missing_stages(attribution, manifest)
+    if manifest is None:
+        found.append(
+            Finding(
+                code="no-manifest",
+                severity="info",
+                title="no run manifest",
+                evidence="neither a mark inside the trace nor a run.json beside it says what the run was meant to do",
+                remedy="profile with dsocr-profile, or name the manifest with --manifest: counts, FLOPs and the "
+                "unprofiled times come from it",
+            )
+        )
+    elif not any(one.code == "missing-stages" for one in found):
+        found += _counts(attribution, manifest)
+    return found
+
+
+def _no_ranges(trace: Trace) -> Finding:
+    return Finding(
+        code="no-nvtx",
+        severity="unfit",
+        title="no NVTX ranges",
+        evidence="the table NVTX_EVENTS " + ("holds no range" if trace.has_ranges_table else "is missing"),
+        remedy="trace NVTX too (nsys profile -t cuda,nvtx) and annotate the program; only tables by kernel mean anything",
+    )
+
+
+def _missing_stages(attribution: Attribution, manifest: RunManifest | None) -> list[Finding]:
+    ranges = attribution.ranges
+    seen = {ranges.names[code] for code in np.unique(ranges.name[attribution.is_level("stage")]).tolist()}
+    no_decode = manifest is not None and (_expected(manifest)["decode"] == 0 or manifest.request.max_new_tokens == 1)
+    wanted = [PREFILL] if no_decode else [PREFILL, DECODE]
+    missing = [one for one in wanted if one not in seen]
+    if not missing:
+        return []
+    where = f"in domain {STAGE_DOMAIN}" if STAGE_DOMAIN in ranges.domains else f"(domain {STAGE_DOMAIN} is absent)"
+    there = [f"{one or 'the default one'}" for one in ranges.domains]
+    modules = MODULE_DOMAIN in ranges.domains
+    return [
+        Finding(
+            code="missing-stages",
+            severity="unfit" if manifest is not None or (modules and not seen) else "warning",
+            title=f"no range named {' or '.join(missing)}",
+            evidence=f"none {where}, although {len(ranges):,} ranges are there (domains: {', '.join(there)})",
+            remedy="if the program writes these ranges, they were lost: "
+            + _REMEDY
+            + "; nvtx 0.2.12 and later lose domain ranges under nsys 2022.4 and 2023.4",
+        )
+    ]
+
+
+def _expected(manifest: RunManifest) -> dict[str, int | None]:
+    """How many ranges of each kind the capture must hold; None: the manifest does not say."""
+    if manifest.profiled:
+        tokens = [one.new_tokens for one in manifest.profiled]
+        images = len(tokens)
+    else:
+        images = len(manifest.prompts) * manifest.capture_passes
+        if not images and manifest.input_set is not None:
+            images = manifest.input_set.count * manifest.capture_passes
+        known = [one.expected_new_tokens for one in manifest.prompts if one.expected_new_tokens is not None]
+        whole = bool(known) and len(known) == len(manifest.prompts)
+        tokens = known * manifest.capture_passes if whole else []
+    if not images:
+        return {"image": None, "prefill": None, "decode": None, "step": None}
+    # The first token comes out of the prefill: n tokens take n − 1 steps, and one token no decode at all.
+    return {
+        "image": images,
+        "prefill": images,
+        "decode": sum(one > 1 for one in tokens) if tokens else None,
+        "step": sum(one - 1 for one in tokens) if tokens else None,
+    }
+
+
+def _counts(attribution: Attribution, manifest: RunManifest) -> list[Finding]:
+    """Every process that writes stages must have written all of them (ranks run the same images)."""
+    ranges = attribution.ranges
+    process = attribution.thread_process[ranges.thread]
+    stage = attribution.is_level("stage")
+    named = {name: np.array([one == name for one in ranges.names], dtype=bool) for name in (PREFILL, DECODE)}
+    kinds: dict[str, NDArray[np.bool_]] = {
+        "image": attribution.is_level("image"),
+        "prefill": stage & named[PREFILL][ranges.name],
+        "decode": stage & named[DECODE][ranges.name],
+        "step": attribution.is_level("step"),
+    }
+    fewer, more, gravely = [], [], False
+    for kind, expected in _expected(manifest).items():
+        if expected is None:
+            continue
+        for one in np.unique(process[stage]).tolist():
+            seen = int((kinds[kind] & (process == one)).sum())
+            if seen < expected:
+                fewer.append(f"{seen} of {expected} {kind} ranges")
+                # Kernels that add in any order may end a text a token sooner than in the control run.
+                gravely |= kind != "step" or bool(manifest.profiled)
+            elif seen > expected:
+                more.append(f"{seen} {kind} ranges, {expected} expected")
+    found = []
+    if fewer:
+        found.append(
+            Finding(
+                code="fewer-ranges-than-expected",
+                severity="unfit" if gravely else "warning",
+                title="ranges are missing that the run must have written",
+                evidence="; ".join(fewer),
+                remedy=_REMEDY,
+            )
+        )
+    if more:
+        found.append(
+            Finding(
+                code="more-ranges-than-expected",
+                severity="warning",
+                title="more ranges than the run manifest announces",
+                evidence="; ".join(more),
+                remedy="check that the manifest belongs to this trace, and that the warm-up ran before the capture",
+            )
+        )
+    return found

@@ -1,0 +1,115 @@
+"""``report.html``: one file that opens from disk, reaches for nothing on a network, and runs no script but its own."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from pathlib import Path
+from typing import Any, Final
+
+from attrs import evolve
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from analysis.domain.files import write_text
+from analysis.render.html.charts import library
+from analysis.render.html.page_data import page_data
+from analysis.render.spec import facts, gpu_tables, tables
+from analysis.render.spec.definitions import DEFINITIONS
+from analysis.render.spec.model import Table
+from analysis.render.spec.text import bytes_, count, visible
+from analysis.report import Report
+
+__all__ = ["render"]
+
+_HERE: Final = Path(__file__).parent
+_MAX_ROWS: Final = 400
+"""Of a table on the page; more are in report.json."""
+
+
+def render(report: Report, out: Path) -> tuple[Path, ...]:
+    """Write ``report.html``.
+
+    Raises:
+        RequestError: the folder cannot be written to.
+    """
+    return (write_text(out / "report.html", page(report)),)
+
+
+def page(report: Report) -> str:
+    """The page as text."""
+    environment = Environment(
+        loader=FileSystemLoader(_HERE / "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.globals.update(definition=_definition, visible=visible, count=count, bytes_=bytes_)
+    charts = library()
+    script = (_HERE / "assets" / "report.js").read_text(encoding="utf-8")
+    stages = tables.stages_in(report)
+    worst = {"unfit": 0, "warning": 1, "info": 2}
+    return environment.get_template("report.html.j2").render(
+        report=report,
+        title=facts.title(report),
+        subject=facts.subject(report),
+        cautions=facts.cautions(report),
+        tiles=facts.headline(report),
+        findings=sorted(report.findings, key=lambda one: worst[one.severity]),
+        unfit=any(one.severity == "unfit" for one in report.findings),
+        data=_embedded(page_data(report)),
+        definitions=_embedded(DEFINITIONS),
+        stages=stages,
+        compare=tables.compare_stages(report),
+        stage_times=gpu_tables.stage_times(report),
+        module_tables=[
+            (stage, _capped(gpu_tables.module_kinds(report, stage)), _capped(gpu_tables.modules(report, stage)))
+            for stage in stages
+            if report.module_rows.get(stage)
+        ],
+        host_calls=[_capped(tables.host_calls(report, "stage")), _capped(tables.host_calls(report, "module"))],
+        utilisation=tables.utilisation(report),
+        derivations=[
+            (row.stage, row.time_base, visible(row.derivation), visible(row.suspect or ""))
+            for row in report.utilisation
+            if row.derivation
+        ],
+        latencies=tables.latencies(report),
+        overhead=tables.overhead(report),
+        operators=tables.operators(report),
+        streams=tables.streams(report),
+        metric_means=tables.metric_means(report),
+        provenance=facts.provenance(report),
+        style=Markup((_HERE / "assets" / "report.css").read_text(encoding="utf-8")),
+        charts=Markup(charts),
+        script=Markup(script),
+        script_sources=" ".join(map(_source, (charts, script))),
+    )
+
+
+def _capped(table: Table) -> Table:
+    """A table's first rows; its total stays that of all."""
+    left_out = len(table.rows) - _MAX_ROWS
+    if left_out <= 0:
+        return table
+    note = f"{table.note} {count(left_out)} more rows are in report.json.".strip()
+    return evolve(table, rows=table.rows[:_MAX_ROWS], note=note)
+
+
+def _source(script: str) -> str:
+    """A script as the Content-Security-Policy names it."""
+    return f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'"
+
+
+def _definition(term: str) -> str:
+    return DEFINITIONS[term] if term else ""
+
+
+def _embedded(value: Any) -> Markup:
+    """JSON that can stand in a script element: nothing in it can close the element or open a comment."""
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    for character in "<>&\u2028\u2029":
+        text = text.replace(character, f"\\u{ord(character):04x}")
+    return Markup(text)

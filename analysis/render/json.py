@@ -1,0 +1,48 @@
+"""``report.json`` (LLMProfileReport, and ``detail`` with all that is behind it) and ``summary.json``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from analysis.domain.contracts import LLMProfileReportSummary
+from analysis.domain.convert import to_json, to_plain
+from analysis.domain.files import write_text
+from analysis.report import Report
+
+__all__ = ["as_plain", "render", "summary_of"]
+
+
+def summary_of(report: Report) -> LLMProfileReportSummary:
+    """The contract's screenful of a report."""
+    whole = report.report
+    return LLMProfileReportSummary(
+        run_id=whole.run_id,
+        mfu_model_level=whole.mfu_model_level,
+        mfu_per_stage=whole.mfu_per_stage,
+        top_operators=whole.operators_topk,
+        aggregates=whole.aggregates,
+        notes=whole.notes,
+    )
+
+
+def as_plain(report: Report) -> dict[str, Any]:
+    """``LLMProfileReport``'s fields at the top, the fields of `Report` but ``report`` under ``detail``."""
+    detail = to_plain(report)
+    top: dict[str, Any] = detail.pop("report")
+    return top | {"detail": detail}
+
+
+def render(report: Report, out: Path) -> tuple[Path, ...]:
+    """Write ``report.json`` and ``summary.json``.
+
+    Raises:
+        RequestError: the folder cannot be written to.
+        ValueError: a number is not finite (a bug: JSON has none such).
+    """
+    whole = json.dumps(as_plain(report), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return (
+        write_text(out / "report.json", whole + "\n"),
+        write_text(out / "summary.json", to_json(summary_of(report)) + "\n"),
+    )

@@ -1,0 +1,1 @@
+"""What is shown, once for every format: tables, columns, definitions, sentences."""

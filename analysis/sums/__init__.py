@@ -1,0 +1,1 @@
+"""GPU and host time, counted and added up: by stage, instance, step, module, range, kernel, call."""

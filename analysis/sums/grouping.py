@@ -1,0 +1,115 @@
+"""GPU time by group: counts, sums, union and projection of each group's operations, integers only."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+from attrs import evolve, frozen
+from numpy.typing import NDArray
+
+from analysis.attribution.intervals import sum_by_group, union_by_group
+from analysis.trace.records import GRAPH, KERNEL, MEMCPY, MEMSET, Operations
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["COLUMNS", "COUNTED", "UNATTRIBUTED", "GpuTable", "grouped", "select"]
+
+UNATTRIBUTED: Final = "(unattributed)"
+
+COLUMNS: Final = (
+    "name", "kernels", "kernel_sum_ns", "busy_ns", "projected_ns", "memcpys", "memcpy_ns", "memsets", "memset_ns",
+    "graphs", "graph_ns",
+)  # fmt: skip
+COUNTED: Final = ((KERNEL, "kernels", "kernel_sum_ns"), (MEMCPY, "memcpys", "memcpy_ns"),
+                   (MEMSET, "memsets", "memset_ns"), (GRAPH, "graphs", "graph_ns"))  # fmt: skip
+
+
+@frozen(eq=False)
+class GpuTable:
+    """Rows of GPU time. ``columns`` maps each name of `COLUMNS` but ``name`` to int64 [rows]."""
+
+    names: tuple[str, ...]
+    columns: dict[str, NDArray[np.int64]]
+
+    def rows(self) -> list[dict[str, Any]]:
+        """The rows as plain Python values, in `COLUMNS` order."""
+        plain = [self.columns[name].tolist() for name in COLUMNS[1:]]
+        return [
+            dict(zip(COLUMNS, (name, *values), strict=True)) for name, *values in zip(self.names, *plain, strict=True)
+        ]
+
+    def frame(self) -> pd.DataFrame:
+        """The table as a DataFrame."""
+        import pandas as pd  # loaded here: half a second that most commands do not need
+
+        return pd.DataFrame({"name": list(self.names), **self.columns})[list(COLUMNS)]
+
+    def total(self, column: str) -> int:
+        """Sum of a column."""
+        return int(self.columns[column].sum())
+
+
+def grouped(
+    operations: Operations, group: NDArray[Any], groups: int, *, instance: NDArray[Any] | None = None
+) -> dict[str, NDArray[np.int64]]:
+    """Sum operations by group.
+
+    Args:
+        operations: [n], sorted by start.
+        group: row of each operation, [n], 0 ≤ group < groups.
+        groups: number of rows.
+        instance: instance of each operation, [n], any non-negative ids; an instance lies in one row. A row's projection
+            is the sum of its instances' (first start to last end). None: each row is one instance.
+
+    Returns:
+        Column name → int64 [groups].
+    """
+    duration = operations.duration
+    columns: dict[str, NDArray[np.int64]] = {}
+    for kind, count, total in COUNTED:
+        which = operations.kind == kind
+        if which.any():
+            columns[count] = np.bincount(group[which], minlength=groups).astype(np.int64)
+            columns[total] = sum_by_group(group[which], duration[which], groups)
+        else:
+            columns[count] = columns[total] = np.zeros(groups, dtype=np.int64)
+    columns["busy_ns"] = union_by_group(group, operations.start, operations.end, groups)
+    columns["projected_ns"] = _projected(operations, group, groups, instance)
+    return columns
+
+
+def _projected(
+    operations: Operations, group: NDArray[Any], groups: int, instance: NDArray[Any] | None
+) -> NDArray[np.int64]:
+    if not len(operations):
+        return np.zeros(groups, dtype=np.int64)
+    owner = group if instance is None else instance
+    size = int(owner.max()) + 1
+    last = np.full(size, -1, dtype=np.int64)
+    np.maximum.at(last, owner, operations.end)
+    first = np.zeros(size, dtype=np.int64)
+    first[owner[::-1]] = operations.start[::-1]  # sorted by start: the first of an instance is written last
+    seen = last >= 0
+    row = np.zeros(size, dtype=np.int64)
+    row[owner] = group
+    return sum_by_group(row[seen], (last - first)[seen], groups)
+
+
+def select(operations: Operations, mask: NDArray[np.bool_]) -> Operations:
+    """The operations of a mask, [n]."""
+    per_row = (
+        "start",
+        "end",
+        "kind",
+        "name",
+        "process",
+        "correlation",
+        "device",
+        "stream",
+        "graph_node",
+        "shape",
+        "size",
+    )
+    return evolve(operations, **{name: getattr(operations, name)[mask] for name in per_row})

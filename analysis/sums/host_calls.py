@@ -1,0 +1,269 @@
+"""What the host did: kinds of CUDA calls, and what filled the time in which the GPU was idle."""
+
+from __future__ import annotations
+
+import re
+from functools import cached_property
+from typing import Any, Final
+
+import numpy as np
+from attrs import frozen
+from numpy.typing import NDArray
+
+from analysis.attribution.attribution import Attribution
+from analysis.attribution.intervals import Ints, gaps, merge
+from analysis.sums.grouping import UNATTRIBUTED
+from analysis.sums.records import GapSummary, HostCallRow
+from analysis.trace.records import GRAPH, KERNEL, MEMCPY
+
+__all__ = ["COPY", "GRAPH_LAUNCH", "LAUNCH", "OTHER", "SMALL_COPY_BYTES", "SYNCHRONISE", "HostCalls"]
+
+OTHER: Final = 0
+LAUNCH: Final = 1
+GRAPH_LAUNCH: Final = 2
+COPY: Final = 3
+"""Copies and sets that are queued: the host goes on."""
+SYNCHRONISE: Final = 4
+"""The host waits for the device, in a synchronise or a blocking copy."""
+
+_RULES: Final = (
+    (OTHER, re.compile(r"cu(da)?LaunchHostFunc")),  # a function of the host's: no kernel
+    (GRAPH_LAUNCH, re.compile(r"cu(da)?GraphLaunch")),
+    (LAUNCH, re.compile(r"cu(da)?Launch")),
+    (SYNCHRONISE, re.compile(r"cu(da)?(Device|Stream|Event|Ctx|Thread)Synchronize")),
+    (COPY, re.compile(r"cu(da)?(Memcpy\w*(Async|Batch)|Memset|MemsetD)")),
+    (SYNCHRONISE, re.compile(r"cu(da)?Memcpy")),
+)
+"""By name, the first that matches: ``syncType`` means different things in different exports."""
+
+SMALL_COPY_BYTES: Final = 1024
+"""A device-to-host copy up to this size carries a decision (a token, a flag, a count), not data."""
+
+_DEVICE_TO_HOST: Final = 2
+
+
+_LAUNCHING: Final = (LAUNCH, GRAPH_LAUNCH)
+_WAITING: Final = (SYNCHRONISE,)
+_WHAT_COUNTS_FIRST: Final = ((SYNCHRONISE,), (LAUNCH, GRAPH_LAUNCH, COPY), (OTHER,))
+"""A moment inside nested calls counts once: as waiting, else as launching, else as another call."""
+
+
+@frozen(eq=False, slots=False)
+class HostCalls:
+    """The calls of a trace, by kind."""
+
+    attribution: Attribution
+
+    @cached_property
+    def kind(self) -> NDArray[np.int8]:
+        """Kind of each call, [calls]. A call that no rule knows is a launch if it owns a kernel or a graph."""
+        calls = self.attribution.calls
+        by_name = np.array(
+            [next((kind for kind, rule in _RULES if rule.match(name)), OTHER) for name in calls.names], dtype=np.int8
+        )
+        kind = by_name[calls.name] if by_name.size else np.zeros(len(calls), dtype=np.int8)
+        owner = self.attribution.owner
+        owned = owner >= 0
+        kernels = owner[owned & (self.attribution.operations.kind == KERNEL)]
+        nameless = kernels[kind[kernels] == OTHER]
+        kind[nameless] = LAUNCH
+        graphs = owner[owned & (self.attribution.operations.kind == GRAPH)]
+        kind[graphs[kind[graphs] == OTHER]] = GRAPH_LAUNCH
+        return kind
+
+    @cached_property
+    def _nest(self) -> bool:
+        """Whether any call lies in another one, as a driver call in the runtime call that makes it."""
+        calls = self.attribution.calls
+        same = calls.thread[1:] == calls.thread[:-1]
+        return bool(np.any(same & (calls.start[1:] < calls.end[:-1])))
+
+    @cached_property
+    def launches(self) -> NDArray[np.bool_]:
+        """Calls that launch a kernel or a graph, [calls]; of nested ones (runtime around driver) the outermost."""
+        return self._outermost(_LAUNCHING)
+
+    @cached_property
+    def waits(self) -> NDArray[np.bool_]:
+        """Calls in which the host waits for the device, [calls]; of nested ones the outermost."""
+        return self._outermost(_WAITING)
+
+    def _outermost(self, kinds: tuple[int, ...]) -> NDArray[np.bool_]:
+        """Calls of some kinds that lie in no other call of these kinds on their thread, [calls]."""
+        calls = self.attribution.calls
+        found: NDArray[np.bool_] = np.isin(self.kind, kinds)
+        if not self._nest or not found.any():
+            return found
+        rows = np.flatnonzero(found)
+        thread, start = calls.thread[rows].astype(np.int64), calls.start[rows]
+        end = start + calls.duration[rows]
+        # Threads one after the other on one line, so that one running maximum serves them all.
+        low, span = int(start.min()), int(end.max() - start.min()) + 1
+        _, place = np.unique(thread, return_inverse=True)
+        shift = place * span - low
+        reach = np.maximum.accumulate(end + shift)
+        inside = np.zeros(rows.size, dtype=bool)
+        inside[1:] = (start + shift)[1:] < reach[:-1]
+        found[rows[inside]] = False
+        return found
+
+    @cached_property
+    def small_copies(self) -> NDArray[np.bool_]:
+        """Operations that copy at most `SMALL_COPY_BYTES` from the device to the host, [operations]."""
+        operations = self.attribution.operations
+        copies: NDArray[np.bool_] = operations.kind == MEMCPY
+        to_host = operations.copy_kinds == _DEVICE_TO_HOST
+        if not copies.any():
+            return copies
+        small: NDArray[np.bool_] = (operations.size >= 0) & (operations.size <= SMALL_COPY_BYTES)
+        small &= copies & to_host[operations.name]
+        return small
+
+    def waits_by(self, by_call: NDArray[Any], names: list[str]) -> list[HostCallRow]:
+        """Synchronising calls and small device-to-host copies by place.
+
+        Args:
+            by_call: place of each call, [calls]: index into ``names``, -1 for none.
+            names: the places.
+
+        Returns:
+            One row per place and call, most calls first.
+        """
+        rows: list[HostCallRow] = []
+        calls = self.attribution.calls
+        waits = np.flatnonzero(self.waits)
+        rows += self._count(by_call[waits], calls.name[waits], calls.duration[waits], names, calls.names, "synchronise")
+        small = np.flatnonzero(self.small_copies & (self.attribution.owner >= 0))
+        owner = self.attribution.owner[small]
+        rows += self._count(
+            by_call[owner], calls.name[owner], self.attribution.operations.duration[small], names, calls.names,
+            "small device-to-host copy",
+        )  # fmt: skip
+        return sorted(rows, key=lambda row: (-row.calls, row.where, row.call))
+
+    @staticmethod
+    def _count(
+        place: NDArray[Any], call: NDArray[Any], duration: NDArray[Any], places: list[str], calls: tuple[str, ...],
+        kind: Any,
+    ) -> list[HostCallRow]:  # fmt: skip
+        width = max(1, len(calls))
+        key = (place.astype(np.int64) + 1) * width + call
+        present, index = np.unique(key, return_inverse=True)
+        count = np.bincount(index, minlength=present.size)
+        total = np.bincount(index, weights=duration, minlength=present.size).astype(np.int64)
+        return [
+            HostCallRow(
+                where=places[one // width - 1] if one >= width else UNATTRIBUTED,
+                call=re.sub(r"_v\d+$", "", calls[one % width]),
+                calls=int(number),
+                total_ns=int(time),
+                kind=kind,
+            )
+            for one, number, time in zip(present.tolist(), count, total, strict=True)
+        ]
+
+    # --- idle time --------------------------------------------------------------------------------------------
+
+    def _covered(self, kinds: tuple[int, ...], thread: int) -> tuple[Ints, Ints]:
+        """Merged intervals in which a thread was inside calls of some kinds."""
+
+        def make() -> tuple[Ints, Ints]:
+            calls = self.attribution.calls
+            wanted = np.zeros(int(max(OTHER, LAUNCH, GRAPH_LAUNCH, COPY, SYNCHRONISE)) + 1, dtype=bool)
+            wanted[list(kinds)] = True
+            which = np.flatnonzero(wanted[self.kind] & (calls.thread == thread))
+            start = calls.start[which]
+            return merge(start, start + calls.duration[which])
+
+        covered: tuple[Ints, Ints] = self.attribution.kept(("covered", kinds, thread), make)
+        return covered
+
+    @cached_property
+    def _busy_by_process(self) -> dict[int | None, tuple[Ints, Ints]]:
+        """Merged intervals in which the GPU worked, by process code; by None, if all rows are of one process."""
+        operations = self.attribution.operations
+        present = np.flatnonzero(np.bincount(operations.process + 1)) - 1
+        if present.size < 2:
+            return {None: _lasting(*merge(operations.start, operations.end))}
+        found: dict[int | None, tuple[Ints, Ints]] = {}
+        for one in present.tolist():
+            # Rows that do not say whose they are may be anybody's.
+            mine = np.flatnonzero((operations.process == one) | (operations.process == -1))
+            found[one] = _lasting(*merge(operations.start[mine], operations.end[mine]))
+        return found
+
+    def _busy(self, process: int) -> tuple[Ints, Ints]:
+        found = self._busy_by_process
+        nothing = np.zeros(0, dtype=np.int64)
+        return found[None] if None in found else found.get(process, found.get(-1, (nothing, nothing)))
+
+    def idle(self, windows: list[tuple[int, int, int]]) -> GapSummary:
+        """Sum up the GPU's idle time inside stages, by what the host did meanwhile.
+
+        Busy is what the GPU did for the window's process: another rank's work does not fill this one's gaps.
+
+        Args:
+            windows: (start ns, end ns, thread code) of each stage instance; where those of a thread overlap, their
+                common time counts once.
+        """
+        opened: dict[int, list[tuple[Ints, Ints]]] = {}
+        reach: dict[int, int] = {}
+        for low, high, thread in sorted(windows):
+            low = max(low, reach.get(thread, low))
+            reach[thread] = max(high, low)
+            busy = self._busy(int(self.attribution.thread_process[thread]))
+            first, last = np.searchsorted(busy[1], low), np.searchsorted(busy[0], high)
+            opened.setdefault(thread, []).append(gaps(busy[0][first:last], busy[1][first:last], (low, high)))
+        total = count = largest = 0
+        parts = [0] * len(_WHAT_COUNTS_FIRST)
+        for thread, found in opened.items():
+            opening = np.concatenate([one[0] for one in found])
+            closing = np.concatenate([one[1] for one in found])
+            count += opening.size
+            largest = max(largest, int((closing - opening).max(initial=0)))
+            total += int((closing - opening).sum())
+            kinds: tuple[int, ...] = ()
+            covered = 0
+            for place, more in enumerate(_WHAT_COUNTS_FIRST):
+                kinds = (*kinds, *more) if self._nest else more
+                so_far = _overlap(opening, closing, *self._covered(kinds, thread))
+                parts[place] += so_far - covered
+                covered = so_far if self._nest else 0
+        waiting, launching, other = parts
+        return GapSummary(
+            total_ns=total,
+            count=count,
+            largest_ns=largest,
+            synchronising_ns=waiting,
+            launching_ns=launching,
+            other_api_ns=other,
+            outside_api_ns=total - waiting - launching - other,
+        )
+
+
+def _lasting(start: Ints, end: Ints) -> tuple[Ints, Ints]:
+    """Intervals without the empty ones: an operation of no length ends no gap."""
+    real = end > start
+    return (start, end) if bool(real.all()) else (start[real], end[real])
+
+
+def _overlap(opening: Ints, closing: Ints, start: Ints, end: Ints) -> int:
+    """Time that gaps, which are disjoint and in order, share with merged intervals, ns."""
+    if not start.size or not opening.size:
+        return 0
+    if start.size < opening.size:  # the same either way: ask for the fewer ones
+        opening, closing, start, end = start, end, opening, closing
+    length = end - start
+    # Behind a gap's edge lies what the intervals before it cover, and of the last one no more than it has.
+    before = np.cumsum(length) - length
+
+    def covered_until(moment: Ints) -> Ints:
+        index = np.searchsorted(start, moment, side="right") - 1
+        first = index < 0
+        index[first] = 0
+        covered: Ints = np.minimum(moment - start[index], length[index])
+        covered += before[index]
+        covered[first] = 0
+        return covered
+
+    return int((covered_until(closing) - covered_until(opening)).sum())

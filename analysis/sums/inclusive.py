@@ -1,0 +1,214 @@
+"""Inclusive sums: every range's own work and that of the ranges inside it, each operation once per name."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from attrs import frozen
+from numpy.typing import NDArray
+
+from analysis.attribution.attribution import Attribution
+from analysis.attribution.intervals import overlapping, sum_by_group, union_by_group
+from analysis.attribution.range_tree import Indices
+from analysis.domain.errors import ConservationError
+from analysis.sums.grouping import COUNTED, UNATTRIBUTED, GpuTable, grouped, select
+
+__all__ = ["LaneWork", "inclusive_table", "name_keys", "operation_lanes", "pairs_by_name"]
+
+
+def name_keys(attribution: Attribution) -> tuple[NDArray[np.int32], tuple[str, ...]]:
+    """Number the qualified names: key of each range, [ranges], and the names by key."""
+    ranges = attribution.ranges
+    if not len(ranges):
+        return np.zeros(0, dtype=np.int32), ()
+    packed = ranges.domain.astype(np.int64) * len(ranges.names) + ranges.name
+    _, first, keys = np.unique(packed, return_index=True, return_inverse=True)
+    return keys.astype(np.int32), tuple(attribution.qualified_name(int(row)) for row in first)
+
+
+@frozen(eq=False)
+class LaneWork:
+    """The operations inside a lane's ranges."""
+
+    index: int
+    """Of the lane."""
+    operations: Indices
+    """[m], in order of start."""
+    rows: Indices
+    """Innermost range of the lane around each, [m]."""
+
+
+def operation_lanes(attribution: Attribution, selected: NDArray[np.bool_] | None = None) -> list[LaneWork]:
+    """The work of each lane that has any.
+
+    Args:
+        attribution: of the trace.
+        selected: which operations to count, [n]; None: all.
+    """
+    found = []
+    for index in range(len(attribution.forest.lanes)):
+        operations, rows = attribution.operations_in_lane(index)
+        if selected is not None:
+            keep = selected[operations]
+            operations, rows = operations[keep], rows[keep]
+        if operations.size:
+            found.append(LaneWork(index, operations, rows))
+    return found
+
+
+def inclusive_table(attribution: Attribution, selected: NDArray[np.bool_] | None = None) -> GpuTable:
+    """Table by ``domain:name``, inclusive.
+
+    Args:
+        attribution: of the trace.
+        selected: which operations to count, [n]; None: all.
+
+    Returns:
+        Names by time, the operations in no range at all last.
+
+    Raises:
+        ConservationError: the roots' sums are not what their lanes hold.
+    """
+    operations = attribution.operations
+    keys, names = name_keys(attribution)
+    size = len(attribution.ranges)
+    columns = {column: np.zeros(size, dtype=np.int64) for _, count, total in COUNTED for column in (count, total)}
+    low = np.full(size, np.iinfo(np.int64).max, dtype=np.int64)
+    high = np.full(size, -1, dtype=np.int64)
+    anywhere = np.zeros(len(operations), dtype=bool)
+    lanes = operation_lanes(attribution, selected)
+    duration = operations.duration
+    for work in lanes:
+        anywhere[work.operations] = True
+        kinds, lasted = operations.kind[work.operations], duration[work.operations]
+        for kind, count, total in COUNTED:
+            which = kinds == kind
+            if which.any():
+                columns[count] += np.bincount(work.rows[which], minlength=size)
+                columns[total] += sum_by_group(work.rows[which], lasted[which], size)
+        np.minimum.at(low, work.rows, operations.start[work.operations])
+        np.maximum.at(high, work.rows, operations.end[work.operations])
+    held = {name: int(value.sum()) for name, value in columns.items()}
+    for rows in reversed(attribution.forest.by_depth[1:]):
+        above = attribution.forest.parent[rows]
+        for value in columns.values():
+            np.add.at(value, above, value[rows])
+        np.minimum.at(low, above, low[rows])
+        np.maximum.at(high, above, high[rows])
+    roots = attribution.forest.parent < 0
+    for name, value in columns.items():
+        if int(value[roots].sum()) != held[name]:
+            raise ConservationError(f"internal error: inclusive {name} of the root ranges is not what they hold")
+    first = attribution.forest.first_of_its_name()
+    by_name = {name: sum_by_group(keys[first], value[first], len(names)) for name, value in columns.items()}
+    used = first & (high >= 0)
+    by_name["projected_ns"] = sum_by_group(keys[used], (high - low)[used], len(names))
+    by_name["busy_ns"] = _busy(attribution, lanes, keys, len(names), by_name)
+    _count_once(attribution, lanes, keys, by_name)
+    return _finish(attribution, names, by_name, anywhere, selected)
+
+
+def pairs_by_name(
+    attribution: Attribution, chosen: Indices, rows: Indices, keys: NDArray[np.int32]
+) -> tuple[Indices, NDArray[np.int32], Indices]:
+    """Walk up from each operation's range: (operation, name key, range), once per name along a chain.
+
+    Args:
+        attribution: of the trace.
+        chosen: operations, [m].
+        rows: innermost range of one lane around each, [m].
+        keys: name key of each range.
+    """
+    first = attribution.forest.first_of_its_name()
+    parent = attribution.forest.parent
+    operations, ranges = [], []
+    at = rows
+    while True:
+        inside = at >= 0
+        chosen, at = chosen[inside], at[inside]
+        if not chosen.size:
+            break
+        counts = first[at]
+        operations.append(chosen[counts])
+        ranges.append(at[counts])
+        at = parent[at]
+    nothing = np.zeros(0, dtype=np.int32)
+    flat = np.concatenate(ranges) if ranges else nothing
+    return np.concatenate(operations) if operations else nothing, keys[flat], flat
+
+
+def _busy(
+    attribution: Attribution,
+    lanes: list[LaneWork],
+    keys: NDArray[np.int32],
+    names: int,
+    by_name: dict[str, NDArray[np.int64]],
+) -> NDArray[np.int64]:
+    """Union of operations by name: what overlaps nothing adds up, only the rest is walked range by range."""
+    operations = attribution.operations
+    shared = overlapping(operations.start, operations.end)
+    busy = sum((by_name[total] for _, _, total in COUNTED), np.zeros(names, dtype=np.int64))
+    by_domain: dict[int, list[tuple[Indices, Indices]]] = {}
+    for work in lanes:
+        walked = shared[work.operations]
+        if walked.any():
+            domain = attribution.forest.lanes[work.index].domain
+            by_domain.setdefault(domain, []).append((work.operations[walked], work.rows[walked]))
+    for parts in by_domain.values():  # one after the other: a name lies in one domain, and the pairs take memory
+        pairs = [pairs_by_name(attribution, chosen, rows, keys) for chosen, rows in parts]
+        operation = np.concatenate([one[0] for one in pairs])
+        key = np.concatenate([one[1] for one in pairs])
+        order = np.argsort(operation, kind="stable")
+        operation, key = operation[order], key[order]
+        start, end = operations.start[operation], operations.end[operation]
+        busy -= sum_by_group(key, end - start, names)
+        busy += union_by_group(key, start, end, names)
+    return busy
+
+
+def _count_once(
+    attribution: Attribution,
+    lanes: list[LaneWork],
+    keys: NDArray[np.int32],
+    by_name: dict[str, NDArray[np.int64]],
+) -> None:
+    """Recount names that stand in several lanes of one thread: there, one operation may be inside two of them."""
+    holders: dict[tuple[int, int], int] = {}
+    for work in lanes:
+        lane = attribution.forest.lanes[work.index]
+        for key in np.unique(keys[lane.rows]).tolist():
+            holders[lane.thread, key] = holders.get((lane.thread, key), 0) + 1
+    for key in sorted({key for (_, key), count in holders.items() if count > 1}):
+        nearest = attribution.forest.nearest(keys == key)
+        inside = np.zeros(len(attribution.operations), dtype=bool)
+        for work in lanes:
+            inside[work.operations[nearest[work.rows] >= 0]] = True
+        group = np.zeros(int(inside.sum()), dtype=np.int32)
+        once = grouped(select(attribution.operations, inside), group, 1)
+        for name, value in once.items():
+            if name != "projected_ns":  # each range is an instance of its own
+                by_name[name][key] = value[0]
+
+
+def _finish(
+    attribution: Attribution,
+    names: tuple[str, ...],
+    by_name: dict[str, NDArray[np.int64]],
+    anywhere: NDArray[np.bool_],
+    selected: NDArray[np.bool_] | None,
+) -> GpuTable:
+    outside = ~anywhere if selected is None else selected & ~anywhere
+    rest: dict[str, Any] = {name: np.zeros(0, dtype=np.int64) for name in by_name}
+    labels = names
+    if outside.any():
+        group = np.zeros(int(outside.sum()), dtype=np.int32)
+        rest = grouped(select(attribution.operations, outside), group, 1)
+        labels = (*names, UNATTRIBUTED)
+    columns = {name: np.concatenate((value, rest[name])) for name, value in by_name.items()}
+    weight = sum((columns[total] for _, _, total in COUNTED), np.zeros(len(labels), dtype=np.int64))
+    work = sum((columns[count] for _, count, _ in COUNTED), np.zeros(len(labels), dtype=np.int64))
+    last = np.array([label == UNATTRIBUTED for label in labels], dtype=bool)
+    order = np.lexsort((-weight, last))
+    order = order[work[order] > 0]
+    return GpuTable(tuple(labels[one] for one in order), {name: value[order] for name, value in columns.items()})

@@ -1,0 +1,409 @@
+"""Kernel and operator names → category, library, human name and tensor-core use, by ordered rules in a data file.
+
+The rules (``kernel_rules.toml``) are substrings, not regular expressions: a name is the profiled program's own word and
+may be 100 kB of template arguments, and no rule, ours or a user's, can then take more than linear time.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any, Final
+
+from attrs import frozen
+
+from analysis.domain.errors import RequestError
+
+__all__ = [
+    "GRAPH",
+    "MEMCPY_KINDS",
+    "MEMSET",
+    "OTHER",
+    "KernelClass",
+    "Operation",
+    "Rule",
+    "Rules",
+    "classify",
+    "classify_all",
+    "is_communication",
+    "load_rules",
+    "memcpy_class",
+]
+
+OTHER: Final = "other"
+
+# A kernel is told by the begin of its name (the template and its first arguments) or, where a wrapper hides it, by the
+# end; what lies between are argument types.
+_HEAD: Final = 4096
+_TAIL: Final = 512
+_HUMAN_NAME_LENGTH: Final = 80
+
+MEMCPY_KINDS: Final[Mapping[int, str]] = {1: "HtoD", 2: "DtoH", 8: "DtoD", 9: "HtoH", 10: "PtoP"}
+"""CUPTI's ``CUpti_ActivityMemcpyKind`` by direction. Those of arrays (3–7) and unknown ones are ``other``."""
+
+_MEMCPY_WORDS: Final[Mapping[str, str]] = {
+    "HtoD": "copy, host to device",
+    "DtoH": "copy, device to host",
+    "DtoD": "copy, within the device",
+    "HtoH": "copy, host to host",
+    "PtoP": "copy, device to another device",
+}
+
+
+@frozen
+class KernelClass:
+    """What a kernel's name tells."""
+
+    category: str
+    library: str | None
+    human_name: str
+    tensor_core: bool | None
+    """None: the name does not tell."""
+
+
+MEMSET: Final = KernelClass("memset", None, "memset", False)
+GRAPH: Final = KernelClass("graph", None, "CUDA graph, its kernels not traced one by one", None)
+
+
+@frozen
+class Rule:
+    """One rule; every condition that it states must hold. All texts in lower case."""
+
+    category: str
+    human: str
+    library: str | None = None
+    tensor_core: bool | None = None
+    prefix: tuple[str, ...] = ()
+    equal: tuple[str, ...] = ()
+    any: tuple[str, ...] = ()
+    all: tuple[str, ...] = ()
+    none: tuple[str, ...] = ()
+
+    def holds(self, subject: _Subject) -> bool:
+        """Whether a name meets every condition of the rule."""
+        if self.prefix and not (subject.name.startswith(self.prefix) or subject.short.startswith(self.prefix)):
+            return False
+        if self.equal and subject.name not in self.equal and subject.short not in self.equal:
+            return False
+        text = subject.text
+        if self.any and not any(part in text for part in self.any):
+            return False
+        return all(part in text for part in self.all) and not any(part in text for part in self.none)
+
+
+@frozen
+class Operation:
+    """What ``{operation}`` in a human name stands for."""
+
+    name: str
+    any: tuple[str, ...]
+    none: tuple[str, ...] = ()
+
+
+@frozen
+class Rules:
+    """Rules in the order in which they are tried."""
+
+    rules: tuple[Rule, ...]
+    operations: tuple[Operation, ...]
+
+
+@frozen
+class _Subject:
+    """A name as the rules see it: capped, lower case."""
+
+    name: str
+    short: str
+    text: str
+
+
+def load_rules(extra: Path | None = None) -> Rules:
+    """Load the built-in rules, a user's own before them.
+
+    Args:
+        extra: a TOML file with ``[[rule]]`` and ``[[operation]]`` tables as in ``kernel_rules.toml``.
+
+    Raises:
+        RequestError: the file cannot be read, or a rule in it is not one; names the file and the rule.
+    """
+    built_in = _built_in()
+    if extra is None:
+        return built_in
+    own = _parse(extra)
+    return Rules(rules=own.rules + built_in.rules, operations=own.operations + built_in.operations)
+
+
+def classify(name: str, short_name: str, rules: Rules | None = None) -> KernelClass:
+    """Classify one kernel or CPU operator by its name.
+
+    Args:
+        name: demangled name with template arguments; mangled or empty names are taken as they are.
+        short_name: the name without templates and arguments; may be empty.
+        rules: from `load_rules`; the built-in ones if None.
+
+    Returns:
+        The class; category ``other`` if no rule holds, with the short name as its human name.
+    """
+    rules = rules or _built_in()
+    subject = _subject(name, short_name)
+    for rule in rules.rules:
+        if rule.holds(subject):
+            return KernelClass(rule.category, rule.library, _human_name(rule, subject, rules), rule.tensor_core)
+    shown = (short_name or name or "(no name)")[:_HUMAN_NAME_LENGTH]
+    return KernelClass(OTHER, None, shown, None)
+
+
+def classify_all(names: Sequence[str], short_names: Sequence[str], rules: Rules | None = None) -> list[KernelClass]:
+    """Classify many kernels, each distinct pair of names once.
+
+    Args:
+        names: demangled names, [n].
+        short_names: short names, [n].
+        rules: from `load_rules`; the built-in ones if None.
+
+    Returns:
+        One class per kernel, [n], in the order of ``names``.
+
+    Raises:
+        ValueError: the sequences differ in length.
+    """
+    rules = rules or _built_in()
+    known: dict[tuple[str, str], KernelClass] = {}
+    classes = []
+    for pair in zip(names, short_names, strict=True):
+        found = known.get(pair)
+        if found is None:
+            found = known[pair] = classify(*pair, rules)
+        classes.append(found)
+    return classes
+
+
+def memcpy_class(copy_kind: int) -> KernelClass:
+    """Class of a memory copy, by CUPTI's ``copyKind``."""
+    direction = MEMCPY_KINDS.get(copy_kind, "other")
+    return KernelClass(f"memcpy {direction}", None, _MEMCPY_WORDS.get(direction, "copy, arrays"), False)
+
+
+def is_communication(category: str) -> bool:
+    """Whether a category is communication between devices."""
+    return category.startswith("NCCL ") or category in ("custom AllReduce", "memcpy PtoP")
+
+
+def _subject(name: str, short_name: str) -> _Subject:
+    head = name if len(name) <= _HEAD + _TAIL else f"{name[:_HEAD]}\n{name[-_TAIL:]}"
+    short = short_name[:_HEAD].lower()
+    head = head.lower().removeprefix("void ")
+    return _Subject(name=head, short=short, text=f"{head}\n{short}")
+
+
+# --- human names -----------------------------------------------------------------------------------------------------
+
+_DTYPES: Final[Mapping[str, str]] = {
+    "c10::bfloat16": "bf16",
+    "__nv_bfloat16": "bf16",
+    "nv_bfloat16": "bf16",
+    "cutlass::bfloat16_t": "bf16",
+    "bfloat16": "bf16",
+    "bf16": "bf16",
+    "c10::half": "fp16",
+    "__half": "fp16",
+    "cutlass::half_t": "fp16",
+    "half": "fp16",
+    "f16": "fp16",
+    "c10::float8_e4m3fn": "fp8",
+    "c10::float8_e5m2": "fp8",
+    "e4m3": "fp8",
+    "tf32": "tf32",
+    "float": "fp32",
+    "f32": "fp32",
+    "double": "fp64",
+    "unsigned char": "uint8",
+    "signed char": "int8",
+    "bool": "bool",
+    "long": "int64",
+    "int": "int32",
+    "short": "int16",
+}
+
+
+# Kineto leaves names mangled that it cannot demangle, such as CUTLASS's grouped products; there "f" is a bit of anything.
+_MANGLED_DTYPES: Final[Mapping[str, str]] = {
+    "10bfloat16_t": "bf16",
+    "13__nv_bfloat16": "bf16",
+    "8bfloat16": "bf16",
+    "6half_t": "fp16",
+    "6__half": "fp16",
+    "4half": "fp16",
+}
+
+
+@cache
+def _patterns() -> Mapping[str, re.Pattern[str]]:
+    """Patterns for details of a human name: literals and bounded repeats only, so that each is linear."""
+    names = "|".join(re.escape(name) for name in sorted(_DTYPES, key=len, reverse=True))
+    return {
+        "value": re.compile(r"\((?:unsigned )?(?:int|bool|long|char)\)(?=-?\d)"),
+        "dtype": re.compile(rf"(?<![a-z0-9_:])(?:{names})(?![a-z0-9_:])"),
+        # xmma, cutlass and NCCL write the type between underscores, xmma twice for A and B: "_bf16bf16_".
+        "dtype_in_word": re.compile(r"_(bf16|f16|f32|tf32|e4m3)(?=\1|_|bf16|f16|f32|\b)"),
+        "opaque": re.compile(r"opaquetype<(\d{1,2})>"),
+        "vector": re.compile(r"vectorized_elementwise_kernel<(?:\(int\))?(\d{1,2})\b"),
+        # nvjet_sm90_<types>_<tile m>x<tile n>_…; "tst" and "hsh" are the letters that bf16 and fp16 products carry.
+        "nvjet": re.compile(r"nvjet_(?:sm\d{2,3}_)?([a-z]{3,6})_(\d{1,3})x(\d{1,3})_"),
+        "nccl": re.compile(r"_(sum|prod|max|min|avg|premulsum)(?=_)"),
+        "nccl_way": re.compile(r"_(ring|tree|nvls|collnet|pat)(?:_(ll128|ll|simple))?"),
+    }
+
+
+def _human_name(rule: Rule, subject: _Subject, rules: Rules) -> str:
+    human = rule.human
+    if "{operation}" in human:
+        human = human.replace("{operation}", _operation(subject.text, rules.operations))
+    if subject.name.startswith(("aten::", "mkldnn::", "transformers::")):
+        return f"{human} ({subject.name[:40]})"
+    return ", ".join([human, *_details(rule, subject)])
+
+
+def _operation(text: str, operations: tuple[Operation, ...]) -> str:
+    for operation in operations:
+        if any(part in text for part in operation.any) and not any(part in text for part in operation.none):
+            return operation.name
+    return "operation"
+
+
+def _details(rule: Rule, subject: _Subject) -> list[str]:
+    patterns = _patterns()
+    details = []
+    if nvjet := patterns["nvjet"].match(subject.name):
+        if dtype := {"tst": "bf16", "hsh": "fp16"}.get(nvjet[1]):
+            details.append(dtype)
+        details.append(f"tile {nvjet[2]}×{nvjet[3]}")
+        details.extend(["split-K"] if "splitk" in subject.name else [])
+        details.extend(["with bias"] if "_bias_" in subject.name else [])
+        return details
+    if rule.library == "NCCL":
+        details.extend(match[1] for match in [patterns["nccl"].search(subject.name)] if match)
+    if dtype := _dtype(subject.name, product="GEMM" in rule.category):
+        details.append(dtype)
+    if rule.library == "NCCL" and (way := patterns["nccl_way"].search(subject.name)):
+        details.extend(part.upper() if part.startswith("ll") else part for part in way.groups() if part)
+    if vector := patterns["vector"].search(subject.name):
+        details.append(f"vectorised ×{vector[1]}")
+    elif subject.name.startswith("at::native::unrolled_elementwise_kernel"):
+        details.append("unrolled")
+    elif subject.name.startswith("at::native::elementwise_kernel"):
+        details.append("strided")
+    return details
+
+
+# A product's own type is its inputs'; its name also lists accumulator, indices and epilogue.
+_LOW_PRECISION: Final = ("fp8", "bf16", "fp16", "tf32")
+
+
+def _dtype(name: str, *, product: bool) -> str | None:
+    """The element type that a name tells; the target for ATen's dedicated cast kernels."""
+    patterns = _patterns()
+    if name.startswith("_z"):
+        return next((dtype for written, dtype in _MANGLED_DTYPES.items() if written in name), None)
+    for target, dtype in (("bfloat16_copy_kernel", "to bf16"), ("float16_copy_kernel", "to fp16")):
+        if target in name:
+            return dtype
+    # cuDNN's attention says f16 for any type of 16 bits; ATen's wide gather names its index type only.
+    if "_sdpa_" in name or "vectorized_gather_kernel" in name:
+        return None
+    plain = name.replace("<unnamed>", "").replace("(anonymous namespace)", "")
+    template = plain.find("<")
+    arguments = patterns["value"].sub("", plain[template:]) if template >= 0 else ""
+    if product:
+        named = {_DTYPES[one] for one in patterns["dtype"].findall(arguments)}
+        if low := [dtype for dtype in _LOW_PRECISION if dtype in named]:
+            return low[0]
+    if match := patterns["dtype_in_word"].search(name):
+        return _DTYPES[match[1]]
+    match = patterns["dtype"].search(arguments)
+    opaque = patterns["opaque"].search(arguments)
+    if opaque and (match is None or opaque.start() < match.start()):
+        return f"{8 * int(opaque[1])}-bit"
+    return _DTYPES[match[0]] if match else None
+
+
+# --- the rule file ---------------------------------------------------------------------------------------------------
+
+
+@cache
+def _built_in() -> Rules:
+    return _parse(Path(__file__).with_name("kernel_rules.toml"))
+
+
+def _parse(path: Path) -> Rules:
+    try:
+        tables = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise RequestError(f"{path}: cannot be read ({error.strerror})") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise RequestError(f"{path}: not valid TOML ({error})") from error
+    if unknown := sorted(set(tables) - {"rule", "operation"}):
+        raise RequestError(f"{path}: unknown table {unknown[0]!r}; expected [[rule]] and [[operation]]")
+    return Rules(
+        rules=tuple(_rule(path, number, table) for number, table in _tables(path, tables, "rule")),
+        operations=tuple(_one_operation(path, number, table) for number, table in _tables(path, tables, "operation")),
+    )
+
+
+def _tables(path: Path, tables: Mapping[str, Any], kind: str) -> list[tuple[str, dict[str, Any]]]:
+    found = tables.get(kind, [])
+    if not isinstance(found, list) or not all(isinstance(table, dict) for table in found):
+        raise RequestError(f"{path}: {kind} must be written as [[{kind}]] tables")
+    return [(f"[[{kind}]] number {number}", table) for number, table in enumerate(found, start=1)]
+
+
+_CONDITIONS: Final = ("prefix", "equal", "any", "all", "none")
+
+
+def _rule(path: Path, place: str, table: dict[str, Any]) -> Rule:
+    _refuse_unknown(path, place, table, {"category", "human", "library", "tensor_core", *_CONDITIONS})
+    conditions = {key: _texts(path, place, table, key) for key in _CONDITIONS}
+    if not any(conditions[key] for key in ("prefix", "equal", "any", "all")):
+        raise RequestError(f"{path}: {place}: needs a condition (prefix, equal, any or all)")
+    tensor_core = table.get("tensor_core")
+    if not (tensor_core is None or isinstance(tensor_core, bool)):
+        raise RequestError(f"{path}: {place}: tensor_core must be true or false")
+    library = table.get("library")
+    return Rule(
+        category=_text(path, place, table, "category"),
+        human=_text(path, place, table, "human"),
+        library=None if library is None else _text(path, place, table, "library"),
+        tensor_core=tensor_core,
+        **conditions,
+    )
+
+
+def _one_operation(path: Path, place: str, table: dict[str, Any]) -> Operation:
+    _refuse_unknown(path, place, table, {"name", "any", "none"})
+    return Operation(
+        name=_text(path, place, table, "name"),
+        any=_texts(path, place, table, "any"),
+        none=_texts(path, place, table, "none"),
+    )
+
+
+def _refuse_unknown(path: Path, place: str, table: dict[str, Any], known: set[str]) -> None:
+    if unknown := sorted(set(table) - known):
+        raise RequestError(f"{path}: {place}: unknown key {unknown[0]!r}; known are {', '.join(sorted(known))}")
+
+
+def _text(path: Path, place: str, table: dict[str, Any], key: str) -> str:
+    value = table.get(key)
+    if not isinstance(value, str) or not value.strip():
+        raise RequestError(f"{path}: {place}: {key} must be a text that is not empty")
+    return value
+
+
+def _texts(path: Path, place: str, table: dict[str, Any], key: str) -> tuple[str, ...]:
+    value = table.get(key, [])
+    if not isinstance(value, list) or not all(isinstance(one, str) and one for one in value):
+        raise RequestError(f"{path}: {place}: {key} must be a list of texts that are not empty")
+    return tuple(one.lower() for one in value)

@@ -1,0 +1,53 @@
+"""Operators from the finest annotation level that the trace has."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from analysis.attribution.attribution import Attribution, Level
+from analysis.attribution.intervals import sum_by_group
+from analysis.domain.entities import OperatorSummary
+from analysis.sums.inclusive import name_keys
+from analysis.sums.records import GpuRow
+
+__all__ = ["operator_level", "operator_summaries"]
+
+_MS = 1e6
+
+
+def operator_level(attribution: Attribution) -> Level | None:
+    """Which level operators come from: ``operator``, ``module`` or ``step``; None: there are no ranges at all."""
+    levels: tuple[Level, ...] = ("operator", "module", "step", "stage")
+    return next((level for level in levels if attribution.is_level(level).any()), None)
+
+
+def operator_summaries(
+    attribution: Attribution, range_rows: tuple[GpuRow, ...], top: int = 20
+) -> tuple[OperatorSummary, ...]:
+    """Ranges of the finest level by name, inclusive, by host time.
+
+    Args:
+        attribution: of the trace.
+        range_rows: its table by range.
+        top: how many at most.
+    """
+    level = operator_level(attribution)
+    if level is None:
+        return ()
+    ranges = attribution.ranges
+    wanted = attribution.is_level(level)
+    keys, names = name_keys(attribution)
+    outer = wanted & attribution.forest.first_of_its_name()
+    calls = np.bincount(keys[wanted], minlength=len(names))
+    host = sum_by_group(keys[outer], (ranges.end - ranges.start)[outer], len(names))
+    gpu = {row.name: row.kernel_sum_ns + row.memcpy_ns + row.memset_ns + row.graph_ns for row in range_rows}
+    rows = [
+        OperatorSummary(
+            op_name=names[key].removeprefix("dsocr.module:").removeprefix("dsocr:"),
+            total_time_ms=int(host[key]) / _MS,
+            cuda_time_ms=gpu.get(names[key], 0) / _MS,
+            calls=int(calls[key]),
+        )
+        for key in np.flatnonzero(calls).tolist()
+    ]
+    return tuple(sorted(rows, key=lambda row: (-row.total_time_ms, row.op_name))[:top])

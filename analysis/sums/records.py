@@ -1,0 +1,221 @@
+"""Sums over a trace's operations and calls, as records. Times are integer nanoseconds; unknown is None."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from attrs import frozen
+
+__all__ = [
+    "BusyTimeline",
+    "CaptureInfo",
+    "CategoryRow",
+    "GapSummary",
+    "GpuRow",
+    "HostCallRow",
+    "InstanceSummary",
+    "MetricSeries",
+    "StageSummary",
+    "StepPoint",
+    "StreamSummary",
+]
+
+
+@frozen
+class CaptureInfo:
+    """Where the numbers come from."""
+
+    trace_path: str
+    trace_bytes: int
+    product: str | None
+    collector: str
+    """``Nsight Systems``, ``torch on CPU``, ``torch on CUDA`` or ``unknown``."""
+    on_cpu: bool
+    """Leaf operators on a CPU stand where kernels would."""
+    schema_version: str | None
+    wall_clock: str | None
+    duration_ns: int | None
+    device_names: tuple[str, ...]
+    processes: int
+    threads: int
+    kernels: int
+    memcpys: int
+    memsets: int
+    graphs: int
+    """CUDA graphs traced as a whole: their kernels are invisible."""
+    api_calls: int
+    """Of those that can own GPU work or wait."""
+    ranges: int
+    module_domain: str | None
+    """Domain in which module ranges were found (empty: the default one); None: there are none."""
+    random_weights: bool | None
+    """None: the trace does not say."""
+    cross_thread: bool
+    """Whether launches were also attributed by time on the host."""
+    stated_model: str | None = None
+    """Preset that the user named for FLOPs and bytes; the trace itself may say nothing of its model."""
+
+
+@frozen
+class GpuRow:
+    """One row of a table of GPU time (the columns of ``dsocr-analyze table``)."""
+
+    name: str
+    kernels: int
+    kernel_sum_ns: int
+    busy_ns: int
+    projected_ns: int
+    memcpys: int
+    memcpy_ns: int
+    memsets: int
+    memset_ns: int
+    graphs: int
+    graph_ns: int
+
+
+@frozen
+class GapSummary:
+    """Time inside a stage's host range in which its GPU was idle, by what the host did meanwhile."""
+
+    total_ns: int
+    count: int
+    largest_ns: int
+    synchronising_ns: int
+    """The host waited in a synchronise or a blocking copy."""
+    launching_ns: int
+    """The host was inside a launching call (kernel, copy, memset, graph)."""
+    other_api_ns: int
+    """Inside any other CUDA call (allocation, module loading…)."""
+    outside_api_ns: int
+    """In no CUDA call that is read: Python, the framework, the program."""
+
+
+@frozen
+class StageSummary:
+    """One stage, all its instances. Sums over instances unless named otherwise."""
+
+    stage: str
+    instances: int
+    tokens: int | None
+    """Prompt tokens for prefill, emitted steps for decode; None: nothing says."""
+    host_elapsed_ns: int
+    """Range end − start."""
+    projected_ns: int
+    """First to last GPU operation."""
+    busy_ns: int
+    """Union of each instance's GPU operations: ranks or images that run at once add up, as their host times do."""
+    kernel_sum_ns: int
+    gpu: GpuRow
+    gpu_busy_share: float | None
+    """busy / host elapsed."""
+    launches: int
+    """Calls that launch a kernel or a graph, ``cuLaunchKernelEx`` too; a driver call inside a runtime call is none."""
+    graph_launches: int
+    synchronises: int
+    synchronise_ns: int
+    small_d2h_copies: int
+    """Device-to-host copies of at most `analysis.sums.host_calls.SMALL_COPY_BYTES`."""
+    host_launch_ns: int
+    """Time inside launching calls."""
+    queue_delay_median_ns: float | None
+    """Kernel start − launch start."""
+    queue_delay_p95_ns: float | None
+    mean_kernel_ns: float | None
+    median_kernel_ns: float | None
+    mean_launch_gap_ns: float | None
+    """Host time from one launch to the next, mean."""
+    concurrency: float | None
+    """Sum of all operations / their union: 1 = one at a time."""
+    gaps: GapSummary | None
+    small_grid_share: float | None = None
+    """Share of kernel time in kernels with fewer blocks than the device has SMs; None: grids or SM count unknown."""
+
+
+@frozen
+class InstanceSummary:
+    """One stage instance, such as ``image[0]/decode``."""
+
+    path: str
+    image: str | None
+    stage: str
+    start_ns: int
+    end_ns: int
+    host_elapsed_ns: int
+    projected_ns: int
+    busy_ns: int
+    kernel_sum_ns: int
+    kernels: int
+    payload: int | None
+    """The range's payload: prompt tokens for prefill."""
+    steps: int
+
+
+@frozen
+class StepPoint:
+    """One decode step on the host's clock."""
+
+    instance: str
+    index: int
+    start_ns: int
+    host_elapsed_ns: int
+    busy_ns: int
+    kernels: int
+    context: int | None
+    """Context length, from the range's payload."""
+
+
+@frozen
+class StreamSummary:
+    """One stream of one device."""
+
+    device: int
+    stream: int
+    operations: int
+    sum_ns: int
+    busy_ns: int
+
+
+@frozen
+class HostCallRow:
+    """Waiting and copying calls of one module or stage."""
+
+    where: str
+    call: str
+    calls: int
+    total_ns: int
+    kind: Literal["synchronise", "small device-to-host copy"]
+
+
+@frozen
+class CategoryRow:
+    """Kernels of one category in one stage."""
+
+    stage: str
+    category: str
+    calls: int
+    total_ns: int
+    share: float
+    """Of the stage's time over all operations."""
+
+
+@frozen
+class MetricSeries:
+    """A sampled GPU metric."""
+
+    name: str
+    unit: str
+    stage_means: dict[str, float]
+    """Mean over each stage's host time."""
+    time_ns: tuple[int, ...] = ()
+    values: tuple[float, ...] = ()
+    """Thinned for drawing: means over equal slices of the capture."""
+
+
+@frozen
+class BusyTimeline:
+    """GPU busy time in equal slices of the window that the stages fill."""
+
+    start_ns: int
+    slice_ns: int
+    busy_ns: tuple[int, ...]
+    """Union of all GPU operations in each slice."""

@@ -1,0 +1,226 @@
+"""Stages, their instances and their steps: host time, GPU time, launches, waits, gaps."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from analysis.attribution.attribution import Attribution
+from analysis.attribution.intervals import sum_by_group, union_by_group
+from analysis.domain.annotations import STAGES, Stage
+from analysis.sums.grouping import GpuTable
+from analysis.sums.host_calls import GRAPH_LAUNCH, HostCalls
+from analysis.sums.records import GpuRow, InstanceSummary, StageSummary, StepPoint, StreamSummary
+from analysis.sums.tables import gpu_table
+from analysis.trace.records import KERNEL, NO_VALUE
+
+__all__ = ["gpu_rows", "instance_summaries", "stage_summaries", "step_points", "stream_summaries"]
+
+
+def gpu_rows(table: GpuTable) -> tuple[GpuRow, ...]:
+    """Table rows as records."""
+    return tuple(GpuRow(**row) for row in table.rows())
+
+
+def stage_summaries(
+    attribution: Attribution,
+    host: HostCalls,
+    instances: Sequence[InstanceSummary],
+    tokens: dict[Stage, int | None],
+    sm_count: int | None,
+) -> tuple[StageSummary, ...]:
+    """Sum up each stage that has ranges in the trace.
+
+    Args:
+        attribution: of the trace.
+        host: its calls.
+        instances: its stage instances.
+        tokens: prompt tokens of prefill and steps of decode, over all instances; None: unknown.
+        sm_count: of the device that ran it.
+    """
+    operations, calls, ranges = attribution.operations, attribution.calls, attribution.ranges
+    table = {row.name: row for row in gpu_rows(gpu_table(attribution, "stage"))}
+    kernels = operations.kind == KERNEL
+    outermost = attribution.forest.first_of_its_name()
+    small_grid = _small_grids(attribution, sm_count)
+    found = []
+    for stage in STAGES:
+        rows = attribution.stage_rows(stage)
+        if not rows.size:
+            continue
+        in_stage = np.zeros(len(ranges) + 1, dtype=bool)
+        in_stage[rows] = True
+        mine = in_stage[attribution.operation_level("stage")]
+        my_calls = in_stage[attribution.call_level("stage")]
+        launching = my_calls & host.launches
+        waiting = my_calls & host.waits
+        my_kernels = mine & kernels
+        duration = operations.duration[my_kernels]
+        delay = _delay(attribution, my_kernels)
+        gpu = table[stage]
+        # A stage inside one of the same name adds no time of its own.
+        outer = rows[outermost[rows]]
+        elapsed = int((ranges.end[outer] - ranges.start[outer]).sum())
+        busy = sum(one.busy_ns for one in instances if one.stage == stage)
+        total = gpu.kernel_sum_ns + gpu.memcpy_ns + gpu.memset_ns + gpu.graph_ns
+        windows = [(int(ranges.start[row]), int(ranges.end[row]), int(ranges.thread[row])) for row in outer]
+        found.append(
+            StageSummary(
+                stage=stage,
+                instances=int(rows.size),
+                tokens=tokens.get(stage),
+                host_elapsed_ns=elapsed,
+                projected_ns=gpu.projected_ns,
+                busy_ns=busy,
+                kernel_sum_ns=gpu.kernel_sum_ns,
+                gpu=gpu,
+                gpu_busy_share=busy / elapsed if elapsed else None,
+                launches=int(launching.sum()),
+                graph_launches=int((launching & (host.kind == GRAPH_LAUNCH)).sum()),
+                synchronises=int(waiting.sum()),
+                synchronise_ns=int(calls.duration[waiting].sum(dtype=np.int64)),
+                small_d2h_copies=int((mine & host.small_copies).sum()),
+                host_launch_ns=int(calls.duration[launching].sum(dtype=np.int64)),
+                queue_delay_median_ns=float(np.median(delay)) if delay.size else None,
+                queue_delay_p95_ns=float(np.percentile(delay, 95)) if delay.size else None,
+                mean_kernel_ns=float(duration.mean()) if duration.size else None,
+                median_kernel_ns=float(np.median(duration)) if duration.size else None,
+                mean_launch_gap_ns=_launch_gap(attribution, launching),
+                concurrency=total / busy if busy else None,
+                gaps=host.idle(windows),
+                small_grid_share=(
+                    float(duration[small_grid[my_kernels]].sum() / duration.sum())
+                    if small_grid is not None and duration.size and duration.sum()
+                    else None
+                ),
+            )
+        )
+    return tuple(found)
+
+
+def _small_grids(attribution: Attribution, sm_count: int | None) -> NDArray[np.bool_] | None:
+    """Kernels with fewer blocks than the device has SMs, [operations]; None: not known."""
+    operations = attribution.operations
+    if sm_count is None or not len(operations.shapes):
+        return None
+    blocks = operations.shapes.grid_blocks(operations.shape)
+    return (blocks >= 0) & (blocks < sm_count)
+
+
+def _delay(attribution: Attribution, which: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Queueing delay: kernel start − launch start, ns, of the chosen operations that have a launch."""
+    chosen = np.flatnonzero(which & (attribution.owner >= 0))
+    return attribution.operations.start[chosen] - attribution.calls.start[attribution.owner[chosen]]
+
+
+def _launch_gap(attribution: Attribution, launching: NDArray[np.bool_]) -> float | None:
+    """Mean host time from one launch to the next within one stage instance and thread, ns."""
+    chosen = np.flatnonzero(launching)
+    if chosen.size < 2:
+        return None
+    start = attribution.calls.start[chosen]
+    instance = attribution.call_level("stage")[chosen]
+    thread = attribution.calls.thread[chosen]
+    together = (instance[1:] == instance[:-1]) & (thread[1:] == thread[:-1])
+    steps = np.diff(start)[together]
+    return float(steps.mean()) if steps.size else None
+
+
+def instance_summaries(attribution: Attribution) -> tuple[InstanceSummary, ...]:
+    """One record per stage instance, in time order."""
+    ranges = attribution.ranges
+    rows = np.flatnonzero(attribution.is_level("stage"))
+    rows = rows[np.argsort(ranges.start[rows], kind="stable")]
+    table = {row.name: row for row in gpu_rows(gpu_table(attribution, "instance"))}
+    paths = attribution.instance_names
+    steps = np.bincount(
+        attribution.forest.nearest(attribution.is_level("stage"))[np.flatnonzero(attribution.is_level("step"))] + 1,
+        minlength=len(ranges) + 1,
+    )[1:]
+    found = []
+    for row in rows.tolist():
+        path = paths[row]
+        gpu = table[path]
+        payload = int(ranges.payload[row])
+        found.append(
+            InstanceSummary(
+                path=path,
+                image=path.rsplit("/", 1)[0] if "/" in path else None,
+                stage=ranges.names[ranges.name[row]],
+                start_ns=int(ranges.start[row]),
+                end_ns=int(ranges.end[row]),
+                host_elapsed_ns=int(ranges.end[row] - ranges.start[row]),
+                projected_ns=gpu.projected_ns,
+                busy_ns=gpu.busy_ns,
+                kernel_sum_ns=gpu.kernel_sum_ns,
+                kernels=gpu.kernels,
+                payload=None if payload == NO_VALUE else payload,
+                steps=int(steps[row]),
+            )
+        )
+    return tuple(found)
+
+
+def step_points(attribution: Attribution) -> tuple[StepPoint, ...]:
+    """One record per decode step, in time order."""
+    ranges = attribution.ranges
+    rows = np.flatnonzero(attribution.is_level("step"))
+    rows = rows[np.argsort(ranges.start[rows], kind="stable")]
+    if not rows.size:
+        return ()
+    table = gpu_table(attribution, "step")
+    stage = attribution.forest.nearest(attribution.is_level("stage"))
+    paths = attribution.instance_names
+    busy, kernels = table.columns["busy_ns"].tolist(), table.columns["kernels"].tolist()
+    seen: dict[int, int] = {}
+    found = []
+    # gpu_table keeps steps in time order too, the remainder last.
+    for position, row in enumerate(rows.tolist()):
+        parent = int(stage[row])
+        seen[parent] = seen.get(parent, -1) + 1
+        payload = int(ranges.payload[row])
+        found.append(
+            StepPoint(
+                instance=paths.get(parent, paths[row]),
+                index=seen[parent],
+                start_ns=int(ranges.start[row]),
+                host_elapsed_ns=int(ranges.end[row] - ranges.start[row]),
+                busy_ns=busy[position],
+                kernels=kernels[position],
+                context=None if payload == NO_VALUE else payload,
+            )
+        )
+    return tuple(found)
+
+
+def _distinct(device: NDArray[Any], stream: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[Any]]:
+    """Distinct pairs, packed as device << 32 | stream, and which of them each operation has."""
+    width = int(stream.max()) + 1
+    cells = (int(device.max()) + 1) * width
+    if min(int(device.min()), int(stream.min())) < 0 or cells > 2**24:
+        return np.unique((device.astype(np.int64) << 32) | stream, return_inverse=True)
+    cell = device.astype(np.int32) * width + stream
+    present = np.flatnonzero(np.bincount(cell, minlength=cells))
+    position = np.zeros(cells, dtype=np.int32)
+    position[present] = np.arange(present.size)
+    return ((present // width) << 32) | (present % width), position[cell]
+
+
+def stream_summaries(attribution: Attribution) -> tuple[StreamSummary, ...]:
+    """One record per device and stream, busiest first."""
+    operations = attribution.operations
+    if not len(operations):
+        return ()
+    present, group = _distinct(operations.device, operations.stream)
+    size = present.size
+    count = np.bincount(group, minlength=size)
+    total = sum_by_group(group, operations.duration, size)
+    union = union_by_group(group, operations.start, operations.end, size)
+    rows = [
+        StreamSummary(int(one >> 32), int(one & 0xFFFFFFFF), int(count[i]), int(total[i]), int(union[i]))
+        for i, one in enumerate(present.tolist())
+    ]
+    return tuple(sorted(rows, key=lambda row: -row.busy_ns))

@@ -1,0 +1,134 @@
+"""Tables of GPU time: one row per stage, instance, step, module, range or kernel, integers only.
+
+At every level each operation is counted in exactly one row (``range`` excepted, which is inclusive), the rest in the
+row ``(unattributed)``, and the rows add up to the trace's total; `ConservationError` if they do not.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final, Literal, TypeAlias, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from analysis.attribution.attribution import Attribution, Level
+from analysis.domain.annotations import STAGES, Stage
+from analysis.domain.errors import ConservationError
+from analysis.sums.grouping import COUNTED, UNATTRIBUTED, GpuTable, grouped, select
+from analysis.sums.inclusive import inclusive_table
+from analysis.trace.records import Operations
+
+__all__ = ["TABLE_KINDS", "TableKind", "gpu_table"]
+
+TableKind: TypeAlias = Literal["stage", "instance", "step", "module", "range", "kernel"]
+TABLE_KINDS: Final[tuple[TableKind, ...]] = get_args(TableKind)
+
+
+def gpu_table(attribution: Attribution, by: TableKind, *, stage: Stage | None = None) -> GpuTable:
+    """Make a table.
+
+    Args:
+        attribution: of the trace.
+        by: what a row is. ``range`` is inclusive, by ``domain:name``, each operation once per name; the others are
+            exclusive (innermost) and add up.
+        stage: keep the operations of this stage only.
+
+    Returns:
+        The table; the same one when it is asked for again.
+
+    Raises:
+        ConservationError: rows do not add up to the operations' total.
+    """
+    table: GpuTable = attribution.kept(("table", by, stage), lambda: _make(attribution, by, stage))
+    return table
+
+
+def _make(attribution: Attribution, by: TableKind, stage: Stage | None) -> GpuTable:
+    selected = attribution.operation_stage == STAGES.index(stage) if stage is not None else None
+    operations = attribution.operations if selected is None else select(attribution.operations, selected)
+    if by == "range":
+        return inclusive_table(attribution, selected)
+    group, names, instance = _rows(attribution, by, selected, stage)
+    table = GpuTable(names, grouped(operations, group, len(names), instance=instance))
+    _conserve(table, operations, by)
+    return _ordered(table, by)
+
+
+def _rows(
+    attribution: Attribution, by: TableKind, selected: NDArray[np.bool_] | None, stage: Stage | None
+) -> tuple[NDArray[Any], tuple[str, ...], NDArray[Any] | None]:
+    """Row of each selected operation, the rows' names, and the instance of each operation."""
+    operations = attribution.operations
+    if by == "kernel":
+        # Kernels with one demangled name are one row, whatever string ids they came with.
+        unique: dict[str, int] = {}
+        lookup = np.array([unique.setdefault(name, len(unique)) for name in operations.names] or [0], dtype=np.int32)
+        group = lookup[operations.name] if selected is None else lookup[operations.name[selected]]
+        return group, tuple(unique), None
+    level: dict[str, Level] = {"stage": "stage", "instance": "stage", "step": "step", "module": "module"}
+    rows = attribution.operation_level(level[by])
+    rows = rows if selected is None else rows[selected]
+    ranges = attribution.ranges
+    if by in ("stage", "module"):
+        keys = [*ranges.names, UNATTRIBUTED]
+        name_of = np.append(ranges.name, len(ranges.names)).astype(np.int32)
+        group, names = _dense(name_of[rows], keys)
+        if by == "stage" and stage is None:
+            group, names = _with_rows(group, names, (*STAGES, UNATTRIBUTED))
+        return group, names, np.where(rows >= 0, rows, len(ranges))
+    instances = np.flatnonzero(attribution.is_level(level[by]))
+    if stage is not None:
+        stage_rows = attribution.ranges_in_stage(stage)
+        instances = instances[stage_rows[instances]]
+    instances = instances[np.argsort(ranges.start[instances], kind="stable")]
+    position = np.full(len(ranges) + 1, instances.size, dtype=np.int32)
+    position[instances] = np.arange(instances.size)
+    group = position[rows]
+    paths = attribution.instance_names
+    names = tuple(paths[int(row)] for row in instances)
+    if group.size and int(group.max()) == instances.size:
+        names = (*names, UNATTRIBUTED)
+    return group, names, None
+
+
+def _dense(codes: NDArray[Any], names: list[str]) -> tuple[NDArray[Any], tuple[str, ...]]:
+    present = np.flatnonzero(np.bincount(codes, minlength=len(names)))
+    lookup = np.zeros(len(names), dtype=np.int32)
+    lookup[present] = np.arange(present.size)
+    return lookup[codes], tuple(names[code] for code in present)
+
+
+def _with_rows(
+    group: NDArray[Any], names: tuple[str, ...], wanted: tuple[str, ...]
+) -> tuple[NDArray[Any], tuple[str, ...]]:
+    """Add rows without operations, so that a stage that launched nothing shows as zeros, not as absent."""
+    return group, (*names, *(name for name in wanted if name not in names))
+
+
+def _conserve(table: GpuTable, operations: Operations, by: str) -> None:
+    duration = operations.duration
+    for kind, count, total in COUNTED:
+        which = operations.kind == kind
+        expected = (int(which.sum()), int(duration[which].sum()))
+        found = (table.total(count), table.total(total))
+        if expected != found:
+            raise ConservationError(
+                f"internal error: the {by} table holds {found[0]} {count} of {found[1]} ns, the trace {expected[0]} "
+                f"of {expected[1]} ns; please report this with the trace"
+            )
+
+
+def _ordered(table: GpuTable, by: TableKind) -> GpuTable:
+    """Stages in their order, instances and steps in time order, modules and kernels by time; the remainder last."""
+    last = np.array([name == UNATTRIBUTED for name in table.names], dtype=np.int64)
+    weight = sum((table.columns[column] for _, _, column in COUNTED), np.zeros(len(table.names), dtype=np.int64))
+    if by == "stage":
+        rank = np.array([STAGES.index(name) if name in STAGES else len(STAGES) for name in table.names], dtype=np.int64)
+        order = np.lexsort((rank, last))
+    elif by in ("instance", "step"):
+        order = np.lexsort((np.arange(len(table.names)), last))
+    else:
+        order = np.lexsort((-weight, last))
+    return GpuTable(
+        tuple(table.names[one] for one in order), {key: value[order] for key, value in table.columns.items()}
+    )

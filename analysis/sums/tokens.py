@@ -1,0 +1,45 @@
+"""How many tokens each stage of a trace worked on, and which image an instance belongs to."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from analysis.domain.annotations import IMAGE_NAME, Stage
+from analysis.domain.manifest import RunManifest
+from analysis.sums.records import InstanceSummary
+
+__all__ = ["image_index", "tokens_by_stage"]
+
+
+def tokens_by_stage(
+    manifest: RunManifest | None, instances: Sequence[InstanceSummary], stated: int | None = None
+) -> dict[Stage, int | None]:
+    """Prompt tokens of all prefills and emitted tokens of all decodes in the trace; None: nothing says.
+
+    Args:
+        manifest: of the run.
+        instances: of the stages.
+        stated: prompt tokens of each prefill, as the user says, where neither trace nor manifest does.
+    """
+    prompt = {one.image_index: one.prompt_tokens for one in manifest.prompts} if manifest else {}
+    batch = manifest.batch_size if manifest else 1
+    prefills = [one for one in instances if one.stage == "prefill"]
+    known = [_prompt_tokens(one, prompt, stated) for one in prefills]
+    steps = sum(one.steps for one in instances if one.stage == "decode")
+    return {
+        "prefill": batch * sum(one or 0 for one in known) if known and None not in known else None,
+        "decode": batch * steps or None,
+    }
+
+
+def image_index(instance: InstanceSummary) -> int | None:
+    """Index of an instance's image, from its path."""
+    found = IMAGE_NAME.match(instance.image.split("#")[0]) if instance.image else None
+    return int(found.group(1)) if found else None
+
+
+def _prompt_tokens(instance: InstanceSummary, prompt: dict[int, int], stated: int | None) -> int | None:
+    if instance.payload is not None and instance.payload > 0:
+        return instance.payload
+    index = image_index(instance)
+    return stated if index is None else prompt.get(index, stated)

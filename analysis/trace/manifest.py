@@ -1,0 +1,66 @@
+"""Find the run manifest of a trace: the mark inside it, and ``run.json`` beside it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from attrs import evolve
+
+from analysis.domain.annotations import MANIFEST_MARK_PREFIX, META_DOMAIN
+from analysis.domain.convert import from_json, from_json_file
+from analysis.domain.errors import RequestError
+from analysis.domain.manifest import RunManifest
+from analysis.trace.records import Marks
+
+__all__ = ["find_manifest", "manifest_of_marks"]
+
+
+def manifest_of_marks(marks: Marks, source: str) -> RunManifest | None:
+    """The manifest that the runner wrote into the trace; the last one, if there are several.
+
+    Raises:
+        RequestError: the mark is there, but does not hold a manifest.
+    """
+    found = None
+    for domain, text in zip(marks.domains, marks.texts, strict=True):
+        if domain == META_DOMAIN and text.startswith(MANIFEST_MARK_PREFIX):
+            found = text.removeprefix(MANIFEST_MARK_PREFIX)
+    return None if found is None else from_json(RunManifest, found, source=f"{source}: manifest mark")
+
+
+def find_manifest(trace: Path, marks: Marks, stated: Path | None) -> RunManifest | None:
+    """The manifest to use: the stated file, else ``run.json`` beside the trace, else the mark inside.
+
+    Args:
+        trace: the trace's path.
+        marks: of the trace.
+        stated: a file that the user named.
+
+    Raises:
+        RequestError: a manifest cannot be read, or belongs to another run than the trace's own mark.
+    """
+    inside = manifest_of_marks(marks, os.fspath(trace))
+    beside = stated if stated is not None else trace.with_name("run.json")
+    if stated is None and not beside.is_file():
+        return inside
+    if stated is None and not _is_a_manifest(beside):
+        return inside
+    outside = from_json_file(RunManifest, beside)
+    if inside is not None and inside.run_id != outside.run_id:
+        raise RequestError(
+            f"{beside}: is the manifest of run {outside.run_id}, but {trace} was made by run {inside.run_id}; "
+            "name the right one with --manifest"
+        )
+    if inside is not None and not outside.control:
+        return evolve(outside, control=inside.control)
+    return outside
+
+
+def _is_a_manifest(path: Path) -> bool:
+    """Whether a run.json beside a trace is one of ours at all: other tools write such files too."""
+    try:
+        text = path.read_bytes()
+    except OSError as error:
+        raise RequestError(f"{path}: cannot be read ({error.strerror})") from error
+    return b'"manifest_version"' in text

@@ -1,0 +1,342 @@
+"""Count what a model needs on the meta device, at the real input shapes: no memory, no arithmetic, any size.
+
+FLOPs are counted by ``torch.utils.flop_counter.FlopCounterMode``, with formulas for the operators that it lacks, module
+by module; weights are counted as operators touch them. Conventions are those of `analysis.efficiency.cost`, whose closed form
+agrees.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from math import prod
+from typing import Any, Final
+
+import torch
+from attrs import field, frozen
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import FlopCounterMode
+
+from analysis.domain.errors import ModelError
+from analysis.domain.manifest import ComponentCost, StageCost
+from runner.child.flops_components import Components, expected_experts
+from runner.child.models.family import Family, ModelInputs
+
+__all__ = ["count_costs", "meta_network"]
+
+# What a model can raise that does not run on the meta device: data-dependent shapes, operators without a meta kernel,
+# a forward pass or a cache of another form. Each becomes the reason why nothing is counted.
+_CANNOT_COUNT: Final = (RuntimeError, NotImplementedError, TypeError, ValueError, AttributeError, LookupError)
+
+
+def meta_network(family: Family, config: Any, *, attn_implementation: str | None = None) -> Any:
+    """Build a model without memory, as `count_costs` takes it.
+
+    Args:
+        family: of the model.
+        config: its transformers configuration; it is copied.
+        attn_implementation: ``eager`` or ``sdpa`` (fused attention needs the same FLOPs); None: transformers' default.
+
+    Raises:
+        ModelError: the model cannot be built on the meta device.
+    """
+    config = copy.deepcopy(config)
+    # A run may have chosen experts whose shapes depend on data, or attention that needs a GPU; the needs are the same.
+    # Unset, transformers takes grouped products and SDPA wherever a model can.
+    config._experts_implementation = None
+    config._attn_implementation = attn_implementation
+    network_class = family.network_class(config)
+    make = getattr(network_class, "_from_config", None) or network_class.from_config
+    try:
+        with torch.device("meta"):
+            network = make(config, dtype=torch.bfloat16)
+    except _CANNOT_COUNT as error:
+        raise ModelError(f"the model cannot be built on the meta device ({_one_line(error)})") from error
+    return network.eval()
+
+
+def count_costs(
+    family: Family,
+    network: Any,
+    inputs: Sequence[ModelInputs],
+    *,
+    max_new_tokens: int,
+    dtype_bytes: int,
+    batch_size: int = 1,
+) -> tuple[StageCost, ...]:
+    """Count what every image needs in prefill and in decode.
+
+    Args:
+        family: tells the vision modules apart.
+        network: from `meta_network`.
+        inputs: one per image, batch 1; only shapes matter. ``prompt.expected_new_tokens`` takes precedence over
+            ``max_new_tokens``.
+        max_new_tokens: tokens generated per image, the first one (prefill's) included.
+        dtype_bytes: size of a weight and of a cached value in the run.
+        batch_size: sequences that run at once.
+
+    Returns:
+        Per image a prefill, and a decode if there is a second token; sums over the batch.
+
+    Raises:
+        ModelError: the model does not run on the meta device; says why.
+    """
+    meter = _Meter(network, Components(family, network), dtype_bytes, batch_size)
+    known: dict[tuple[object, ...], tuple[StageCost, ...]] = {}
+    costs: list[StageCost] = []
+    try:
+        with _placeholders_trusted(network):
+            for one in inputs:
+                new_tokens = one.prompt.expected_new_tokens or max_new_tokens
+                shapes = tuple((name, tuple(tensor.shape)) for name, tensor in sorted(one.tensors.items()))
+                key = (shapes, repr(sorted(one.options.items())), new_tokens)
+                if key not in known:
+                    known[key] = meter.image(one, new_tokens)
+                costs += [_of_image(cost, one.prompt.image_index) for cost in known[key]]
+    except _CANNOT_COUNT as error:
+        raise ModelError(f"the model does not run on the meta device ({_one_line(error)})") from error
+    return tuple(costs)
+
+
+@frozen(eq=False)
+class _Meter:
+    """Counts one forward pass after the other."""
+
+    network: Any
+    components: Components
+    dtype_bytes: int
+    batch_size: int
+    _steps: dict[int, Counter[tuple[str, str]]] = field(factory=dict)
+    """What a decode step needs, by its context."""
+
+    def image(self, inputs: ModelInputs, new_tokens: int) -> tuple[StageCost, ...]:
+        """Prefill and decode of one image."""
+        prompt = inputs.tensors["input_ids"].shape[1]
+        on_meta = {name: self._like(tensor) for name, tensor in inputs.tensors.items()}
+        needs, cache = self._forward({**on_meta, **inputs.options}, None, prompt)
+        cached = _cached_elements(cache)
+        needs["attention_scores", "kv_write_bytes"] = cached * self.dtype_bytes * self.batch_size
+        costs = [StageCost("prefill", 0, prompt, 0, 0, _records(needs))]
+        steps = new_tokens - 1
+        if steps > 0:
+            first, last = prompt + 1, prompt + steps
+            summed = _sum_piecewise_linear(lambda context: self._step(cache, prompt, context), first, last)
+            costs.append(StageCost("decode", 0, steps, first, last, _records(summed)))
+        return tuple(costs)
+
+    def _step(self, cache: Any, prompt: int, context: int) -> Counter[tuple[str, str]]:
+        if context not in self._steps:
+            grown = _grown(cache, context - 1 - prompt)
+            ids = torch.empty((1, 1), dtype=torch.long, device="meta")
+            before = _cached_elements(grown)
+            needs, grown = self._forward({"input_ids": ids}, grown, 1)
+            after = _cached_elements(grown)
+            scale = self.dtype_bytes * self.batch_size
+            needs["attention_scores", "kv_read_bytes"] = after * scale
+            # A sliding window that is full drops as much as it takes: what one token adds is then its share.
+            added = after - before or after // context
+            needs["attention_scores", "kv_write_bytes"] = added * scale
+            self._steps[context] = needs
+        return self._steps[context]
+
+    def _forward(self, arguments: dict[str, Any], cache: Any, tokens: int) -> tuple[Counter[tuple[str, str]], Any]:
+        """Run one forward pass; what it needs by (component, field), KV cache left to the caller."""
+        touched = _TouchedWeights(self.network)
+        counter = FlopCounterMode(display=False, custom_mapping=_formulas())
+        with torch.no_grad(), torch.device("meta"), touched, counter:
+            output = self.network(**arguments, past_key_values=cache, use_cache=True, logits_to_keep=1)
+        needs: Counter[tuple[str, str]] = Counter()
+        flops = {name: sum(by_operator.values()) for name, by_operator in counter.get_flop_counts().items()}
+        for path, flop in _own_flops(flops, type(self.network).__name__).items():
+            component = self.components.of_module(path)
+            exact = self.components.causal_share(path, tokens) if cache is None else None
+            needs[component, "flop_full"] += flop * self.batch_size
+            needs[component, "flop"] += (flop if exact is None else flop * exact[0] // exact[1]) * self.batch_size
+        for name, elements in touched.elements(self.batch_size).items():
+            component = self.components.of_weight(name)
+            experts = self.components.experts(name)
+            if experts is not None:
+                count, per_token = experts
+                elements = round(elements * expected_experts(count, per_token, tokens * self.batch_size) / count)
+            needs[component, "weight_bytes"] += elements * self.dtype_bytes
+        return needs, output.past_key_values
+
+    def _like(self, tensor: torch.Tensor) -> torch.Tensor:
+        dtype = torch.bfloat16 if tensor.is_floating_point() else tensor.dtype
+        return torch.empty(tensor.shape, dtype=dtype, device="meta")
+
+
+class _TouchedWeights(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's own, untyped
+    """Notes which parameters operators read: all of one, or some rows of an embedding."""
+
+    def __init__(self, network: torch.nn.Module) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._names = {id(parameter): name for name, parameter in network.named_parameters()}
+        self._sizes = {name: parameter.numel() for name, parameter in network.named_parameters()}
+        self._whole: set[str] = set()
+        self._rows: Counter[str] = Counter()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func is torch.ops.aten.embedding.default and id(args[0]) in self._names:
+            self._rows[self._names[id(args[0])]] += args[1].numel() * args[0].shape[1]
+        else:
+            for argument in torch.utils._pytree.tree_leaves((args, kwargs)):
+                if isinstance(argument, torch.Tensor) and id(argument) in self._names:
+                    self._whole.add(self._names[id(argument)])
+        return func(*args, **kwargs)
+
+    def elements(self, batch_size: int) -> dict[str, int]:
+        """Elements read by parameter name; rows of an embedding also by ``name#rows`` where it is read whole too.
+
+        A table tied to the head is looked up by row and multiplied whole: two readings.
+        """
+        found = {name: self._sizes[name] for name in self._whole}
+        for name, rows in self._rows.items():
+            if name not in self._whole:
+                found[name] = rows * batch_size
+            elif rows * batch_size < self._sizes[name]:
+                found[f"{name}#rows"] = rows * batch_size
+        return found
+
+
+def _own_flops(flops: dict[str, int], root: str) -> dict[str, int]:
+    """FLOPs of each module less those of the modules inside it; paths as in ``named_modules``."""
+    totals = {
+        name.removeprefix(root).removeprefix("."): flop for name, flop in flops.items() if name.split(".")[0] == root
+    }
+    own = dict(totals)
+    for path, flop in totals.items():
+        while path:
+            path = path.rpartition(".")[0]
+            if path in totals:
+                own[path] -= flop
+                break
+    return {path: flop for path, flop in own.items() if flop}
+
+
+def _sum_piecewise_linear(
+    at: Callable[[int], Counter[tuple[str, str]]], first: int, last: int
+) -> Counter[tuple[str, str]]:
+    """Sum ``at(first) + … + at(last)`` of a function that is linear but for a few bends (a window that fills up).
+
+    Evaluated at the ends and the middle; where the middle is off the line, each half on its own.
+    """
+    low, high = at(first), at(last)
+    count = last - first + 1
+    middle = (first + last) // 2
+    centre = at(middle)
+    straight = all(
+        (centre[key] - low[key]) * (last - first) == (high[key] - low[key]) * (middle - first)
+        for key in low.keys() | high.keys() | centre.keys()
+    )
+    if straight:
+        return Counter({key: count * (low[key] + high[key]) // 2 for key in low.keys() | high.keys()})
+    if count == 2:
+        return low + high
+    return _sum_piecewise_linear(at, first, middle) + _sum_piecewise_linear(at, middle + 1, last)
+
+
+def _cached_elements(cache: Any) -> int:
+    """Elements of all keys and values that a transformers cache holds."""
+    if cache is None or not hasattr(cache, "layers"):
+        raise TypeError(f"its cache is a {type(cache).__name__}, not one of keys and values per layer")
+    total = 0
+    for layer in cache.layers:
+        if not isinstance(getattr(layer, "keys", None), torch.Tensor):
+            raise TypeError(f"a {type(layer).__name__} holds no keys and values")
+        total += layer.keys.numel() + layer.values.numel()
+    return total
+
+
+def _grown(cache: Any, tokens: int) -> Any:
+    """A copy of a cache with ``tokens`` more in it."""
+    grown = copy.deepcopy(cache)
+    if tokens:
+        for index, layer in enumerate(grown.layers):
+            shapes = ((*one.shape[:-2], tokens, one.shape[-1]) for one in (layer.keys, layer.values))
+            grown.update(*(torch.empty(shape, dtype=layer.keys.dtype, device="meta") for shape in shapes), index)
+    return grown
+
+
+@contextmanager
+def _placeholders_trusted(network: torch.nn.Module) -> Iterator[None]:
+    """Skip a model's check that image tokens and features are as many: it reads ids, and meta tensors have none."""
+
+    def mask(
+        input_ids: torch.Tensor | None, inputs_embeds: torch.Tensor, *features: Any, **more_features: Any
+    ) -> torch.Tensor:
+        return torch.zeros((*inputs_embeds.shape[:-1], 1), dtype=torch.bool, device=inputs_embeds.device)
+
+    patched = [module for module in network.modules() if hasattr(type(module), "get_placeholder_mask")]
+    for module in patched:
+        module.__dict__["get_placeholder_mask"] = mask
+    try:
+        yield
+    finally:
+        for module in patched:
+            del module.__dict__["get_placeholder_mask"]
+
+
+def _formulas() -> dict[Any, Callable[..., int]]:
+    """FLOP formulas for operators that PyTorch's counter does not know, by operator; shapes in, multiply-add = 2."""
+    aten = torch.ops.aten
+    formulas: dict[Any, Callable[..., int]] = {}
+    for name in ("_grouped_mm", "_scaled_grouped_mm"):
+        if hasattr(aten, name):
+            formulas[getattr(aten, name)] = _grouped_product_flop
+    if hasattr(torch.ops.transformers, "grouped_mm_fallback"):
+        formulas[torch.ops.transformers.grouped_mm_fallback] = _grouped_product_flop
+    for name in (
+        "_scaled_dot_product_flash_attention_for_cpu",
+        "_scaled_dot_product_fused_attention_overrideable",
+        "_scaled_dot_product_flash_attention",
+        "_scaled_dot_product_efficient_attention",
+        "_scaled_dot_product_cudnn_attention",
+    ):
+        if hasattr(aten, name):
+            formulas[getattr(aten, name)] = _attention_flop
+    return formulas
+
+
+def _grouped_product_flop(rows: Sequence[int], weights: Sequence[int], *_: Any, **__: Any) -> int:
+    """[S, K] rows, sorted by group, times [E, K, N]: every row meets one group's matrix."""
+    if len(rows) == 2 and len(weights) == 3:
+        return 2 * rows[0] * rows[1] * weights[2]
+    # [E, M, K] × [E, K, N], or the columns of [K, N] split by group.
+    return 2 * prod(rows) * weights[-1]
+
+
+def _attention_flop(query: Sequence[int], key: Sequence[int], value: Sequence[int], *_: Any, **__: Any) -> int:
+    """[batch, heads, queries, head size]; fewer key heads than query heads cost the same (they are shared)."""
+    batch, heads, queries, head_size = query
+    return 2 * batch * heads * queries * key[-2] * (head_size + value[-1])
+
+
+def _records(needs: Counter[tuple[str, str]]) -> tuple[ComponentCost, ...]:
+    by_component: dict[str, dict[str, int]] = defaultdict(dict)
+    for (component, kind), amount in needs.items():
+        by_component[component][kind] = amount
+    return tuple(
+        ComponentCost(
+            component=component,
+            flop=found.get("flop", 0),
+            flop_full=found.get("flop_full", 0),
+            weight_bytes=found.get("weight_bytes", 0),
+            kv_read_bytes=found.get("kv_read_bytes", 0),
+            kv_write_bytes=found.get("kv_write_bytes", 0),
+        )
+        for component, found in by_component.items()
+    )
+
+
+def _of_image(cost: StageCost, image_index: int) -> StageCost:
+    return StageCost(
+        cost.stage, image_index, cost.tokens, cost.context_first, cost.context_last, cost.components, cost.source
+    )
+
+
+def _one_line(error: BaseException) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"

@@ -1,0 +1,147 @@
+"""Which models there are: presets by name, checkpoints by folder, Hugging Face ids from the local cache.
+
+Imports no torch: a launcher resolves a model before it starts the process that loads it.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+from pathlib import Path
+from typing import Any, Final, Literal, TypeAlias
+
+from attrs import frozen
+
+from analysis.domain.errors import ModelError
+
+__all__ = ["DEFAULT_PRESET", "PRESETS", "FamilyName", "ModelSource", "Preset", "read_config", "resolve_model"]
+
+FamilyName: TypeAlias = Literal["deepseek_ocr", "deepseek_ocr2", "generic"]
+
+
+@frozen
+class Preset:
+    """A model that needs no file: its configuration is known here, its weights are random."""
+
+    name: str
+    family: FamilyName
+    description: str
+    default_mode: str | None = None
+    """Input mode where none is asked for; None: the family's."""
+
+
+_TINY: Final = "the same architecture, narrow, with 2 layers per tower: quick on two cores"
+
+PRESETS: Final[dict[str, Preset]] = {
+    one.name: one
+    for one in (
+        Preset("deepseek-ocr", "deepseek_ocr", "DeepSeek-OCR at full size: SAM ViT-B, CLIP-L, a MoE decoder"),
+        Preset("deepseek-ocr-tiny", "deepseek_ocr", _TINY, "tiny"),
+        Preset(
+            "deepseek-ocr-2", "deepseek_ocr2", "DeepSeek-OCR-2 at full size: SAM ViT-B, Qwen2 encoder, a MoE decoder"
+        ),
+        Preset("deepseek-ocr-2-tiny", "deepseek_ocr2", _TINY, "tiny"),
+        Preset("llama-1b", "generic", "a text-only decoder of Llama 3.2 1B's shape: 16 layers, grouped queries"),
+        Preset("llama-tiny", "generic", "a text-only decoder of Llama's shape with 2 layers"),
+    )
+}
+
+DEFAULT_PRESET: Final = "deepseek-ocr-tiny"
+
+_WEIGHTS_INDEX: Final = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
+_SINGLE_WEIGHTS: Final = ("*.safetensors", "pytorch_model*.bin")
+
+
+@frozen
+class ModelSource:
+    """Where a model comes from."""
+
+    reference: str
+    """As it was asked for."""
+    preset: Preset | None
+    folder: Path | None
+    """Of the checkpoint, absolute; None for a preset."""
+    family: FamilyName
+
+
+def resolve_model(reference: str) -> ModelSource:
+    """Find a model by preset name, absolute folder or Hugging Face id, without the network.
+
+    Args:
+        reference: as in ``LLMProfileRequest.model_path``.
+
+    Raises:
+        ModelError: nothing of that name, not in the local cache, or a folder that is no checkpoint.
+    """
+    if reference in PRESETS:
+        preset = PRESETS[reference]
+        return ModelSource(reference, preset, None, preset.family)
+    folder = Path(reference)
+    if folder.is_absolute():
+        if not folder.exists():
+            raise ModelError(f"{folder}: no such folder; give a preset, a checkpoint's folder or a Hugging Face id")
+        if not folder.is_dir():
+            raise ModelError(f"{folder}: not a folder; give the folder that holds the checkpoint's config.json")
+    else:
+        folder = _cached(reference)
+    return ModelSource(reference, None, folder, _family_of(read_config(folder)))
+
+
+def _cached(reference: str) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(reference, local_files_only=True)).absolute()
+    except (LocalEntryNotFoundError, HFValidationError) as error:
+        fetch = f"to fetch it: hf download {reference}"
+        if "/" in reference:
+            raise ModelError(f"{reference} is not in the local Hugging Face cache; {fetch}") from error
+        near = difflib.get_close_matches(reference, PRESETS, n=3, cutoff=0.4)
+        nearest = f"nearest presets: {', '.join(near)}" if near else f"presets: {', '.join(PRESETS)}"
+        raise ModelError(
+            f"{reference!r} is neither a preset ({nearest}) nor in the local Hugging Face cache ({fetch})"
+        ) from error
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """Read a checkpoint's ``config.json`` and check that its weight files are all there.
+
+    Raises:
+        ModelError: ``config.json`` or a weight file is missing or unreadable.
+    """
+    path = folder / "config.json"
+    config = _read_json(path, "a checkpoint's folder holds config.json beside its weights")
+    for index in _WEIGHTS_INDEX:
+        if (folder / index).exists():
+            parts = set(_read_json(folder / index, "fetch the checkpoint again").get("weight_map", {}).values())
+            missing = sorted(part for part in parts if not (folder / str(part)).exists())
+            if missing:
+                raise ModelError(f"{folder / missing[0]}: missing, though {index} names it; fetch the checkpoint again")
+            return config
+    if not any(any(folder.glob(pattern)) for pattern in _SINGLE_WEIGHTS):
+        raise ModelError(f"{folder}: no weights (*.safetensors or pytorch_model*.bin) beside config.json")
+    return config
+
+
+def _read_json(path: Path, advice: str) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_bytes())
+    except OSError as error:
+        raise ModelError(f"{path}: cannot be read ({error.strerror}); {advice}") from error
+    except ValueError as error:
+        raise ModelError(f"{path}: not valid JSON ({error}); {advice}") from error
+    if not isinstance(content, dict):
+        raise ModelError(f"{path}: not a JSON object; {advice}")
+    return content
+
+
+def _family_of(config: dict[str, Any]) -> FamilyName:
+    """Tell the family from a checkpoint's configuration; DeepSeek's own ones share their ``model_type``."""
+    model_type = config.get("model_type")
+    architectures = [str(name).lower() for name in config.get("architectures") or ()]
+    if model_type == "deepseek_ocr2" or any("deepseekocr2" in name for name in architectures):
+        return "deepseek_ocr2"
+    if model_type in ("unlimited_ocr", "deepseek_ocr") or any("deepseekocr" in name for name in architectures):
+        return "deepseek_ocr"
+    return "generic"

@@ -1,0 +1,138 @@
+"""Passes over the input set: pages to tensors once, then one generation per image."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+import torch
+from attrs import evolve
+
+from analysis.domain.annotations import image_name
+from analysis.domain.entities import InputSet
+from analysis.domain.errors import InputImagesError
+from analysis.domain.manifest import ControlPass
+from runner.child.annotate import Annotator
+from runner.child.generate import Decoder, DynamicDecoder, GraphDecoder, generate
+from runner.child.models.family import LoadedModel, ModelInputs
+from runner.child.models.loading import available_memory_bytes
+from runner.inputs.inputs import open_image
+from runner.plan.plan import RunPlan
+
+__all__ = ["distinct_shapes", "make_decoder", "prepare_inputs", "run_pass", "with_generated_lengths"]
+
+_INPUTS_SHARE: Final = 0.5
+"""Of the free memory of the host that prepared inputs may take."""
+
+
+def prepare_inputs(plan: RunPlan, model: LoadedModel, images: InputSet) -> list[ModelInputs]:
+    """Read, scale and tokenise every image of the set, on the host, outside all measurement.
+
+    Returns:
+        One per image, in the set's order; batch 1, pixels in the model's dtype.
+
+    Raises:
+        InputImagesError: an image cannot be read, or all of them together do not fit into memory.
+        ModelError: the model has no such input mode.
+    """
+    mode = plan.input_mode or model.default_mode
+    takes_images = model.family.input_modes != ("text",)
+    free_bytes = available_memory_bytes()
+    prepared: list[ModelInputs] = []
+    taken_bytes = 0
+    for index, image in enumerate(images.images):
+        page = open_image(image) if takes_images else None
+        one = model.family.inputs(page, index, mode, model.tokens, plan.prompt, model.network.config)
+        prepared.append(one.cast(model.dtype))
+        taken_bytes += prepared[-1].bytes
+        if free_bytes is not None and taken_bytes > free_bytes * _INPUTS_SHARE:
+            raise InputImagesError(
+                f"{Path(images.root_dir)}: the first {index + 1} of {images.count} images already take "
+                f"{taken_bytes / 2**30:.1f} GiB as tensors, of {free_bytes / 2**30:.1f} GiB free; profile fewer at once"
+            )
+    return prepared
+
+
+def _batched(inputs: ModelInputs, size: int) -> ModelInputs:
+    """Repeat a prompt along the batch, on its device."""
+    if size == 1:
+        return inputs
+    tensors = {name: tensor.repeat(size, *[1] * (tensor.ndim - 1)) for name, tensor in inputs.tensors.items()}
+    # Per-image lists, such as the number of tiles, are as long as the batch.
+    options = {name: value * size if isinstance(value, list) else value for name, value in inputs.options.items()}
+    return ModelInputs(tensors, inputs.prompt, options)
+
+
+def distinct_shapes(inputs: Sequence[ModelInputs]) -> list[ModelInputs]:
+    """The first prompt of each combination of tensor shapes: what a warm-up must have seen."""
+    seen: dict[tuple[tuple[str, torch.Size], ...], ModelInputs] = {}
+    for one in inputs:
+        seen.setdefault(tuple((name, tensor.shape) for name, tensor in one.tensors.items()), one)
+    return list(seen.values())
+
+
+def make_decoder(plan: RunPlan, model: LoadedModel, inputs: Sequence[ModelInputs]) -> Decoder:
+    """The decoder of the plan's mode; a CUDA graph is recorded here, outside all measurement.
+
+    Raises:
+        ModelError: the model or the device cannot replay decode from a CUDA graph.
+    """
+    if plan.decode_mode == "eager":
+        return DynamicDecoder(model.network)
+    longest = max(one.prompt.prompt_tokens for one in inputs)
+    decoder = GraphDecoder(model.network, longest + plan.request.max_new_tokens)
+    decoder.record(_batched(inputs[0].on(model.device), plan.batch_size))
+    return decoder
+
+
+def run_pass(
+    plan: RunPlan,
+    model: LoadedModel,
+    decoder: Decoder,
+    inputs: Sequence[ModelInputs],
+    annotator: Annotator,
+    pass_index: int,
+) -> list[ControlPass]:
+    """Run every prompt once.
+
+    The copy to the device is inside the image's range and outside its stages.
+
+    Returns:
+        One per prompt, in order.
+    """
+    done = []
+    for one in inputs:
+        with annotator.range(image_name(one.prompt.image_index)):
+            generation = generate(
+                model,
+                decoder,
+                _batched(one.on(model.device), plan.batch_size),
+                max_new_tokens=plan.request.max_new_tokens,
+                annotator=annotator,
+                ignore_eos=plan.ignore_eos,
+            )
+        done.append(
+            ControlPass(
+                pass_index=pass_index,
+                image_index=one.prompt.image_index,
+                prefill_ns=generation.prefill_ns,
+                decode_ns=generation.decode_ns,
+                new_tokens=len(generation.tokens),
+                step_ns=generation.step_ns,
+            )
+        )
+    return done
+
+
+def with_generated_lengths(inputs: Sequence[ModelInputs], passes: Sequence[ControlPass]) -> list[ModelInputs]:
+    """The inputs with the number of tokens that each gave; None where passes disagree (sums in another order)."""
+    lengths: dict[int, set[int]] = {}
+    for one in passes:
+        lengths.setdefault(one.image_index, set()).add(one.new_tokens)
+    told = []
+    for inputs_of_image in inputs:
+        found = lengths.get(inputs_of_image.prompt.image_index, set())
+        prompt = evolve(inputs_of_image.prompt, expected_new_tokens=min(found) if len(found) == 1 else None)
+        told.append(ModelInputs(inputs_of_image.tensors, prompt, inputs_of_image.options))
+    return told

@@ -1,0 +1,273 @@
+"""The profiled child: load the model, prepare the inputs, warm up, run the passes, say what happened.
+
+``python -m runner.child.workload PLAN_JSON --role control`` runs ``repeats`` passes that nothing observes and writes
+``control.json``; ``--role capture`` runs ``capture_passes`` between cudaProfilerStart and cudaProfilerStop (or under
+torch.profiler) and writes ``profiled.json``. Standard output stays empty; progress goes to standard error.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Final, Literal, TypeAlias
+
+import torch
+from transformers.utils import logging as transformers_logging
+
+from analysis.domain.convert import from_json_file, to_json
+from analysis.domain.errors import ChildFailedError, DsocrError, ModelError
+from analysis.domain.manifest import ControlPass, RunManifest, StageCost
+from runner.child.annotate import Annotator, NvtxSink
+from runner.child.device import compute_capability, device_state, gpu_name, measure_peak, software_versions
+from runner.child.flops import count_costs, meta_network
+from runner.child.generate import SYNCHRONISES, Decoder
+from runner.child.models.family import LoadedModel, ModelInputs
+from runner.child.models.loading import load_model
+from runner.child.passes import distinct_shapes, make_decoder, prepare_inputs, run_pass, with_generated_lengths
+from runner.collectors.torch_profiler.capture import TorchCapture
+from runner.collectors.torch_profiler.ranges import MemorySink
+from runner.inputs.inputs import discover
+from runner.plan.plan import RunPlan, WorkloadResult
+
+__all__ = ["RESULT_NAMES", "TORCH_TRACE_NAME", "Role", "main", "run"]
+
+Role: TypeAlias = Literal["control", "capture"]
+
+RESULT_NAMES: Final[dict[Role, str]] = {"control": "control.json", "capture": "profiled.json"}
+TORCH_TRACE_NAME: Final = "trace.sqlite"
+
+_Progress: TypeAlias = Callable[[str], None]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the child; returns its exit code (see `analysis.domain.errors`)."""
+    arguments = _parse(argv)
+    signal.signal(signal.SIGTERM, _leave)
+    # It would draw progress bars and give advice between our lines.
+    transformers_logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    try:
+        plan = from_json_file(RunPlan, arguments.plan)
+        result = run(plan, arguments.role, arguments.manifest, _to_stderr, with_costs=not arguments.no_costs)
+        _write(to_json(result), Path(plan.run_dir) / RESULT_NAMES[result.role])
+    except DsocrError as error:
+        _to_stderr(f"error: {error}")
+        return error.exit_code
+    except torch.OutOfMemoryError as error:
+        _to_stderr(f"error: the device ran out of memory; take a smaller batch or input mode ({_first_line(error)})")
+        return ModelError.exit_code
+    return 0
+
+
+def _leave(number: int, _: object) -> None:
+    """End as a program ends: ranges are closed, and the profiler inside writes out what it still holds."""
+    sys.exit(128 + number)
+
+
+def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m runner.child.workload", description="Run a plan's model once.")
+    parser.add_argument("plan", type=Path, help="a RunPlan as JSON")
+    parser.add_argument("--role", choices=tuple(RESULT_NAMES), required=True)
+    parser.add_argument("--no-costs", action="store_true", help="do not count FLOPs and bytes (control only)")
+    parser.add_argument("--manifest", type=Path, help="run.json, written into the trace as a mark (capture only)")
+    return parser.parse_args(argv)
+
+
+def _to_stderr(line: str) -> None:
+    sys.stderr.write(f"workload: {line}\n")
+    sys.stderr.flush()
+
+
+def _first_line(error: BaseException) -> str:
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
+@torch.inference_mode()
+def run(
+    plan: RunPlan, role: Role, manifest: Path | None, progress: _Progress, *, with_costs: bool = True
+) -> WorkloadResult:
+    """Do what the plan says in this role.
+
+    Args:
+        plan: resolved; ``request.input_dir`` is a file or folder of images.
+        role: control (nothing annotated) or capture.
+        manifest: the run's ``run.json``, for the mark; None: no mark is written.
+        progress: takes one line at a time.
+        with_costs: count FLOPs and bytes after the control passes.
+
+    Raises:
+        DsocrError: of the kind that says what is wrong.
+    """
+    mark = None if manifest is None else to_json(from_json_file(RunManifest, manifest), indent=None)
+    images = discover(Path(plan.request.input_dir))
+    progress(f"loading {plan.request.model_path} on {plan.request.device}")
+    model = load_model(plan)
+    inputs = prepare_inputs(plan, model, images)
+    progress(f"{model.subject.parameters:,} parameters, {len(inputs)} images, input mode {inputs[0].prompt.mode}")
+    decoder = make_decoder(plan, model, inputs)
+    before = device_state(model.device, "before")
+
+    shapes = distinct_shapes(inputs)
+    for index in range(plan.warmup_passes):
+        progress(f"warm-up {index + 1}/{plan.warmup_passes}: {len(shapes)} prompts, one of each shape")
+        run_pass(plan, model, decoder, shapes, Annotator(), index)
+    if role == "control":
+        passes = _control_passes(plan, model, decoder, inputs, progress)
+    else:
+        passes = _captured_passes(plan, model, decoder, inputs, mark, progress)
+
+    after = device_state(model.device, "after")
+    costs: tuple[StageCost, ...] = ()
+    unknown: str | None = "FLOPs are counted in the control run"
+    if role == "control":
+        inputs = with_generated_lengths(inputs, passes)
+        unknown = "FLOPs were not to be counted"
+        if with_costs:
+            progress("counting FLOPs and bytes")
+            costs, unknown = _costs(plan, model, inputs)
+    wants_peak = role == "control" and (plan.measure_peak or model.device.type == "cpu")
+    return WorkloadResult(
+        role=role,
+        model=model.subject,
+        prompts=tuple(one.prompt for one in inputs),
+        passes=tuple(passes),
+        decode_mode=plan.decode_mode,
+        costs=costs,
+        costs_unknown_because=unknown,
+        measured_peak=measure_peak(model.device, model.dtype, model.subject.dtype) if wants_peak else None,
+        device_states=before + after,
+        versions=software_versions(model.device),
+        gpu_name=gpu_name(model.device),
+        compute_capability=compute_capability(model.device),
+        synchronises=_synchronises(model),
+        notes=_notes(plan, model),
+    )
+
+
+def _control_passes(
+    plan: RunPlan, model: LoadedModel, decoder: Decoder, inputs: list[ModelInputs], progress: _Progress
+) -> list[ControlPass]:
+    passes: list[ControlPass] = []
+    for index in range(plan.request.repeats):
+        progress(f"control pass {index + 1}/{plan.request.repeats}")
+        passes += run_pass(plan, model, decoder, inputs, Annotator(), index)
+    return passes
+
+
+def _captured_passes(
+    plan: RunPlan,
+    model: LoadedModel,
+    decoder: Decoder,
+    inputs: list[ModelInputs],
+    mark: str | None,
+    progress: _Progress,
+) -> list[ControlPass]:
+    passes: list[ControlPass] = []
+    memory = MemorySink()
+    on_torch = plan.collector == "torch"
+    annotator = Annotator((memory,) if on_torch else (NvtxSink(),), _level(plan))
+    with ExitStack() as stack:
+        stack.enter_context(annotator.modules(model.modules))
+        if on_torch:
+            stack.enter_context(TorchCapture(Path(plan.run_dir) / TORCH_TRACE_NAME, str(model.device), memory))
+        else:
+            stack.enter_context(_capture_range(model.device))
+        if mark is not None:
+            annotator.mark_manifest(mark)
+        with annotator.operators(model.device):
+            for index in range(plan.capture_passes):
+                progress(f"captured pass {index + 1}/{plan.capture_passes}")
+                passes += run_pass(plan, model, decoder, inputs, annotator, index)
+        if on_torch:
+            progress("writing torch.profiler's events")
+    return passes
+
+
+def _level(plan: RunPlan) -> Literal["stages", "modules", "operators"]:
+    """The torch collector records operators itself: ranges around them would only say it twice."""
+    return "modules" if plan.collector == "torch" and plan.annotation_level == "operators" else plan.annotation_level
+
+
+@contextmanager
+def _capture_range(device: torch.device) -> Iterator[None]:
+    """CudaProfilerStart to cudaProfilerStop; on a CPU there is neither, and nsys records the whole process."""
+    if device.type != "cuda":
+        yield
+        return
+    torch.cuda.synchronize(device)
+    runtime = torch.cuda.cudart()  # type: ignore[no-untyped-call]
+    _check(runtime.cudaProfilerStart(), "cudaProfilerStart")
+    try:
+        yield
+        torch.cuda.synchronize(device)
+    finally:
+        _check(runtime.cudaProfilerStop(), "cudaProfilerStop")
+
+
+def _check(result: object, call: str) -> None:
+    code = int(getattr(result, "value", result))  # type: ignore[call-overload]  # a pybind enum, or its number
+    if code != 0:
+        raise ChildFailedError(f"{call} failed with CUDA error {code}; is another profiler attached?")
+
+
+def _costs(plan: RunPlan, model: LoadedModel, inputs: list[ModelInputs]) -> tuple[tuple[StageCost, ...], str | None]:
+    """What each stage needs, or why nobody knows."""
+    try:
+        network = meta_network(model.family, model.network.config)
+        counted = count_costs(
+            model.family,
+            network,
+            inputs,
+            max_new_tokens=plan.request.max_new_tokens,
+            dtype_bytes=model.dtype.itemsize,
+            batch_size=plan.batch_size,
+        )
+    except ModelError as error:
+        return (), str(error)
+    return counted, None
+
+
+def _synchronises(model: LoadedModel) -> tuple[str, ...]:
+    own = []
+    if model.subject.experts_implementation == "eager":
+        own.append("every mixture-of-experts layer: eager experts ask the host which of them were chosen")
+    if "vision.sam" in model.modules:
+        own.append("inside prefill: the model's own check of image tokens, and its placing of them in the prompt")
+    return (*SYNCHRONISES, *own)
+
+
+def _notes(plan: RunPlan, model: LoadedModel) -> tuple[str, ...]:
+    notes = list(model.notes)
+    if plan.batch_size > 1:
+        notes.append(f"batch size {plan.batch_size}: every image is repeated; token counts are those of one sequence")
+    if plan.decode_mode == "cuda-graph":
+        notes.append(
+            "decode is replayed from a CUDA graph: no module ranges inside it, and attention runs over the whole "
+            "static cache, prefill included"
+        )
+    if plan.ignore_eos:
+        notes.append("EOS was ignored: every image generates max_new_tokens tokens")
+    if plan.collector == "torch" and plan.annotation_level == "operators":
+        notes.append("operators are torch.profiler's own events; no ranges were written around them")
+    return tuple(notes)
+
+
+def _write(text: str, path: Path) -> None:
+    """Write a file whole or not at all."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        partial.write_text(text)
+        partial.replace(path)
+    except OSError as error:
+        raise ChildFailedError(f"{path}: cannot be written ({error.strerror})") from error
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,214 @@
+"""From what nsys left behind to a checked ``trace.sqlite``: import, export, check, scrub; only then its final name."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import sqlite3
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+from attrs import frozen
+
+from analysis.domain.errors import ExportError, TimeoutExceededError
+from runner.collectors.nsys.scrub import ScrubResult, scrub
+from runner.collectors.nsys.tool import NsysTool, export_argv, import_argv, missing_libraries
+from runner.process.process import Interrupts, run_process
+
+__all__ = ["ExportResult", "check_export", "export_report", "finish_import"]
+
+_STEP_TIMEOUT_S: Final = 1800.0
+
+
+@frozen
+class ExportResult:
+    """A finished export."""
+
+    returncode: int
+    rows: dict[str, int]
+    """Rows of each event table, those that are there."""
+    scrubbed: ScrubResult
+
+
+def finish_import(
+    tool: NsysTool, run_dir: Path, *, env: Mapping[str, str], log: Path, interrupts: Interrupts, stem: str = "trace"
+) -> Path:
+    """Give the ``.nsys-rep`` of a run, importing a left-over ``.qdstrm`` if that is all there is.
+
+    Raises:
+        ExportError: neither is there, or the importer cannot do it: with the missing library or the version at fault.
+    """
+    report = run_dir / f"{stem}.nsys-rep"
+    stream = run_dir / f"{stem}.qdstrm"
+    if report.is_file() and report.stat().st_size > 0:
+        return report
+    if not stream.is_file():
+        raise ExportError(f"{run_dir}: nsys left neither {report.name} nor {stream.name}; its words are in {log}")
+    if tool.importer is None:
+        raise ExportError(
+            f"{stream}: cannot be imported, nsys {tool.version} ({tool.path}) has no QdstrmImporter beside it; install "
+            "its host part (Debian: package nsight-systems), then `dsocr-profile resume`"
+        )
+    missing = missing_libraries(Path(tool.importer), env)
+    if missing:
+        raise ExportError(
+            f"{stream}: cannot be imported, {tool.importer} lacks {', '.join(missing)}; install what holds it or put "
+            "its folder into LD_LIBRARY_PATH, then `dsocr-profile resume`"
+        )
+    partial = run_dir / f"{stem}.partial.nsys-rep"
+    partial.unlink(missing_ok=True)
+    outcome = run_process(
+        import_argv(tool.importer, str(stream), str(partial)), env=env, log=log, interrupts=interrupts, umask=0o077
+    )
+    if outcome.ended_by == "interrupt" or not partial.is_file() or partial.stat().st_size == 0:
+        partial.unlink(missing_ok=True)
+        raise ExportError(
+            f"{stream}: {tool.importer} (version {tool.version}) could not import it{_last_words(log)}; a stream must "
+            "be imported with the version that recorded it"
+        )
+    partial.replace(report)
+    return report
+
+
+def export_report(
+    tool: NsysTool,
+    report: Path,
+    database: Path,
+    *,
+    env: Mapping[str, str],
+    log: Path,
+    interrupts: Interrupts,
+    own_marks: tuple[str, ...] = (),
+) -> ExportResult:
+    """Export a report to SQLite: into a temporary file, checked and scrubbed, then moved to its final name.
+
+    Args:
+        tool: an nsys not older than the one that recorded it.
+        report: ``.nsys-rep``.
+        database: final name; an older file there is replaced only by a complete one.
+        env: environment of nsys.
+        log: file for its output.
+        interrupts: Ctrl-C ends the export.
+        own_marks: see `runner.collectors.nsys.scrub.scrub`.
+
+    Raises:
+        ExportError: it failed, the disk is full, or what came out is incomplete.
+        TimeoutExceededError: nsys did not finish in half an hour.
+    """
+    partial = database.with_name(f"{database.stem}.partial{database.suffix}")
+    _check_space(report, database)
+    _discard(partial)
+    try:
+        outcome = run_process(
+            export_argv(tool, str(report), str(partial)),
+            env=env,
+            log=log,
+            interrupts=interrupts,
+            deadline=_deadline(),
+            umask=0o077,
+        )
+        if outcome.ended_by == "timeout":
+            raise TimeoutExceededError(f"{report}: the export took longer than {_STEP_TIMEOUT_S:.0f} s; see {log}")
+        if outcome.ended_by == "interrupt":
+            raise ExportError(f"{report}: the export was interrupted; `dsocr-profile resume` repeats it")
+        if outcome.returncode != 0 or not partial.is_file():
+            raise ExportError(
+                f"{report}: nsys {tool.version} could not export it (exit code {outcome.returncode}{_last_words(log)})"
+                f"{_disk_full(database)}; see {log}"
+            )
+        check_export(partial)
+        scrubbed = scrub(partial, own_marks=own_marks)
+        rows = check_export(partial)
+        _sync(partial)
+        partial.replace(database)
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise ExportError(f"{database}: the disk is full; free space, then `dsocr-profile resume`") from error
+        raise ExportError(f"{database}: cannot be written ({error.strerror})") from error
+    finally:
+        _discard(partial)
+    return ExportResult(outcome.returncode, rows, scrubbed)
+
+
+def check_export(database: Path) -> dict[str, int]:
+    """Check that an export is whole: SQLite's own check, its tables, and rows to look at.
+
+    Returns:
+        Rows per event table.
+
+    Raises:
+        ExportError: damaged, no nsys export, or without any event.
+    """
+    try:
+        connection = sqlite3.connect(f"{database.resolve().as_uri()}?mode=ro", uri=True)
+        try:
+            problems = [row[0] for row in connection.execute("PRAGMA quick_check(3)")]
+            tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+            rows = {
+                table: int(connection.execute(f'SELECT count(*) FROM "{table}"').fetchone()[0])
+                for table in sorted(tables)
+                if table == "NVTX_EVENTS" or table.startswith("CUPTI_ACTIVITY_KIND_")
+            }
+        finally:
+            connection.close()
+    except sqlite3.Error as error:
+        raise ExportError(
+            f"{database}: the export is damaged ({error}); repeat it with `dsocr-profile resume`"
+        ) from error
+    if problems != ["ok"]:
+        raise ExportError(
+            f"{database}: the export is damaged ({'; '.join(problems)}); repeat it with `dsocr-profile resume`"
+        )
+    if "StringIds" not in tables:
+        raise ExportError(f"{database}: not an nsys export: it has no table StringIds")
+    if not any(rows.values()):
+        raise ExportError(f"{database}: the capture holds no event at all (did the program reach the measured part?)")
+    return rows
+
+
+def _deadline() -> float:
+    return time.monotonic() + _STEP_TIMEOUT_S
+
+
+def _check_space(report: Path, database: Path) -> None:
+    try:
+        size = report.stat().st_size
+        free = shutil.disk_usage(database.parent).free
+    except OSError as error:
+        raise ExportError(f"{report}: cannot be read ({error.strerror})") from error
+    # An export is larger than its report (3× in a CPU-only capture of ours), and VACUUM needs as much again.
+    if free < 2 * size:
+        raise ExportError(
+            f"{database.parent}: {free >> 20} MiB free, and the export of {report.name} ({size >> 20} MiB) needs more "
+            "than twice its size; free space, then `dsocr-profile resume`"
+        )
+
+
+def _disk_full(database: Path) -> str:
+    try:
+        return "; the disk is full" if shutil.disk_usage(database.parent).free < 1 << 20 else ""
+    except OSError:
+        return ""
+
+
+def _discard(partial: Path) -> None:
+    for ending in ("", "-journal", "-wal", "-shm"):
+        partial.with_name(partial.name + ending).unlink(missing_ok=True)
+
+
+def _sync(path: Path) -> None:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
+def _last_words(log: Path) -> str:
+    try:
+        text = log.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
+    lines = [line.strip() for line in text.replace("\r", "\n").splitlines()]
+    words = [line for line in lines if line and not line.startswith(("[", "Exporting", "Processing"))]
+    return f": {words[-1]}" if words else ""

@@ -1,0 +1,175 @@
+"""Profiler presets: ``nsys_configs/*.toml``, each a set of nsys options by nsys' own names."""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from collections.abc import Mapping
+from importlib import resources
+from importlib.resources.abc import Traversable
+from pathlib import Path
+from typing import Any, Final, cast, get_args
+
+from attrs import field, frozen, validators
+
+from analysis.domain.errors import CaptureError, RequestError
+from runner.collectors.nsys.tool import NsysTool
+from runner.plan.plan import AnnotationLevel
+
+__all__ = ["Preset", "ResolvedOptions", "load_preset", "preset_names", "resolve_options"]
+
+_FOLDER: Final = "runner.nsys_configs"
+_UNKNOWN: Final = ("drop", "refuse")
+
+
+@frozen
+class Preset:
+    """What to collect."""
+
+    name: str
+    description: str
+    annotations: AnnotationLevel = field(validator=validators.in_(get_args(AnnotationLevel)))
+    """How much the profiled program marks with ranges."""
+    unknown: str = field(validator=validators.in_(_UNKNOWN))
+    """What to do with an option that the nsys at hand does not know."""
+    options: dict[str, str]
+    """nsys' long option names → values, in order."""
+    renamed: dict[str, str] = field(factory=dict)
+    """Option → its name in older versions."""
+    refuse: tuple[str, ...] = ()
+    """Options without which the preset makes no sense, whatever ``unknown`` says."""
+    needs_gpu: bool = False
+
+
+@frozen
+class ResolvedOptions:
+    """A preset's options, as one nsys understands them."""
+
+    options: dict[str, str]
+    warnings: tuple[str, ...] = ()
+
+
+def preset_names() -> tuple[str, ...]:
+    """Names of all presets, ``default`` first."""
+    found = sorted(entry.name.removesuffix(".toml") for entry in _folder().iterdir() if entry.name.endswith(".toml"))
+    return tuple(sorted(found, key=lambda name: (name != "default", name)))
+
+
+def load_preset(name: str) -> Preset:
+    """Read a preset.
+
+    Raises:
+        RequestError: there is none of that name (the nearest ones are named), or its file is not valid.
+    """
+    names = preset_names()
+    if name not in names:
+        near = difflib.get_close_matches(name, names, n=3, cutoff=0.4) or names
+        raise RequestError(f"preset {name!r} is unknown; did you mean {', '.join(near)}?")
+    text = (_folder() / f"{name}.toml").read_text(encoding="utf-8")
+    return parse_preset(name, text)
+
+
+def parse_preset(name: str, text: str) -> Preset:
+    """Read a preset from TOML text.
+
+    Raises:
+        RequestError: not TOML, an unknown or missing key, or a value of the wrong type.
+    """
+    source = f"preset {name}"
+    try:
+        table = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise RequestError(f"{source}: not valid TOML ({error})") from error
+    _only(table, {"description", "annotations", "unknown", "options", "renamed", "refuse"}, source)
+    refuse = table.get("refuse", {})
+    _only(refuse, {"options", "needs_gpu"}, f"{source}, [refuse]")
+    options = _texts(table.get("options"), f"{source}, [options]")
+    renamed = _texts(table.get("renamed", {}), f"{source}, [renamed]")
+    needed = refuse.get("options", [])
+    for option in (*renamed, *needed):
+        if option not in options:
+            raise RequestError(f"{source}: {option} is named in [renamed] or [refuse] but not in [options]")
+    try:
+        return Preset(
+            name=name,
+            description=str(table["description"]),
+            annotations=cast(AnnotationLevel, table["annotations"]),
+            unknown=table["unknown"],
+            options=options,
+            renamed=renamed,
+            refuse=tuple(needed),
+            needs_gpu=bool(refuse.get("needs_gpu", False)),
+        )
+    except KeyError as error:
+        raise RequestError(f"{source}: {error.args[0]} is missing") from error
+    except ValueError as error:
+        raise RequestError(f"{source}: {error.args[0]}") from error
+
+
+def resolve_options(preset: Preset, tool: NsysTool, *, device: str) -> ResolvedOptions:
+    """Turn a preset into options that ``tool`` knows, for a run on ``device``.
+
+    With a GPU, collection starts and stops with cudaProfilerStart and cudaProfilerStop around the measured passes, and
+    the program goes on afterwards. Without one nothing would ever start it, so the whole program is collected.
+
+    Raises:
+        RequestError: the preset needs a GPU and the device is none.
+        CaptureError: this nsys lacks an option or a traced interface that the preset insists on.
+    """
+    on_gpu = device.startswith("cuda")
+    if preset.needs_gpu and not on_gpu:
+        raise RequestError(f"preset {preset.name} needs a GPU, and the device is {device}")
+    wanted = dict(preset.options)
+    if on_gpu:
+        wanted |= {"capture-range": "cudaProfilerApi", "capture-range-end": "stop"}
+    essential = {*preset.refuse, *(("capture-range", "capture-range-end") if on_gpu else ())}
+    options: dict[str, str] = {}
+    warnings: list[str] = []
+    for name, value in wanted.items():
+        known = next((one for one in (name, preset.renamed.get(name)) if one in tool.profile_options), None)
+        if known is None:
+            _refuse_or_warn(f"--{name}", preset, tool, essential=name in essential, warnings=warnings)
+            continue
+        if name == "trace":
+            value = _known_traces(value, preset, tool, warnings)
+        options[known] = value
+    return ResolvedOptions(options, tuple(warnings))
+
+
+def _folder() -> Traversable:
+    try:
+        return resources.files(_FOLDER)
+    except ModuleNotFoundError:  # run from a source tree that is not installed: the folder lies beside the package
+        return Path(__file__).parents[3] / "nsys_configs"
+
+
+def _known_traces(value: str, preset: Preset, tool: NsysTool, warnings: list[str]) -> str:
+    known = tool.trace_values()
+    kept = []
+    for one in value.split(","):
+        if known and one not in known:
+            _refuse_or_warn(f"--trace={one}", preset, tool, essential=one in ("cuda", "nvtx"), warnings=warnings)
+        else:
+            kept.append(one)
+    return ",".join(kept)
+
+
+def _refuse_or_warn(what: str, preset: Preset, tool: NsysTool, *, essential: bool, warnings: list[str]) -> None:
+    if essential or preset.unknown == "refuse":
+        raise CaptureError(
+            f"preset {preset.name} needs {what}, which nsys {tool.version} ({tool.path}) does not know; "
+            "use a newer nsys (--nsys PATH) or another preset"
+        )
+    warnings.append(f"nsys {tool.version} does not know {what}: left out")
+
+
+def _only(table: Mapping[str, Any], allowed: set[str], source: str) -> None:
+    for key in table:
+        if key not in allowed:
+            raise RequestError(f"{source}: unknown key {key}")
+
+
+def _texts(table: object, source: str) -> dict[str, str]:
+    if not isinstance(table, dict) or not all(isinstance(value, str) for value in table.values()):
+        raise RequestError(f"{source}: must be a table of texts")
+    return dict(table)

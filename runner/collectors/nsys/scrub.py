@@ -1,0 +1,143 @@
+"""Take the environment out of an exported trace.
+
+An export holds environments in three places (seen in exports of nsys 2022.4, 2023.4 and 2025.3): rows of
+``META_DATA_CAPTURE`` and ``TARGET_INFO_SYSTEM_ENV`` whose name says environment, and strings in ``StringIds`` that are
+``NAME=value`` blocks joined by NUL. What SQLite deletes stays in the file's free pages until it is rewritten.
+"""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Final
+
+from attrs import frozen
+
+from analysis.domain.errors import ExportError
+from runner.process.environment import RUN_MARK, looks_secret
+
+__all__ = ["SCRUBBED", "ScrubResult", "scrub", "variable_names"]
+
+SCRUBBED: Final = "(environment removed by dsocr-profiler)"
+
+_NAME_VALUE_TABLES: Final = ("META_DATA_CAPTURE", "TARGET_INFO_SYSTEM_ENV")
+_ENVIRONMENT_NAME: Final = re.compile(r"(?i)environ|(^|[:_])env([:_]|$)")
+_VARIABLE: Final = re.compile(rb"[A-Za-z_][A-Za-z0-9_.%()-]*=")
+
+
+@frozen
+class ScrubResult:
+    """What was found. Names only, never values."""
+
+    blocks: int
+    """Environment blocks blanked."""
+    foreign_blocks: int = 0
+    """Those of processes that the run did not start: nsys reads every process that it may."""
+    secret_names: tuple[str, ...] = ()
+    """Variables in foreign blocks that are named like secrets."""
+
+
+def variable_names(block: bytes) -> list[str] | None:
+    """Give the variables of an environment block (``A=1␀B=2``), or None if it is no such block."""
+    parts = [part for part in block.split(b"\0") if part]
+    # A value may hold line ends or anything else but NUL; every part must still begin with NAME=.
+    if not parts or not all(_VARIABLE.match(part) for part in parts):
+        return None
+    return [part.split(b"=", 1)[0].decode("utf-8", "replace") for part in parts]
+
+
+def scrub(database: Path, *, own_marks: Iterable[str] = ()) -> ScrubResult:
+    """Blank every environment block of an export, in place, and rewrite the file so that nothing of them is left in it.
+
+    Call it on a file that does not have its final name yet: an interruption leaves it unusable.
+
+    Args:
+        database: SQLite file, writable, not open elsewhere.
+        own_marks: values of `RUN_MARK` that tell environments of the run from those of other processes.
+
+    Raises:
+        ExportError: the file is no database, or the disk is full.
+    """
+    # nsys 2025.3 puts values of META_DATA_CAPTURE in quotation marks.
+    marks = [f"{RUN_MARK}={quote}{mark}".encode() for mark in own_marks for quote in ("", '"')]
+    try:
+        with _open(database) as connection:
+            blocks = foreign = 0
+            secrets: set[str] = set()
+            for block in _blank_all(connection):
+                blocks += 1
+                if marks and not any(mark in block for mark in marks):
+                    foreign += 1
+                    # Variables are separated by NUL; in DeviceEnvironment by semicolons.
+                    for part in block.split(b"\0" if b"\0" in block else b";"):
+                        name, _, value = part.decode("utf-8", "replace").partition("=")
+                        if looks_secret(name, value):
+                            secrets.add(name)
+            connection.execute("COMMIT")
+            if blocks:
+                connection.execute("VACUUM")
+    except sqlite3.Error as error:
+        raise ExportError(f"{database}: the environment could not be removed from the export ({error})") from error
+    return ScrubResult(blocks, foreign, tuple(sorted(secrets)))
+
+
+class _open:  # noqa: N801  # a context manager that closes: sqlite3's own only commits
+    def __init__(self, database: Path) -> None:
+        self._database = database
+
+    def __enter__(self) -> sqlite3.Connection:
+        # mode=rw: never create a database where there was none.
+        self._connection = sqlite3.connect(
+            f"{self._database.resolve().as_uri()}?mode=rw", uri=True, isolation_level=None
+        )
+        # The file has no final name yet, so no journal is needed, and none is left behind.
+        self._connection.execute("PRAGMA journal_mode=OFF")
+        self._connection.execute("PRAGMA secure_delete=ON")
+        self._connection.execute("BEGIN")
+        return self._connection
+
+    def __exit__(self, *_: object) -> None:
+        self._connection.close()
+
+
+def _blank_all(connection: sqlite3.Connection) -> Iterator[bytes]:
+    """Blank the blocks and give each one's former content."""
+    tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    for table in _NAME_VALUE_TABLES:
+        if table not in tables:
+            continue
+        rows = connection.execute(f"SELECT rowid, name, CAST(value AS BLOB) FROM {table}").fetchall()
+        # nsys 2025.3 writes one row per variable, all of one name: together they are one environment.
+        blocks: dict[str, list[bytes]] = {}
+        for rowid, name, value in rows:
+            if value is None or value == SCRUBBED.encode():
+                continue
+            if _ENVIRONMENT_NAME.search(str(name)) or (b"\0" in value and variable_names(value) is not None):
+                connection.execute(f"UPDATE {table} SET value = ? WHERE rowid = ?", (SCRUBBED, rowid))
+                blocks.setdefault(str(name), []).append(value)
+        yield from (b"\0".join(values) for values in blocks.values())
+    if "StringIds" in tables:
+        named = _used_as_names(connection, tables)
+        # An environment of one variable has no NUL; a range named "a=b" has none either, but an event refers to it.
+        rows = connection.execute(
+            "SELECT id, CAST(value AS BLOB) FROM StringIds"
+            " WHERE instr(CAST(value AS BLOB), x'00') > 0 OR value LIKE '%=%'"
+        ).fetchall()
+        for identifier, value in rows:
+            if variable_names(value) is None or (b"\0" not in value and identifier in named):
+                continue
+            connection.execute("UPDATE StringIds SET value = ? WHERE id = ?", (SCRUBBED, identifier))
+            yield value
+
+
+def _used_as_names(connection: sqlite3.Connection, tables: Iterable[str]) -> set[int]:
+    """String ids that events use as their names."""
+    used: set[int] = set()
+    for table in tables:
+        for column in connection.execute(f'PRAGMA table_info("{table}")').fetchall():
+            if column[1] in ("textId", "nameId", "shortName", "demangledName", "mangledName", "jsonTextId"):
+                query = f'SELECT DISTINCT "{column[1]}" FROM "{table}" WHERE "{column[1]}" IS NOT NULL'
+                used.update(row[0] for row in connection.execute(query))
+    return used

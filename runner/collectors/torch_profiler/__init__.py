@@ -1,0 +1,1 @@
+"""torch.profiler inside the child, written as an export's tables."""

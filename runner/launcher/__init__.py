@@ -1,0 +1,1 @@
+"""The torch-free half: from a request to a finished run."""

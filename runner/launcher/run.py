@@ -1,0 +1,398 @@
+"""The run: control → capture → export → scrub → manifest → analysis. Each step can be taken up again after a fix."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import sys
+import time
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any, Final
+
+from attrs import evolve, frozen
+
+from analysis.domain.errors import (
+    AnalysisFailedError,
+    CaptureError,
+    ChildFailedError,
+    DsocrError,
+    ExportError,
+    InputImagesError,
+    InterruptedRunError,
+    ModelError,
+    RequestError,
+    TimeoutExceededError,
+)
+from analysis.domain.manifest import DeviceState, RunManifest, RunStatus
+from analysis.domain.overhead import overhead
+from runner.collectors.collectors import Choice, Collected, Collector, Job, make_collector
+from runner.collectors.nsys.presets import load_preset
+from runner.launcher.provenance import now
+from runner.launcher.request import LaunchOptions
+from runner.launcher.run_directory import RunDirectory
+from runner.plan.plan import RunPlan, WorkloadResult
+from runner.process.environment import RUN_MARK, child_environment
+from runner.process.process import Interrupts, Outcome, run_process
+
+__all__ = ["CONTROL", "PROFILED", "Run", "analysis_command", "child_command"]
+
+_PIPE_COLUMNS: Final = 120
+"""Width of the headline where the output is no terminal."""
+
+_NSYS_CHATTER = re.compile(
+    r"\[\d|Generat(ed|ing)\b|Capture range |Processing |Exporting |usage: |Try 'nsys |/\S*\.(nsys-rep|qdstrm)$"
+)
+
+CONTROL: Final = "control.json"
+PROFILED: Final = "profiled.json"
+
+_SAME_CODE: Final = {kind.exit_code: kind for kind in (RequestError, ModelError, InputImagesError)}
+"""What is wrong with model, images or request is as wrong in the child as here, and keeps its code."""
+
+
+def child_command(run: RunDirectory, role: str) -> list[str]:
+    """Give the command line of the child, as the kernel will show it."""
+    argv = [sys.executable, "-m", "runner.child.workload", str(run.plan_file), "--role", role]
+    if role == "capture":
+        argv += ["--manifest", str(run.manifest_file)]
+    return argv
+
+
+def analysis_command(run: RunDirectory) -> list[str]:
+    """Give the command line of the analysis."""
+    return [sys.executable, "-m", "analysis.cli", str(run.trace_file), "--out", str(run.path)]
+
+
+@frozen
+class Run:
+    """One run and what it needs of the outside world."""
+
+    directory: RunDirectory
+    plan: RunPlan
+    launch: LaunchOptions
+    collector: Collector
+    environ: Mapping[str, str]
+    say: Callable[[str], None]
+    """Takes one line for the user."""
+    command: Callable[[RunDirectory, str], list[str]] = child_command
+    """Command line of the child in a role; tests put a program of their own here."""
+    analysis: Callable[[RunDirectory], list[str]] = analysis_command
+
+    @classmethod
+    def open(
+        cls, directory: RunDirectory, choice: Choice, environ: Mapping[str, str], say: Callable[[str], None]
+    ) -> Run:
+        """Take up a run from its folder. Raises RequestError or CaptureError as `make_collector` does."""
+        plan = directory.read_plan()
+        launch = directory.read_launch()
+        arguments = launch.nsys_args if choice.name == "nsys" else ()  # no nsys is needed to repeat the analysis
+        collector = make_collector(choice, load_preset(plan.preset), plan.request.device, arguments, environ)
+        return cls(directory, plan, launch, collector, environ, say)
+
+    def start(self, interrupts: Interrupts) -> RunManifest:
+        """Do the whole run. The run's folder holds plan.json, launch.json and run.json (status running).
+
+        Raises:
+            DsocrError: the kind says which step failed; run.json holds the same words and every exit code so far.
+        """
+        deadline = None if self.launch.timeout_s is None else time.monotonic() + self.launch.timeout_s
+        with self._recording_failure():
+            self._control(interrupts, deadline)
+            self._capture(interrupts, deadline)
+        return self.finish(interrupts)
+
+    def resume(self, interrupts: Interrupts) -> RunManifest:
+        """Go on at import, export or analysis, whichever is the first that is not done.
+
+        Raises:
+            CaptureError: nothing was captured that could be gone on with.
+            DsocrError: as `start`.
+        """
+        trace, report, stream = (
+            self.directory.trace_file,
+            self.directory.report_file,
+            self.directory.path / "trace.qdstrm",
+        )
+        if not any(file.is_file() for file in (trace, report, stream)):
+            raise CaptureError(
+                f"{self.directory.path}: nothing was captured, so there is nothing to resume; run it again"
+            )
+        if trace.is_file():
+            self.say(f"{trace.name} is there: going on at the analysis")
+        return self.finish(interrupts)
+
+    def finish(self, interrupts: Interrupts) -> RunManifest:
+        """Export what was captured, finish the manifest, analyse."""
+        with self._recording_failure():
+            if not self.directory.trace_file.is_file() or self.plan.collector == "torch":
+                self._export(interrupts)
+            if self._manifest().exit_codes.child in (0, None):
+                self._update(status="complete", error=None, finished_at=now())
+        with self._recording_failure():
+            self._analyse(interrupts)
+        return self._manifest()
+
+    # -- steps ---------------------------------------------------------------------------------------------------------
+
+    def _control(self, interrupts: Interrupts, deadline: float | None) -> None:
+        self.say(f"control run: {self.plan.request.repeats} passes, nothing attached")
+        with self._environment() as env:
+            outcome = run_process(
+                self.command(self.directory, "control"),
+                env=env,
+                log=self.directory.log("control"),
+                interrupts=interrupts,
+                deadline=deadline,
+                grace_s=self.launch.grace_s,
+            )
+        self._codes(control=outcome.returncode)
+        self._raise_if_ended(outcome, "the control run", kept=None)
+        result = self.directory.read_result(CONTROL)
+        if outcome.returncode != 0 or result is None:
+            raise self._child_error("control", outcome.returncode, "in the control run")
+        self._take_control(result)
+
+    def _capture(self, interrupts: Interrupts, deadline: float | None) -> None:
+        self.say(f"capture: collector {self.collector.name}, preset {self.plan.preset}")
+        with self._environment() as env:
+            collected = self.collector.collect(self._job(env, deadline), interrupts)
+        self._codes(child=collected.child, nsys=collected.nsys)
+        result = self.directory.read_result(PROFILED)
+        if result is not None:
+            self._take_profiled(result)
+        self._check_collected(collected, interrupts)
+
+    def _check_collected(self, collected: Collected, interrupts: Interrupts) -> None:
+        """Fail if the child did; but first save what was captured of it."""
+        outcome = collected.outcome
+        kept = None
+        if collected.usable and (collected.child != 0 or outcome.ended_by != "itself"):
+            kept = self._keep(collected, interrupts)
+        self._raise_if_ended(outcome, "the capture", kept)
+        if collected.child is None:
+            words = _last_line(self.directory.log("capture"))
+            raise CaptureError(
+                f"{self.collector.name} did not start the program (exit code {outcome.returncode}): {words}"
+            )
+        if collected.child != 0:
+            raise self._child_error("capture", collected.child, f"under {self.collector.name}", kept)
+        if not collected.usable:
+            words = _last_line(self.directory.log("capture"))
+            raise CaptureError(f"{self.collector.name} left no report (exit code {outcome.returncode}): {words}")
+
+    def _keep(self, collected: Collected, interrupts: Interrupts) -> Path | None:
+        """Save what was captured of a program that did not end well, and say so in run.json."""
+        kept = None
+        if collected.child != 0 and collected.outcome.ended_by != "interrupt" and self.collector.name == "nsys":
+            try:
+                self._export(interrupts)
+                kept = self.directory.trace_file
+            except DsocrError as error:
+                self.say(f"what was captured before could not be exported: {error}")
+        elif self.directory.report_file.is_file():
+            kept = self.directory.report_file
+        if kept is not None:
+            note = f"The program did not end well; {kept.name} holds what it did until then."
+            self._update(notes=(*self._manifest().notes, note))
+        return kept
+
+    def _export(self, interrupts: Interrupts) -> None:
+        with self._environment() as env:
+            try:
+                result = self.collector.finish(self._job(env, None), self.directory.log("export"), interrupts)
+            except ExportError:
+                self._codes(export=1)
+                raise
+        self._codes(export=result.returncode)
+        counts = ", ".join(f"{count:,} {name}" for name, count in result.rows.items() if count)
+        self.say(f"exported and checked: {counts}")
+        found = result.scrubbed
+        if found.foreign_blocks and self.directory.report_file.is_file():
+            self._guard_report(found.foreign_blocks, found.secret_names)
+
+    def _guard_report(self, blocks: int, secret_names: tuple[str, ...]) -> None:
+        """A report that holds other programs' environments is not left lying about."""
+        report = self.directory.report_file
+        secrets = f", with {', '.join(secret_names)} among them" if secret_names else ""
+        groups = "another process" if blocks == 1 else f"{blocks} other processes or groups of them"
+        what = f"nsys stored the environment of {groups} in {report.name}{secrets}"
+        if self.launch.keep_report:
+            note = f"{what}; kept on request: do not share it. trace.sqlite is free of them."
+        else:
+            report.unlink()
+            note = f"{what}; it was deleted after its export (--keep-report keeps it). trace.sqlite is free of them."
+        self.say(note)
+        self._update(notes=(*self._manifest().notes, note))
+
+    def _analyse(self, interrupts: Interrupts) -> None:
+        self.say("analysis")
+        log = self.directory.log("analysis")
+        log.unlink(missing_ok=True)
+        env = child_environment(self.environ, keep=self.launch.keep_env)
+        env["COLUMNS"] = str(shutil.get_terminal_size((_PIPE_COLUMNS, 24)).columns)  # its headline is shown at the end
+        outcome = run_process(self.analysis(self.directory), env=env, log=log, interrupts=interrupts)
+        self._codes(analysis=outcome.returncode)
+        if outcome.ended_by == "interrupt":
+            raise InterruptedRunError(
+                f"interrupted in the analysis; the trace is kept: dsocr-profile resume {self.plan.run_id}"
+            )
+        if outcome.returncode != 0:
+            raise AnalysisFailedError(
+                f"the analysis failed (exit code {outcome.returncode}): {_last_line(log)}; the trace is kept: "
+                f"dsocr-profile resume {self.plan.run_id}"
+            )
+
+    # -- records -------------------------------------------------------------------------------------------------------
+
+    def _manifest(self) -> RunManifest:
+        return self.directory.read_manifest()
+
+    def _update(self, **changes: Any) -> None:
+        self.directory.write(self.directory.manifest_file, evolve(self._manifest(), **changes))
+
+    def _codes(self, **codes: int | None) -> None:
+        self._update(exit_codes=evolve(self._manifest().exit_codes, **codes))
+
+    def _take_control(self, result: WorkloadResult) -> None:
+        manifest = self._manifest()
+        torch, transformers = result.versions.get("torch"), result.versions.get("transformers")
+        meta = evolve(
+            manifest.meta,
+            gpu_name=result.gpu_name,
+            compute_capability=result.compute_capability,
+            torch_version=torch or manifest.meta.torch_version,
+            transformers_version=transformers or manifest.meta.transformers_version,
+            cuda_version=result.versions.get("cuda", manifest.meta.cuda_version),
+        )
+        self._update(
+            model=result.model,
+            prompts=result.prompts,
+            control=result.passes,
+            costs=result.costs,
+            costs_unknown_because=result.costs_unknown_because,
+            measured_peak=result.measured_peak,
+            device_states=result.device_states,
+            synchronises=result.synchronises,
+            decode_mode=result.decode_mode,
+            versions={**manifest.versions, **result.versions},
+            notes=(*manifest.notes, *result.notes),
+            meta=meta,
+        )
+
+    def _take_profiled(self, result: WorkloadResult) -> None:
+        manifest = self._manifest()
+        before: list[DeviceState] = [state for state in manifest.device_states if state.when == "before"]
+        after = [state for state in result.device_states if state.when == "after"]
+        factors = overhead(manifest.control, result.passes)
+        self._update(
+            profiled=result.passes,
+            device_states=(*before, *after) if after else manifest.device_states,
+            options={**manifest.options, "overhead_prefill": factors["prefill"], "overhead_decode": factors["decode"]},
+            notes=(*manifest.notes, *(note for note in result.notes if note not in manifest.notes)),
+        )
+
+    # -- failures ------------------------------------------------------------------------------------------------------
+
+    def _recording_failure(self) -> AbstractContextManager[None]:
+        return _RecordFailure(self)
+
+    def _status_of(self, error: DsocrError) -> RunStatus:
+        if isinstance(error, InterruptedRunError):
+            return "cancelled" if self.directory.cancel_file.exists() else "interrupted"
+        return "timed_out" if isinstance(error, TimeoutExceededError) else "failed"
+
+    def _raise_if_ended(self, outcome: Outcome, what: str, kept: Path | None) -> None:
+        if outcome.ended_by == "itself":
+            return
+        rest = ""
+        if kept is not None:
+            rest = f"; what it captured is in {kept}: dsocr-profile resume {self.plan.run_id}"
+        elif outcome.gave_up:
+            rest = "; it was killed, and nothing usable is left"
+        if outcome.ended_by == "timeout":
+            raise TimeoutExceededError(f"{what} was ended by --timeout {self.launch.timeout_s:g}{rest}")
+        raise InterruptedRunError(f"{what} was interrupted{rest}")
+
+    def _child_error(self, step: str, code: int, where: str, kept: Path | None = None) -> DsocrError:
+        words = _last_line(self.directory.log(step)).removeprefix("workload: ").removeprefix("error: ")
+        rest = f"; what was captured before is kept in {kept}" if kept is not None else ""
+        if code in _SAME_CODE:
+            return _SAME_CODE[code](f"{words}{rest}")
+        ended = f"was ended by signal {-code}" if code < 0 else f"failed with exit code {code}"
+        return ChildFailedError(f"the program {ended} {where}: {words} (all of it: {self.directory.log(step)}){rest}")
+
+    # -- pieces --------------------------------------------------------------------------------------------------------
+
+    def _job(self, env: dict[str, str], deadline: float | None) -> Job:
+        return Job(
+            run_id=self.plan.run_id,
+            run_dir=self.directory.path,
+            target=tuple(self.command(self.directory, "capture")),
+            env=env,
+            log=self.directory.log("capture"),
+            result_file=self.directory.path / PROFILED,
+            deadline=deadline,
+            grace_s=self.launch.grace_s,
+        )
+
+    def _environment(self) -> AbstractContextManager[dict[str, str]]:
+        return _Environment(self)
+
+    def commands(self) -> dict[str, list[str]]:
+        """Give the exact commands of a run, by step, for ``--dry-run``."""
+        return {
+            "control": self.command(self.directory, "control"),
+            "capture": self.collector.command(self._job({}, None)),
+            "analysis": self.analysis(self.directory),
+        }
+
+
+class _Environment:
+    """The child's environment, with a temporary folder that lives as long as it."""
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self._folder = run.directory.temporary() if run.plan.collector == "nsys" else nullcontext(None)
+
+    def __enter__(self) -> dict[str, str]:
+        folder = self._folder.__enter__()
+        extra = {RUN_MARK: self._run.plan.run_id}
+        if folder is not None:
+            extra["TMPDIR"] = str(folder)
+        return child_environment(self._run.environ, keep=self._run.launch.keep_env, extra=extra)
+
+    def __exit__(self, *error: object) -> None:
+        self._folder.__exit__(None, None, None)
+
+
+class _RecordFailure:
+    """Write an error into run.json on its way out; if that fails too (disk full), the first error is the one told."""
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+
+    def __enter__(self) -> None:
+        return
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        if not isinstance(error, DsocrError):
+            return
+        try:
+            self._run._update(status=self._run._status_of(error), error=str(error), finished_at=now())
+        except DsocrError as second:
+            self._run.say(f"{second}")
+
+
+def _last_line(log: Path) -> str:
+    """Last line that says something, of a program's log; nsys' progress bars are none."""
+    try:
+        text = log.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return "no log"
+    lines = [line.strip() for line in text.replace("\r", "\n").splitlines() if line.strip()]
+    words = [line for line in lines if not _NSYS_CHATTER.match(line)]
+    said = [line for line in words if "error" in line.lower()]
+    chosen = (said or words or ["it said nothing"])[-1]
+    return chosen if len(chosen) <= 300 else chosen[:297] + "…"

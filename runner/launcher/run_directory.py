@@ -1,0 +1,190 @@
+"""One run's folder: ``reports/<run_id>/`` and the names in it. Files appear whole or not at all."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+from attrs import frozen
+
+from analysis.domain.convert import from_json_file, to_json
+from analysis.domain.errors import BusyError, CaptureError, RequestError
+from analysis.domain.manifest import RunManifest
+from runner.launcher.request import LaunchOptions
+from runner.plan.plan import RunPlan, WorkloadResult
+
+__all__ = ["RunDirectory", "write_whole"]
+
+_SOCKET_FOLDER_MAX: Final = 64
+"""nsys opens sockets in its temporary folder; their whole path must stay below Linux' 108 characters."""
+
+
+@frozen
+class RunDirectory:
+    """Paths of a run, and reading and writing its records."""
+
+    path: Path
+    """Absolute."""
+
+    @property
+    def plan_file(self) -> Path:
+        """The resolved plan."""
+        return self.path / "plan.json"
+
+    @property
+    def manifest_file(self) -> Path:
+        """The run manifest."""
+        return self.path / "run.json"
+
+    @property
+    def launch_file(self) -> Path:
+        """How the launcher was asked to run it."""
+        return self.path / "launch.json"
+
+    @property
+    def trace_file(self) -> Path:
+        """The export, checked and scrubbed."""
+        return self.path / "trace.sqlite"
+
+    @property
+    def report_file(self) -> Path:
+        """What nsys wrote."""
+        return self.path / "trace.nsys-rep"
+
+    @property
+    def lock_file(self) -> Path:
+        """Held by the process that works on the run; holds its process id."""
+        return self.path / ".lock"
+
+    @property
+    def cancel_file(self) -> Path:
+        """There if the run is to be, or was, cancelled."""
+        return self.path / ".cancel"
+
+    def log(self, step: str) -> Path:
+        """Log of one step: control, capture, export, analysis."""
+        return self.path / "logs" / f"{step}.log"
+
+    def create(self) -> None:
+        """Make the folder and its ``logs``.
+
+        Raises:
+            RequestError: the place cannot be written.
+        """
+        try:
+            (self.path / "logs").mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise RequestError(f"{self.path}: cannot be created ({error.strerror}); choose another --out") from error
+
+    def read_plan(self) -> RunPlan:
+        """Read plan.json; RequestError if it is not there or not one."""
+        return from_json_file(RunPlan, self.plan_file)
+
+    def read_launch(self) -> LaunchOptions:
+        """Read launch.json; RequestError if it is not there or not one."""
+        return from_json_file(LaunchOptions, self.launch_file)
+
+    def read_manifest(self) -> RunManifest:
+        """Read run.json; RequestError if it is not there or not one."""
+        return from_json_file(RunManifest, self.manifest_file)
+
+    def read_result(self, name: str) -> WorkloadResult | None:
+        """Read what the child wrote as it ended (``control.json``, ``profiled.json``); None if it wrote nothing."""
+        file = self.path / name
+        return from_json_file(WorkloadResult, file) if file.is_file() else None
+
+    def write(self, file: Path, record: Any) -> None:
+        """Write a record as JSON, whole or not at all.
+
+        Raises:
+            CaptureError: the disk is full or the folder cannot be written.
+        """
+        write_whole(file, to_json(record) + "\n")
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the run's lock, with the own process id in it.
+
+        Raises:
+            BusyError: another process works on this run.
+        """
+        descriptor = os.open(self.lock_file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise BusyError(f"{self.path}: another process works on this run (process {self.owner()})") from error
+            os.ftruncate(descriptor, 0)
+            os.write(descriptor, str(os.getpid()).encode())
+            yield
+        finally:
+            os.close(descriptor)
+
+    def owner(self) -> int | None:
+        """Process that holds the run's lock, None if nobody does."""
+        try:
+            descriptor = os.open(self.lock_file, os.O_RDWR | os.O_CLOEXEC)
+        except OSError:
+            return None
+        try:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                text = os.read(descriptor, 32).decode("ascii", "replace").strip()
+                return int(text) if text.isdigit() else 0
+            return None
+        finally:
+            os.close(descriptor)
+
+    @contextmanager
+    def temporary(self) -> Iterator[Path]:
+        """A folder for nsys' temporary files, private and removed afterwards: they hold the environment too."""
+        inside = self.path / "tmp"
+        if len(str(inside)) <= _SOCKET_FOLDER_MAX:
+            folder = inside
+            folder.mkdir(mode=0o700, exist_ok=True)
+        else:
+            folder = Path(tempfile.mkdtemp(prefix="dsocr-"))
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def link_latest(self) -> None:
+        """Point ``latest`` beside the folder to it; a file system without links is no error."""
+        link = self.path.parent / "latest"
+        if link.exists() and not link.is_symlink():
+            return
+        fresh = link.with_name(f".latest.{os.getpid()}")
+        try:
+            fresh.unlink(missing_ok=True)
+            fresh.symlink_to(self.path.name)
+            fresh.replace(link)
+        except OSError:
+            return
+
+
+def write_whole(file: Path, text: str) -> None:
+    """Write a text file under a temporary name in the same folder, then move it to its own.
+
+    Raises:
+        CaptureError: the disk is full or the folder cannot be written; the file keeps its former content.
+    """
+    partial = file.with_name(f".{file.name}.{os.getpid()}.partial")
+    try:
+        with partial.open("w", encoding="utf-8") as stream:
+            stream.write(text)
+            stream.flush()
+            os.fsync(stream.fileno())
+        partial.replace(file)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        why = "the disk is full" if error.errno == errno.ENOSPC else error.strerror
+        raise CaptureError(f"{file}: cannot be written ({why})") from error

@@ -1,0 +1,1 @@
+"""What one run is to do: the record that launcher and child share."""

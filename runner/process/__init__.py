@@ -1,0 +1,1 @@
+"""Programs, their environment, and what the driver says of the machine."""

@@ -1,0 +1,274 @@
+"""Start a program in a process group of its own, log it, time it out, end it in order, and reap what is left.
+
+The order matters under a profiler: whoever ends nsys loses the report. So Ctrl-C, SIGTERM and a time-out end the
+*profiled program* first and let nsys write its report; only a second Ctrl-C ends everything.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import FrameType, TracebackType
+from typing import IO, Final, Literal, TypeAlias
+
+from attrs import frozen
+
+from analysis.domain.errors import CaptureError
+from runner.process.environment import RUN_MARK
+
+__all__ = ["EndedBy", "Interrupts", "Outcome", "marked_processes", "reap", "run_process"]
+
+EndedBy: TypeAlias = Literal["itself", "timeout", "interrupt"]
+
+_POLL_S: Final = 0.05
+
+
+@frozen
+class Outcome:
+    """How a process ended."""
+
+    returncode: int
+    """Negative: ended by that signal."""
+    ended_by: EndedBy = "itself"
+    gave_up: bool = False
+    """A second interrupt, or nsys not finishing in time: it was killed and its report may be lost."""
+    target_seen: bool = False
+    """The profiled program was seen to run."""
+    elapsed_s: float = 0.0
+
+
+class Interrupts:
+    """Count SIGINT and SIGTERM instead of dying of them, while the context lasts."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._before: dict[signal.Signals, object] = {}
+
+    def __enter__(self) -> Interrupts:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._before[number] = signal.signal(number, self._note)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)  # type: ignore[arg-type]  # what signal.signal gave us
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.count += 1
+
+
+def run_process(
+    argv: Sequence[str],
+    *,
+    env: Mapping[str, str],
+    log: Path,
+    interrupts: Interrupts,
+    cwd: Path | None = None,
+    target: Sequence[str] | None = None,
+    deadline: float | None = None,
+    grace_s: float = 10.0,
+    finish_s: float = 600.0,
+    umask: int = -1,
+) -> Outcome:
+    """Run a program to its end.
+
+    Args:
+        argv: the program, such as nsys with its arguments.
+        env: its whole environment; if it holds `RUN_MARK`, nothing with that mark outlives this call.
+        log: file for its standard output and error, appended to.
+        interrupts: the signals that arrived so far; those from before the start count too.
+        cwd: working directory.
+        target: command line of the profiled program inside, as the kernel shows it; None: ``argv`` itself is it.
+        deadline: on ``time.monotonic()``'s clock; None: no limit.
+        grace_s: how long the target may take to end after SIGTERM before it is killed.
+        finish_s: how long the rest (nsys) may take after its target has ended.
+        umask: file mode mask of the program; -1: unchanged.
+
+    Raises:
+        CaptureError: it cannot be started.
+    """
+    started = time.monotonic()
+    process = _start(argv, env=env, log=log, cwd=cwd, umask=umask)
+    ended_by: EndedBy = "itself"
+    gave_up = False
+    target_seen = target is None
+    asked_at: float | None = None
+    asked_target = killed_target = False
+    interrupted_before = interrupts.count
+    mark = env.get(RUN_MARK)
+    try:
+        while process.poll() is None:
+            now = time.monotonic()
+            if not target_seen and target is not None:
+                target_seen = bool(_targets(process.pid, target, mark))
+            if asked_at is None:
+                if interrupts.count:
+                    ended_by = "interrupt"
+                elif deadline is not None and now >= deadline:
+                    ended_by = "timeout"
+                if ended_by != "itself":
+                    asked_at = now
+                    interrupted_before = interrupts.count
+            if asked_at is not None:
+                if not asked_target:
+                    asked_target = _signal_target(process, target, mark, signal.SIGTERM)
+                    target_seen = target_seen or asked_target
+                if (
+                    (not target_seen and now - asked_at > grace_s)
+                    or interrupts.count > interrupted_before
+                    or now - asked_at > grace_s + finish_s
+                ):  # it never came up: there is nothing to save
+                    gave_up = True
+                    _kill_group(process.pid)
+                elif now - asked_at > grace_s and not killed_target:
+                    killed_target = True
+                    _signal_target(process, target, mark, signal.SIGKILL)
+            try:
+                process.wait(_POLL_S)
+            except subprocess.TimeoutExpired:
+                continue
+    finally:
+        if process.poll() is None:
+            _kill_group(process.pid)
+            process.wait()
+        if mark is not None:
+            reap(mark)
+    return Outcome(
+        returncode=process.returncode,
+        ended_by=ended_by,
+        gave_up=gave_up,
+        target_seen=target_seen,
+        elapsed_s=time.monotonic() - started,
+    )
+
+
+def marked_processes(mark: str) -> dict[int, tuple[str, ...]]:
+    """Find the processes that a run started: process id → command line.
+
+    Processes of other users cannot be read and are skipped.
+    """
+    wanted = f"{RUN_MARK}={mark}".encode()
+    found: dict[int, tuple[str, ...]] = {}
+    for folder in Path("/proc").iterdir():
+        if not folder.name.isdigit() or int(folder.name) == os.getpid():
+            continue
+        try:
+            if wanted in (folder / "environ").read_bytes().split(b"\0"):
+                found[int(folder.name)] = _command_line(folder)
+        except OSError:  # gone, or another user's
+            continue
+    return found
+
+
+def reap(mark: str, *, patience_s: float = 5.0) -> list[int]:
+    """End every process that carries a run's mark: SIGTERM, then SIGKILL.
+
+    Returns:
+        The process ids that had to be ended.
+    """
+    ended = list(marked_processes(mark))
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        left = marked_processes(mark)
+        for pid in left:
+            _send(pid, number)
+        until = time.monotonic() + patience_s
+        while left and time.monotonic() < until:
+            time.sleep(_POLL_S)
+            left = marked_processes(mark)
+        if not left:
+            break
+    return ended
+
+
+def _start(
+    argv: Sequence[str], *, env: Mapping[str, str], log: Path, cwd: Path | None, umask: int
+) -> subprocess.Popen[bytes]:
+    try:
+        output: IO[bytes] = log.open("ab")
+    except OSError as error:
+        raise CaptureError(f"{log}: cannot be written ({error.strerror})") from error
+    with output:
+        try:
+            return subprocess.Popen(
+                list(argv),
+                env=dict(env),
+                cwd=cwd,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                umask=umask,
+            )
+        except OSError as error:
+            raise CaptureError(f"{argv[0]}: cannot be started ({error.strerror})") from error
+
+
+def _targets(pid: int, target: Sequence[str], mark: str | None) -> list[int]:
+    """Process ids of the profiled program below ``pid``: those whose command line is exactly ``target``."""
+    wanted = tuple(target)
+    if mark is not None:
+        return [one for one, line in marked_processes(mark).items() if line == wanted]
+    return [one for one in _descendants(pid) if _line_of(one) == wanted]
+
+
+def _signal_target(
+    process: subprocess.Popen[bytes], target: Sequence[str] | None, mark: str | None, number: signal.Signals
+) -> bool:
+    """Signal the profiled program; the whole group where it is the process itself. Say whether it was there."""
+    if target is None:
+        _kill_group(process.pid, number)
+        return True
+    # If it is gone already nsys is writing, and must be left alone.
+    pids = _targets(process.pid, target, mark)
+    for pid in pids:
+        _send(pid, number)
+    return bool(pids)
+
+
+def _descendants(pid: int) -> list[int]:
+    children: dict[int, list[int]] = {}
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit():
+            try:
+                fields = (folder / "stat").read_text().rsplit(")", 1)[1].split()
+            except OSError:
+                continue
+            children.setdefault(int(fields[1]), []).append(int(folder.name))
+    found: list[int] = []
+    todo = [pid]
+    while todo:
+        below = children.get(todo.pop(), [])
+        found += below
+        todo += below
+    return found
+
+
+def _line_of(pid: int) -> tuple[str, ...]:
+    try:
+        return _command_line(Path("/proc") / str(pid))
+    except OSError:
+        return ()
+
+
+def _command_line(folder: Path) -> tuple[str, ...]:
+    return tuple(os.fsdecode(part) for part in (folder / "cmdline").read_bytes().split(b"\0")[:-1])
+
+
+def _kill_group(pid: int, number: signal.Signals = signal.SIGKILL) -> None:
+    try:
+        os.killpg(pid, number)
+    except (ProcessLookupError, PermissionError):
+        return
+
+
+def _send(pid: int, number: signal.Signals) -> None:
+    try:
+        os.kill(pid, number)
+    except (ProcessLookupError, PermissionError):
+        return
