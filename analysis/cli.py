@@ -268,7 +268,7 @@ def kernels(
     with _opened(trace) as opened, _progress() as say:
         say("reading")
         attribution = Attribution.of(opened, cross_thread=cross_thread)
-        rows = kernels_of(opened, attribution, find_manifest(trace, opened.marks, None))
+        rows = kernels_of(opened, attribution, find_manifest(trace, opened.marks, None)).by_name
     wanted = [
         row
         for row in rows

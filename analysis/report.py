@@ -20,7 +20,7 @@ from analysis.quality.findings import Finding
 from analysis.sums.gpu_metrics import metric_series
 from analysis.sums.host_calls import HostCalls
 from analysis.sums.kernel_classes import load_rules
-from analysis.sums.kernels import category_rows, kernel_summaries, main_device
+from analysis.sums.kernels import category_rows, kernel_tables, main_device
 from analysis.sums.operators import operator_summaries
 from analysis.sums.records import (
     BusyTimeline,
@@ -67,6 +67,7 @@ class Report:
     range_rows: tuple[GpuRow, ...]
     categories: tuple[CategoryRow, ...]
     kernels: tuple[KernelSummary, ...]
+    """By stage and name, all launch shapes together."""
     streams: tuple[StreamSummary, ...]
     host_calls: tuple[HostCallRow, ...]
     metrics: tuple[MetricSeries, ...]
@@ -75,6 +76,8 @@ class Report:
     manifest: RunManifest | None
     timeline: BusyTimeline | None = None
     """None: there are no GPU operations."""
+    kernel_shapes: tuple[KernelSummary, ...] = ()
+    """By stage, name and launch shape: what ``kernels`` folds together."""
     report_version: int = 1
 
 
@@ -116,9 +119,10 @@ def assemble(
     steps = step_points(attribution)
     tokens = tokens_by_stage(manifest, instances, options.cost.prompt_tokens if options.cost else None)
     stages = stage_summaries(attribution, host, instances, tokens, device.sm_count if device else None)
-    kernels = kernel_summaries(
+    kernel_rows = kernel_tables(
         attribution, {str(name): count for name, count in tokens.items()}, device, load_rules(options.kernel_rules)
     )
+    kernels = kernel_rows.by_name
     categories = category_rows(attribution, kernels)
     waits = _waits(attribution, host)
     overhead = overheads(manifest, instances)
@@ -172,6 +176,7 @@ def assemble(
         aggregates=measured,
         manifest=manifest,
         timeline=busy_timeline(attribution),
+        kernel_shapes=kernel_rows.by_shape,
     )
 
 

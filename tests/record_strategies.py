@@ -88,6 +88,7 @@ CONSTRAINED: dict[tuple[type, str], st.SearchStrategy[Any]] = {
     (OperatorSummary, "cuda_time_ms"): _not_negative,
     (OperatorSummary, "calls"): _counts,
     (KernelSummary, "calls"): _at_least_one,
+    (KernelSummary, "shapes"): _at_least_one,
     **{(KernelSummary, name): _counts for name in ("total_ns", "min_ns", "max_ns")},
     **{(KernelSummary, name): _not_negative for name in ("mean_ns", "median_ns")},
     (RunMeta, "repeats"): _at_least_one,

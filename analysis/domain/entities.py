@@ -165,7 +165,11 @@ class OperatorSummary:
 
 @frozen
 class KernelSummary:
-    """One kernel of one stage. Times in integer nanoseconds."""
+    """One kernel of one stage, or its launches of one shape. Times in integer nanoseconds.
+
+    A launch shape is grid, block, registers per thread and shared memory together. A row over launches of several shapes
+    leaves out (None) what they do not have in common; ``shapes`` tells that from what is not recorded.
+    """
 
     name: str
     short_name: str
@@ -188,11 +192,16 @@ class KernelSummary:
     per_token: float | None = None
     """Calls per token of the stage: prompt tokens in prefill, emitted ones in decode."""
     grid: tuple[int, int, int] | None = None
-    """Of the most frequent launch shape."""
+    """Blocks in x, y, z. None, like the other parts of a shape: not recorded, or not the same for all launches."""
     block: tuple[int, int, int] | None = None
+    """Threads in x, y, z."""
     registers_per_thread: int | None = None
     theoretical_occupancy: float | None = None
     waves: float | None = None
+    shared_bytes: int | None = None
+    """Shared memory per block, static and dynamic."""
+    shapes: int = field(default=1, validator=validators.ge(1))
+    """Number of distinct launch shapes; launches whose shape is not recorded count as one."""
 
 
 @frozen

@@ -1,17 +1,19 @@
-"""Kernels by stage: counts, times, launch shapes."""
+"""Kernels by stage and launch shape: counts, times, occupancy."""
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
+from attrs import astuple, frozen
 from numpy.typing import NDArray
 
 from analysis.attribution.attribution import Attribution
+from analysis.attribution.intervals import sum_by_group
 from analysis.domain.annotations import STAGES
 from analysis.domain.entities import KernelSummary
 from analysis.domain.manifest import RunManifest
-from analysis.sums.grouping import UNATTRIBUTED
+from analysis.sums.grouping import UNATTRIBUTED, distinct
 from analysis.sums.kernel_classes import Rules, classify_all, load_rules
 from analysis.sums.records import CategoryRow
 from analysis.sums.stages import instance_summaries
@@ -20,7 +22,7 @@ from analysis.trace.launch_shapes import LaunchShapes
 from analysis.trace.reader import Trace
 from analysis.trace.records import GRAPH, KERNEL, MEMCPY, MEMSET, Device
 
-__all__ = ["category_rows", "kernel_summaries", "kernels_of", "main_device", "occupancy"]
+__all__ = ["KernelTables", "category_rows", "kernel_tables", "kernels_of", "main_device", "occupancy"]
 
 _STAGE_NAMES: Final = (*STAGES, UNATTRIBUTED)
 _REGISTER_FILES: Final = 4
@@ -44,12 +46,20 @@ def main_device(devices: tuple[Device, ...], attribution: Attribution) -> Device
     return next((one for one in devices if one.device_id == int(count.argmax())), devices[0])
 
 
-def kernels_of(
-    trace: Trace, attribution: Attribution, manifest: RunManifest | None = None
-) -> tuple[KernelSummary, ...]:
+@frozen
+class KernelTables:
+    """The kernels of a trace, by stage, then time."""
+
+    by_name: tuple[KernelSummary, ...]
+    """One row per stage and kernel name."""
+    by_shape: tuple[KernelSummary, ...]
+    """One row per stage, kernel name and launch shape; those of one stage and name add up to their row in ``by_name``."""
+
+
+def kernels_of(trace: Trace, attribution: Attribution, manifest: RunManifest | None = None) -> KernelTables:
     """All kernel summaries of a trace; per token as far as the trace or its manifest say how many there were."""
     tokens = tokens_by_stage(manifest, instance_summaries(attribution))
-    return kernel_summaries(
+    return kernel_tables(
         attribution,
         {str(name): count for name, count in tokens.items()},
         main_device(trace.info.devices, attribution),
@@ -57,10 +67,10 @@ def kernels_of(
     )
 
 
-def kernel_summaries(
+def kernel_tables(
     attribution: Attribution, tokens: dict[str, int | None], device: Device | None, rules: Rules
-) -> tuple[KernelSummary, ...]:
-    """One record per stage and kernel name, by stage, then time.
+) -> KernelTables:
+    """Sum up the kernels of each stage by name, and by name and launch shape.
 
     Args:
         attribution: of the trace.
@@ -71,82 +81,155 @@ def kernel_summaries(
     operations = attribution.operations
     chosen = np.flatnonzero(operations.kind == KERNEL)
     if not chosen.size:
-        return ()
-    unique: dict[str, int] = {}
-    by_name = np.array([unique.setdefault(name, len(unique)) for name in operations.names], dtype=np.int64)
-    shorts = dict(zip(operations.names, operations.short_names, strict=True))
-    group = attribution.operation_stage[chosen].astype(np.int64) * len(unique) + by_name[operations.name[chosen]]
-    groups = 3 * len(unique)
+        return KernelTables((), ())
+    # Kernels with one demangled name are one row, whatever string ids they came with.
+    codes: dict[str, int] = {}
+    name_code = np.array([codes.setdefault(name, len(codes)) for name in operations.names], dtype=np.int64)
+    names = tuple(codes)
+    short_by_name = dict(zip(operations.names, operations.short_names, strict=True))
+    shorts = [short_by_name[name] for name in names]
     duration = operations.duration[chosen]
-    count = np.bincount(group, minlength=groups)
-    total = np.bincount(group, weights=duration, minlength=groups)
-    ordered, first = _sorted_within(group, duration, count)
-    shape, shaped = _most_frequent(group, operations.shape[chosen], groups)
-    stage_total = total.reshape(3, -1).sum(axis=1)
-    names = tuple(unique)
-    classes = classify_all(names, [shorts[name] for name in names], rules)
-    found = []
-    for index in np.flatnonzero(count).tolist():
-        stage, name = divmod(index, len(unique))
-        durations = ordered[first[index] : first[index] + count[index]]
-        calls = int(count[index])
-        kind = classes[name]
-        stage_tokens = tokens.get(_STAGE_NAMES[stage])
-        code = int(shape[index]) if shaped[index] else None
-        resident = None if code is None else occupancy(operations.shapes, code, device)
-        found.append(
-            KernelSummary(
-                name=names[name],
-                short_name=shorts[names[name]],
-                category=kind.category,
-                stage=_STAGE_NAMES[stage],
-                calls=calls,
-                total_ns=int(total[index]),
-                mean_ns=float(total[index] / calls),
-                median_ns=float((int(durations[(calls - 1) // 2]) + int(durations[calls // 2])) / 2),
-                min_ns=int(durations[0]),
-                max_ns=int(durations[-1]),
-                library=kind.library,
-                human_name=kind.human_name,
-                tensor_core=kind.tensor_core,
-                p95_ns=float(np.percentile(durations, 95)),
-                share=float(total[index] / stage_total[stage]) if stage_total[stage] else None,
-                per_token=calls / stage_tokens if stage_tokens else None,
-                grid=None if code is None else operations.shapes.grid(code),
-                block=None if code is None else operations.shapes.block(code),
-                registers_per_thread=None if code is None else operations.shapes.registers(code),
-                theoretical_occupancy=None if resident is None else resident[0],
-                waves=None if resident is None else resident[1],
-            )
+    # (stage, name) first, then its shapes: the product of all codes may have more cells than there are launches.
+    stage_and_name = attribution.operation_stage[chosen].astype(np.int64) * len(names)
+    stage_and_name += name_code[operations.name[chosen]]
+    name_keys, by_name = distinct(stage_and_name, len(_STAGE_NAMES) * len(names))
+    shape_codes, shape = distinct(operations.shape[chosen].astype(np.int64) + 1, len(operations.shapes) + 1)
+    name_and_shape = by_name.astype(np.int64) * shape_codes.size + shape
+    shape_keys, by_shape = distinct(name_and_shape, name_keys.size * shape_codes.size)
+    name_of_shape, shape_of = np.divmod(shape_keys, shape_codes.size)
+
+    stage_of, name_of = np.divmod(name_keys, len(names))
+    classes = classify_all(names, shorts, rules)
+    shapes = [_launch_shape(operations.shapes, int(code) - 1, device) for code in shape_codes]
+    each = _statistics(by_shape, duration, shape_keys.size)
+    folded = _statistics(by_name, duration, name_keys.size)
+    stage_total = sum_by_group(stage_of, folded.total, len(_STAGE_NAMES)).tolist()
+
+    def summary(statistics: _Statistics, row: int, key: int, shape: _LaunchShape, shapes: int) -> KernelSummary:
+        stage, name = int(stage_of[key]), int(name_of[key])
+        kind, stage_tokens = classes[name], tokens.get(_STAGE_NAMES[stage])
+        calls, total = int(statistics.count[row]), int(statistics.total[row])
+        return KernelSummary(
+            name=names[name],
+            short_name=shorts[name],
+            category=kind.category,
+            stage=_STAGE_NAMES[stage],
+            calls=calls,
+            total_ns=total,
+            mean_ns=total / calls,
+            median_ns=float(statistics.median[row]),
+            min_ns=int(statistics.low[row]),
+            max_ns=int(statistics.high[row]),
+            library=kind.library,
+            human_name=kind.human_name,
+            tensor_core=kind.tensor_core,
+            p95_ns=float(statistics.p95[row]),
+            share=total / stage_total[stage] if stage_total[stage] else None,
+            per_token=calls / stage_tokens if stage_tokens else None,
+            grid=shape.grid,
+            block=shape.block,
+            registers_per_thread=shape.registers,
+            theoretical_occupancy=shape.occupancy,
+            waves=shape.waves,
+            shared_bytes=shape.shared_bytes,
+            shapes=shapes,
         )
-    return tuple(sorted(found, key=lambda row: (_STAGE_NAMES.index(row.stage), -row.total_ns, row.name)))
+
+    rows = [
+        summary(each, row, key, shapes[code], 1)
+        for row, (key, code) in enumerate(zip(name_of_shape.tolist(), shape_of.tolist(), strict=True))
+    ]
+    shapes_of_name: list[list[_LaunchShape]] = [[] for _ in range(name_keys.size)]
+    for key, code in zip(name_of_shape.tolist(), shape_of.tolist(), strict=True):
+        shapes_of_name[key].append(shapes[code])
+    names_rows = [
+        summary(folded, key, key, _in_common(members), len(members)) for key, members in enumerate(shapes_of_name)
+    ]
+    return KernelTables(by_name=_by_stage_then_time(names_rows), by_shape=_by_stage_then_time(rows))
 
 
-def _sorted_within(
-    group: NDArray[np.int64], duration: NDArray[np.int64], count: NDArray[np.int64]
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Durations sorted within their group, groups one after the other, and where each group begins."""
+def _by_stage_then_time(rows: list[KernelSummary]) -> tuple[KernelSummary, ...]:
+    order = {name: place for place, name in enumerate(_STAGE_NAMES)}
+    nothing = (-1, -1, -1)
+    return tuple(
+        sorted(
+            rows, key=lambda row: (order[row.stage], -row.total_ns, row.name, row.grid or nothing, row.block or nothing)
+        )
+    )
+
+
+@frozen
+class _LaunchShape:
+    """What one launch shape, or several together, say; None: not recorded, or not the same for all."""
+
+    grid: tuple[int, int, int] | None = None
+    block: tuple[int, int, int] | None = None
+    registers: int | None = None
+    shared_bytes: int | None = None
+    occupancy: float | None = None
+    waves: float | None = None
+
+
+def _launch_shape(shapes: LaunchShapes, code: int, device: Device | None) -> _LaunchShape:
+    if code < 0:
+        return _LaunchShape()
+    resident = occupancy(shapes, code, device)
+    return _LaunchShape(
+        grid=shapes.grid(code),
+        block=shapes.block(code),
+        registers=shapes.registers(code),
+        shared_bytes=shapes.shared_bytes(code),
+        occupancy=None if resident is None else resident[0],
+        waves=None if resident is None else resident[1],
+    )
+
+
+def _in_common(shapes: list[_LaunchShape]) -> _LaunchShape:
+    """The parts in which all shapes agree."""
+    if len(shapes) == 1:
+        return shapes[0]
+    columns = zip(*(astuple(shape, recurse=False) for shape in shapes), strict=True)
+    return _LaunchShape(*(values[0] if len(set(values)) == 1 else None for values in columns))
+
+
+@frozen(eq=False)
+class _Statistics:
+    """Of the durations of each group, [groups]; every group has one. ns."""
+
+    count: NDArray[np.int64]
+    total: NDArray[np.int64]
+    low: NDArray[np.int64]
+    high: NDArray[np.int64]
+    median: NDArray[np.float64]
+    p95: NDArray[np.float64]
+
+
+def _statistics(group: NDArray[Any], duration: NDArray[np.int64], groups: int) -> _Statistics:
+    """Count, sum and order statistics; percentiles are interpolated linearly between neighbours, as numpy's are."""
+    count = np.bincount(group, minlength=groups)
+    first = np.cumsum(count) - count
+    ordered = _sorted_within(group, duration)
+    at = first + 0.95 * (count - 1)
+    below = np.floor(at).astype(np.int64)
+    above = np.minimum(below + 1, first + count - 1)
+    return _Statistics(
+        count=count,
+        total=sum_by_group(group, duration, groups),
+        low=ordered[first],
+        high=ordered[first + count - 1],
+        median=(ordered[first + (count - 1) // 2] + ordered[first + count // 2]) / 2,
+        p95=ordered[below] + (at - below) * (ordered[above] - ordered[below]),
+    )
+
+
+def _sorted_within(group: NDArray[Any], duration: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Durations sorted within their group, groups one after the other."""
     bits = max(1, int(duration.max()).bit_length())
-    first = np.concatenate(([0], np.cumsum(count)[:-1]))
     if bits + int(group.max()).bit_length() < 63:
-        packed = (group << bits) | duration
+        packed = (group.astype(np.int64) << bits) | duration
         packed.sort()
-        return packed & ((1 << bits) - 1), first
-    return duration[np.lexsort((duration, group))], first
-
-
-def _most_frequent(
-    group: NDArray[np.int64], shape: NDArray[np.signedinteger], groups: int
-) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """Most frequent launch shape of each group, and whether it has one."""
-    best = np.full(groups, -1, dtype=np.int64)
-    known = shape >= 0
-    if known.any():
-        width = int(shape.max()) + 1
-        present, times = np.unique(group[known] * width + shape[known], return_counts=True)
-        order = np.argsort(times, kind="stable")
-        best[present[order] // width] = present[order] % width
-    return best, best >= 0
+        return packed & ((1 << bits) - 1)
+    return duration[np.lexsort((duration, group))]
 
 
 def occupancy(shapes: LaunchShapes, code: int, device: Device | None) -> tuple[float, float] | None:

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from attrs import evolve
 from analysis.attribution.attribution import Attribution
 from analysis.domain.entities import KernelSummary
 from analysis.sums.kernel_classes import load_rules
-from analysis.sums.kernels import category_rows, kernel_summaries, kernels_of, main_device, occupancy
+from analysis.sums.kernels import KernelTables, category_rows, kernel_tables, kernels_of, main_device, occupancy
 from analysis.sums.tables import gpu_table
 from analysis.trace.launch_shapes import LaunchShapes
 from analysis.trace.reader import Trace
@@ -49,8 +50,7 @@ def shape(grid: tuple[int, int, int], block: tuple[int, int, int], registers: in
 
 def named(rows: tuple[KernelSummary, ...], short: str, stage: str) -> KernelSummary:
     found = [row for row in rows if row.short_name.startswith(short) and row.stage == stage]
-    assert len(found) == 1, short
-    return found[0]
+    return max(found, key=lambda row: row.calls)
 
 
 # --- by hand --------------------------------------------------------------------------------------------------
@@ -63,21 +63,25 @@ def test_kernels_by_hand(attribute: Attribute) -> None:
         built.kernel("void gemm<1>", 100 * (number + 1), 100 * (number + 1) + lasts, correlation=number + 1, grid=grid)
     built.launch(600, 605, ("softmax", 700, 725))
     built.launch(2000, 2001, ("void gemm<1>", 2100, 2110))
-    with_decode = kernel_summaries(attribute(built), {"prefill": None, "decode": 2}, None, load_rules())
-    gemm, softmax, outside = with_decode
+    tables = kernel_tables(attribute(built), {"prefill": None, "decode": 2}, None, load_rules())
+    gemm, softmax, outside = tables.by_name
     assert (gemm.stage, gemm.name, gemm.calls, gemm.total_ns) == ("decode", "void gemm<1>", 3, 100)
     assert (gemm.mean_ns, gemm.median_ns, gemm.min_ns, gemm.max_ns) == (pytest.approx(100 / 3), 20, 10, 70)
     assert gemm.p95_ns == pytest.approx(20 + 0.9 * 50)
     assert (gemm.share, softmax.share) == (0.8, 0.2)
     assert (gemm.per_token, softmax.per_token, outside.per_token) == (1.5, 0.5, None)
-    assert (gemm.grid, gemm.block, gemm.registers_per_thread) == ((4, 1, 1), (128, 1, 1), 32)  # the shape seen twice
+    # The grids differ, block and registers do not.
+    assert (gemm.shapes, gemm.grid, gemm.block, gemm.registers_per_thread) == (2, None, (128, 1, 1), 32)
+    assert [(row.grid, row.calls, row.total_ns, row.min_ns, row.max_ns) for row in tables.by_shape[:3]] == [
+        ((4, 1, 1), 2, 90, 20, 70), ((132, 1, 1), 1, 25, 25, 25), ((8, 1, 1), 1, 10, 10, 10),
+    ]  # fmt: skip
     assert (gemm.theoretical_occupancy, gemm.waves) == (None, None)  # no device is named
     assert (outside.stage, outside.share) == ("(unattributed)", 1.0)
 
 
 def test_no_kernels(attribute: Attribute) -> None:
     attribution = attribute(TraceBuilder().copy(0, 5, (10, 30), kind="DtoH"))
-    assert kernel_summaries(attribution, {}, None, load_rules()) == ()
+    assert kernel_tables(attribution, {}, None, load_rules()) == KernelTables((), ())
     (row,) = category_rows(attribution, ())
     assert (row.stage, row.category, row.calls, row.total_ns, row.share) == (
         "(unattributed)", "memcpy Device-to-Host", 1, 20, 1.0,
@@ -114,7 +118,7 @@ def test_the_main_device_did_most(attribute: Attribute) -> None:
 def test_occupancy_of_known_kernels(
     short: str, stage: str, wanted: tuple[float, float], real_attribution: RealAttribution
 ) -> None:
-    row = named(kernels_of(*real_attribution("deepseek-ocr_h100_64tok")), short, stage)
+    row = named(kernels_of(*real_attribution("deepseek-ocr_h100_64tok")).by_shape, short, stage)
     assert (row.theoretical_occupancy, row.waves) == pytest.approx(wanted)
 
 
@@ -157,7 +161,7 @@ def test_a_block_that_does_not_fit_has_no_occupancy() -> None:
 
 def test_unrecorded_shapes_are_unknown(attribute: Attribute) -> None:
     built = TraceBuilder().launch(0, 5, ("k", 10, 20)).without_column("CUPTI_ACTIVITY_KIND_KERNEL", "blockY")
-    (row,) = kernel_summaries(attribute(built), {}, H100, load_rules())
+    (row,) = kernel_tables(attribute(built), {}, H100, load_rules()).by_name
     assert (row.grid, row.block, row.registers_per_thread, row.theoretical_occupancy, row.waves) == (None,) * 5
 
 
@@ -181,16 +185,28 @@ def test_real_kernels_against_plain_sql(
     names = np.array([*attribution.ranges.names, "(unattributed)"])
     stages = names[np.append(attribution.ranges.name, len(names) - 1)[stage_row]]
     stage_of = dict(zip(attribution.operations.correlation[kernels].tolist(), stages.tolist(), strict=True))
-    grouped: dict[tuple[str, str], list[tuple[int, ...]]] = {}
-    for row in rows:
-        grouped.setdefault((stage_of[row[10]], row[0]), []).append(row[1:10])
-    found = {(row.stage, row.name): row for row in kernels_of(trace, attribution)}
-    assert found.keys() == grouped.keys()
-    totals = Counter({stage: 0 for stage, _ in grouped})
-    for (stage, _), members in grouped.items():
-        totals[stage] += sum(one[0] for one in members)
-    for key, members in grouped.items():
-        row, durations = found[key], [one[0] for one in members]
+    by_name: dict[tuple[Any, ...], list[int]] = {}
+    by_shape: dict[tuple[Any, ...], list[int]] = {}
+    shapes: dict[tuple[Any, ...], set[tuple[int, ...]]] = {}
+    totals: Counter[str] = Counter()
+    for name_of_row, duration, *shape_of_row, correlation in rows:
+        key = (stage_of[correlation], name_of_row)
+        by_name.setdefault(key, []).append(duration)
+        by_shape.setdefault((*key, *shape_of_row), []).append(duration)
+        shapes.setdefault(key, set()).add(tuple(shape_of_row))
+        totals[key[0]] += duration
+    tables = kernels_of(trace, attribution)
+    folded = {(row.stage, row.name): row for row in tables.by_name}
+    each = {
+        (row.stage, row.name, *(row.grid or ()), *(row.block or ()), row.registers_per_thread, row.shared_bytes): row
+        for row in tables.by_shape
+    }
+    assert (folded.keys(), each.keys()) == (by_name.keys(), by_shape.keys())
+    assert (len(folded), len(each)) == (len(tables.by_name), len(tables.by_shape))
+    assert {key: row.shapes for key, row in folded.items()} == {key: len(found) for key, found in shapes.items()}
+    for row, durations in [(folded[key], found) for key, found in by_name.items()] + [
+        (each[key], found) for key, found in by_shape.items()
+    ]:
         assert (row.calls, row.total_ns, row.min_ns, row.max_ns) == (
             len(durations), sum(durations), min(durations), max(durations),
         )  # fmt: skip
@@ -199,17 +215,28 @@ def test_real_kernels_against_plain_sql(
         assert row.p95_ns == pytest.approx(
             statistics.quantiles(durations, n=20, method="inclusive")[-1] if len(durations) > 1 else durations[0]
         )
-        assert row.share == pytest.approx(sum(durations) / totals[key[0]])
-        # A shape is grid, block, registers and shared memory; the most frequent one is shown.
-        shapes = Counter(one[1:] for one in members)
-        chosen = (*(row.grid or ()), *(row.block or ()), row.registers_per_thread)
-        assert max(times for one, times in shapes.items() if one[:7] == chosen) == max(shapes.values())
+        assert row.share == pytest.approx(sum(durations) / totals[row.stage])
+    for key, row in folded.items():
+        grids = {shape[:3] for shape in shapes[key]}
+        assert row.grid == (next(iter(grids)) if len(grids) == 1 else None)
+        assert row.shared_bytes == (found.pop() if len(found := {shape[7] for shape in shapes[key]}) == 1 else None)
+
+
+def test_the_largest_row_of_the_prefill_does_not_hide_its_largest_launches(real_attribution: RealAttribution) -> None:
+    tables = kernels_of(*real_attribution("deepseek-ocr_h100_64tok"))
+    row = next(row for row in tables.by_name if row.stage == "prefill")
+    assert (row.calls, row.shapes, row.grid, row.min_ns, row.max_ns) == (426, 17, None, 3328, 525100)
+    parts = [one for one in tables.by_shape if (one.stage, one.name) == (row.stage, row.name)]
+    assert (sum(one.calls for one in parts), sum(one.total_ns for one in parts)) == (row.calls, row.total_ns)
+    large = [one for one in parts if one.min_ns > 480_000]
+    assert sum(one.calls for one in large) == 16
+    assert sum(one.total_ns for one in large) / row.total_ns == pytest.approx(0.41, abs=0.005)
 
 
 def test_calls_per_token(real_attribution: RealAttribution) -> None:
     trace, attribution = real_attribution("deepseek-ocr_h100_64tok")
-    rows = kernels_of(trace, attribution)
-    for row in rows:
+    tables = kernels_of(trace, attribution)
+    for row in (*tables.by_name, *tables.by_shape):
         # 128 decode steps; the prompt's length is nowhere in this trace.
         assert row.per_token == (row.calls / 128 if row.stage == "decode" else None)
 
@@ -217,7 +244,7 @@ def test_calls_per_token(real_attribution: RealAttribution) -> None:
 @pytest.mark.parametrize("name", ALL)
 def test_categories_hold_each_stages_time(name: str, real_attribution: RealAttribution) -> None:
     trace, attribution = real_attribution(name)
-    kernels = kernels_of(trace, attribution)
+    kernels = kernels_of(trace, attribution).by_name
     rows = category_rows(attribution, kernels)
     for total in gpu_table(attribution, "stage").rows():
         mine = [row for row in rows if row.stage == total["name"]]
@@ -235,7 +262,9 @@ def test_categories_hold_each_stages_time(name: str, real_attribution: RealAttri
 
 def test_copies_sets_and_graphs_have_categories(real_attribution: RealAttribution) -> None:
     trace, attribution = real_attribution("llama_h100_cuda-graph")
-    rows = {(row.stage, row.category): row for row in category_rows(attribution, kernels_of(trace, attribution))}
+    rows = {
+        (row.stage, row.category): row for row in category_rows(attribution, kernels_of(trace, attribution).by_name)
+    }
     assert (rows["decode", "graph"].calls, rows["decode", "graph"].share) == (192, 1.0)
     assert rows["prefill", "memset"].calls == 144
     assert rows["prefill", "memcpy Device-to-Host"].calls == 3

@@ -84,7 +84,7 @@ def test_torch_profilers_capture_equals_an_attribution_in_sql(
     assert {row.name: (row.kernels, row.kernel_sum_ns) for row in report.stage_rows if row.kernels} == expected
     assert report.capture.collector == "torch on CUDA"
     # Kineto gives a launch's shape only where it is asked for its metadata.
-    assert all(one.grid is not None and one.registers_per_thread is not None for one in report.kernels)
+    assert all(one.grid is not None and one.registers_per_thread is not None for one in report.kernel_shapes)
     assert {one.bound for one in report.verdicts} == {"launch-bound"}
     # torch 2.11 leaves this name mangled, and gave no shared memory when the capture was made.
     grouped = [one for one in report.kernels if one.category == "grouped GEMM"]
