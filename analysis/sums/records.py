@@ -100,14 +100,16 @@ class StageSummary:
     """Prompt tokens for prefill, emitted steps for decode; None: nothing says."""
     host_elapsed_ns: int
     """Range end − start."""
+    elapsed_ns: int
+    """Range start to the moment at which range and GPU work have both ended: longer where the GPU works on."""
     projected_ns: int
     """First to last GPU operation."""
     busy_ns: int
     """Union of each instance's GPU operations: ranks or images that run at once add up, as their host times do."""
     kernel_sum_ns: int
     gpu: GpuRow
-    gpu_busy_share: float | None
-    """busy / host elapsed."""
+    profiled_busy_share: float | None
+    """busy / elapsed, both inside the capture; at most 1."""
     launches: int
     """Calls that launch a kernel or a graph, ``cuLaunchKernelEx`` too; a driver call inside a runtime call is none."""
     graph_launches: int
@@ -148,6 +150,20 @@ class InstanceSummary:
     payload: int | None
     """The range's payload: prompt tokens for prefill."""
     steps: int
+    launches: int = 0
+    """Calls inside it that launch a kernel or a graph."""
+    gpu_end_ns: int | None = None
+    """End of the last GPU operation that it launched; None: it launched none."""
+
+    @property
+    def finished_ns(self) -> int:
+        """When range and GPU work have both ended."""
+        return self.end_ns if self.gpu_end_ns is None else max(self.end_ns, self.gpu_end_ns)
+
+    @property
+    def elapsed_ns(self) -> int:
+        """Range start to `finished_ns`."""
+        return self.finished_ns - self.start_ns
 
 
 @frozen
@@ -162,6 +178,14 @@ class StepPoint:
     kernels: int
     context: int | None
     """Context length, from the range's payload."""
+    gpu_end_ns: int | None = None
+    """End of the last GPU operation that it launched; None: it launched none."""
+
+    @property
+    def finished_ns(self) -> int:
+        """When range and GPU work have both ended: the moment of its token."""
+        end = self.start_ns + self.host_elapsed_ns
+        return end if self.gpu_end_ns is None else max(end, self.gpu_end_ns)
 
 
 @frozen

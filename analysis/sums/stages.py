@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from analysis.attribution.attribution import Attribution
+from analysis.attribution.attribution import Attribution, Level
 from analysis.attribution.intervals import sum_by_group, union_by_group
 from analysis.domain.annotations import STAGES, Stage
 from analysis.sums.grouping import GpuTable
@@ -63,7 +63,7 @@ def stage_summaries(
         gpu = table[stage]
         # A stage inside one of the same name adds no time of its own.
         outer = rows[outermost[rows]]
-        elapsed = int((ranges.end[outer] - ranges.start[outer]).sum())
+        elapsed = int((_finished(attribution, rows, outer) - ranges.start[outer]).sum())
         busy = sum(one.busy_ns for one in instances if one.stage == stage)
         total = gpu.kernel_sum_ns + gpu.memcpy_ns + gpu.memset_ns + gpu.graph_ns
         windows = [(int(ranges.start[row]), int(ranges.end[row]), int(ranges.thread[row])) for row in outer]
@@ -72,12 +72,13 @@ def stage_summaries(
                 stage=stage,
                 instances=int(rows.size),
                 tokens=tokens.get(stage),
-                host_elapsed_ns=elapsed,
+                host_elapsed_ns=int((ranges.end[outer] - ranges.start[outer]).sum()),
+                elapsed_ns=elapsed,
                 projected_ns=gpu.projected_ns,
                 busy_ns=busy,
                 kernel_sum_ns=gpu.kernel_sum_ns,
                 gpu=gpu,
-                gpu_busy_share=busy / elapsed if elapsed else None,
+                profiled_busy_share=busy / elapsed if elapsed else None,
                 launches=int(launching.sum()),
                 graph_launches=int((launching & (host.kind == GRAPH_LAUNCH)).sum()),
                 synchronises=int(waiting.sum()),
@@ -99,6 +100,37 @@ def stage_summaries(
             )
         )
     return tuple(found)
+
+
+def _gpu_ends(attribution: Attribution, level: Level) -> NDArray[np.int64]:
+    """End of the last GPU operation that each range of a level launched, [ranges]; -1: it launched none."""
+    last = np.full(len(attribution.ranges) + 1, -1, dtype=np.int64)  # the last place holds what belongs to no range
+    np.maximum.at(last, attribution.operation_level(level), attribution.operations.end)
+    ends: NDArray[np.int64] = last[:-1]
+    return ends
+
+
+def _finished(attribution: Attribution, rows: NDArray[Any], outer: NDArray[Any]) -> NDArray[np.int64]:
+    """When the ranges ``outer`` and the GPU work inside them have both ended, [outer].
+
+    Args:
+        attribution: of the trace.
+        rows: all instances of the stage.
+        outer: those of them that lie in no other one.
+    """
+    ranges = attribution.ranges
+    finished: NDArray[np.int64] = np.maximum(ranges.end[rows], _gpu_ends(attribution, "stage")[rows])
+    if rows.size == outer.size:
+        return finished
+    # Work inside a nested instance is that instance's; the outer one has not ended before it has.
+    order = np.lexsort((ranges.start[outer], ranges.thread[outer]))
+    key = ranges.thread[outer[order]], ranges.start[outer[order]]
+    result: NDArray[np.int64] = ranges.end[outer].copy()
+    for row, end in zip(rows.tolist(), finished.tolist(), strict=True):
+        low, high = np.searchsorted(key[0], ranges.thread[row]), np.searchsorted(key[0], ranges.thread[row], "right")
+        place = order[low + np.searchsorted(key[1][low:high], ranges.start[row], "right") - 1]
+        result[place] = max(result[place], end)
+    return result
 
 
 def _small_grids(attribution: Attribution, sm_count: int | None) -> NDArray[np.bool_] | None:
@@ -129,8 +161,13 @@ def _launch_gap(attribution: Attribution, launching: NDArray[np.bool_]) -> float
     return float(steps.mean()) if steps.size else None
 
 
-def instance_summaries(attribution: Attribution) -> tuple[InstanceSummary, ...]:
-    """One record per stage instance, in time order."""
+def instance_summaries(attribution: Attribution, host: HostCalls | None = None) -> tuple[InstanceSummary, ...]:
+    """One record per stage instance, in time order.
+
+    Args:
+        attribution: of the trace.
+        host: its calls, where they are read already.
+    """
     ranges = attribution.ranges
     rows = np.flatnonzero(attribution.is_level("stage"))
     rows = rows[np.argsort(ranges.start[rows], kind="stable")]
@@ -140,6 +177,10 @@ def instance_summaries(attribution: Attribution) -> tuple[InstanceSummary, ...]:
         attribution.forest.nearest(attribution.is_level("stage"))[np.flatnonzero(attribution.is_level("step"))] + 1,
         minlength=len(ranges) + 1,
     )[1:]
+    host = host or HostCalls(attribution)
+    launching = attribution.call_level("stage")[host.launches]
+    launches = np.bincount(launching + 1, minlength=len(ranges) + 1)[1:]
+    gpu_end = _gpu_ends(attribution, "stage")
     found = []
     for row in rows.tolist():
         path = paths[row]
@@ -159,6 +200,8 @@ def instance_summaries(attribution: Attribution) -> tuple[InstanceSummary, ...]:
                 kernels=gpu.kernels,
                 payload=None if payload == NO_VALUE else payload,
                 steps=int(steps[row]),
+                launches=int(launches[row]),
+                gpu_end_ns=int(gpu_end[row]) if gpu_end[row] >= 0 else None,
             )
         )
     return tuple(found)
@@ -175,6 +218,7 @@ def step_points(attribution: Attribution) -> tuple[StepPoint, ...]:
     stage = attribution.forest.nearest(attribution.is_level("stage"))
     paths = attribution.instance_names
     busy, kernels = table.columns["busy_ns"].tolist(), table.columns["kernels"].tolist()
+    gpu_end = _gpu_ends(attribution, "step")
     seen: dict[int, int] = {}
     found = []
     # gpu_table keeps steps in time order too, the remainder last.
@@ -191,6 +235,7 @@ def step_points(attribution: Attribution) -> tuple[StepPoint, ...]:
                 busy_ns=busy[position],
                 kernels=kernels[position],
                 context=None if payload == NO_VALUE else payload,
+                gpu_end_ns=int(gpu_end[row]) if gpu_end[row] >= 0 else None,
             )
         )
     return tuple(found)

@@ -76,7 +76,7 @@ class Facts:
         """
         if self.unprofiled_ns:
             return min(1.0, self.stage.busy_ns / self.units / self.unprofiled_ns)
-        return min(1.0, self.stage.gpu_busy_share or 0.0)
+        return min(1.0, self.stage.profiled_busy_share or 0.0)
 
     @property
     def time(self) -> str:
@@ -109,7 +109,7 @@ def us(nanoseconds: float | None) -> str:
 def idle_evidence(facts: Facts) -> list[str]:
     """How busy the GPU was, and what the host did while it was not."""
     stage, gaps = facts.stage, facts.stage.gaps
-    share = stage.gpu_busy_share or 0.0
+    share = stage.profiled_busy_share or 0.0
     beyond = f"idle {1 - share:.1%}" if share <= 1 else "the GPU works on after the host has left the stage"
     profiled = f"GPU busy {ms(stage.busy_ns)} of {ms(stage.host_elapsed_ns)} host time = {share:.1%}"
     if facts.unprofiled_ns:

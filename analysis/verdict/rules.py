@@ -83,7 +83,7 @@ def refused(stages: Sequence[StageSummary], findings: Sequence[Finding]) -> tupl
 
 def _judge(facts: Facts) -> Verdict:
     stage = facts.stage
-    if not stage.busy_ns or stage.gpu_busy_share is None:
+    if not stage.busy_ns or stage.profiled_busy_share is None:
         return Verdict(
             stage=stage.stage,
             bound="unknown",

@@ -59,7 +59,7 @@ def test_a_stage_by_hand(attribute: Attribute) -> None:
     prefill, decode = found["prefill"], found["decode"]
     assert (prefill.instances, prefill.tokens, prefill.host_elapsed_ns) == (2, 10 + 11, 600)
     assert (prefill.busy_ns, prefill.projected_ns, prefill.kernel_sum_ns) == (200, 200, 200)
-    assert prefill.gpu_busy_share == pytest.approx(200 / 600)
+    assert prefill.profiled_busy_share == pytest.approx(200 / 600)
     assert (prefill.launches, prefill.graph_launches, prefill.host_launch_ns) == (4, 0, 60)
     assert (prefill.mean_kernel_ns, prefill.median_kernel_ns) == (50, 50)
     assert prefill.mean_launch_gap_ns == 40  # within an instance: never from one image to the next
@@ -105,7 +105,7 @@ def test_two_ranks_are_each_as_busy_as_they_are(attribute: Attribute) -> None:
     for pid in (1, 2):
         built.thread(pid, pid).range("decode", 0, 100, domain="dsocr").launch(5, 10, ("k", 10, 90), device=pid - 1)
     decode = summaries(attribute(built))["decode"]
-    assert (decode.host_elapsed_ns, decode.busy_ns, decode.gpu_busy_share) == (200, 160, 0.8)
+    assert (decode.host_elapsed_ns, decode.busy_ns, decode.profiled_busy_share) == (200, 160, 0.8)
     assert decode.gpu.busy_ns == 80  # the table's row is the union over everything
     assert decode.gaps is not None
     assert decode.gaps.total_ns == 40
@@ -115,6 +115,30 @@ def test_a_stage_inside_itself_adds_no_time(attribute: Attribute) -> None:
     built = TraceBuilder().range("decode", 0, 100, domain="dsocr").range("decode", 20, 80, domain="dsocr")
     decode = summaries(attribute(built.launch(10, 12, ("a", 30, 40)).launch(30, 32, ("b", 40, 60))))["decode"]
     assert (decode.host_elapsed_ns, decode.busy_ns) == (100, 30)
+
+
+def test_a_stage_ends_when_its_gpu_work_has(attribute: Attribute) -> None:
+    """The host may leave a stage while the GPU works on: its range alone would be half the truth."""
+    built = TraceBuilder()
+    for at in (0, 1000):
+        built.range("decode", at, at + 100, domain="dsocr")
+        built.range("decode_step", at + 10, at + 40, domain="dsocr").launch(at + 15, at + 20, ("a", at + 20, at + 150))
+        built.range("decode_step", at + 50, at + 90, domain="dsocr").launch(at + 55, at + 60, ("a", at + 150, at + 280))
+    attribution = attribute(built)
+    decode = summaries(attribution)["decode"]
+    assert (decode.host_elapsed_ns, decode.elapsed_ns, decode.busy_ns) == (200, 560, 520)
+    assert decode.profiled_busy_share == pytest.approx(520 / 560)
+    first, second = instance_summaries(attribution)
+    assert (first.gpu_end_ns, first.finished_ns, first.elapsed_ns, first.launches) == (280, 280, 280, 2)
+    assert (second.finished_ns, second.elapsed_ns) == (1280, 280)
+    assert [one.finished_ns for one in step_points(attribution)] == [150, 280, 1150, 1280]
+
+
+def test_work_of_a_stage_inside_itself_counts_for_the_outer_one(attribute: Attribute) -> None:
+    built = TraceBuilder().range("decode", 0, 100, domain="dsocr").range("decode", 20, 80, domain="dsocr")
+    built.launch(30, 32, ("b", 40, 160)).range("decode", 200, 300, domain="dsocr").launch(210, 212, ("b", 220, 230))
+    decode = summaries(attribute(built))["decode"]
+    assert (decode.host_elapsed_ns, decode.elapsed_ns) == (200, 260)
 
 
 def test_concurrency_of_two_streams(attribute: Attribute) -> None:
@@ -138,7 +162,7 @@ def test_no_streams_without_operations(attribute: Attribute) -> None:
     decode = summaries(attribution)["decode"]
     assert (decode.mean_kernel_ns, decode.queue_delay_median_ns, decode.concurrency, decode.tokens) == (None,) * 4
     assert (decode.mean_launch_gap_ns, decode.small_grid_share) == (None, None)
-    assert decode.gpu_busy_share == 0
+    assert decode.profiled_busy_share == 0
 
 
 def test_small_grids(attribute: Attribute) -> None:
@@ -247,8 +271,10 @@ def test_real_stages(
     assert found.gaps is not None
     idle = found.gaps
     assert idle.synchronising_ns + idle.launching_ns + idle.other_api_ns + idle.outside_api_ns == idle.total_ns
-    assert found.gpu_busy_share is not None
-    assert found.gpu_busy_share == pytest.approx(found.busy_ns / found.host_elapsed_ns)
+    assert found.profiled_busy_share is not None
+    assert found.profiled_busy_share == pytest.approx(found.busy_ns / found.elapsed_ns)
+    assert found.elapsed_ns >= found.host_elapsed_ns
+    assert found.profiled_busy_share <= 1
 
 
 @pytest.mark.parametrize("name", ["deepseek-ocr_h100_64tok", "llama_h100_cuda-graph", "tensor-parallel_2xh200_rank0"])
@@ -257,7 +283,7 @@ def test_real_instances_and_steps_add_up(name: str, real_attribution: RealAttrib
     stages, instances, steps = summaries(attribution), instance_summaries(attribution), step_points(attribution)
     for stage, found in stages.items():
         mine = [one for one in instances if one.stage == stage]
-        for field in ("host_elapsed_ns", "projected_ns", "busy_ns", "kernel_sum_ns"):
+        for field in ("host_elapsed_ns", "elapsed_ns", "projected_ns", "launches", "busy_ns", "kernel_sum_ns"):
             assert getattr(found, field) == sum(getattr(one, field) for one in mine), field
         assert found.instances == len(mine)
     assert [one.start_ns for one in steps] == sorted(one.start_ns for one in steps)

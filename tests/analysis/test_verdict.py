@@ -48,8 +48,8 @@ def stage(name: str = "decode", *, busy: int, **changes: Any) -> StageSummary:
     gpu = GpuRow(name, 1000, busy * MS, busy * MS, busy * MS, 0, 0, 0, 0, 0, 0)
     idle = max(0, 100 - busy) * MS
     plain = StageSummary(
-        stage=name, instances=2, tokens=10, host_elapsed_ns=100 * MS, projected_ns=100 * MS, busy_ns=busy * MS,
-        kernel_sum_ns=busy * MS, gpu=gpu, gpu_busy_share=busy / 100, launches=1000, graph_launches=0, synchronises=0,
+        stage=name, instances=2, tokens=10, host_elapsed_ns=100 * MS, elapsed_ns=100 * MS, projected_ns=100 * MS, busy_ns=busy * MS,
+        kernel_sum_ns=busy * MS, gpu=gpu, profiled_busy_share=busy / 100, launches=1000, graph_launches=0, synchronises=0,
         synchronise_ns=0, small_d2h_copies=0, host_launch_ns=MS, queue_delay_median_ns=5000.0,
         queue_delay_p95_ns=6000.0, mean_kernel_ns=2000.0, median_kernel_ns=1500.0, mean_launch_gap_ns=30_000.0,
         concurrency=1.0, gaps=GapSummary(idle, 10, idle // 10, 0, 0, 0, idle), small_grid_share=0.1,

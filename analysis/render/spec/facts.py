@@ -92,7 +92,7 @@ def _latency(report: Report, label: str, term: str, stage: str, *names: str) -> 
 def _busy(stage: StageSummary, *, on_cpu: bool) -> Tile:
     note = f"{duration(stage.busy_ns)} of {duration(stage.host_elapsed_ns)} profiled"
     what = "Operators busy" if on_cpu else "GPU busy"
-    return Tile(f"{what}, {stage.stage}", share(stage.gpu_busy_share), note, "busy_share", stage.stage)
+    return Tile(f"{what}, {stage.stage}", share(stage.profiled_busy_share), note, "busy_share", stage.stage)
 
 
 def _utilisation(report: Report, stage: str, kind: str) -> Tile:

@@ -47,7 +47,7 @@ _COMPARED: Final[tuple[_Line, ...]] = (
     ("Host elapsed", "host_elapsed", lambda one: time_cell(one.host_elapsed_ns)),
     ("Projected on the GPU", "projected", lambda one: time_cell(one.projected_ns)),
     ("GPU busy", "busy", lambda one: time_cell(one.busy_ns)),
-    ("GPU busy share", "busy_share", lambda one: share_cell(one.gpu_busy_share)),
+    ("GPU busy share", "busy_share", lambda one: share_cell(one.profiled_busy_share)),
     ("Kernel sum", "kernel_sum", lambda one: time_cell(one.kernel_sum_ns)),
     ("Kernels", "kernels", lambda one: count_cell(one.gpu.kernels)),
     ("Mean kernel", "mean_kernel", lambda one: time_cell(one.mean_kernel_ns)),
