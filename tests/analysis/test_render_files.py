@@ -1,6 +1,5 @@
 import csv
 import json
-import os
 import xml.etree.ElementTree as ET
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +14,6 @@ from analysis.domain.contracts import LLMProfileReportSummary
 from analysis.domain.convert import from_json, to_plain
 from analysis.domain.entities import LLMProfileReport
 from analysis.domain.errors import RequestError
-from analysis.domain.files import write_text, write_with
 from analysis.render import json as json_
 from analysis.report import Report
 from report_builder import HOSTILE, hostile_report, plain_report
@@ -37,32 +35,10 @@ def test_every_format_returns_what_it_wrote_and_leaves_nothing_else(report: Repo
     }  # fmt: skip
 
 
-def test_the_files_can_be_read_by_others_as_the_umask_says(tmp_path: Path) -> None:
-    mask = os.umask(0o022)
-    try:
-        path = write_text(tmp_path / "a.txt", "a")
-    finally:
-        os.umask(mask)
-    assert path.stat().st_mode & 0o777 == 0o644
-
-
 def test_an_unknown_format_is_refused_before_anything_is_written(tmp_path: Path) -> None:
     with pytest.raises(RequestError, match=r"unknown format 'pdf': choose from markdown, html"):
         render.render_all(plain_report(), tmp_path / "out", ("markdown", "pdf"))
     assert not (tmp_path / "out").exists()
-
-
-def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path: Path) -> None:
-    path = write_text(tmp_path / "report.md", "old")
-
-    def fail(temporary: Path) -> None:
-        temporary.write_text("half")
-        raise OSError(28, "No space left on device")
-
-    with pytest.raises(RequestError, match="cannot be written"):
-        write_with(path, fail)
-    assert path.read_text() == "old"
-    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_a_folder_that_is_a_file_is_one_clear_line(tmp_path: Path) -> None:
