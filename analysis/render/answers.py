@@ -13,8 +13,9 @@ from rich.text import Text
 
 from analysis.domain.convert import to_json
 from analysis.domain.entities import KernelSummary
+from analysis.domain.figures import count, duration, share
 from analysis.quality.findings import Finding
-from analysis.render.spec.text import count, duration, share, shortened, visible
+from analysis.render.spec.text import shortened, visible
 from analysis.report import Report
 
 __all__ = ["console", "print_explanation", "print_findings", "print_kernels", "print_written"]

@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Final
 
 from analysis.domain.entities import KernelSummary
+from analysis.domain.figures import count, decimal, exact_ms, share
 from analysis.domain.files import write_text
 from analysis.render.pictures import budget_picture, category_picture, step_picture
 from analysis.render.spec import facts, gpu_tables, tables
 from analysis.render.spec.definitions import DEFINITIONS
 from analysis.render.spec.model import Cell, Column, Table
-from analysis.render.spec.text import count, decimal, exact_ms, share, shortened, visible
+from analysis.render.spec.text import shortened, visible
 from analysis.report import Report
 
 __all__ = ["escaped", "render"]

@@ -7,7 +7,8 @@ from typing import Final
 from xml.sax.saxutils import escape
 
 from analysis.domain.annotations import STAGES
-from analysis.render.spec.text import duration, shortened, visible
+from analysis.domain.figures import duration
+from analysis.render.spec.text import shortened, visible
 from analysis.report import Report
 
 __all__ = ["budget_picture", "category_picture", "step_picture"]

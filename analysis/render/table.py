@@ -8,7 +8,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, TextIO
 
-from analysis.render.spec.text import NOT_AVAILABLE, visible
+from analysis.domain.figures import NOT_AVAILABLE
+from analysis.render.spec.text import visible
 
 __all__ = ["write_table"]
 

@@ -7,9 +7,10 @@ from rich.padding import Padding
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from analysis.domain.figures import count, decimal, share
 from analysis.render.spec import facts, gpu_tables, tables
 from analysis.render.spec.model import Cell, Table
-from analysis.render.spec.text import count, decimal, share, shortened, visible
+from analysis.render.spec.text import shortened, visible
 from analysis.report import Report
 
 __all__ = ["headline", "print_headline", "print_report", "rich_table"]

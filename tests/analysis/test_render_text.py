@@ -1,43 +1,10 @@
 import re
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from analysis.render.markdown import escaped
 from analysis.render.spec import text
-
-
-@pytest.mark.parametrize(
-    ("ns", "shown"),
-    [
-        (None, "n/a"),
-        (0, "0 ns"),
-        (812, "812 ns"),
-        (2_780.4, "2.78 µs"),
-        (999_999, "1.00 ms"),
-        (78_291_298, "78.3 ms"),
-        (3_382_110_000, "3.38 s"),
-        (3_600_000_000_000, "3,600 s"),
-    ],
-)
-def test_a_duration_has_three_digits_and_the_unit_that_fits(ns: float | None, shown: str) -> None:
-    assert text.duration(ns) == shown
-
-
-@pytest.mark.parametrize(
-    ("value", "shown"),
-    [(None, "n/a"), (0.0, "0 %"), (0.092, "9.2 %"), (0.0052, "0.52 %"), (0.000046, "0.005 %"), (1.0, "100.0 %"),
-     (1e-9, "< 0.0001 %")],
-)  # fmt: skip
-def test_a_small_share_does_not_read_as_none(value: float | None, shown: str) -> None:
-    assert text.share(value) == shown
-
-
-@given(st.lists(st.integers(min_value=0, max_value=10**15), max_size=20))
-def test_exact_milliseconds_add_up_on_paper(times: list[int]) -> None:
-    on_paper = sum(int(text.exact_ms(one).replace(",", "").replace(".", "")) for one in times)
-    assert on_paper == sum(times)
 
 
 @given(st.text(alphabet=st.characters(codec=None)))

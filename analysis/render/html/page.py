@@ -12,13 +12,14 @@ from attrs import evolve
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from analysis.domain.figures import bytes_, count
 from analysis.domain.files import write_text
 from analysis.render.html.charts import library
 from analysis.render.html.page_data import page_data
 from analysis.render.spec import facts, gpu_tables, tables
 from analysis.render.spec.definitions import DEFINITIONS
 from analysis.render.spec.model import Table
-from analysis.render.spec.text import bytes_, count, visible
+from analysis.render.spec.text import visible
 from analysis.report import Report
 
 __all__ = ["render"]

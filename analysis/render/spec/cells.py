@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from analysis.domain.figures import NOT_AVAILABLE, count, duration, exact_ms, share
 from analysis.render.spec.model import Cell
-from analysis.render.spec.text import NOT_AVAILABLE, count, duration, exact_ms, share, visible
+from analysis.render.spec.text import visible
 
 __all__ = ["count_cell", "ms_cell", "name_cell", "share_cell", "time_cell"]
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pathlib import PurePath
 
+from analysis.domain.figures import NOT_AVAILABLE, bytes_, count, decimal, duration, ratio, share
 from analysis.efficiency.records import Aggregate, Utilisation
 from analysis.render.spec.model import Fact, Tile
-from analysis.render.spec.text import NOT_AVAILABLE, bytes_, count, decimal, duration, share, visible
+from analysis.render.spec.text import visible
 from analysis.report import Report
 from analysis.sums.records import StageSummary
 
@@ -105,7 +106,7 @@ def _utilisation(report: Report, stage: str, kind: str) -> Tile:
     base = {"control": "unprofiled", "elapsed": "of profiled host time", "gpu busy": "of GPU-busy time"}[row.time_base]
     # Both over the whole base: an ideal time alone would be read as that of one image or token.
     ideal = f" · ideal {duration(row.ideal_ns)} of {duration(row.time_ns)}" if row.ideal_ns and row.time_ns else ""
-    return Tile(label, share(value), base + ideal, kind, stage)
+    return Tile(label, ratio(value), base + ideal, kind, stage)
 
 
 def headline(report: Report) -> tuple[Tile, ...]:

@@ -6,9 +6,10 @@ from collections.abc import Callable
 from typing import Final, Literal
 
 from analysis.domain.annotations import STAGES
+from analysis.domain.figures import NOT_AVAILABLE, bytes_, decimal, duration, flop, rate, ratio
 from analysis.render.spec.cells import count_cell, ms_cell, name_cell, share_cell, time_cell
 from analysis.render.spec.model import Cell, Column, Table
-from analysis.render.spec.text import NOT_AVAILABLE, bytes_, decimal, duration, flop, rate, share, visible
+from analysis.render.spec.text import visible
 from analysis.report import Report
 from analysis.sums.grouping import UNATTRIBUTED
 from analysis.sums.records import StageSummary
@@ -141,9 +142,9 @@ def utilisation(report: Report) -> Table:
                 time_cell(row.time_ns),
                 unknown(flop(row.flop), row.flop),
                 unknown(bytes_(row.bytes_moved), row.bytes_moved),
-                unknown(share(row.mfu), row.mfu),
-                unknown(share(row.mfu_full_attention), row.mfu_full_attention),
-                unknown(share(row.mbu), row.mbu),
+                unknown(ratio(row.mfu), row.mfu),
+                unknown(ratio(row.mfu_full_attention), row.mfu_full_attention),
+                unknown(ratio(row.mbu), row.mbu),
                 unknown(decimal(row.arithmetic_intensity, 1), row.arithmetic_intensity),
                 unknown(decimal(row.ridge_point, 1), row.ridge_point),
                 unknown(duration(row.ideal_ns), row.ideal_ns),

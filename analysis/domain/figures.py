@@ -1,0 +1,226 @@
+"""How a number is written for people: times, shares, counts, operations, bytes – units always.
+
+One definition for the terminal, Markdown, the page (``report.js`` follows the same rules; a test compares them), notes and
+verdicts. What is unknown is ``n/a``. Where two figures and their difference, or a part and its whole, stand side by side,
+`difference`, `part_of` and `whole_per_cents` write them so that what is shown can be recalculated from what is shown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from attrs import frozen
+
+__all__ = [
+    "NOT_AVAILABLE",
+    "Difference",
+    "Part",
+    "bytes_",
+    "count",
+    "decimal",
+    "difference",
+    "duration",
+    "exact_ms",
+    "flop",
+    "microseconds",
+    "part_of",
+    "rate",
+    "ratio",
+    "share",
+    "significant",
+    "times",
+    "whole_per_cents",
+]
+
+NOT_AVAILABLE: Final = "n/a"
+
+_TIME_UNITS: Final = (("s", 1e9, 9), ("ms", 1e6, 6), ("µs", 1e3, 3))
+"""Unit, its nanoseconds, and the decimals with which it is exact to the nanosecond."""
+_NEXT_UNIT: Final = 0.9995
+"""From this part of a unit on a value rounds to 1.00 of it, and is written in it."""
+_MOST_DIGITS: Final = 5
+"""Significant digits of the largest of several figures that are written together."""
+
+
+def decimal(value: float | None, digits: int) -> str:
+    """A number with a fixed number of decimals, thousands grouped; a tie goes to the even digit."""
+    return NOT_AVAILABLE if value is None else f"{value:,.{digits}f}"
+
+
+def count(value: int | None) -> str:
+    """A whole number, thousands grouped."""
+    return NOT_AVAILABLE if value is None else f"{value:,}"
+
+
+def significant(value: float | None) -> str:
+    """Three significant digits, no exponent: ``1,240``, ``78.3``, ``0.125``."""
+    return NOT_AVAILABLE if value is None else f"{value:,.{_decimals_for_three(value)}f}"
+
+
+def _decimals_for_three(value: float) -> int:
+    size = abs(value)
+    return 0 if size >= 99.95 else 1 if size >= 9.995 else 2 if size >= _NEXT_UNIT or size == 0 else 3
+
+
+def duration(ns: float | None) -> str:
+    """A time in the unit that fits: ``812 ns``, ``3.41 µs``, ``78.3 ms``, ``3.38 s``."""
+    if ns is None:
+        return NOT_AVAILABLE
+    unit, size, _ = _time_unit(ns)
+    if unit == "ns" and ns == int(ns):
+        return f"{int(ns)} ns"
+    return f"{significant(ns / size)} {unit}"
+
+
+def _time_unit(ns: float) -> tuple[str, float, int]:
+    return next((unit for unit in _TIME_UNITS if abs(ns) >= unit[1] * _NEXT_UNIT), ("ns", 1.0, 0))
+
+
+def exact_ms(ns: int | None) -> str:
+    """Integer nanoseconds as milliseconds with all six decimals, so that columns add up on paper. Without the unit."""
+    if ns is None:
+        return NOT_AVAILABLE
+    whole, rest = divmod(abs(ns), 1_000_000)
+    return f"{'-' if ns < 0 else ''}{whole:,}.{rest:06d}"
+
+
+def microseconds(ns: float | None) -> str:
+    """Nanoseconds as microseconds with two decimals. Without the unit."""
+    return NOT_AVAILABLE if ns is None else decimal(ns / 1e3, 2)
+
+
+def ratio(value: float | None) -> str:
+    """A ratio as per cent, finer where it is small, so that a small one does not read as none. It may exceed 100 %."""
+    if value is None:
+        return NOT_AVAILABLE
+    percent = 100 * value
+    if percent == 0:
+        return "0 %"
+    if abs(percent) < 0.01:
+        return f"{percent:.1g} %" if abs(percent) >= 1e-4 else "< 0.0001 %"
+    return f"{percent:,.1f} %" if abs(percent) >= 1 else f"{percent:.2f} %"
+
+
+def share(value: float | None) -> str:
+    """The share of a part in its whole, as `ratio` writes it, never above 100 %.
+
+    A part is measured by another clock than its whole now and then: the GPU works on when the host has left a stage, so
+    that busy ÷ elapsed exceeds 1. The stage's whole time was busy then, and the data files keep both figures.
+    """
+    return NOT_AVAILABLE if value is None else ratio(min(1.0, value))
+
+
+def times(value: float | None, digits: int = 2) -> str:
+    """A factor: ``1.38 ×``."""
+    return NOT_AVAILABLE if value is None else f"{decimal(value, digits)} ×"
+
+
+def _prefixed(value: float | None, unit: str) -> str:
+    if value is None:
+        return NOT_AVAILABLE
+    for prefix, size in (("P", 1e15), ("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if abs(value) >= size * _NEXT_UNIT:
+            return f"{significant(value / size)} {prefix}{unit}"
+    return f"{significant(value)} {unit}"
+
+
+def bytes_(value: float | None) -> str:
+    """Bytes in decimal prefixes (GB = 10⁹)."""
+    return _prefixed(value, "B")
+
+
+def flop(value: float | None) -> str:
+    """Operations in decimal prefixes."""
+    return _prefixed(value, "FLOP")
+
+
+def rate(value: float | None, unit: str) -> str:
+    """A rate in decimal prefixes, such as ``989 TFLOP/s``."""
+    return _prefixed(value, unit)
+
+
+# --- several figures side by side -------------------------------------------------------------------------------
+
+
+@frozen
+class Difference:
+    """Two times and what is left of the first without the second, in one unit and with the same decimals."""
+
+    whole: str
+    part: str
+    rest: str
+    """The difference of the two as they are written, which may be one last digit off the exact one."""
+
+
+def difference(whole_ns: float, part_ns: float) -> Difference:
+    """Write ``whole − part = rest`` so that it holds as written: ``2.02 ms``, ``0.46 ms``, ``1.56 ms``.
+
+    The unit is that of the larger time. There are as many decimals as give it three significant digits and the smallest
+    of the three two, within five significant digits of the largest and one nanosecond.
+
+    Args:
+        whole_ns: minuend.
+        part_ns: subtrahend; may be larger than ``whole_ns``, and the rest is negative then.
+    """
+    largest = max(abs(whole_ns), abs(part_ns))
+    unit, size, exact = _time_unit(largest)
+    smallest = min((value for value in (abs(whole_ns), abs(part_ns), abs(whole_ns - part_ns)) if value), default=0.0)
+    digits = min(
+        max(_decimals(largest / size, 3), _decimals(smallest / size, 2)), _decimals(largest / size, _MOST_DIGITS), exact
+    )
+    whole, part = round(whole_ns / size, digits), round(part_ns / size, digits)
+    written = [f"{value:,.{digits}f} {unit}" for value in (whole, part, round(whole - part, digits) + 0.0)]
+    return Difference(*written)
+
+
+def _decimals(value: float, digits: int) -> int:
+    """Decimals that give a value so many significant digits."""
+    if not value:
+        return 0
+    before = int(f"{abs(value):.{digits - 1}e}".partition("e")[2]) + 1
+    return max(0, digits - before)
+
+
+@frozen
+class Part:
+    """A part, its whole, and its share."""
+
+    part: str
+    whole: str
+    share: str
+
+
+def part_of(part_ns: float, whole_ns: float) -> Part:
+    """Write ``part of whole = share`` so that dividing the two times as they are written gives the share as written.
+
+    Both times have one unit. The share is the exact one (see `share`); the times have as many decimals, from three
+    significant digits on, as the division needs. A share of nothing is ``n/a``.
+    """
+    largest = max(abs(part_ns), abs(whole_ns))
+    unit, size, exact = _time_unit(largest)
+    shown = share(part_ns / whole_ns if whole_ns else None)
+    digits = _decimals(largest / size, 3)
+    while digits < exact:
+        part, whole = round(part_ns / size, digits), round(whole_ns / size, digits)
+        if not whole_ns or (whole and share(part / whole) == shown):
+            break
+        digits += 1
+    return Part(f"{part_ns / size:,.{digits}f} {unit}", f"{whole_ns / size:,.{digits}f} {unit}", shown)
+
+
+def whole_per_cents(parts: Sequence[float]) -> tuple[str, ...]:
+    """Shares of the parts in their sum as whole per cents that add up to 100 % (largest remainders are rounded up).
+
+    Returns:
+        One text for each part; ``n/a`` for all where they add up to nothing.
+    """
+    total = sum(parts)
+    if not total:
+        return tuple(NOT_AVAILABLE for _ in parts)
+    exact = [100 * part / total for part in parts]
+    whole = [int(value) for value in exact]
+    missing = 100 - sum(whole)
+    for place in sorted(range(len(parts)), key=lambda place: whole[place] - exact[place])[:missing]:
+        whole[place] += 1
+    return tuple(f"{value} %" for value in whole)

@@ -1,0 +1,124 @@
+"""How numbers are written: units, digits, and arithmetic that holds as it is shown."""
+
+import re
+
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from analysis.domain import figures
+
+NANOSECONDS = st.floats(min_value=0, max_value=1e14, allow_nan=False) | st.integers(min_value=0, max_value=10**14)
+
+
+def in_last_digits(text: str) -> tuple[int, int, str]:
+    """The digits as one whole number, how many are decimals, the unit."""
+    number, unit = text.rsplit(" ", 1)
+    digits = number.replace(",", "")
+    return int(digits.replace(".", "")), len(digits.partition(".")[2]), unit
+
+
+@pytest.mark.parametrize(
+    ("ns", "shown"),
+    [
+        (None, "n/a"),
+        (0, "0 ns"),
+        (812, "812 ns"),
+        (2_780.4, "2.78 µs"),
+        (999_999, "1.00 ms"),
+        (78_291_298, "78.3 ms"),
+        (3_382_110_000, "3.38 s"),
+        (3_600_000_000_000, "3,600 s"),
+    ],
+)
+def test_a_duration_has_three_digits_and_the_unit_that_fits(ns: float | None, shown: str) -> None:
+    assert figures.duration(ns) == shown
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [(None, "n/a"), (0.0, "0 %"), (0.092, "9.2 %"), (0.0052, "0.52 %"), (0.000046, "0.005 %"), (1.0, "100.0 %"),
+     (1e-9, "< 0.0001 %")],
+)  # fmt: skip
+def test_a_small_share_does_not_read_as_none(value: float | None, shown: str) -> None:
+    assert figures.share(value) == figures.ratio(value) == shown
+
+
+@given(st.floats(min_value=0, max_value=1e6))
+def test_a_share_never_exceeds_its_whole(value: float) -> None:
+    shown = figures.share(value)
+    assert float(shown.removeprefix("< ").removesuffix(" %")) <= 100
+    assert figures.ratio(1.042) == "104.2 %"
+
+
+@given(st.lists(st.integers(min_value=0, max_value=10**15), max_size=20))
+def test_exact_milliseconds_add_up_on_paper(times: list[int]) -> None:
+    on_paper = sum(int(figures.exact_ms(one).replace(",", "").replace(".", "")) for one in times)
+    assert on_paper == sum(times)
+
+
+@pytest.mark.parametrize(
+    ("whole", "part", "shown"),
+    [
+        (2_019_600, 456_000, ("2.02 ms", "0.46 ms", "1.56 ms")),  # 1.5636; rounded apart: 2.02 − 0.46 = 1.56
+        (2_024_900, 455_100, ("2.02 ms", "0.46 ms", "1.56 ms")),  # 1.5698, which alone is 1.57
+        (17_900_000, 17_900_000, ("17.9 ms", "17.9 ms", "0.0 ms")),
+        (24_000_000, 3_000, ("24.000 ms", "0.003 ms", "23.997 ms")),
+        (400_000, 1_300_000, ("0.40 ms", "1.30 ms", "-0.90 ms")),
+        (0, 0, ("0 ns", "0 ns", "0 ns")),
+    ],
+)
+def test_a_difference_holds_as_it_is_written(whole: float, part: float, shown: tuple[str, str, str]) -> None:
+    found = figures.difference(whole, part)
+    assert (found.whole, found.part, found.rest) == shown
+
+
+@given(NANOSECONDS, NANOSECONDS)
+def test_every_difference_holds_as_it_is_written(whole: float, part: float) -> None:
+    found = figures.difference(whole, part)
+    first, second, rest = (in_last_digits(text) for text in (found.whole, found.part, found.rest))
+    assert first[0] - second[0] == rest[0]
+    assert first[1:] == second[1:] == rest[1:]
+    size = {"s": 1e9, "ms": 1e6, "µs": 1e3, "ns": 1.0}[rest[2]]
+    assert rest[0] / 10 ** rest[1] * size == pytest.approx(whole - part, abs=1.01 * size / 10 ** rest[1])
+
+
+@given(NANOSECONDS, NANOSECONDS)
+def test_a_part_of_a_whole_divides_as_it_is_written(part: float, whole: float) -> None:
+    assume(whole > 1000)
+    found = figures.part_of(part, whole)
+    above, below = in_last_digits(found.part), in_last_digits(found.whole)
+    assert above[1:] == below[1:]
+    assert found.share == figures.share(part / whole)
+    exact = {"s": 9, "ms": 6, "µs": 3, "ns": 0}[below[2]]
+    assert above[1] == exact or figures.share(above[0] / below[0]) == found.share
+
+
+def test_a_part_of_a_whole_takes_no_more_digits_than_it_needs() -> None:
+    found = figures.part_of(2_400_000, 17_900_000)
+    assert (found.part, found.whole, found.share) == ("2.4 ms", "17.9 ms", "13.4 %")
+    found = figures.part_of(464_900, 2_015_100)  # 0.46 of 2.02 would be 22.8 %
+    assert (found.part, found.whole, found.share) == ("0.465 ms", "2.015 ms", "23.1 %")
+    assert figures.part_of(5, 0).share == "n/a"
+
+
+@given(st.lists(st.floats(min_value=0, max_value=1e12), min_size=1, max_size=8))
+def test_whole_per_cents_add_up(parts: list[float]) -> None:
+    assume(sum(parts) > 0)
+    shown = figures.whole_per_cents(parts)
+    assert sum(int(text.removesuffix(" %")) for text in shown) == 100
+    for text, part in zip(shown, parts, strict=True):
+        assert int(text.removesuffix(" %")) == pytest.approx(100 * part / sum(parts), abs=1)
+
+
+def test_whole_per_cents_of_nothing() -> None:
+    assert figures.whole_per_cents((0, 0)) == ("n/a", "n/a")
+    assert figures.whole_per_cents((1, 1, 1)) == ("34 %", "33 %", "33 %")
+
+
+def test_unknown_is_never_a_number() -> None:
+    writers = (figures.count, figures.duration, figures.exact_ms, figures.microseconds, figures.ratio, figures.share,
+               figures.times, figures.bytes_, figures.flop, figures.significant)  # fmt: skip
+    assert {write(None) for write in writers} == {"n/a"}
+    assert figures.decimal(None, 2) == figures.rate(None, "B/s") == "n/a"
+    assert not re.search(r"\d", figures.NOT_AVAILABLE)
