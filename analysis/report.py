@@ -18,7 +18,7 @@ from analysis.efficiency.utilisation import CostRequest, PeakOverrides, costs_of
 from analysis.quality.examine import examine, is_unfit
 from analysis.quality.findings import Finding
 from analysis.sums.gpu_metrics import metric_series
-from analysis.sums.host_calls import HostCalls
+from analysis.sums.host_calls import HostCalls, host_call_rows
 from analysis.sums.kernel_classes import load_rules
 from analysis.sums.kernels import category_rows, kernel_tables, main_device
 from analysis.sums.operators import operator_summaries
@@ -124,7 +124,7 @@ def assemble(
     )
     kernels = kernel_rows.by_name
     categories = category_rows(attribution, kernels)
-    waits = _waits(attribution, host)
+    waits = host_call_rows(attribution, host)
     overhead = overheads(manifest, instances)
     measured = aggregates(manifest, instances, steps)
     dtype = _dtype(manifest, options)
@@ -185,18 +185,6 @@ def _dtype(manifest: RunManifest | None, options: ReportOptions) -> str:
     if model is not None:
         return model.dtype
     return options.cost.dtype if options.cost else "bf16"
-
-
-def _waits(attribution: Attribution, host: HostCalls) -> tuple[HostCallRow, ...]:
-    """Waiting calls by module, then by stage."""
-    rows: list[HostCallRow] = []
-    names = list(attribution.ranges.names)
-    name = np.append(attribution.ranges.name, -1)
-    for level in ("module", "stage"):
-        place = name[attribution.call_level("module" if level == "module" else "stage")]
-        found = host.waits_by(place, names)
-        rows += [one for one in found if level == "module" or one.where in STAGES]
-    return tuple(rows)
 
 
 def capture_info(trace: Trace, attribution: Attribution, manifest: RunManifest | None) -> CaptureInfo:

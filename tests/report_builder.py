@@ -287,7 +287,9 @@ def plain_report(
         ),
         kernels=kernels,
         streams=(StreamSummary(0, 7, 40, 30_000_000, 29_000_000),),
-        host_calls=tuple(HostCallRow(name, "cudaStreamSynchronize", 4, 12_345, "synchronise") for name in names),
+        host_calls=tuple(
+            HostCallRow(name, "cudaStreamSynchronize", 4, 12_345, "synchronise", "module") for name in names
+        ),
         metrics=(
             MetricSeries(
                 "SMs Active", "%", {"prefill": 9.82, "decode": 1.24}, (0, 1_000_000, 2_000_000), (1.0, 90.5, 3.0)

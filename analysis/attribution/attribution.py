@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from analysis.attribution.range_tree import Indices, RangeForest
 from analysis.domain.annotations import DECODE_STEP, IMAGE_NAME, MODULE_DOMAIN, STAGE_DOMAIN, STAGES, Stage
 from analysis.trace.reader import Trace
-from analysis.trace.records import Calls, Codes, Operations, RangeRows
+from analysis.trace.records import Calls, Codes, Operations, RangeRows, TraceInfo
 
 __all__ = ["LEVELS", "Attribution", "Level", "owners"]
 
@@ -101,12 +101,12 @@ class Attribution:
     forest: RangeForest
     owner: Indices
     """Operation → call, [n]; -1: no call is known."""
+    info: TraceInfo
+    """Of processes and threads by code."""
     thread_process: NDArray[np.int64]
-    """Thread code → process code."""
+    """Thread code → process code; -1 → -1."""
     cross_thread: bool = False
     """Offer a call outside all stages of its own thread to the stage open on another thread of its process."""
-    threads: tuple[int, ...] = ()
-    """Thread code → serialised global thread id."""
 
     @classmethod
     def of(cls, trace: Trace, *, cross_thread: bool = False) -> Attribution:
@@ -119,9 +119,9 @@ class Attribution:
             ranges=ranges,
             forest=RangeForest.build(ranges),
             owner=owners(operations, calls, thread_process[calls.thread]),
+            info=trace.info,
             thread_process=thread_process,
             cross_thread=cross_thread,
-            threads=trace.info.threads,
         )
 
     @cached_property
@@ -337,6 +337,12 @@ class Attribution:
     def stage_rows(self, stage: Stage) -> NDArray[np.intp]:
         """Rows of the ranges that are instances of a stage, in the file's order."""
         return np.flatnonzero(self._stage_code[:-1] == STAGES.index(stage))
+
+    @cached_property
+    def call_stage(self) -> NDArray[np.int8]:
+        """Stage of each call as index into `STAGES`; ``len(STAGES)``: none, [calls]."""
+        found: NDArray[np.int8] = self._stage_code[self.call_level("stage")]
+        return found
 
     @cached_property
     def operation_stage(self) -> NDArray[np.int8]:

@@ -14,7 +14,6 @@ from analysis.efficiency.cost import closed_form
 from analysis.efficiency.hardware import Peak, UnknownPeak, peak_for, with_measured, with_overrides
 from analysis.efficiency.records import Utilisation
 from analysis.sums.records import InstanceSummary, StageSummary
-from analysis.sums.tokens import image_index
 from analysis.trace.records import Device
 
 __all__ = ["CostRequest", "PeakOverrides", "costs_of", "headline_mfu", "peaks_of", "utilisations"]
@@ -53,8 +52,8 @@ def costs_of(
         RequestError: there is no closed form for what was requested.
     """
     if request is not None:
-        images = sorted({image_index(one) or 0 for one in instances})
-        steps = {image_index(one) or 0: one.steps for one in instances if one.stage == "decode"}
+        images = sorted({one.image_index or 0 for one in instances})
+        steps = {one.image_index or 0: one.steps for one in instances if one.stage == "decode"}
         prompts = [
             PromptTokens(
                 image_index=image,
@@ -132,7 +131,7 @@ def utilisations(
         if not mine:
             continue
         captured, missing = _needed(
-            [(image_index(one) or 0, one.stage, one.steps) for one in instances if one.stage in names], costs
+            [(one.image_index or 0, one.stage, one.steps) for one in instances if one.stage in names], costs
         )
         bases: list[tuple[TimeBase, int, list[StageCost] | None, str | None]] = [
             ("elapsed", sum(one.host_elapsed_ns for one in mine), captured, missing),

@@ -14,7 +14,7 @@ from analysis.trace.records import GRAPH, KERNEL, MEMCPY, MEMSET, Operations
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["COLUMNS", "COUNTED", "UNATTRIBUTED", "GpuTable", "distinct", "grouped", "select"]
+__all__ = ["COLUMNS", "COUNTED", "UNATTRIBUTED", "GpuTable", "distinct", "distinct_values", "grouped", "select"]
 
 UNATTRIBUTED: Final = "(unattributed)"
 
@@ -71,6 +71,17 @@ def distinct(codes: NDArray[Any], size: int) -> tuple[NDArray[np.int64], NDArray
     position = np.zeros(size, dtype=np.int32)
     position[present] = np.arange(present.size)
     return present, position[codes]
+
+
+def distinct_values(values: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[Any]]:
+    """Distinct integers of any size, in ascending order, [m], and the index of each row's in them, [n]. n > 0."""
+    low, high = int(values.min()), int(values.max())
+    if low == high:
+        return np.array([low]), np.zeros(values.size, dtype=np.int8)
+    if high - low >= _TABLE_CELLS:
+        return np.unique(values, return_inverse=True)
+    present, index = distinct(values - low if low else values, high - low + 1)
+    return present + low, index
 
 
 def grouped(

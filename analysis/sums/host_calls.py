@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from functools import cached_property
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import numpy as np
 from attrs import frozen
@@ -12,11 +13,21 @@ from numpy.typing import NDArray
 
 from analysis.attribution.attribution import Attribution
 from analysis.attribution.intervals import Ints, gaps, merge
+from analysis.domain.annotations import STAGES
 from analysis.sums.grouping import UNATTRIBUTED
 from analysis.sums.records import GapSummary, HostCallRow
 from analysis.trace.records import GRAPH, KERNEL, MEMCPY
 
-__all__ = ["COPY", "GRAPH_LAUNCH", "LAUNCH", "OTHER", "SMALL_COPY_BYTES", "SYNCHRONISE", "HostCalls"]
+__all__ = [
+    "COPY",
+    "GRAPH_LAUNCH",
+    "LAUNCH",
+    "OTHER",
+    "SMALL_COPY_BYTES",
+    "SYNCHRONISE",
+    "HostCalls",
+    "host_call_rows",
+]
 
 OTHER: Final = 0
 LAUNCH: Final = 1
@@ -119,11 +130,14 @@ class HostCalls:
         small &= copies & to_host[operations.name]
         return small
 
-    def waits_by(self, by_call: NDArray[Any], names: list[str]) -> list[HostCallRow]:
+    def waits_by(
+        self, level: Literal["module", "stage"], place: NDArray[Any], names: Sequence[str]
+    ) -> list[HostCallRow]:
         """Synchronising calls and small device-to-host copies by place.
 
         Args:
-            by_call: place of each call, [calls]: index into ``names``, -1 for none.
+            level: what the places are.
+            place: of each call, [calls]: index into ``names``, -1 for none.
             names: the places.
 
         Returns:
@@ -132,20 +146,18 @@ class HostCalls:
         rows: list[HostCallRow] = []
         calls = self.attribution.calls
         waits = np.flatnonzero(self.waits)
-        rows += self._count(by_call[waits], calls.name[waits], calls.duration[waits], names, calls.names, "synchronise")
+        rows += self._count(level, "synchronise", place[waits], calls.name[waits], calls.duration[waits], names)
         small = np.flatnonzero(self.small_copies & (self.attribution.owner >= 0))
         owner = self.attribution.owner[small]
-        rows += self._count(
-            by_call[owner], calls.name[owner], self.attribution.operations.duration[small], names, calls.names,
-            "small device-to-host copy",
-        )  # fmt: skip
+        lasted = self.attribution.operations.duration[small]
+        rows += self._count(level, "small device-to-host copy", place[owner], calls.name[owner], lasted, names)
         return sorted(rows, key=lambda row: (-row.calls, row.where, row.call))
 
-    @staticmethod
     def _count(
-        place: NDArray[Any], call: NDArray[Any], duration: NDArray[Any], places: list[str], calls: tuple[str, ...],
-        kind: Any,
+        self, level: Literal["module", "stage"], kind: Literal["synchronise", "small device-to-host copy"],
+        place: NDArray[Any], call: NDArray[Any], duration: NDArray[Any], places: Sequence[str],
     ) -> list[HostCallRow]:  # fmt: skip
+        calls = self.attribution.calls.names
         width = max(1, len(calls))
         key = (place.astype(np.int64) + 1) * width + call
         present, index = np.unique(key, return_inverse=True)
@@ -158,6 +170,7 @@ class HostCalls:
                 calls=int(number),
                 total_ns=int(time),
                 kind=kind,
+                level=level,
             )
             for one, number, time in zip(present.tolist(), count, total, strict=True)
         ]
@@ -239,6 +252,14 @@ class HostCalls:
             other_api_ns=other,
             outside_api_ns=total - waiting - launching - other,
         )
+
+
+def host_call_rows(attribution: Attribution, host: HostCalls) -> tuple[HostCallRow, ...]:
+    """Waiting calls and small copies by innermost module, then by stage (those outside all stages left out)."""
+    names = attribution.ranges.names
+    module = np.append(attribution.ranges.name, -1)[attribution.call_level("module")]
+    by_stage = host.waits_by("stage", attribution.call_stage, (*STAGES, UNATTRIBUTED))
+    return (*host.waits_by("module", module, names), *(row for row in by_stage if row.where != UNATTRIBUTED))
 
 
 def _lasting(start: Ints, end: Ints) -> tuple[Ints, Ints]:

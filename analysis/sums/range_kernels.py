@@ -26,8 +26,9 @@ class RangeKernelRow:
     """``domain:name``; of the default domain, the name alone, as Nsight Systems' own reports write it."""
     style: str
     """``PushPop`` or ``StartEnd``."""
-    pid: int
-    tid: int
+    pid: int | None
+    tid: int | None
+    """None, like ``pid``: the ranges do not say."""
     kernel: str
     """Demangled name."""
     range_instances: int
@@ -121,19 +122,19 @@ def range_kernel_rows(attribution: Attribution) -> tuple[RangeKernelRow, ...]:
     # A range counts once per kernel name that it holds.
     held = np.unique(group.astype(np.int64) * len(attribution.ranges) + pairs.row)
     holders = np.bincount(held // len(attribution.ranges), minlength=packed.size)
-    names = tuple(unique)
+    names, info = tuple(unique), attribution.info
     first = np.zeros(packed.size, dtype=np.intp)
     first[group[::-1]] = np.arange(group.size)[::-1]
     rows = []
     for index, (count, total, median, low, high, std) in enumerate(statistics):
         pair = int(first[index])
-        thread = attribution.threads[int(pairs.thread[pair])]
+        thread = int(pairs.thread[pair])
         rows.append(
             RangeKernelRow(
                 range_name=attribution.qualified_name(int(pairs.row[pair])),
                 style=PUSH_POP if pairs.paired[pair] else START_END,
-                pid=thread >> 24 & 0xFFFFFF,
-                tid=thread & 0xFFFFFF,
+                pid=info.pid(int(attribution.thread_process[thread])),
+                tid=info.tid(thread),
                 kernel=names[int(kernel[pair])],
                 range_instances=int(holders[index]),
                 kernel_instances=count,
@@ -145,7 +146,9 @@ def range_kernel_rows(attribution: Attribution) -> tuple[RangeKernelRow, ...]:
                 std_ns=std,
             )
         )
-    return tuple(sorted(rows, key=lambda row: (row.range_name, row.style, row.pid, row.tid, -row.total_ns, row.kernel)))
+    return tuple(
+        sorted(rows, key=lambda row: (row.range_name, row.style, row.pid or 0, row.tid or 0, -row.total_ns, row.kernel))
+    )
 
 
 def projection_rows(attribution: Attribution) -> tuple[ProjectionRow, ...]:

@@ -150,6 +150,12 @@ class InstanceSummary:
     payload: int | None
     """The range's payload: prompt tokens for prefill."""
     steps: int
+    image_index: int | None = None
+    """Of the image around the instance; None: it lies in none."""
+    pass_index: int | None = None
+    """Counts, from 0, the times that its process ran this stage of this image; None: it lies in no image."""
+    rank: int | None = None
+    """Place of its process, by process id, among those that have stages; None: the trace has one such process."""
     launches: int = 0
     """Calls inside it that launch a kernel or a graph."""
     gpu_end_ns: int | None = None
@@ -178,6 +184,10 @@ class StepPoint:
     kernels: int
     context: int | None
     """Context length, from the range's payload."""
+    image_index: int | None = None
+    """This and the next two are those of the instance around the step."""
+    pass_index: int | None = None
+    rank: int | None = None
     gpu_end_ns: int | None = None
     """End of the last GPU operation that it launched; None: it launched none."""
 
@@ -190,13 +200,17 @@ class StepPoint:
 
 @frozen
 class StreamSummary:
-    """One stream of one device."""
+    """One stream of one device in one process: numbers of streams repeat from process to process."""
 
     device: int
     stream: int
     operations: int
     sum_ns: int
     busy_ns: int
+    pid: int | None = None
+    """None: the rows do not say whose they are."""
+    process_name: str | None = None
+    """None: not recorded."""
 
 
 @frozen
@@ -208,6 +222,8 @@ class HostCallRow:
     calls: int
     total_ns: int
     kind: Literal["synchronise", "small device-to-host copy"]
+    level: Literal["module", "stage"]
+    """What ``where`` names. Each call is in one row of each level."""
 
 
 @frozen

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
+from attrs import frozen
 from numpy.typing import NDArray
 
 from analysis.attribution.attribution import Attribution, Level
 from analysis.attribution.intervals import sum_by_group, union_by_group
-from analysis.domain.annotations import STAGES, Stage
-from analysis.sums.grouping import GpuTable
+from analysis.domain.annotations import IMAGE_NAME, STAGES, Stage
+from analysis.sums.grouping import GpuTable, distinct, distinct_values
 from analysis.sums.host_calls import GRAPH_LAUNCH, HostCalls
 from analysis.sums.records import GpuRow, InstanceSummary, StageSummary, StepPoint, StreamSummary
 from analysis.sums.tables import gpu_table
@@ -161,6 +162,49 @@ def _launch_gap(attribution: Attribution, launching: NDArray[np.bool_]) -> float
     return float(steps.mean()) if steps.size else None
 
 
+@frozen
+class _Place:
+    """Which run of what a stage instance is; see `InstanceSummary`."""
+
+    image_index: int | None
+    pass_index: int | None
+    rank: int | None
+
+
+def _places(attribution: Attribution, rows: NDArray[np.intp]) -> dict[int, _Place]:
+    """Image, pass and rank of stage instances.
+
+    Args:
+        attribution: of the trace.
+        rows: of the instances, in time order.
+    """
+    ranges = attribution.ranges
+    image_row = attribution.forest.nearest(attribution.is_level("image"))
+    process = attribution.thread_process[ranges.thread[rows]].tolist()
+    pids = sorted({(attribution.info.pid(one) or 0, one) for one in process})
+    ranks = {one: rank for rank, (_, one) in enumerate(pids)}
+    seen: dict[tuple[int, int, int], int] = {}
+    found = {}
+    for row, one in zip(rows.tolist(), process, strict=True):
+        around = int(image_row[row])
+        name = IMAGE_NAME.fullmatch(ranges.names[ranges.name[around]]) if around >= 0 else None
+        image = None if name is None else int(name[1])
+        number = None
+        if image is not None:
+            key = (one, image, int(ranges.name[row]))
+            number = seen[key] = seen.get(key, -1) + 1
+        found[row] = _Place(image, number, ranks[one] if len(ranks) > 1 else None)
+    return found
+
+
+_NO_PLACE: Final = _Place(None, None, None)
+
+
+def _stage_rows_in_time(attribution: Attribution) -> NDArray[np.intp]:
+    rows = np.flatnonzero(attribution.is_level("stage"))
+    return rows[np.argsort(attribution.ranges.start[rows], kind="stable")]
+
+
 def instance_summaries(attribution: Attribution, host: HostCalls | None = None) -> tuple[InstanceSummary, ...]:
     """One record per stage instance, in time order.
 
@@ -169,10 +213,9 @@ def instance_summaries(attribution: Attribution, host: HostCalls | None = None) 
         host: its calls, where they are read already.
     """
     ranges = attribution.ranges
-    rows = np.flatnonzero(attribution.is_level("stage"))
-    rows = rows[np.argsort(ranges.start[rows], kind="stable")]
+    rows = _stage_rows_in_time(attribution)
     table = {row.name: row for row in gpu_rows(gpu_table(attribution, "instance"))}
-    paths = attribution.instance_names
+    paths, places = attribution.instance_names, _places(attribution, rows)
     steps = np.bincount(
         attribution.forest.nearest(attribution.is_level("stage"))[np.flatnonzero(attribution.is_level("step"))] + 1,
         minlength=len(ranges) + 1,
@@ -183,7 +226,7 @@ def instance_summaries(attribution: Attribution, host: HostCalls | None = None) 
     gpu_end = _gpu_ends(attribution, "stage")
     found = []
     for row in rows.tolist():
-        path = paths[row]
+        path, place = paths[row], places[row]
         gpu = table[path]
         payload = int(ranges.payload[row])
         found.append(
@@ -202,6 +245,9 @@ def instance_summaries(attribution: Attribution, host: HostCalls | None = None) 
                 steps=int(steps[row]),
                 launches=int(launches[row]),
                 gpu_end_ns=int(gpu_end[row]) if gpu_end[row] >= 0 else None,
+                image_index=place.image_index,
+                pass_index=place.pass_index,
+                rank=place.rank,
             )
         )
     return tuple(found)
@@ -216,7 +262,7 @@ def step_points(attribution: Attribution) -> tuple[StepPoint, ...]:
         return ()
     table = gpu_table(attribution, "step")
     stage = attribution.forest.nearest(attribution.is_level("stage"))
-    paths = attribution.instance_names
+    paths, places = attribution.instance_names, _places(attribution, _stage_rows_in_time(attribution))
     busy, kernels = table.columns["busy_ns"].tolist(), table.columns["kernels"].tolist()
     gpu_end = _gpu_ends(attribution, "step")
     seen: dict[int, int] = {}
@@ -226,6 +272,7 @@ def step_points(attribution: Attribution) -> tuple[StepPoint, ...]:
         parent = int(stage[row])
         seen[parent] = seen.get(parent, -1) + 1
         payload = int(ranges.payload[row])
+        place = places.get(parent, _NO_PLACE)
         found.append(
             StepPoint(
                 instance=paths.get(parent, paths[row]),
@@ -236,36 +283,40 @@ def step_points(attribution: Attribution) -> tuple[StepPoint, ...]:
                 kernels=kernels[position],
                 context=None if payload == NO_VALUE else payload,
                 gpu_end_ns=int(gpu_end[row]) if gpu_end[row] >= 0 else None,
+                image_index=place.image_index,
+                pass_index=place.pass_index,
+                rank=place.rank,
             )
         )
     return tuple(found)
 
 
-def _distinct(device: NDArray[Any], stream: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[Any]]:
-    """Distinct pairs, packed as device << 32 | stream, and which of them each operation has."""
-    width = int(stream.max()) + 1
-    cells = (int(device.max()) + 1) * width
-    if min(int(device.min()), int(stream.min())) < 0 or cells > 2**24:
-        return np.unique((device.astype(np.int64) << 32) | stream, return_inverse=True)
-    cell = device.astype(np.int32) * width + stream
-    present = np.flatnonzero(np.bincount(cell, minlength=cells))
-    position = np.zeros(cells, dtype=np.int32)
-    position[present] = np.arange(present.size)
-    return ((present // width) << 32) | (present % width), position[cell]
-
-
 def stream_summaries(attribution: Attribution) -> tuple[StreamSummary, ...]:
-    """One record per device and stream, busiest first."""
-    operations = attribution.operations
+    """One record per process, device and stream, busiest first."""
+    operations, info = attribution.operations, attribution.info
     if not len(operations):
         return ()
-    present, group = _distinct(operations.device, operations.stream)
+    streams, stream = distinct_values(operations.stream)
+    devices, device = distinct_values(operations.device)
+    processes, process = distinct_values(operations.process)
+    key = (process.astype(np.int64) * devices.size + device) * streams.size + stream
+    present, group = distinct(key, processes.size * devices.size * streams.size)
     size = present.size
     count = np.bincount(group, minlength=size)
     total = sum_by_group(group, operations.duration, size)
     union = union_by_group(group, operations.start, operations.end, size)
+    place, stream_of = np.divmod(present, streams.size)
+    process_of, device_of = np.divmod(place, devices.size)
     rows = [
-        StreamSummary(int(one >> 32), int(one & 0xFFFFFFFF), int(count[i]), int(total[i]), int(union[i]))
-        for i, one in enumerate(present.tolist())
+        StreamSummary(
+            device=int(devices[device_of[row]]),
+            stream=int(streams[stream_of[row]]),
+            operations=int(count[row]),
+            sum_ns=int(total[row]),
+            busy_ns=int(union[row]),
+            pid=info.pid(int(processes[process_of[row]])),
+            process_name=info.process_names.get(int(processes[process_of[row]])),
+        )
+        for row in range(size)
     ]
-    return tuple(sorted(rows, key=lambda row: -row.busy_ns))
+    return tuple(sorted(rows, key=lambda row: (-row.busy_ns, row.pid or 0, row.device, row.stream)))

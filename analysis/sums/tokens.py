@@ -1,14 +1,14 @@
-"""How many tokens each stage of a trace worked on, and which image an instance belongs to."""
+"""How many tokens each stage of a trace worked on."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from analysis.domain.annotations import IMAGE_NAME, Stage
+from analysis.domain.annotations import Stage
 from analysis.domain.manifest import RunManifest
 from analysis.sums.records import InstanceSummary
 
-__all__ = ["image_index", "tokens_by_stage"]
+__all__ = ["tokens_by_stage"]
 
 
 def tokens_by_stage(
@@ -32,14 +32,7 @@ def tokens_by_stage(
     }
 
 
-def image_index(instance: InstanceSummary) -> int | None:
-    """Index of an instance's image, from its path."""
-    found = IMAGE_NAME.match(instance.image.split("#")[0]) if instance.image else None
-    return int(found.group(1)) if found else None
-
-
 def _prompt_tokens(instance: InstanceSummary, prompt: dict[int, int], stated: int | None) -> int | None:
     if instance.payload is not None and instance.payload > 0:
         return instance.payload
-    index = image_index(instance)
-    return stated if index is None else prompt.get(index, stated)
+    return stated if instance.image_index is None else prompt.get(instance.image_index, stated)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from analysis.trace import schema
@@ -11,13 +12,16 @@ from analysis.trace.records import PROCESS_MASK, Device, TraceInfo
 __all__ = ["read_info"]
 
 
-def read_info(database: Database, process_codes: dict[Any, int], thread_codes: dict[Any, int]) -> TraceInfo:
+def read_info(
+    database: Database, process_codes: dict[Any, int], thread_codes: dict[Any, int], text: Callable[[int], str]
+) -> TraceInfo:
     """Read the small tables.
 
     Args:
         database: the trace.
         process_codes: global process id → code, complete.
         thread_codes: global thread id → code, complete.
+        text: string id → text.
     """
     export = _pairs(database, schema.EXPORT_META)
     product = " ".join(filter(None, (export.get("EXPORT_PRODUCT_NAME"), export.get("EXPORT_PRODUCT_VERSION"))))
@@ -36,6 +40,11 @@ def read_info(database: Database, process_codes: dict[Any, int], thread_codes: d
             process_codes[row["globalPid"]]: str(row["name"])
             for row in database.rows(schema.PROCESSES, "globalPid", "name")
             if row["globalPid"] in process_codes and row["name"]
+        },
+        thread_names={
+            thread_codes[row["globalTid"]]: text(row["nameId"])
+            for row in database.rows(schema.THREAD_NAMES, "globalTid", "nameId")
+            if row["globalTid"] in thread_codes and row["nameId"] is not None
         },
         devices=_devices(database),
         diagnostics=tuple(

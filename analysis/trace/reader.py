@@ -102,7 +102,7 @@ class Trace:
         _ = self._load(), self.ranges
         for thread in list(self._thread_codes):
             self._process_codes.setdefault(thread & PROCESS_MASK, len(self._process_codes))
-        return read_info(self.database, self._process_codes, self._thread_codes)
+        return read_info(self.database, self._process_codes, self._thread_codes, self.text)
 
     @cached_property
     def metric_samples(self) -> MetricSamples | None:

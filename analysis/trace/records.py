@@ -40,6 +40,9 @@ KIND_NAMES: Final = ("kernel", "memcpy", "memset", "graph")
 PROCESS_MASK: Final = ~0xFFFFFF
 """``globalPid == globalTid & PROCESS_MASK``: the low 24 bits are the thread."""
 
+_ID_MASK: Final = 0xFFFFFF
+"""A serialised id: 8 bits of hardware, 8 of virtual machine, 24 of process, 24 of thread."""
+
 NO_VALUE: Final = -(2**63)
 """Stands for NULL in an int64 column."""
 
@@ -188,7 +191,9 @@ class TraceInfo:
     thread_process: tuple[int, ...]
     """Thread code → process code."""
     process_names: dict[int, str]
-    """Process code → name."""
+    """Process code → name, where the file has one."""
+    thread_names: dict[int, str]
+    """Thread code → name, where the file has one."""
     devices: tuple[Device, ...]
     diagnostics: tuple[tuple[int, int | None, str], ...]
     """(timestamp ns, severity, text)."""
@@ -196,3 +201,11 @@ class TraceInfo:
     wall_clock: str | None
     """UTC at the start of the capture."""
     tables: tuple[str, ...]
+
+    def pid(self, process: int) -> int | None:
+        """Process id of a process code; None for -1."""
+        return None if process < 0 else self.processes[process] >> 24 & _ID_MASK
+
+    def tid(self, thread: int) -> int | None:
+        """Thread id of a thread code; None for -1."""
+        return None if thread < 0 else self.threads[thread] & _ID_MASK

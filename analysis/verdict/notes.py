@@ -90,7 +90,7 @@ def _where(stages: Sequence[StageSummary]) -> list[str]:
 
 def _waits(rows: Sequence[HostCallRow]) -> list[str]:
     """Name the module that holds most waits, if it holds most of them."""
-    modules = [one for one in rows if one.where not in ("prefill", "decode") and one.kind == "synchronise"]
+    modules = [one for one in rows if one.level == "module" and one.kind == "synchronise"]
     if not modules:
         return []
     by_call: dict[str, int] = {}

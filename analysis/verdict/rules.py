@@ -55,7 +55,7 @@ def verdicts(
         facts = Facts(
             stage=stage,
             kernels=tuple(one for one in kernels if one.stage == stage.stage),
-            waits=tuple(one for one in host_calls if one.where == stage.stage),
+            waits=tuple(one for one in host_calls if one.level == "stage" and one.where == stage.stage),
             busy_base=busy,
             overhead=next((one for one in overhead if one.stage == stage.stage), None),
             one_input=one_input,

@@ -99,7 +99,7 @@ def test_of_nested_calls_the_outermost_counts(attribute: Attribute) -> None:
     names = np.array(host.attribution.calls.names)[host.attribution.calls.name]
     assert names[host.launches].tolist() == ["cudaLaunchKernel_v7000"] * 2
     assert names[host.waits].tolist() == ["cudaDeviceSynchronize_v3020"] * 4
-    rows = host.waits_by(np.full(len(host.attribution.calls), -1), [])
+    rows = host.waits_by("module", np.full(len(host.attribution.calls), -1), [])
     assert [(row.call, row.calls, row.total_ns) for row in rows] == [("cudaDeviceSynchronize", 4, 220)]
 
 
@@ -115,7 +115,7 @@ def test_small_copies_from_device_to_host(attribute: Attribute) -> None:
     attribution = attribute(built.launch(600, 610, ("k", 620, 630)))
     host = HostCalls(attribution)
     assert attribution.operations.size[host.small_copies].tolist() == [4, 1024]
-    (row,) = host.waits_by(np.zeros(len(attribution.calls), dtype=int), ["here"])
+    (row,) = host.waits_by("module", np.zeros(len(attribution.calls), dtype=int), ["here"])
     assert (row.where, row.call, row.calls, row.total_ns, row.kind) == (
         "here", "cudaMemcpyAsync", 2, 10 + 11, "small device-to-host copy",
     )  # fmt: skip
@@ -129,7 +129,7 @@ def test_a_copy_of_unrecorded_size_is_not_called_small(attribute: Attribute) -> 
 
 def test_waits_by_place(attribute: Attribute) -> None:
     attribution = attribute(TraceBuilder().call(0, 10).call(20, 25).call(30, 31).call(40, 47, "cuCtxSynchronize"))
-    rows = HostCalls(attribution).waits_by(np.array([1, 1, -1, 0]), ["lm_head", "sam"])
+    rows = HostCalls(attribution).waits_by("module", np.array([1, 1, -1, 0]), ["lm_head", "sam"])
     assert [(row.where, row.call, row.calls, row.total_ns) for row in rows] == [
         ("sam", "cudaDeviceSynchronize", 2, 15),
         ("(unattributed)", "cudaDeviceSynchronize", 1, 1),
@@ -166,7 +166,9 @@ def test_waits_add_up_to_the_calls_table(
             else (0, None)
         )
     attribution = real_attribution(name)[1]
-    rows = HostCalls(attribution).waits_by(attribution.call_level("module"), list(range(len(attribution.ranges))))  # type: ignore[arg-type]
+    rows = HostCalls(attribution).waits_by(
+        "module", attribution.call_level("module"), list(range(len(attribution.ranges)))
+    )  # type: ignore[arg-type]
     found = {
         kind: [sum(values) for values in zip(*((row.calls, row.total_ns) for row in rows if row.kind == kind), strict=True)]
         for kind in ("synchronise", "small device-to-host copy")
@@ -320,4 +322,4 @@ def test_idle_time_of_a_real_trace_against_a_sweep(real_attribution: RealAttribu
                 busy += end - start
                 reach = end
     assert found.total_ns == sum(high - low for low, high, _ in windows) - busy
-    assert thread_id(1, 1) not in attribution.threads  # a real process, not a built one
+    assert thread_id(1, 1) not in attribution.info.threads  # a real process, not a built one

@@ -58,7 +58,7 @@ def instance(
     name = None if image is None else f"image[{image}]"
     return InstanceSummary(
         f"{name}/{stage}" if name else stage, name, stage, 0, elapsed, elapsed, elapsed, elapsed // 2, elapsed // 2, 3,
-        payload, steps,
+        payload, steps, image_index=image,
     )  # fmt: skip
 
 

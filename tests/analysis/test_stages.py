@@ -15,11 +15,12 @@ import numpy as np
 import pytest
 
 from analysis.attribution.attribution import Attribution
-from analysis.sums.host_calls import HostCalls
+from analysis.sums.host_calls import HostCalls, host_call_rows
 from analysis.sums.records import StageSummary, StreamSummary
 from analysis.sums.stages import instance_summaries, stage_summaries, step_points, stream_summaries
 from analysis.sums.tokens import tokens_by_stage
 from analysis.trace.reader import Trace
+from analysis.verdict.rules import verdicts
 from trace_builder import TraceBuilder
 
 Attribute = Callable[..., Attribution]
@@ -148,12 +149,65 @@ def test_concurrency_of_two_streams(attribute: Attribute) -> None:
     )
     attribution = attribute(built)
     assert summaries(attribution)["decode"].concurrency == pytest.approx(90 / 60)
-    assert stream_summaries(attribution) == (StreamSummary(0, 7, 2, 50, 50), StreamSummary(0, 8, 1, 40, 40))
+    assert stream_summaries(attribution) == (
+        StreamSummary(0, 7, 2, 50, 50, 1, "python1"), StreamSummary(0, 8, 1, 40, 40, 1, "python1"),
+    )  # fmt: skip
 
 
 def test_equal_stream_numbers_of_two_devices(attribute: Attribute) -> None:
     built = TraceBuilder().launch(1, 2, ("a", 10, 50), device=0).launch(3, 4, ("b", 20, 90), device=1)
-    assert stream_summaries(attribute(built)) == (StreamSummary(1, 7, 1, 70, 70), StreamSummary(0, 7, 1, 40, 40))
+    assert stream_summaries(attribute(built)) == (
+        StreamSummary(1, 7, 1, 70, 70, 1, "python1"), StreamSummary(0, 7, 1, 40, 40, 1, "python1"),
+    )  # fmt: skip
+
+
+def test_equal_stream_numbers_of_two_processes(attribute: Attribute) -> None:
+    built = TraceBuilder()
+    for pid, end in ((11, 50), (12, 90)):
+        built.thread(pid, pid).launch(1, 2, ("a", 10, end))
+    assert stream_summaries(attribute(built)) == (
+        StreamSummary(0, 7, 1, 80, 80, 12, "python12"), StreamSummary(0, 7, 1, 40, 40, 11, "python11"),
+    )  # fmt: skip
+
+
+def test_an_instance_says_which_image_pass_and_rank_it_is(attribute: Attribute) -> None:
+    built = TraceBuilder()
+    for pid in (12, 11):
+        for number, image in enumerate((5, 3, 5)):
+            start = 1000 * number + pid
+            built.thread(pid, pid).range(f"image[{image}]", start, start + 500, domain="dsocr")
+            built.range("prefill", start, start + 100, domain="dsocr")
+            built.range("decode", start + 100, start + 400, domain="dsocr")
+            built.range("decode_step", start + 110, start + 200, domain="dsocr")
+    attribution = attribute(built)
+    instances = instance_summaries(attribution)
+    wanted = [(5, 0, 0), (5, 0, 1), (3, 0, 0), (3, 0, 1), (5, 1, 0), (5, 1, 1)]
+    for stage in ("prefill", "decode"):
+        mine = [one for one in instances if one.stage == stage]
+        assert [(one.image_index, one.pass_index, one.rank) for one in mine] == wanted
+    assert [(one.image_index, one.pass_index, one.rank) for one in step_points(attribution)] == wanted
+
+
+def test_an_instance_in_no_image_of_one_process_says_so(attribute: Attribute) -> None:
+    built = TraceBuilder().range("decode", 0, 90, domain="dsocr").range("decode_step", 5, 20, domain="dsocr")
+    built.thread(2, 2).launch(0, 5, ("k", 10, 20))  # a process without stages is no rank
+    attribution = attribute(built)
+    (instance,), (step,) = instance_summaries(attribution), step_points(attribution)
+    assert (instance.image_index, instance.pass_index, instance.rank) == (None, None, None)
+    assert (step.image_index, step.pass_index, step.rank) == (None, None, None)
+
+
+def test_a_module_that_is_called_decode_adds_nothing_to_the_stages_waits(attribute: Attribute) -> None:
+    """Hand-made modules go to the default domain, and may bear any name."""
+    built = TraceBuilder().range("decode", 0, 100, domain="dsocr").range("decode", 1, 99)
+    attribution = attribute(built.launch(2, 3, ("k", 5, 20)).call(10, 30))
+    rows = host_call_rows(attribution, HostCalls(attribution))
+    assert [(row.level, row.where, row.calls, row.total_ns) for row in rows] == [
+        ("module", "decode", 1, 20), ("stage", "decode", 1, 20),
+    ]  # fmt: skip
+    (verdict,) = verdicts(tuple(summaries(attribution).values()), (), rows, (), (), on_cpu=False)
+    (waits,) = [line for line in verdict.evidence if line.startswith("waits:")]
+    assert waits.count("cudaDeviceSynchronize") == 1
 
 
 def test_no_streams_without_operations(attribute: Attribute) -> None:

@@ -171,7 +171,7 @@ def test_launch_bound_although_it_replays_graphs() -> None:
 
 
 def test_what_a_graph_cannot_hold_goes_first() -> None:
-    waits = (HostCallRow("decode", "cudaStreamSynchronize", 30, MS, "synchronise"),)
+    waits = (HostCallRow("decode", "cudaStreamSynchronize", 30, MS, "synchronise", "stage"),)
     found = judge(stage(busy=20, synchronises=30), waits=waits)
     assert found.action.startswith("Keep the 3 synchronises per token out of the step, for a CUDA graph can hold none")
     once = judge(stage(busy=20, synchronises=11))
@@ -182,9 +182,9 @@ def test_what_a_graph_cannot_hold_goes_first() -> None:
 def test_host_blocked_names_the_calls() -> None:
     gaps = GapSummary(80 * MS, 10, 8 * MS, 30 * MS, 10 * MS, 0, 40 * MS)
     waits = (
-        HostCallRow("decode", "cudaStreamSynchronize", 30, 29 * MS, "synchronise"),
-        HostCallRow("decode", "cudaMemcpyAsync", 30, MS, "small device-to-host copy"),
-        HostCallRow("sam", "cudaEventSynchronize", 99, 99 * MS, "synchronise"),
+        HostCallRow("decode", "cudaStreamSynchronize", 30, 29 * MS, "synchronise", "stage"),
+        HostCallRow("decode", "cudaMemcpyAsync", 30, MS, "small device-to-host copy", "stage"),
+        HostCallRow("sam", "cudaEventSynchronize", 99, 99 * MS, "synchronise", "module"),
     )
     found = judge(stage(busy=20, gaps=gaps, synchronises=30), waits=waits)
     assert (found.bound, found.ceiling_ns) == ("host-blocked", 80 * MS)
@@ -389,7 +389,7 @@ def test_where_there_is_no_room_the_least_goes() -> None:
     """Everything at once is more than ten sentences: what to do first stays."""
     wordy = tuple(evolve(one, sentence="One is 1. Two is 2.", action="Do it.") for one in plain_report().verdicts)
     report = plain_report()
-    waits = (HostCallRow("sam", "cudaStreamSynchronize", 9, MS, "synchronise"),)
+    waits = (HostCallRow("sam", "cudaStreamSynchronize", 9, MS, "synchronise", "module"),)
     notes = noted(report, verdicts=wordy, host_calls=waits)
     assert sentences_in(notes) == MOST_SENTENCES == 10
     assert "First, for prefill: Do it." in notes

@@ -198,7 +198,7 @@ def host_calls(report: Report, by: Literal["stage", "module"]) -> Table:
                 ms_cell(row.total_ns),
             )
             for row in report.host_calls
-            if (row.where in STAGES) == (by == "stage")
+            if row.level == by
         ),
         note="At each of these the host waits until the GPU has got so far.",
     )
