@@ -18,7 +18,7 @@ from analysis.quality.findings import Finding
 from analysis.render.spec.text import shortened, visible
 from analysis.report import Report
 
-__all__ = ["console", "print_explanation", "print_findings", "print_kernels", "print_written"]
+__all__ = ["console", "print_explanation", "print_findings", "print_kernels", "print_remark", "print_written"]
 
 _SEVERITY_STYLE = {"unfit": "bold red", "warning": "bold yellow", "info": "dim"}
 _PIPE_WIDTH = 160
@@ -41,6 +41,11 @@ def print_written(paths: Sequence[Path]) -> None:
     others = sorted(path.name for path in paths if path != first)
     if others:
         console().print(Text(f"Beside it: {', '.join(others)}", style="dim"), soft_wrap=True)
+
+
+def print_remark(text: str) -> None:
+    """Print on standard error what the user should know of what was done."""
+    Console(stderr=True, highlight=False).print(Text(f"dsocr-analyze: note: {visible(text)}"), soft_wrap=True)
 
 
 def print_explanation(report: Report) -> None:

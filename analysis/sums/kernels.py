@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -56,14 +57,26 @@ class KernelTables:
     """One row per stage, kernel name and launch shape; those of one stage and name add up to their row in ``by_name``."""
 
 
-def kernels_of(trace: Trace, attribution: Attribution, manifest: RunManifest | None = None) -> KernelTables:
-    """All kernel summaries of a trace; per token as far as the trace or its manifest say how many there were."""
+def kernels_of(
+    trace: Trace, attribution: Attribution, manifest: RunManifest | None = None, rules: Path | None = None
+) -> KernelTables:
+    """All kernel summaries of a trace; per token as far as the trace or its manifest say how many there were.
+
+    Args:
+        trace: opened.
+        attribution: of the trace.
+        manifest: of its run; None: unknown.
+        rules: a file of rules to try before ours.
+
+    Raises:
+        RequestError: the rules cannot be read.
+    """
     tokens = tokens_by_stage(manifest, instance_summaries(attribution))
     return kernel_tables(
         attribution,
         {str(name): count for name, count in tokens.items()},
         main_device(trace.info.devices, attribution),
-        load_rules(),
+        load_rules(rules),
     )
 
 

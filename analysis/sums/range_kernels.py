@@ -9,6 +9,7 @@ from attrs import frozen
 from numpy.typing import NDArray
 
 from analysis.attribution.attribution import Attribution
+from analysis.domain.annotations import STAGES, Stage
 from analysis.sums.inclusive import name_keys, operation_lanes, pairs_by_name
 from analysis.trace.records import KERNEL
 
@@ -37,8 +38,8 @@ class RangeKernelRow:
     total_ns: int
     mean_ns: float
     median_ns: float
-    minimum_ns: int
-    maximum_ns: int
+    min_ns: int
+    max_ns: int
     std_ns: float | None
     """Of the sample (n − 1); None for a single kernel."""
 
@@ -59,8 +60,8 @@ class ProjectionRow:
     """Sum of the ranges' own durations."""
     mean_ns: float
     median_ns: float
-    minimum_ns: int
-    maximum_ns: int
+    min_ns: int
+    max_ns: int
     std_ns: float | None
 
 
@@ -96,12 +97,16 @@ def _pairs(attribution: Attribution, selected: NDArray[np.bool_] | None, keys: N
     )
 
 
-def range_kernel_rows(attribution: Attribution) -> tuple[RangeKernelRow, ...]:
+def range_kernel_rows(attribution: Attribution, stage: Stage | None = None) -> tuple[RangeKernelRow, ...]:
     """Kernels by range name, style, thread and kernel name.
 
     The same rows as ``nsys stats --report nvtx_kern_sum``, but for ranges nested in ranges of their own name: there,
     a kernel counts once, for the outermost (NVIDIA's report counts it once per range), and for start/end ranges of one
     name that overlap, for the one that began first.
+
+    Args:
+        attribution: of the trace.
+        stage: keep the kernels of this stage only.
 
     Returns:
         Sorted by range, style, pid and tid, then by time, most first.
@@ -111,6 +116,8 @@ def range_kernel_rows(attribution: Attribution) -> tuple[RangeKernelRow, ...]:
     unique: dict[str, int] = {}
     same = np.array([unique.setdefault(name, len(unique)) for name in operations.names] or [0], dtype=np.int64)
     kernels = operations.kind == KERNEL
+    if stage is not None:
+        kernels &= attribution.operation_stage == STAGES.index(stage)
     pairs = _once_per_name(attribution, _pairs(attribution, kernels, keys))
     if not pairs.operation.size:
         return ()
@@ -141,8 +148,8 @@ def range_kernel_rows(attribution: Attribution) -> tuple[RangeKernelRow, ...]:
                 total_ns=total,
                 mean_ns=total / count,
                 median_ns=median,
-                minimum_ns=low,
-                maximum_ns=high,
+                min_ns=low,
+                max_ns=high,
                 std_ns=std,
             )
         )
@@ -151,14 +158,22 @@ def range_kernel_rows(attribution: Attribution) -> tuple[RangeKernelRow, ...]:
     )
 
 
-def projection_rows(attribution: Attribution) -> tuple[ProjectionRow, ...]:
+def projection_rows(attribution: Attribution, stage: Stage | None = None) -> tuple[ProjectionRow, ...]:
     """Ranges by name and style, projected onto the GPU: the rows of ``nsys stats --report nvtx_gpu_proj_sum``.
 
-    Where ranges of one name nest, only the outermost is an instance. Sorted by projected time, most first.
+    Where ranges of one name nest, only the outermost is an instance.
+
+    Args:
+        attribution: of the trace.
+        stage: keep the operations of this stage only.
+
+    Returns:
+        Sorted by projected time, most first.
     """
     operations, ranges = attribution.operations, attribution.ranges
     keys, _ = name_keys(attribution)
-    pairs = _pairs(attribution, None, keys)
+    selected = None if stage is None else attribution.operation_stage == STAGES.index(stage)
+    pairs = _pairs(attribution, selected, keys)
     if not pairs.operation.size:
         return ()
     rows, instance = np.unique(pairs.row, return_inverse=True)
@@ -184,8 +199,8 @@ def projection_rows(attribution: Attribution) -> tuple[ProjectionRow, ...]:
                 host_ns=int(host[mine].sum()),
                 mean_ns=total / count,
                 median_ns=median,
-                minimum_ns=least,
-                maximum_ns=most,
+                min_ns=least,
+                max_ns=most,
                 std_ns=std,
             )
         )

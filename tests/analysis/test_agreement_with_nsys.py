@@ -52,7 +52,7 @@ def test_every_row_of_nvtx_kern_sum(real_attribution: RealAttribution) -> None:
     assert found.keys() == wanted.keys()
     for key, row in wanted.items():
         mine = found[key]
-        integers = (mine.range_instances, mine.kernel_instances, mine.total_ns, mine.minimum_ns, mine.maximum_ns)
+        integers = (mine.range_instances, mine.kernel_instances, mine.total_ns, mine.min_ns, mine.max_ns)
         names = ("NVTX Inst", "Kern Inst", "Total Time (ns)", "Min (ns)", "Max (ns)")
         assert integers == tuple(int(row[name]) for name in names), key
         assert close(mine.mean_ns, float(row["Avg (ns)"])), key
@@ -70,8 +70,8 @@ def test_every_projection_of_nvtx_gpu_proj_sum(real_attribution: RealAttribution
             mine.range_instances,
             mine.projected_ns,
             mine.host_ns,
-            mine.minimum_ns,
-            mine.maximum_ns,
+            mine.min_ns,
+            mine.max_ns,
             mine.operations,
         )
         names = (

@@ -9,7 +9,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -28,12 +28,15 @@ from whole_trace import read_everything, whole
 ROOT = Path(__file__).parents[2]
 
 
-def analyze(*arguments: str | Path, prefix: Sequence[str] = ()) -> subprocess.CompletedProcess[str]:
-    """Run the command as a user would, in another process."""
+def analyze(
+    *arguments: str | Path, prefix: Sequence[str] = (), environ: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run the command as a user would, in another process, on a machine without nsys if ``environ`` says no other."""
+    plain = {name: value for name, value in os.environ.items() if name != "NSYS"} | {"PATH": "/nowhere"}
     return subprocess.run(
         [*prefix, sys.executable, "-m", "analysis.cli", *map(str, arguments)],
         cwd=ROOT,
-        env=os.environ | {"PYTHONDONTWRITEBYTECODE": "1", "COLUMNS": "400"},
+        env={**plain, "PYTHONDONTWRITEBYTECODE": "1", "COLUMNS": "400", **(environ or {})},
         capture_output=True,
         text=True,
         check=False,
@@ -204,6 +207,82 @@ def test_command_on_a_trace_without_a_required_column(tmp_path: Path) -> None:
     path = whole().without_column("CUPTI_ACTIVITY_KIND_KERNEL", "end").write(tmp_path / "trace.sqlite")
     done = analyze(path, "--out", tmp_path / "report")
     assert_one_line(done, TraceSchemaError.exit_code, "CUPTI_ACTIVITY_KIND_KERNEL has no column end")
+
+
+# --- folders and reports in place of a trace --------------------------------------------------------------------
+
+
+def test_a_folder_stands_for_the_trace_in_it(tmp_path: Path) -> None:
+    (folder := tmp_path / "run-7").mkdir()
+    whole().write(folder / "trace.sqlite")
+    whole().write(folder / "other.sqlite")
+    done = analyze(folder, "--format", "json", "--out", tmp_path / "report")
+    assert done.returncode == 0, done.stderr
+    written = json.loads((tmp_path / "report" / "report.json").read_text())
+    assert written["detail"]["capture"]["trace_path"] == str(folder / "trace.sqlite")
+
+
+def test_a_folder_with_several_traces(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        whole().write(tmp_path / f"{name}.sqlite")
+    assert_one_line(analyze("table", tmp_path), TraceError.exit_code, "several traces (a.sqlite, b.sqlite)", "name one")
+
+
+def nsys(folder: Path, script: str) -> Path:
+    """A program called nsys that does as ``script`` says with the last but one argument's output file in ``$out``."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (path := folder / "nsys").write_text(
+        f"#!/bin/sh\nPATH=/usr/bin:/bin\nfor a; do case $a in --output=*) out=${{a#--output=}};; esac; done\n{script}\n"
+    )
+    path.chmod(0o755)
+    return path
+
+
+@pytest.mark.parametrize("where", ["$NSYS", "PATH", ".nsys"])
+def test_a_report_is_exported_beside_itself_once(tmp_path: Path, where: str) -> None:
+    ready = whole().write(tmp_path / "ready.db")
+    folder = tmp_path / "captures"
+    report = folder / "llama.nsys-rep"
+    tool = nsys(
+        folder / ".nsys" / "target-linux-x64" if where == ".nsys" else tmp_path / "tools",
+        f'[ "$1" = export ] && cp "{ready}" "$out" && echo exported >>"{tmp_path}/log"',
+    )
+    report.parent.mkdir(exist_ok=True)
+    report.write_bytes(b"report")
+    environ = {"$NSYS": {"NSYS": str(tool)}, "PATH": {"PATH": str(tool.parent)}, ".nsys": {}}[where]
+    for _ in range(2):
+        done = analyze("table", report, "--format", "csv", environ=environ)
+        assert done.returncode == 0, done.stderr
+        assert "\nprefill," in done.stdout
+    assert (tmp_path / "log").read_text() == "exported\n", "an export that is there and not older is taken"
+    assert sorted(one.name for one in folder.iterdir() if one.name != ".nsys") == ["llama.nsys-rep", "llama.sqlite"]
+    later = (folder / "llama.sqlite").stat().st_mtime + 10
+    os.utime(report, (later, later))
+    assert analyze("table", folder / "llama.nsys-rep", environ=environ).returncode == 0
+    assert (tmp_path / "log").read_text() == "exported\n" * 2
+
+
+@pytest.mark.parametrize(
+    ("script", "words"),
+    [
+        ('echo "damaged report" >&2; exit 1', ("exit code 1", "damaged report")),
+        ('printf half >"$out"; exit 3', ("exit code 3", "no message")),
+        ("exit 0", ("did not export it",)),
+    ],
+)
+def test_an_export_that_fails_leaves_nothing(tmp_path: Path, script: str, words: tuple[str, ...]) -> None:
+    (folder := tmp_path / "captures").mkdir()
+    (report := folder / "llama.nsys-rep").write_bytes(b"report")
+    tool = nsys(tmp_path / "tools", script)
+    done = analyze(report, "--out", tmp_path / "r", environ={"NSYS": str(tool)})
+    assert_one_line(done, TraceError.exit_code, "llama.nsys-rep", *words)
+    assert [one.name for one in folder.iterdir()] == ["llama.nsys-rep"]
+
+
+def test_no_such_nsys(tmp_path: Path) -> None:
+    (report := tmp_path / "llama.nsys-rep").write_bytes(b"report")
+    done = analyze(report, environ={"NSYS": "/nowhere/nsys"})
+    assert_one_line(done, TraceError.exit_code, "$NSYS names /nowhere/nsys, which is no program")
 
 
 # --- what is never changed ------------------------------------------------------------------------------------

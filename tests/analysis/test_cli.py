@@ -5,20 +5,28 @@ from __future__ import annotations
 import csv
 import io
 import json
+import lzma
 import os
 import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
 from contextlib import closing
+from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 
 import pytest
+from attrs import fields
 
 from analysis import cli
-from analysis.domain.convert import from_json
-from analysis.domain.entities import KernelSummary, LLMProfileReport
+from analysis.api.options import AnalysisOptions
+from analysis.cli.options import SHARED
+from analysis.cli.report_folder import MARKER
+from analysis.domain.contracts import LLMProfileRequest
+from analysis.domain.convert import from_json, to_json
+from analysis.domain.entities import KernelSummary, LLMProfileReport, RunMeta
+from analysis.domain.manifest import RunManifest
 from analysis.sums import tables
 from analysis.sums.grouping import COLUMNS
 from analysis.sums.tables import TABLE_KINDS
@@ -26,6 +34,7 @@ from trace_builder import TraceBuilder
 from whole_trace import whole
 
 ROOT = Path(__file__).parents[2]
+DATA = Path(__file__).parents[1] / "data"
 Unpack = Callable[[str], Path]
 
 
@@ -97,7 +106,8 @@ def test_report_is_the_default_command(run: Run, small: Path, tmp_path: Path) ->
     assert "detail" in written
     again = run("report", small, "--out", tmp_path / "again")
     assert again.code == 0
-    assert {one.name for one in folder.iterdir()} == {one.name for one in (tmp_path / "again").iterdir()}
+    named = {one.name for one in (tmp_path / "again").iterdir()}
+    assert {one.name for one in folder.iterdir()} == named | {MARKER}, "a folder that the user named gets no marker"
 
 
 @pytest.mark.parametrize(
@@ -167,6 +177,11 @@ def test_stated_peaks(run: Run, small: Path) -> None:
         (("--model", "deepseek-ocr", "--prompt-tokens", "0"), ("--prompt-tokens",)),
         (("--model", "gpt-5", "--prompt-tokens", "9"), ("gpt-5", "deepseek-ocr")),
         (("--model", "deepseek-ocr", "--prompt-tokens", "9", "--input-mode", "vast"), ("vast", "gundam")),
+        (("--input-mode", "gundam"), ("--input-mode", "--model")),
+        (("--tiles", "0"), ("--tiles", "--model")),
+        (("--prompt-tokens", "9", "--tiles", "6"), ("--tiles, --prompt-tokens", "--model")),
+        (("--skip-first", "-1"), ("--skip-first", "-1")),
+        (("--nonsense",), ("--nonsense", "--help")),
     ],
 )
 def test_bad_values_are_one_line(
@@ -206,6 +221,114 @@ def test_an_unfit_capture_needs_a_word(run: Run, real_trace: Unpack, tmp_path: P
     assert "No verdict on any stage" in done.out
 
 
+ROWS = [("table",), ("table", "--by", "range-kernel"), ("table", "--by", "kernel", "--format", "json"), ("kernels",)]
+"""Commands that print numbers without a report."""
+
+
+@pytest.mark.parametrize("command", ROWS)
+def test_rows_of_an_unfit_capture_need_a_word_too(run: Run, real_trace: Unpack, command: tuple[str, ...]) -> None:
+    lossy = real_trace("deepseek-ocr_h100_lossy")
+    assert_one_line(run(command[0], lossy, *command[1:]), 4, "unfit", "the profiler lost events", "--accept-lossy")
+    done = run(command[0], lossy, *command[1:], "--accept-lossy")
+    assert (done.code, done.err) == (0, "")
+    assert len(done.out.splitlines()) > 3
+
+
+@pytest.mark.parametrize("command", ROWS)
+def test_rows_of_a_trace_with_the_manifest_of_another_run(run: Run, tmp_path: Path, command: tuple[str, ...]) -> None:
+    path = whole().write(tmp_path / "t.sqlite")
+    (tmp_path / "mine.json").write_text("{}")
+    assert_one_line(run(command[0], path, *command[1:], "--manifest", "mine.json"), 2, "mine.json")
+
+
+# --- where a report goes --------------------------------------------------------------------------------------
+
+
+def wrote(done: Done) -> Path:
+    """Folder that the command names in ``Report: …``."""
+    assert done.code == 0, done.err
+    (line,) = [one for one in done.out.splitlines() if one.startswith("Report: ")]
+    return Path(line.removeprefix("Report: ")).parent
+
+
+@pytest.fixture
+def several(tmp_path: Path) -> Callable[[str], Path]:
+    """Path below the test's folder → a trace there."""
+
+    def make(name: str) -> Path:
+        (path := tmp_path / name).parent.mkdir(parents=True)
+        return whole().write(path)
+
+    return make
+
+
+def test_traces_of_one_file_name_get_a_report_each(run: Run, several: Callable[[str], Path]) -> None:
+    first, second = several("a/trace.sqlite"), several("b/trace.sqlite")
+    assert wrote(run(first)) == Path("reports/a")
+    assert wrote(run(second)) == Path("reports/b")
+    for folder, trace in (("a", first), ("b", second)):
+        written = json.loads(Path(f"reports/{folder}/report.json").read_text())
+        assert written["detail"]["capture"]["trace_path"] == str(trace)
+
+
+def test_a_telling_file_name_is_the_reports_name(run: Run, several: Callable[[str], Path]) -> None:
+    assert wrote(run(several("a/llama-8b.sqlite"))) == Path("reports/llama-8b")
+
+
+def test_a_default_folder_never_takes_the_place_of_another_traces_report(
+    run: Run, several: Callable[[str], Path]
+) -> None:
+    first, second = several("x/a/trace.sqlite"), several("y/a/trace.sqlite")
+    assert wrote(run(first, "--format", "csv", "--format", "html")) == Path("reports/a")
+    kept = Path("reports/a/kernels.csv").read_bytes()
+    done = run(second)
+    assert wrote(done) == Path("reports/a-2")
+    assert done.err.startswith("dsocr-analyze: note: reports/a holds the report of another trace")
+    assert str(first) in done.err
+    assert Path("reports/a/kernels.csv").read_bytes() == kept
+    assert not Path("reports/a/report.json").exists()
+    again = [run(second), run(first)]
+    assert [wrote(one) for one in again] == [Path("reports/a-2"), Path("reports/a")]
+    assert again[1].err == ""
+
+
+def test_a_default_folder_with_other_files_is_left_alone(run: Run, several: Callable[[str], Path]) -> None:
+    Path("reports/a").mkdir(parents=True)
+    Path("reports/a/notes.txt").write_text("mine")
+    done = run(several("a/trace.sqlite"))
+    assert wrote(done) == Path("reports/a-2")
+    assert "not known which" in done.err
+    assert [one.name for one in Path("reports/a").iterdir()] == ["notes.txt"]
+
+
+def test_a_folder_that_the_user_named_is_replaced_with_a_word(run: Run, several: Callable[[str], Path]) -> None:
+    first, second = several("a/trace.sqlite"), several("b/trace.sqlite")
+    assert run(first, "--out", "out").err == ""
+    assert run(first, "--out", "out").err == ""
+    done = run(second, "--out", "out")
+    assert done.code == 0
+    assert done.err.count("\n") == 1
+    assert str(first) in done.err
+    assert "replaced" in done.err
+    assert run(second, "--out", "out").err == ""
+
+
+def test_the_runs_id_names_the_report(run: Run, tmp_path: Path) -> None:
+    for run_id, folder in (("20260102-llama", "reports/20260102-llama"), ("../up", f"reports/{tmp_path.name}")):
+        manifest = RunManifest(
+            run_id=run_id,
+            status="complete",
+            request=LLMProfileRequest(model_path="/models/m", input_dir="/pages"),
+            collector="nsys",
+            meta=RunMeta(run_id=run_id, created_at=datetime(2026, 1, 2, tzinfo=UTC), repeats=1),
+        )
+        path = (
+            whole().mark("dsocr-manifest " + to_json(manifest), 1, domain="dsocr.meta").write(tmp_path / "trace.sqlite")
+        )
+        assert wrote(run(path)) == Path(folder)
+        path.unlink()
+
+
 @pytest.mark.parametrize("where", ["a file", "under a file", "full"])
 def test_unwritable_out(run: Run, toy: Path, tmp_path: Path, where: str) -> None:
     if where == "full":
@@ -219,13 +342,16 @@ def test_unwritable_out(run: Run, toy: Path, tmp_path: Path, where: str) -> None
     )
 
 
-def test_across_threads(run: Run, tmp_path: Path) -> None:
+@pytest.mark.parametrize("by", TABLE_KINDS)
+def test_across_threads(run: Run, tmp_path: Path, by: str) -> None:
+    """A launch of a worker thread, inside a stage of another, belongs to that stage in each table that knows stages."""
     built = TraceBuilder().range("decode", 0, 100, domain="dsocr").launch(5, 6, ("mine", 10, 20))
     path = built.thread(1, 2).launch(30, 31, ("worker", 40, 50)).write(tmp_path / "t.sqlite")
     for arguments, kernels in (((), 1), (("--cross-thread",), 2)):
-        (row,) = json.loads(run("table", path, "--stage", "decode", "--format", "json", *arguments).out)
-        assert (row["name"], row["kernels"]) == ("decode", kernels)
-        rows = json.loads(run("kernels", path, "--stage", "decode", "--format", "json", *arguments).out)
+        options = ("--stage", "decode", "--format", "json", *arguments)
+        rows = json.loads(run("table", path, "--by", by, *options).out)
+        assert sum(row["kernels"] for row in rows) == kernels
+        rows = json.loads(run("kernels", path, *options).out)
         assert len(rows) == kernels
         assert run("show", path, *arguments).code == 0
 
@@ -252,6 +378,53 @@ def test_nothing_but_the_table(run: Run, small: Path, by: str, stage: str | None
         whole_stage = json.loads(run("table", small, "--format", "json", *chosen).out)
         for column in ("kernels", "kernel_sum_ns", "memcpys", "memcpy_ns", "memsets", "memset_ns"):
             assert sum(row[column] for row in rows) == sum(row[column] for row in whole_stage)
+
+
+def nsys_rows(report: str) -> list[dict[str, str]]:
+    """Rows of a report that ``nsys stats`` made of the 64-token trace."""
+    with lzma.open(DATA / "expected" / f"deepseek-ocr_h100_64tok.{report}.csv.xz", "rt", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_the_range_kernel_table_is_nvtx_kern_sum(run: Run, real_trace: Unpack) -> None:
+    done = run("table", real_trace("deepseek-ocr_h100_64tok"), "--by", "range-kernel", "--format", "json")
+    assert (done.code, done.err) == (0, "")
+    names = {
+        "range_name": "NVTX Range", "style": "Style", "pid": "PID", "tid": "TID", "kernel": "Kernel Name",
+        "range_instances": "NVTX Inst", "kernel_instances": "Kern Inst", "total_ns": "Total Time (ns)",
+        "min_ns": "Min (ns)", "max_ns": "Max (ns)",
+    }  # fmt: skip
+    found = [tuple(str(row[name]) for name in names) for row in json.loads(done.out)]
+    wanted = [tuple(row[name] for name in names.values()) for row in nsys_rows("nvtx_kern_sum")]
+    assert sorted(found) == sorted(wanted)
+
+
+def test_the_range_projection_table_is_nvtx_gpu_proj_sum(run: Run, real_trace: Unpack) -> None:
+    done = run("table", real_trace("deepseek-ocr_h100_64tok"), "--by", "range-projection", "--format", "csv")
+    assert (done.code, done.err) == (0, "")
+    names = {
+        "range_name": "Range", "style": "Style", "range_instances": "Range Instances",
+        "projected_ns": "Total Proj Time (ns)", "host_ns": "Total Range Time (ns)", "operations": "Total GPU Ops",
+        "min_ns": "Proj Min (ns)", "max_ns": "Proj Max (ns)",
+    }  # fmt: skip
+    found = [tuple(row[name] for name in names) for row in csv.DictReader(io.StringIO(done.out))]
+    wanted = [tuple(row[name] for name in names.values()) for row in nsys_rows("nvtx_gpu_proj_sum")]
+    assert sorted(found) == sorted(wanted)
+
+
+@pytest.mark.parametrize("kind", ["md", "csv", "json"])
+@pytest.mark.parametrize("by", ["range-kernel", "range-projection"])
+def test_tables_of_ranges_and_kernels_by_stage(run: Run, small: Path, by: str, kind: str) -> None:
+    done = run("table", small, "--by", by, "--format", kind, "--stage", "decode")
+    assert (done.code, done.err) == (0, "")
+    if kind == "md":
+        assert done.out.startswith("| range_name | style |")
+        return
+    rows = json.loads(done.out) if kind == "json" else list(csv.DictReader(io.StringIO(done.out)))
+    ranges = {row["range_name"] for row in rows}
+    assert "dsocr:decode_step" in ranges
+    assert "dsocr:prefill" not in ranges, "no kernel of decode lies in it"
+    assert run("table", small, "--by", by, "--stage", "prefill").out != run("table", small, "--by", by).out
 
 
 @pytest.mark.parametrize("kind", ["md", "csv", "json"])
@@ -341,6 +514,24 @@ def test_kernels(run: Run, small: Path) -> None:
     assert run("kernels", small, "--top", "0").code == 2
 
 
+def test_kernels_by_launch_shape(run: Run, small: Path) -> None:
+    """The shapes of a name add up to its row."""
+    options = ("--stage", "prefill", "--top", "5000", "--format", "json")
+    by_name = json.loads(run("kernels", small, *options).out)
+    by_shape = json.loads(run("kernels", small, *options, "--shapes").out)
+    assert len(by_shape) > len(by_name)
+    for row in by_name:
+        shapes = [one for one in by_shape if one["name"] == row["name"]]
+        assert sum(one["total_ns"] for one in shapes) == row["total_ns"]
+        assert (min(one["min_ns"] for one in shapes), len(shapes)) == (row["min_ns"], row["shapes"])
+
+
+def test_kernels_by_rules_of_the_users_own(run: Run, toy: Path, tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").write_text('[[rule]]\nany = ["gemm"]\ncategory = "my own"\nhuman = "mine"\n')
+    rows = json.loads(run("kernels", toy, "--kernel-rules", "mine.toml", "--format", "json").out)
+    assert {one["name"]: one["category"] for one in rows}["gemm"] == "my own"
+
+
 # --- the rest -------------------------------------------------------------------------------------------------
 
 
@@ -350,7 +541,12 @@ def test_help(run: Run) -> None:
     for name in ("report", "show", "table", "check", "kernels"):
         assert name in done.out
         assert run(name, "--help").code == 0
-    assert run("table", "--nonsense").code == 2
+    assert_one_line(run("table"), 2, "TRACE", "dsocr-analyze table --help")
+    assert_one_line(run("table", "x", "--by", "name"), 2, "'name'", "'range-kernel'")
+
+
+def test_each_shared_option_is_a_field_of_the_one_record() -> None:
+    assert set(SHARED) == {one.name for one in fields(AnalysisOptions)}
 
 
 def test_version(run: Run) -> None:

@@ -1,0 +1,118 @@
+"""From what the user names to a SQLite export: the file itself, the one in a run folder, or one made from a report."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+from analysis.domain.errors import TraceError
+
+__all__ = ["export_report", "find_nsys", "find_trace"]
+
+_REPORT = ".nsys-rep"
+_EXPORT = ".sqlite"
+
+
+def find_trace(path: Path, environ: Mapping[str, str] | None = None) -> Path:
+    """The SQLite export to read for what the user named.
+
+    Args:
+        path: an export, a folder that holds one (``trace.sqlite`` of a run folder goes first), or a ``.nsys-rep``,
+            which is exported beside itself unless an export that is not older lies there already.
+        environ: for NSYS and PATH; None: of this process.
+
+    Raises:
+        TraceError: a folder holds no trace or several, or a report cannot be exported.
+    """
+    if path.is_dir():
+        path = _in_folder(path)
+    if path.suffix == _REPORT and path.is_file():
+        return export_report(path, environ)
+    return path
+
+
+def _in_folder(folder: Path) -> Path:
+    for suffix in (_EXPORT, _REPORT):
+        usual = folder / f"trace{suffix}"
+        if usual.is_file():
+            return usual
+        try:
+            candidates = sorted(one for one in folder.iterdir() if one.suffix == suffix and one.is_file())
+        except OSError as error:
+            raise TraceError(f"{folder}: cannot be looked into ({error.strerror})") from error
+        if len(candidates) > 1:
+            names = ", ".join(one.name for one in candidates)
+            raise TraceError(f"{folder}: is a directory with several traces ({names}); name one of them")
+        if candidates:
+            return candidates[0]
+    raise TraceError(f"{folder}: is a directory that holds no trace (neither {_EXPORT} nor {_REPORT}); name a trace")
+
+
+def find_nsys(report: Path, environ: Mapping[str, str]) -> Path | None:
+    """The nsys to export with: ``$NSYS``, else the one on PATH, else one under ``.nsys/`` beside the report or here.
+
+    Raises:
+        TraceError: $NSYS names no program.
+    """
+    named = environ.get("NSYS")
+    search = environ.get("PATH", os.defpath)
+    found = shutil.which(named or "nsys", path=search)
+    if found is not None:
+        return Path(found)
+    if named:
+        raise TraceError(f"{report}: cannot be exported: $NSYS names {named}, which is no program")
+    for folder in (report.absolute().parent, Path.cwd()):
+        for candidate in sorted((folder / ".nsys").glob("target-linux-*/nsys")):
+            if os.access(candidate, os.X_OK):
+                return candidate
+    return None
+
+
+def export_report(report: Path, environ: Mapping[str, str] | None = None) -> Path:
+    """Export a report to SQLite beside itself, in one step; an export that is there and not older is taken as it is.
+
+    Args:
+        report: a ``.nsys-rep``.
+        environ: for NSYS and PATH, and to run nsys with; None: of this process.
+
+    Returns:
+        The export: the report's name with ``.sqlite``.
+
+    Raises:
+        TraceError: there is no nsys, or it did not write an export.
+    """
+    environ = os.environ if environ is None else environ
+    target = report.with_suffix(_EXPORT)
+    if target.is_file() and target.stat().st_mtime_ns >= report.stat().st_mtime_ns:
+        return target
+    nsys = find_nsys(report, environ)
+    by_hand = f"nsys export --type sqlite --output {target.name} {report.name}"
+    if nsys is None:
+        raise TraceError(
+            f"{report}: is an Nsight Systems report, not its export, and no nsys was found (PATH, $NSYS, .nsys/); "
+            f"where there is one, run: {by_hand}"
+        )
+    try:
+        folder = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=report.absolute().parent))
+    except OSError as error:
+        raise TraceError(f"{report}: cannot be exported beside itself ({error.strerror}); copy it elsewhere") from error
+    try:
+        made = folder / target.name
+        argv = [str(nsys), "export", "--type=sqlite", f"--output={made}", "--force-overwrite=true", str(report)]
+        try:
+            done = subprocess.run(argv, env=dict(environ), capture_output=True, check=False, stdin=subprocess.DEVNULL)
+        except OSError as error:
+            raise TraceError(f"{report}: cannot be exported: {nsys} cannot be run ({error.strerror})") from error
+        if done.returncode or not made.is_file():
+            words = (done.stderr or done.stdout).decode("utf-8", "replace").strip().splitlines()
+            raise TraceError(
+                f"{report}: {nsys} did not export it (exit code {done.returncode}): {words[-1] if words else 'no message'}"
+            )
+        made.replace(target)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    return target

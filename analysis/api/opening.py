@@ -1,0 +1,120 @@
+"""A trace with what the user states about it: attribution, manifest, findings and report, each made when asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+
+from attrs import frozen
+
+from analysis.api.export import find_trace
+from analysis.api.options import AnalysisOptions
+from analysis.attribution.attribution import Attribution
+from analysis.domain.errors import UnfitTraceError
+from analysis.domain.manifest import RunManifest, ran_on_cpu
+from analysis.quality.examine import examine
+from analysis.quality.findings import Finding
+from analysis.report import Report, assemble
+from analysis.trace.manifest import find_manifest
+from analysis.trace.reader import Trace
+
+__all__ = ["OpenedTrace", "opened"]
+
+
+@frozen(eq=False, slots=False)
+class OpenedTrace:
+    """A trace that is open for reading, and the answers about it."""
+
+    trace: Trace
+    options: AnalysisOptions
+
+    @cached_property
+    def attribution(self) -> Attribution:
+        """Which call launched each operation, and which ranges surround it."""
+        return Attribution.of(self.trace, cross_thread=self.options.cross_thread)
+
+    @cached_property
+    def manifest(self) -> RunManifest | None:
+        """Of the run; None: nothing says what the run was meant to do.
+
+        Raises:
+            RequestError: it cannot be read, or belongs to another run.
+        """
+        return find_manifest(self.trace.path, self.trace.marks, self.options.manifest)
+
+    @cached_property
+    def findings(self) -> tuple[Finding, ...]:
+        """What speaks for and against trusting the capture."""
+        return examine(self.trace, self.attribution, self.manifest)
+
+    def require_fitness(self, *, of_ranges: bool = True) -> None:
+        """Refuse to give numbers from a capture that its own evidence calls unfit, unless the user accepts that.
+
+        Args:
+            of_ranges: whether the numbers depend on ranges; if not, ranges that are not there do not matter.
+
+        Raises:
+            TraceSchemaError: there is no GPU operation, although the run was not meant for a CPU.
+            UnfitTraceError: the capture is unfit, and was not accepted.
+        """
+        self._require_operations()
+        self.refuse_unfit(self.findings, of_ranges=of_ranges)
+
+    def report(self) -> Report:
+        """Everything, with a verdict.
+
+        Raises:
+            TraceSchemaError: there is no GPU operation, although the run was not meant for a CPU.
+            UnfitTraceError: the capture is unfit, and was not accepted.
+            RequestError: a cost was requested that has no closed form, or the kernel rules cannot be read.
+        """
+        self._require_operations()
+        made = assemble(self.trace, self.attribution, self.manifest, self.options.report_options())
+        self.refuse_unfit(made.findings)
+        return made
+
+    def _require_operations(self) -> None:
+        if self.manifest is None or not ran_on_cpu(self.manifest):
+            self.trace.require_operations()  # a run that was meant for the CPU has host times only, and its report says so
+
+    def refuse_unfit(self, findings: tuple[Finding, ...], *, of_ranges: bool = True) -> None:
+        """Refuse what findings call unfit, unless the user accepts that.
+
+        Args:
+            findings: of this trace.
+            of_ranges: see `require_fitness`.
+
+        Raises:
+            UnfitTraceError: one is severe.
+        """
+        unfit = [
+            one for one in findings if one.severity == "unfit" and (of_ranges or one.code not in _ABOUT_ABSENT_RANGES)
+        ]
+        if unfit and not self.options.accept_lossy:
+            evidence = "; ".join(f"{one.title}: {one.evidence}" for one in unfit)
+            raise UnfitTraceError(
+                f"{self.trace.path}: unfit for conclusions – {evidence}. {unfit[0].remedy} "
+                "(--accept-lossy reports all the same)"
+            )
+
+
+_ABOUT_ABSENT_RANGES = frozenset({"no-nvtx", "missing-stages"})
+"""Findings that say only that there are no ranges to attribute to: sums by kernel name are right without."""
+
+
+@contextmanager
+def opened(path: Path, options: AnalysisOptions) -> Iterator[OpenedTrace]:
+    """Open a trace and begin to read it in the background.
+
+    Args:
+        path: a SQLite export, a run folder or a ``.nsys-rep``.
+        options: what the user states about it.
+
+    Raises:
+        TraceError: it cannot be found, exported or read.
+    """
+    with Trace(find_trace(path)) as trace:
+        trace.begin()
+        yield OpenedTrace(trace, options)

@@ -1,0 +1,84 @@
+"""The commands under one name."""
+
+from __future__ import annotations
+
+import gc
+import sys
+from io import TextIOWrapper
+from typing import Annotated, Any, NoReturn
+
+import typer
+from typer.core import TyperGroup
+
+from analysis.cli.check import check
+from analysis.cli.exit_codes import run
+from analysis.cli.kernels import kernels
+from analysis.cli.report import report
+from analysis.cli.show import show
+from analysis.cli.table import table
+
+__all__ = ["app", "main"]
+
+_DEFAULT_COMMAND = "report"
+
+
+class _ReportByDefault(TyperGroup):
+    """``dsocr-analyze trace.sqlite`` means ``dsocr-analyze report trace.sqlite``."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if args and args[0] not in self.commands and args[0] not in ("--help", "-h", "--version"):
+            args = [_DEFAULT_COMMAND, *args]
+        return super().parse_args(ctx, args)
+
+
+app = typer.Typer(
+    name="dsocr-analyze",
+    cls=_ReportByDefault,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["--help", "-h"]},
+    help="Say where an exported Nsight Systems trace spends its GPU time, how much of the hardware it uses, and why.\n\n"
+    "dsocr-analyze TRACE writes the report; the commands below answer single questions.",
+)
+
+
+def _version(value: bool) -> None:
+    if value:
+        from importlib import metadata
+
+        try:
+            number = metadata.version("dsocr-profiler")
+        except metadata.PackageNotFoundError:  # run from its source
+            number = "(version unknown: the package is not installed)"
+        typer.echo(f"dsocr-analyze {number}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Nothing to do before a command."""
+
+
+for _command in (report, show, table, check, kernels):
+    app.command()(_command)
+
+
+def main() -> NoReturn:
+    """Entry point: a `DsocrError` becomes one line and its exit code."""
+    # One short process: memory goes back by reference counts, and the collector would only walk the modules again and
+    # again while they are imported.
+    gc.disable()
+    _speak_utf8()
+    run(app)
+
+
+def _speak_utf8() -> None:
+    """Write UTF-8 into files and pipes whatever the locale; a terminal keeps its encoding, and never fails on a name."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(encoding=None if stream.isatty() else "utf-8", errors="backslashreplace")

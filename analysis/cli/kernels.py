@@ -1,0 +1,56 @@
+"""``dsocr-analyze kernels``: kernels by time."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from analysis.api.options import AnalysisOptions
+from analysis.cli.options import OF_A_TABLE, StageChoice, TableFormat, TraceFile, with_options
+from analysis.cli.progress import progress
+
+__all__ = ["kernels"]
+
+
+@with_options(*OF_A_TABLE, "kernel_rules")
+def kernels(
+    trace: TraceFile,
+    options: AnalysisOptions,
+    stage: Annotated[StageChoice | None, typer.Option("--stage", help="Kernels of this stage only.")] = None,
+    match: Annotated[
+        str | None, typer.Option("--match", help="Kernels whose name or category holds this text.")
+    ] = None,
+    shapes: Annotated[
+        bool, typer.Option("--shapes", help="A row per launch shape instead of one per kernel name.")
+    ] = False,
+    top: Annotated[int, typer.Option("--top", help="How many rows.", min=1)] = 20,
+    output: Annotated[TableFormat | None, typer.Option("--format", help="Instead of a table.")] = None,
+) -> None:
+    """List kernels by time: calls, durations, shape, occupancy."""
+    from attrs import fields
+
+    from analysis.api.opening import opened
+    from analysis.domain.convert import to_plain
+    from analysis.domain.entities import KernelSummary
+    from analysis.render import answers
+    from analysis.render.table import write_table
+    from analysis.sums.kernels import kernels_of
+
+    with opened(trace, options) as analysed, progress() as say:
+        say("reading")
+        analysed.require_fitness(of_ranges=stage is not None)
+        found = kernels_of(analysed.trace, analysed.attribution, analysed.manifest, options.kernel_rules)
+    rows = found.by_shape if shapes else found.by_name
+    wanted = [
+        row
+        for row in rows
+        if (stage is None or row.stage == stage)
+        and (match is None or match.casefold() in f"{row.name}\n{row.short_name}\n{row.category}".casefold())
+    ]
+    if output is None:
+        answers.print_kernels(wanted[:top], len(wanted))
+    else:
+        columns = [one.name for one in fields(KernelSummary)]
+        write_table([to_plain(row) for row in wanted[:top]], output, sys.stdout, columns)
