@@ -16,6 +16,7 @@ __all__ = ["DTYPES", "Card", "How", "Peak", "UnknownPeak", "cards", "peak_for", 
 DTYPES: Final = ("bf16", "fp16", "tf32", "fp32", "fp8")
 
 How: TypeAlias = Literal["spec", "derived", "measured", "override"]
+"""``derived`` is an upper limit, so that a utilisation of it is a lower one."""
 
 
 @frozen
@@ -47,9 +48,10 @@ class Card:
     names: tuple[str, ...]
     compute_capability: str
     sm_count: int | None
-    """The row holds for a board with that many SMs only; None: for any."""
+    """Of the board that the row describes; None: not known."""
     flop_per_s: dict[str, float | None]
-    bytes_per_s: float
+    bytes_per_s: tuple[float, ...]
+    """Of each board sold under that name with that SM count: most have one."""
     source: str
 
 
@@ -60,9 +62,22 @@ class _Architecture:
     source: str
 
 
+@frozen
+class _Data:
+    cards: tuple[Card, ...]
+    architectures: Mapping[str, _Architecture]
+    underivable: tuple[tuple[re.Pattern[str], str], ...]
+    """Names of which SM count and clock do not tell the peak, with the reason."""
+    no_tensor_cores: re.Pattern[str]
+
+
 _VENDOR_WORDS: Final = re.compile(r"^(?:NVIDIA |Tesla |GeForce |Quadro )+", re.IGNORECASE)
 _MIG: Final = re.compile(r"\bMIG\b", re.IGNORECASE)
-_VGPU: Final = re.compile(r"^GRID |-\d{1,3}[ABCQ]$", re.IGNORECASE)
+_VGPU: Final = re.compile(r"^GRID |^(?!PG?\d).*-\d{1,3}(?:[ABCQ]4?|CME)?$", re.IGNORECASE)
+_INTEGRATED: Final = ("7.2", "8.7")
+"""Compute capabilities whose memory clock the driver does not know: it is the processor's memory."""
+_SAME_BANDWIDTH: Final = 0.03
+"""How far a sheet's bandwidth may lie from the driver's, which is not rounded."""
 
 
 def peak_for(
@@ -83,24 +98,34 @@ def peak_for(
         memory_bandwidth: of the device, bytes per second, as its driver says.
 
     Returns:
-        The row of the data file whose name is the device's; else SM count × clock × FLOP per clock and SM where the
-        compute capability is known, marked derived; else the reason.
+        The row of the data file whose name and SM count are the device's; else, marked derived, the upper limit SM
+        count × highest clock × FLOP per clock and SM, where the name does not forbid it (see ``underivable`` in the
+        data file); else the reason. Of an integrated GPU the driver's bandwidth is not used.
     """
     bare = _VENDOR_WORDS.sub("", name.strip())
     if _MIG.search(name):
         return UnknownPeak(name, "a MIG slice has a part of the card's SMs and bandwidth; state its peak yourself")
-    if _VGPU.search(bare) or _VGPU.search(name):
+    if _VGPU.search(bare):
         return UnknownPeak(name, "a virtual GPU shares its card; state its peak yourself")
-    if card := _match(bare, sm_count):
+    if compute_capability in _INTEGRATED:
+        memory_bandwidth = None
+    named = _named(name.strip(), bare)
+    fitting = [card for card in named if sm_count is None or card.sm_count in (None, sm_count)]
+    if len(fitting) == 1:
+        (card,) = fitting
+        bandwidth, remark = _bandwidth(card, memory_bandwidth)
         return Peak(
             device_name=name,
-            matched=next(one for one in card.names if one.casefold() == bare.casefold()),
+            matched=next(one for one in card.names if one.casefold() in (bare.casefold(), name.strip().casefold())),
             flop_per_s=dict(card.flop_per_s),
-            bytes_per_s=card.bytes_per_s,
-            source=card.source,
+            bytes_per_s=bandwidth,
+            source=card.source + remark,
             how="spec",
         )
-    return _derive(name, compute_capability, sm_count, clock_hz, memory_bandwidth)
+    if fitting:
+        counts = " or ".join(str(card.sm_count) for card in fitting)
+        return UnknownPeak(name, f"boards with {counts} SMs have this name, and the SM count is unknown")
+    return _derive(name, bare, named, compute_capability, sm_count, clock_hz, memory_bandwidth)
 
 
 def with_overrides(
@@ -146,8 +171,8 @@ def with_measured(peak: Peak | UnknownPeak, *, dtype: str, flop_per_s: float, by
 
 
 def cards() -> tuple[Card, ...]:
-    """Every row of the data file, longest names first."""
-    return _data()[0]
+    """Every row of the data file."""
+    return _data().cards
 
 
 def _state(peak: Peak | UnknownPeak, dtype: str, flop_per_s: float | None, bytes_per_s: float | None) -> Peak:
@@ -162,70 +187,98 @@ def _state(peak: Peak | UnknownPeak, dtype: str, flop_per_s: float | None, bytes
     return evolve(peak, flop_per_s=rates, bytes_per_s=peak.bytes_per_s if bytes_per_s is None else bytes_per_s)
 
 
-def _match(bare: str, sm_count: int | None) -> Card | None:
-    """The row that is the device's, never one that its name merely begins with (L40S is not L40).
+def _named(name: str, bare: str) -> list[Card]:
+    """The rows of that name, never one that it merely begins with: L40S is not L40."""
+    spellings = (name.casefold(), bare.casefold())
+    return [card for card in cards() if any(one.casefold() in spellings for one in card.names)]
 
-    Rows come longest name first, and rows for one SM count before those for any.
+
+def _bandwidth(card: Card, drivers: float | None) -> tuple[float | None, str]:
+    """Bytes per second, and what to add to the source.
+
+    The driver's figure (memory clock × bus width) tells which of several boards it is. A smaller one than every
+    sheet's is another board of that name, or memory at a lower clock; a larger one is not believed, since drivers
+    have stated wider buses than there are (8192 bits for the 7680 of a B200).
     """
-    for card in cards():
-        if any(bare.casefold() == name.casefold() for name in card.names) and card.sm_count in (None, sm_count):
-            return card
-    return None
+    if not drivers or drivers <= 0:
+        if len(card.bytes_per_s) == 1:
+            return card.bytes_per_s[0], ""
+        sold = " or ".join(f"{one / 1e9:g}" for one in card.bytes_per_s)
+        return None, f"; bandwidth: boards with {sold} GB/s have this name, and the driver's figure is unknown"
+    same = [one for one in card.bytes_per_s if abs(one - drivers) <= _SAME_BANDWIDTH * one]
+    if same:
+        return same[0], ""
+    if drivers < min(card.bytes_per_s):
+        return drivers, f"; bandwidth: the driver's figure, the sheet has {min(card.bytes_per_s) / 1e9:g} GB/s"
+    return max(one for one in card.bytes_per_s if one < drivers), ""
 
 
 def _derive(
     name: str,
+    bare: str,
+    named: list[Card],
     compute_capability: str | None,
     sm_count: int | None,
     clock_hz: float | None,
     memory_bandwidth: float | None,
 ) -> Peak | UnknownPeak:
-    architecture = _data()[1].get(compute_capability or "")
+    data = _data()
+    no_row = "no row for this device"
+    if named:
+        counts = " or ".join(str(card.sm_count) for card in named)
+        no_row = f"boards of this name have {counts} SMs, this device has {sm_count}"
+    for pattern, reason in data.underivable:
+        if pattern.search(bare):
+            return UnknownPeak(name, f"{no_row}; nothing is derived: {reason}; state its peak yourself")
+    architecture = data.architectures.get(compute_capability or "")
     if architecture is None:
         known = f"compute capability {compute_capability}" if compute_capability else "unknown compute capability"
-        return UnknownPeak(name, f"no row for this device, and no rate for {known}; state its peak yourself")
+        return UnknownPeak(name, f"{no_row}, and no rate for {known}; state its peak yourself")
     if not sm_count or not clock_hz or sm_count < 0 or clock_hz < 0:
-        return UnknownPeak(
-            name, "no row for this device, and its SM count or clock is unknown; state its peak yourself"
-        )
+        return UnknownPeak(name, f"{no_row}, and its SM count or clock is unknown; state its peak yourself")
     consumer = "geforce" in name.casefold() and architecture.consumer_flop_per_clock
     rates = architecture.consumer_flop_per_clock if consumer else architecture.flop_per_clock
-    if "gtx" in name.casefold():
-        # GTX cards of the Turing generation have no tensor cores.
+    if data.no_tensor_cores.search(bare):
         rates = {"fp32": rates["fp32"]}
     return Peak(
         device_name=name,
-        matched=f"{sm_count} SMs × {clock_hz / 1e6:.0f} MHz × FLOP per clock and SM of sm_{compute_capability}",
+        matched=f"at most {sm_count} SMs × {clock_hz / 1e6:.0f} MHz × FLOP per clock and SM of sm_{compute_capability}",
         flop_per_s={dtype: sm_count * clock_hz * rates[dtype] if dtype in rates else None for dtype in DTYPES},
         bytes_per_s=float(memory_bandwidth) if memory_bandwidth and memory_bandwidth > 0 else None,
-        source=f"derived at the device's highest clock; rates: {architecture.source}; bandwidth: the driver's figure",
+        source=f"{no_row}; an upper limit, derived at the highest clock, which a board's power limit may not allow; "
+        f"rates: {architecture.source}; bandwidth: the driver's figure",
         how="derived",
     )
 
 
 @cache
-def _data() -> tuple[tuple[Card, ...], Mapping[str, _Architecture]]:
+def _data() -> _Data:
     tables = tomllib.loads(Path(__file__).with_name("hardware.toml").read_text(encoding="utf-8"))
-    rows = [_card(table) for table in tables["cards"]]
-    rows.sort(key=lambda card: (-max(map(len, card.names)), card.sm_count is None))
-    architectures = {
-        table["cc"]: _Architecture(
-            flop_per_clock=_rates(table),
-            consumer_flop_per_clock=_rates(table.get("consumer", {})),
-            source=table["source"],
-        )
-        for table in tables["architectures"]
-    }
-    return tuple(rows), architectures
+    return _Data(
+        cards=tuple(_card(table) for table in tables["cards"]),
+        architectures={
+            table["cc"]: _Architecture(
+                flop_per_clock=_rates(table),
+                consumer_flop_per_clock=_rates(table.get("consumer", {})),
+                source=table["source"],
+            )
+            for table in tables["architectures"]
+        },
+        underivable=tuple(
+            (re.compile(table["pattern"], re.IGNORECASE), table["reason"]) for table in tables["underivable"]
+        ),
+        no_tensor_cores=re.compile(tables["no_tensor_cores"], re.IGNORECASE),
+    )
 
 
 def _card(table: Mapping[str, Any]) -> Card:
+    bandwidths = table["gb_per_s"] if isinstance(table["gb_per_s"], list) else [table["gb_per_s"]]
     return Card(
         names=tuple(table["names"]),
         compute_capability=table["cc"],
         sm_count=table.get("sm_count"),
         flop_per_s={dtype: table[dtype] * 1e12 if dtype in table else None for dtype in DTYPES},
-        bytes_per_s=table["gb_per_s"] * 1e9,
+        bytes_per_s=tuple(one * 1e9 for one in bandwidths),
         source=table["source"],
     )
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from analysis.efficiency.hardware import DTYPES, Peak, UnknownPeak, cards, peak_for, with_measured, with_overrides
+from analysis.efficiency.hardware import DTYPES, Card, Peak, UnknownPeak, cards, peak_for, with_measured, with_overrides
 
 
 @pytest.mark.parametrize(
@@ -16,8 +16,26 @@ from analysis.efficiency.hardware import DTYPES, Peak, UnknownPeak, cards, peak_
         ("NVIDIA H200", 989.4, 4800),
         ("NVIDIA H200 NVL", 835.5, 4800),
         ("NVIDIA H20", 148, 4000),
+        ("NVIDIA H20-3e", 148, 4800),
+        ("NVIDIA H800", 989.4, 3352),
+        ("NVIDIA H800 PCIe", 756, 2039),
+        ("NVIDIA H800 NVL", 835.5, 3938),
+        ("NVIDIA GH200 120GB", 989.4, 4000),
         ("NVIDIA GH200 480GB", 989.4, 4000),
-        ("NVIDIA B200", 2250, 8000),
+        ("NVIDIA GH200 144G HBM3e", 989.4, 4900),
+        ("NVIDIA B200", 2250, 7700),
+        ("NVIDIA B300 SXM6 AC", 2250, 7700),
+        ("NVIDIA GB200", 2500, 8000),
+        ("NVIDIA GB300", 2500, 8000),
+        ("NVIDIA A800-SXM4-80GB", 312, 2039),
+        ("NVIDIA A800 40GB Active", 311.9, 1555),
+        ("NVIDIA A30", 165, 933),
+        ("NVIDIA L20", 119.5, 864),
+        ("NVIDIA RTX PRO 6000 Blackwell Server Edition", 480, 1597),
+        ("NVIDIA RTX PRO 6000 Blackwell Workstation Edition", 503.8, 1792),
+        ("NVIDIA RTX 5880 Ada Generation", 277.1, 960),
+        ("NVIDIA GeForce RTX 5090", 209.5, 1792),
+        ("NVIDIA GeForce RTX 3090", 71, 936),
         ("NVIDIA A100-SXM4-40GB", 312, 1555),
         ("NVIDIA A100-SXM4-80GB", 312, 2039),
         ("NVIDIA A100 80GB PCIe", 312, 1935),
@@ -42,13 +60,84 @@ def test_printed_names_find_their_row(name: str, bf16_tflops: float, gb_per_s: f
     assert peak.bytes_per_s == pytest.approx(gb_per_s * 1e9)
 
 
-@pytest.mark.parametrize("name", ["Tesla V100-SXM2-16GB", "Tesla T4", "Quadro RTX 6000", "NVIDIA GeForce RTX 2080 Ti"])
-def test_cards_without_bf16_say_so(name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "fp16_tflops", "gb_per_s"),
+    [
+        ("Tesla V100-SXM2-16GB", 125, 900),
+        ("Tesla V100-SXM3-32GB", 125, 981),
+        ("Tesla V100-FHHL-16GB", 105.7, 829),
+        ("Tesla V100-PCIE-32GB", 112, 900),
+        ("Tesla V100-DGXS-32GB", 125, 900),
+        ("Tesla T4", 65, 320),
+        ("Quadro RTX 6000", 130.5, 672),
+        ("NVIDIA GeForce RTX 2080 Ti", 53.8, 616),
+    ],
+)
+def test_cards_without_bf16_say_so(name: str, fp16_tflops: float, gb_per_s: float) -> None:
     peak = peak_for(name)
     assert isinstance(peak, Peak)
     assert peak.flop_per_s["bf16"] is None
     assert peak.flop_per_s["tf32"] is None
-    assert peak.flop_per_s["fp16"] is not None
+    assert peak.flop_per_s["fp16"] == pytest.approx(fp16_tflops * 1e12)
+    assert peak.bytes_per_s == pytest.approx(gb_per_s * 1e9)
+
+
+HOPPER = {"compute_capability": "9.0", "sm_count": 78, "clock_hz": 1.98e9, "memory_bandwidth": 4.8e12}
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["NVIDIA H20A", "NVIDIA H100", "NVIDIA H100 64GB HBM2", "NVIDIA L2", "NVIDIA B30A", "NVIDIA A100X", "NVIDIA CMP 170HX",
+     "NVIDIA RTX 6000D", "NVIDIA GeForce RTX 5090 D", "NVIDIA GeForce RTX 5090 D v2", "NVIDIA PG506-230", "Tesla T40 24GB",
+     "Tesla V100-SXM2-16GB-LS", "NVIDIA GB10", "NVIDIA Graphics Device"],
+)  # fmt: skip
+@pytest.mark.parametrize("compute_capability", ["7.0", "7.5", "8.0", "8.9", "9.0", "10.0", "12.0"])
+def test_nothing_is_derived_where_the_units_are_set_per_board(name: str, compute_capability: str) -> None:
+    peak = peak_for(name, **{**HOPPER, "compute_capability": compute_capability})  # type: ignore[arg-type]
+    assert isinstance(peak, UnknownPeak)
+    assert "nothing is derived" in peak.reason
+    assert peak.reason.endswith("state its peak yourself")
+
+
+def test_a_board_cut_down_for_export_has_its_sheets_figure_and_no_other() -> None:
+    """SMs and clock of an H20-3e would make 632 TFLOP/s."""
+    peak = peak_for("NVIDIA H20-3e", **HOPPER)  # type: ignore[arg-type]
+    assert isinstance(peak, Peak)
+    assert (peak.how, peak.flop_per_s["bf16"], peak.bytes_per_s) == ("spec", 148e12, 4.8e12)
+
+
+def test_a_board_with_another_sm_count_is_not_the_sheets() -> None:
+    peak = peak_for("NVIDIA H100 80GB HBM3", **HOPPER)  # type: ignore[arg-type]
+    assert isinstance(peak, UnknownPeak)
+    assert "boards of this name have 132 SMs, this device has 78" in peak.reason
+    twelve = peak_for("NVIDIA GeForce RTX 2060", compute_capability="7.5", sm_count=34, clock_hz=1.65e9)
+    assert isinstance(twelve, Peak)
+    assert twelve.how == "derived"
+    assert "boards of this name have 30 SMs, this device has 34" in twelve.source
+
+
+@pytest.mark.parametrize(
+    ("name", "sm_count", "driver", "expected", "remark"),
+    [
+        ("NVIDIA H100 80GB HBM3", 132, 3352.32, 3352, ""),
+        ("NVIDIA H200", 132, 4814.304, 4800, ""),
+        ("NVIDIA B200", 148, 7672.3, 7700, ""),
+        ("NVIDIA B200", 148, 8183.8, 7700, ""),
+        ("NVIDIA GeForce RTX 3060", 28, 240.0, 240, ""),
+        ("NVIDIA GeForce RTX 3060", 28, 360.0, 360, ""),
+        ("NVIDIA GeForce RTX 3060 Ti", 38, 608.3, 608, ""),
+        ("NVIDIA GeForce RTX 4070", 46, 480.0, 480, ""),
+        ("NVIDIA GeForce RTX 4070", 46, None, None, "504 or 480 GB/s"),
+        ("NVIDIA GeForce RTX 5060 Ti", 36, 224.0, 224, "the driver's figure, the sheet has 448 GB/s"),
+    ],
+)
+def test_the_drivers_bandwidth_tells_boards_of_one_name(
+    name: str, sm_count: int, driver: float | None, expected: float | None, remark: str
+) -> None:
+    peak = peak_for(name, sm_count=sm_count, memory_bandwidth=None if driver is None else driver * 1e9)
+    assert isinstance(peak, Peak)
+    assert peak.bytes_per_s == (None if expected is None else pytest.approx(expected * 1e9))
+    assert remark in peak.source
 
 
 @pytest.mark.parametrize(
@@ -66,7 +155,9 @@ def test_a_slice_is_not_the_card(name: str) -> None:
     assert "MIG" in peak.reason
 
 
-@pytest.mark.parametrize("name", ["NVIDIA A10-24Q", "GRID A100-40C", "NVIDIA A40-48Q"])
+@pytest.mark.parametrize(
+    "name", ["NVIDIA A10-24Q", "GRID A100-40C", "NVIDIA A40-12", "NVIDIA B300X-1-34CME", "GRID T4-2B4"]
+)
 def test_a_virtual_gpu_is_not_the_card(name: str) -> None:
     peak = peak_for(name)
     assert isinstance(peak, UnknownPeak)
@@ -75,13 +166,18 @@ def test_a_virtual_gpu_is_not_the_card(name: str) -> None:
 
 def test_an_unknown_card_is_derived_and_marked() -> None:
     peak = peak_for(
-        "NVIDIA H123", compute_capability="9.0", sm_count=100, clock_hz=1.5e9, memory_bandwidth=2_000_000_000_000
+        "NVIDIA RTX PRO 5000 Blackwell",
+        compute_capability="12.0",
+        sm_count=110,
+        clock_hz=2.3e9,
+        memory_bandwidth=1.344e12,
     )
     assert isinstance(peak, Peak)
     assert peak.how == "derived"
-    assert peak.flop_per_s["bf16"] == 100 * 1.5e9 * 4096
-    assert peak.bytes_per_s == 2e12
-    assert "100 SMs" in peak.matched
+    assert peak.flop_per_s["bf16"] == 110 * 2.3e9 * 1024
+    assert peak.bytes_per_s == 1.344e12
+    assert "at most 110 SMs" in peak.matched
+    assert "an upper limit" in peak.source
 
 
 def test_a_laptop_card_is_derived_at_consumer_rates() -> None:
@@ -95,19 +191,35 @@ def test_a_laptop_card_is_derived_at_consumer_rates() -> None:
     assert laptop.bytes_per_s is None
 
 
-def test_a_card_without_tensor_cores_has_no_matrix_rate() -> None:
-    peak = peak_for("NVIDIA GeForce GTX 1660 Ti", compute_capability="7.5", sm_count=24, clock_hz=1.77e9)
+@pytest.mark.parametrize(
+    "name",
+    ["NVIDIA GeForce GTX 1660 Ti", "NVIDIA GeForce GTX 1650", "NVIDIA GeForce GTX 1630", "NVIDIA GeForce MX450", "Quadro T1000",
+     "Quadro T2000 with Max-Q Design", "NVIDIA T1200 Laptop GPU", "NVIDIA T600 Laptop GPU", "NVIDIA T1000", "NVIDIA T600",
+     "NVIDIA T400 4GB"],
+)  # fmt: skip
+def test_a_card_without_tensor_cores_has_no_matrix_rate(name: str) -> None:
+    sm_count = {"NVIDIA T600": 10, "NVIDIA T400 4GB": 6}.get(name, 14)
+    peak = peak_for(name, compute_capability="7.5", sm_count=sm_count, clock_hz=1.77e9)
     assert isinstance(peak, Peak)
     assert {dtype for dtype, rate in peak.flop_per_s.items() if rate is not None} == {"fp32"}
+
+
+def test_a_notebooks_t1000_is_not_the_workstations() -> None:
+    numbers = {"compute_capability": "7.5", "sm_count": 14, "clock_hz": 1.455e9, "memory_bandwidth": 128e9}
+    workstation, notebook = (peak_for(name, **numbers) for name in ("NVIDIA T1000", "Quadro T1000"))  # type: ignore[arg-type]
+    assert isinstance(workstation, Peak)
+    assert isinstance(notebook, Peak)
+    assert (workstation.how, notebook.how) == ("spec", "derived")
 
 
 def test_a_jetson_is_told_by_its_sm_count() -> None:
     peak = peak_for("Orin (nvgpu)", compute_capability="8.7", sm_count=16, clock_hz=1.3e9)
     assert isinstance(peak, Peak)
     assert peak.how == "spec"
-    small = peak_for("Orin (nvgpu)", compute_capability="8.7", sm_count=8, clock_hz=0.918e9)
+    small = peak_for("Orin (nvgpu)", compute_capability="8.7", sm_count=8, clock_hz=0.918e9, memory_bandwidth=20.9e9)
     assert isinstance(small, Peak)
     assert small.how == "derived"
+    assert small.bytes_per_s is None, "the driver does not know the clock of the processor's memory"
 
 
 def test_one_name_of_two_boards_is_told_by_its_sm_count() -> None:
@@ -115,11 +227,14 @@ def test_one_name_of_two_boards_is_told_by_its_sm_count() -> None:
     assert isinstance(ten, Peak)
     assert isinstance(twelve, Peak)
     assert (ten.bytes_per_s, twelve.bytes_per_s) == (760e9, 912e9)
+    unknown = peak_for("NVIDIA GeForce RTX 3080")
+    assert isinstance(unknown, UnknownPeak)
+    assert "70 or 68 SMs" in unknown.reason
 
 
 def test_unknown_stays_unknown_with_a_reason() -> None:
     no_rate = peak_for("Radeon", compute_capability="99.0", sm_count=1, clock_hz=1.0)
-    no_clock = peak_for("NVIDIA Next", compute_capability="9.0", sm_count=132)
+    no_clock = peak_for("NVIDIA Next", compute_capability="9.0", sm_count=144)
     assert isinstance(no_rate, UnknownPeak)
     assert isinstance(no_clock, UnknownPeak)
     assert "99.0" in no_rate.reason
@@ -127,10 +242,7 @@ def test_unknown_stays_unknown_with_a_reason() -> None:
 
 
 @pytest.mark.parametrize("card", cards(), ids=lambda card: f"{card.names[0]}-{card.sm_count}")
-def test_every_row_is_dense_and_consistent(card: object) -> None:
-    from analysis.efficiency.hardware import Card
-
-    assert isinstance(card, Card)
+def test_every_row_is_dense_and_consistent(card: Card) -> None:
     assert "NVIDIA" in card.source
     rates = {dtype: rate for dtype, rate in card.flop_per_s.items() if rate is not None}
     assert rates["fp32"] > 0
@@ -143,17 +255,38 @@ def test_every_row_is_dense_and_consistent(card: object) -> None:
     assert ("fp8" in rates) == (card.compute_capability >= "8.9" or card.compute_capability.startswith("1"))
 
 
-def test_spec_and_derived_agree_on_the_h100() -> None:
-    derived = peak_for("NVIDIA H100 unlisted", compute_capability="9.0", sm_count=132, clock_hz=1.83e9)
-    listed = peak_for("NVIDIA H100 80GB HBM3")
-    assert isinstance(derived, Peak)
-    assert isinstance(listed, Peak)
-    assert derived.flop_per_s["bf16"] == pytest.approx(listed.flop_per_s["bf16"], rel=0.01)
+LIMITED = {"A10G", "L40", "L20", "H20", "H20-3e"}
+"""Boards whose tensor cores are slower than their chip's."""
+RATES = {"7.0": (1024, 128), "7.2": (1024, 128), "7.5": (1024, 128), "8.0": (2048, 128), "8.6": (1024, 256),
+         "8.7": (2048, 256), "8.9": (1024, 256), "9.0": (4096, 256), "10.0": (8192, 256), "10.3": (8192, 256),
+         "12.0": (1024, 256)}  # fmt: skip
+"""fp16 and fp32 FLOP per clock and SM, from the architecture whitepapers."""
+
+
+@pytest.mark.parametrize("card", [card for card in cards() if card.sm_count], ids=lambda card: card.names[0])
+def test_every_row_is_its_sms_at_a_clock_that_such_a_chip_can_have(card: Card) -> None:
+    """A sparse figure, a mistyped digit or a wrong SM count would need another clock than the FP32 figure does."""
+    assert card.sm_count
+    tensor, single = RATES[card.compute_capability]
+    consumer = "FP32 accumulation" in card.source and card.names[0] != "TITAN RTX"
+    fp32, fp16 = card.flop_per_s["fp32"], card.flop_per_s["fp16"]
+    assert fp32
+    clock = fp32 / (card.sm_count * single)
+    assert 0.9e9 < clock < 2.7e9
+    if fp16 is None:
+        return
+    tensor_clock = fp16 / (card.sm_count * tensor / (2 if consumer else 1))
+    if card.names[0] in LIMITED:
+        assert tensor_clock < 0.6 * clock
+    else:
+        assert tensor_clock == pytest.approx(clock, rel=0.15)
 
 
 def test_no_two_rows_claim_one_board() -> None:
     claims = [(name.casefold(), card.sm_count) for card in cards() for name in card.names]
     assert len(claims) == len(set(claims))
+    without = {name for name, count in claims if count is None}
+    assert all([name for name, _ in claims].count(one) == 1 for one in without)
 
 
 def test_overrides_replace_only_what_is_stated() -> None:
