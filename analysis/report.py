@@ -11,9 +11,9 @@ from attrs import evolve, field, frozen
 from analysis.attribution.attribution import Attribution
 from analysis.domain.annotations import STAGES
 from analysis.domain.entities import KernelSummary, LLMProfileReport, ModelUnderTest
-from analysis.domain.manifest import RunManifest, one_input, ran_on_cpu
+from analysis.domain.manifest import Overhead, RunManifest, one_input, ran_on_cpu
 from analysis.efficiency.latency import aggregates, overheads, stage_timings, stats
-from analysis.efficiency.records import Aggregate, OverheadSummary, Utilisation
+from analysis.efficiency.records import Aggregate, Utilisation
 from analysis.efficiency.utilisation import CostRequest, PeakOverrides, costs_of, headline_mfu, peaks_of, utilisations
 from analysis.quality.examine import examine, is_unfit
 from analysis.quality.findings import Finding
@@ -71,7 +71,7 @@ class Report:
     streams: tuple[StreamSummary, ...]
     host_calls: tuple[HostCallRow, ...]
     metrics: tuple[MetricSeries, ...]
-    overhead: tuple[OverheadSummary, ...]
+    overhead: tuple[Overhead, ...]
     aggregates: tuple[Aggregate, ...]
     manifest: RunManifest | None
     timeline: BusyTimeline | None = None
@@ -115,7 +115,7 @@ def assemble(
     findings = examine(trace, attribution, manifest)
     device = main_device(trace.info.devices, attribution)
     host = HostCalls(attribution)
-    instances = instance_summaries(attribution)
+    instances = instance_summaries(attribution, host)
     steps = step_points(attribution)
     tokens = tokens_by_stage(manifest, instances, options.cost.prompt_tokens if options.cost else None)
     stages = stage_summaries(attribution, host, instances, tokens, device.sm_count if device else None)

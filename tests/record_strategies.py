@@ -31,6 +31,7 @@ from analysis.domain.manifest import (
     DeviceState,
     ExitCodes,
     MeasuredPeak,
+    Overhead,
     PromptTokens,
     RunManifest,
     StageCost,
@@ -55,6 +56,7 @@ MANIFEST = (
     ControlPass,
     DeviceState,
     MeasuredPeak,
+    Overhead,
     ExitCodes,
     RunManifest,
 )

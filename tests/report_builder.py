@@ -19,8 +19,8 @@ from analysis.domain.entities import (
     StageTiming,
     Stats,
 )
-from analysis.domain.manifest import ControlPass, RunManifest
-from analysis.efficiency.records import Aggregate, OverheadSummary, Utilisation
+from analysis.domain.manifest import ControlPass, Overhead, RunManifest
+from analysis.efficiency.records import Aggregate, Utilisation
 from analysis.quality.findings import Finding
 from analysis.report import Report
 from analysis.sums.records import (
@@ -296,7 +296,7 @@ def plain_report(
             ),
             MetricSeries(first, "%", {"prefill": 1.0}, (0, 1_000_000), (1.0, 2.0)),
         ),
-        overhead=(OverheadSummary("decode", 18.2, 25.1, 1.379, "token"),),
+        overhead=(Overhead("decode", 18.2, 25.1, 1.379, "token"),),
         aggregates=(
             Aggregate("ttft_ms", "ms", 40.0, 0.5, 39.9, 39.0, 41.0, 3, "control"),
             Aggregate("tpot_ms", "ms/token", 22.5, 0.25, 22.4, 22.0, 23.0, 3, "control"),

@@ -17,6 +17,7 @@ __all__ = [
     "DeviceState",
     "ExitCodes",
     "MeasuredPeak",
+    "Overhead",
     "PromptTokens",
     "RunManifest",
     "RunStatus",
@@ -97,6 +98,33 @@ class ControlPass:
     step_ns: tuple[int, ...] = ()
     """One per decode step: inter-token latencies."""
 
+    @property
+    def steps(self) -> int:
+        """Decode steps: every token but the first."""
+        return max(0, self.new_tokens - 1)
+
+    @property
+    def step_mean_ns(self) -> float | None:
+        """TPOT: decode time ÷ (tokens − 1); None: it made no token in decode."""
+        return self.decode_ns / self.steps if self.steps and self.decode_ns > 0 else None
+
+
+@frozen
+class Overhead:
+    """What profiling cost in one stage (see `analysis.domain.overhead`)."""
+
+    stage: Stage
+    unprofiled_ms: float
+    """Median over the control run's passes over the images that were captured too."""
+    profiled_ms: float
+    """Median over the captured passes over the same images."""
+    factor: float
+    """profiled ÷ unprofiled."""
+    per: str
+    """``image``, ``prompt`` (of a model that reads no images), ``token``, or ``step`` of a batch."""
+    timed_by: Literal["program", "trace"] = "program"
+    """What timed the captured passes: the program itself, as it timed the control run, or the trace's ranges."""
+
 
 @frozen
 class DeviceState:
@@ -176,6 +204,8 @@ class RunManifest:
     control: tuple[ControlPass, ...] = ()
     profiled: tuple[ControlPass, ...] = ()
     """The captured passes, timed by the program itself (absent in the mark, which is written before them)."""
+    overhead: tuple[Overhead, ...] = ()
+    """What profiling cost, from ``control`` and ``profiled`` by `analysis.domain.overhead`."""
     exit_codes: ExitCodes = field(factory=ExitCodes)
     error: str | None = None
     synchronises: tuple[str, ...] = ()

@@ -1,59 +1,69 @@
-"""What profiling cost: the same passes without and with the profiler."""
+"""What profiling cost: the same inputs without and with the profiler. The one definition of this figure.
+
+Both sides are timed alike. The program times its own captured passes with the clock, and at the points, of the control
+run: those are compared where ``run.json`` holds them. A trace alone has its ranges; what is timed by them says so.
+"""
 
 from __future__ import annotations
 
 import statistics
 from collections.abc import Sequence
+from typing import Final, Literal
 
 from analysis.domain.annotations import Stage
-from analysis.domain.manifest import ControlPass
+from analysis.domain.manifest import ControlPass, Overhead, RunManifest, one_input
 
-__all__ = ["WORTH_A_WARNING", "overhead"]
+__all__ = ["WORTH_A_WARNING", "decode_unit", "overheads", "run_overheads", "worth_a_warning"]
 
-WORTH_A_WARNING = 1.25
-"""From this factor on the lighter preset is named."""
+WORTH_A_WARNING: Final = 1.25
+"""From this factor on profiling is said to be costly, and the lighter preset is named."""
 
 
-def overhead(control: Sequence[ControlPass], profiled: Sequence[ControlPass]) -> dict[Stage, float | None]:
-    """Compare the medians of the same images without and with the profiler.
+def worth_a_warning(overhead: Overhead) -> bool:
+    """Whether profiling slowed a stage so much that its latencies in the trace mislead."""
+    return overhead.factor >= WORTH_A_WARNING
+
+
+def decode_unit(batch_size: int) -> str:
+    """What decode times are given per: the tokens of a batch come together, one step for all."""
+    return "token" if batch_size == 1 else "step"
+
+
+def run_overheads(manifest: RunManifest) -> tuple[Overhead, ...]:
+    """What profiling cost in a run, by its program's own clock; empty where it was not measured."""
+    return overheads(manifest, manifest.profiled, "program")
+
+
+def overheads(
+    manifest: RunManifest, profiled: Sequence[ControlPass], timed_by: Literal["program", "trace"]
+) -> tuple[Overhead, ...]:
+    """Compare the median times of the images that both the control run and the capture hold.
 
     Args:
-        control: unprofiled passes.
-        profiled: captured passes of the same images.
+        manifest: of the run, with its control passes.
+        profiled: captured passes.
+        timed_by: what gave the times of ``profiled``.
 
     Returns:
-        Per stage: profiled ÷ unprofiled time, prefill per image and decode per step; None where one of them is missing.
+        One record per stage that both sides measured: prefill per image, decode per step.
     """
-    images = {one.image_index for one in control} & {one.image_index for one in profiled}
-    return {
-        "prefill": _ratio(_prefill(profiled, images), _prefill(control, images)),
-        "decode": _ratio(_step(profiled, images), _step(control, images)),
-    }
-
-
-def _prefill(passes: Sequence[ControlPass], images: set[int]) -> float | None:
-    return _sum_of_medians([(one.image_index, float(one.prefill_ns)) for one in passes if one.image_index in images])
-
-
-def _step(passes: Sequence[ControlPass], images: set[int]) -> float | None:
-    return _sum_of_medians(
-        [
-            (one.image_index, one.decode_ns / (one.new_tokens - 1))
-            for one in passes
-            if one.image_index in images and one.new_tokens > 1
-        ]
+    stages: tuple[tuple[Stage, str], ...] = (
+        ("prefill", one_input(manifest)),
+        ("decode", decode_unit(manifest.batch_size)),
     )
+    found = []
+    for stage, per in stages:
+        alone, captured = _times(manifest.control, stage), _times(profiled, stage)
+        same = {image for image, _ in alone} & {image for image, _ in captured}
+        if same:
+            before = statistics.median(time for image, time in alone if image in same) / 1e6
+            after = statistics.median(time for image, time in captured if image in same) / 1e6
+            found.append(Overhead(stage, before, after, after / before, per, timed_by))
+    return tuple(found)
 
 
-def _sum_of_medians(values: list[tuple[int, float]]) -> float | None:
-    """Median over passes per image, summed over images: every image weighs the same on both sides."""
-    if not values:
-        return None
-    images = {image for image, _ in values}
-    return sum(statistics.median(value for image, value in values if image == one) for one in images)
-
-
-def _ratio(profiled: float | None, control: float | None) -> float | None:
-    if profiled is None or control is None or control <= 0:
-        return None
-    return profiled / control
+def _times(passes: Sequence[ControlPass], stage: Stage) -> list[tuple[int, float]]:
+    """(image index, time in ns) of every pass: of its prefill, or of one decode step."""
+    if stage == "prefill":
+        return [(one.image_index, float(one.prefill_ns)) for one in passes if one.prefill_ns > 0]
+    return [(one.image_index, one.step_mean_ns) for one in passes if one.step_mean_ns is not None]

@@ -7,8 +7,10 @@ from collections.abc import Sequence
 
 from analysis.domain.annotations import STAGES, Stage
 from analysis.domain.entities import StageTiming, Stats
-from analysis.domain.manifest import ControlPass, RunManifest, one_input
-from analysis.efficiency.records import Aggregate, OverheadSummary
+from analysis.domain.manifest import ControlPass, Overhead, RunManifest
+from analysis.domain.overhead import overheads as domain_overheads
+from analysis.domain.overhead import run_overheads
+from analysis.efficiency.records import Aggregate
 from analysis.sums.records import InstanceSummary, StageSummary, StepPoint
 
 __all__ = ["aggregates", "overheads", "stage_timings", "stats"]
@@ -110,28 +112,18 @@ def _control_time(manifest: RunManifest | None, stage: Stage) -> tuple[float | N
     return total / passes, round(manifest.batch_size * tokens / passes)
 
 
-def overheads(
-    manifest: RunManifest | None, instances: Sequence[InstanceSummary], control: Sequence[ControlPass] = ()
-) -> tuple[OverheadSummary, ...]:
-    """Profiled against unprofiled: medians per image or prompt for prefill, per emitted token for decode."""
-    control = control or (manifest.control if manifest else ())
-    batch = manifest.batch_size if manifest else 1
-    found = []
-    before = [one.prefill_ns / _MS for one in control if one.prefill_ns > 0]
-    after = [one.host_elapsed_ns / _MS for one in instances if one.stage == "prefill"]
-    if before and after:
-        found.append(_overhead("prefill", before, after, one_input(manifest)))
-    before = [
-        one.decode_ns / _MS / (one.new_tokens - 1) / batch
-        for one in control
-        if one.new_tokens > 1 and one.decode_ns > 0
-    ]
-    after = [one.host_elapsed_ns / _MS / one.steps / batch for one in instances if one.stage == "decode" and one.steps]
-    if before and after:
-        found.append(_overhead("decode", before, after, "token"))
-    return tuple(found)
+def overheads(manifest: RunManifest | None, instances: Sequence[InstanceSummary]) -> tuple[Overhead, ...]:
+    """What profiling cost: by the program's own clock, where the run's record holds it, else by the trace's ranges."""
+    if manifest is None or not manifest.control:
+        return ()
+    if manifest.profiled:
+        return run_overheads(manifest)
+    return domain_overheads(manifest, [_as_pass(one) for one in instances if one.image_index is not None], "trace")
 
 
-def _overhead(stage: str, before: list[float], after: list[float], per: str) -> OverheadSummary:
-    unprofiled, profiled = statistics.median(before), statistics.median(after)
-    return OverheadSummary(stage, unprofiled, profiled, profiled / unprofiled, per)
+def _as_pass(instance: InstanceSummary) -> ControlPass:
+    """A stage instance as the program would have timed it: until the token is on the host, GPU work included."""
+    image = instance.image_index or 0
+    if instance.stage == "prefill":
+        return ControlPass(0, image, prefill_ns=instance.elapsed_ns, decode_ns=0, new_tokens=1)
+    return ControlPass(0, image, prefill_ns=0, decode_ns=instance.elapsed_ns, new_tokens=instance.steps + 1)

@@ -6,7 +6,7 @@ from typing import Literal
 
 from attrs import frozen
 
-__all__ = ["Aggregate", "OverheadSummary", "Utilisation"]
+__all__ = ["Aggregate", "Utilisation"]
 
 
 @frozen
@@ -22,18 +22,6 @@ class Aggregate:
     maximum: float
     count: int
     source: Literal["control", "trace"]
-
-
-@frozen
-class OverheadSummary:
-    """Profiled against unprofiled, per stage."""
-
-    stage: str
-    unprofiled_ms: float
-    profiled_ms: float
-    factor: float
-    per: str
-    """``image``, ``prompt`` (of a model that reads no images) or ``token``."""
 
 
 @frozen

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 from typing import Any, Final, Literal
 
@@ -12,7 +12,7 @@ from attrs import frozen
 from numpy.typing import NDArray
 
 from analysis.attribution.attribution import Attribution
-from analysis.attribution.intervals import Ints, gaps, merge
+from analysis.attribution.intervals import Ints, gaps, merge, sum_by_group
 from analysis.domain.annotations import STAGES
 from analysis.sums.grouping import UNATTRIBUTED
 from analysis.sums.records import GapSummary, HostCallRow
@@ -27,6 +27,7 @@ __all__ = [
     "SYNCHRONISE",
     "HostCalls",
     "host_call_rows",
+    "sum_gaps",
 ]
 
 OTHER: Final = 0
@@ -210,48 +211,67 @@ class HostCalls:
         nothing = np.zeros(0, dtype=np.int64)
         return found[None] if None in found else found.get(process, found.get(-1, (nothing, nothing)))
 
-    def idle(self, windows: list[tuple[int, int, int]]) -> GapSummary:
-        """Sum up the GPU's idle time inside stages, by what the host did meanwhile.
+    def idle(self, windows: list[tuple[int, int, int]]) -> list[GapSummary]:
+        """Sum up the GPU's idle time inside each stage instance, by what the host did meanwhile.
 
         Busy is what the GPU did for the window's process: another rank's work does not fill this one's gaps.
 
         Args:
             windows: (start ns, end ns, thread code) of each stage instance; where those of a thread overlap, their
-                common time counts once.
+                common time counts once, in the one that begins first.
+
+        Returns:
+            One record per window, in their order; `sum_gaps` adds them up.
         """
-        opened: dict[int, list[tuple[Ints, Ints]]] = {}
+        size = len(windows)
+        opened: dict[int, list[tuple[int, Ints, Ints]]] = {}
         reach: dict[int, int] = {}
-        for low, high, thread in sorted(windows):
+        for place in sorted(range(size), key=windows.__getitem__):
+            low, high, thread = windows[place]
             low = max(low, reach.get(thread, low))
             reach[thread] = max(high, low)
             busy = self._busy(int(self.attribution.thread_process[thread]))
             first, last = np.searchsorted(busy[1], low), np.searchsorted(busy[0], high)
-            opened.setdefault(thread, []).append(gaps(busy[0][first:last], busy[1][first:last], (low, high)))
-        total = count = largest = 0
-        parts = [0] * len(_WHAT_COUNTS_FIRST)
-        for thread, found in opened.items():
-            opening = np.concatenate([one[0] for one in found])
-            closing = np.concatenate([one[1] for one in found])
-            count += opening.size
-            largest = max(largest, int((closing - opening).max(initial=0)))
-            total += int((closing - opening).sum())
+            found = gaps(busy[0][first:last], busy[1][first:last], (low, high))
+            opened.setdefault(thread, []).append((place, *found))
+        total, count, largest = (np.zeros(size, dtype=np.int64) for _ in range(3))
+        parts = [np.zeros(size, dtype=np.int64) for _ in _WHAT_COUNTS_FIRST]
+        for thread, of_thread in opened.items():
+            opening = np.concatenate([one[1] for one in of_thread])
+            closing = np.concatenate([one[2] for one in of_thread])
+            window = np.repeat([one[0] for one in of_thread], [one[1].size for one in of_thread])
+            count += np.bincount(window, minlength=size)
+            np.maximum.at(largest, window, closing - opening)
+            total += sum_by_group(window, closing - opening, size)
             kinds: tuple[int, ...] = ()
-            covered = 0
+            covered = np.zeros(size, dtype=np.int64)
             for place, more in enumerate(_WHAT_COUNTS_FIRST):
                 kinds = (*kinds, *more) if self._nest else more
-                so_far = _overlap(opening, closing, *self._covered(kinds, thread))
+                so_far = sum_by_group(window, _overlap(opening, closing, *self._covered(kinds, thread)), size)
                 parts[place] += so_far - covered
-                covered = so_far if self._nest else 0
+                covered = so_far if self._nest else covered
         waiting, launching, other = parts
-        return GapSummary(
-            total_ns=total,
-            count=count,
-            largest_ns=largest,
-            synchronising_ns=waiting,
-            launching_ns=launching,
-            other_api_ns=other,
-            outside_api_ns=total - waiting - launching - other,
-        )
+        outside = total - waiting - launching - other
+        return [
+            GapSummary(*values)
+            for values in zip(
+                *(one.tolist() for one in (total, count, largest, waiting, launching, other, outside)), strict=True
+            )
+        ]
+
+
+def sum_gaps(parts: Iterable[GapSummary]) -> GapSummary:
+    """The idle time of several windows together."""
+    rows = list(parts)
+    return GapSummary(
+        total_ns=sum(one.total_ns for one in rows),
+        count=sum(one.count for one in rows),
+        largest_ns=max((one.largest_ns for one in rows), default=0),
+        synchronising_ns=sum(one.synchronising_ns for one in rows),
+        launching_ns=sum(one.launching_ns for one in rows),
+        other_api_ns=sum(one.other_api_ns for one in rows),
+        outside_api_ns=sum(one.outside_api_ns for one in rows),
+    )
 
 
 def host_call_rows(attribution: Attribution, host: HostCalls) -> tuple[HostCallRow, ...]:
@@ -268,12 +288,10 @@ def _lasting(start: Ints, end: Ints) -> tuple[Ints, Ints]:
     return (start, end) if bool(real.all()) else (start[real], end[real])
 
 
-def _overlap(opening: Ints, closing: Ints, start: Ints, end: Ints) -> int:
-    """Time that gaps, which are disjoint and in order, share with merged intervals, ns."""
+def _overlap(opening: Ints, closing: Ints, start: Ints, end: Ints) -> Ints:
+    """Time that each gap (disjoint and in order) shares with merged intervals, ns, [gaps]."""
     if not start.size or not opening.size:
-        return 0
-    if start.size < opening.size:  # the same either way: ask for the fewer ones
-        opening, closing, start, end = start, end, opening, closing
+        return np.zeros(opening.size, dtype=np.int64)
     length = end - start
     # Behind a gap's edge lies what the intervals before it cover, and of the last one no more than it has.
     before = np.cumsum(length) - length
@@ -287,4 +305,4 @@ def _overlap(opening: Ints, closing: Ints, start: Ints, end: Ints) -> int:
         covered[first] = 0
         return covered
 
-    return int((covered_until(closing) - covered_until(opening)).sum())
+    return covered_until(closing) - covered_until(opening)

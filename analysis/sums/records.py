@@ -158,6 +158,8 @@ class InstanceSummary:
     """Place of its process, by process id, among those that have stages; None: the trace has one such process."""
     launches: int = 0
     """Calls inside it that launch a kernel or a graph."""
+    gaps: GapSummary | None = None
+    """Of its host range."""
     gpu_end_ns: int | None = None
     """End of the last GPU operation that it launched; None: it launched none."""
 

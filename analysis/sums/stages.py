@@ -13,8 +13,8 @@ from analysis.attribution.attribution import Attribution, Level
 from analysis.attribution.intervals import sum_by_group, union_by_group
 from analysis.domain.annotations import IMAGE_NAME, STAGES, Stage
 from analysis.sums.grouping import GpuTable, distinct, distinct_values
-from analysis.sums.host_calls import GRAPH_LAUNCH, HostCalls
-from analysis.sums.records import GpuRow, InstanceSummary, StageSummary, StepPoint, StreamSummary
+from analysis.sums.host_calls import GRAPH_LAUNCH, HostCalls, sum_gaps
+from analysis.sums.records import GapSummary, GpuRow, InstanceSummary, StageSummary, StepPoint, StreamSummary
 from analysis.sums.tables import gpu_table
 from analysis.trace.records import KERNEL, NO_VALUE
 
@@ -67,7 +67,7 @@ def stage_summaries(
         elapsed = int((_finished(attribution, rows, outer) - ranges.start[outer]).sum())
         busy = sum(one.busy_ns for one in instances if one.stage == stage)
         total = gpu.kernel_sum_ns + gpu.memcpy_ns + gpu.memset_ns + gpu.graph_ns
-        windows = [(int(ranges.start[row]), int(ranges.end[row]), int(ranges.thread[row])) for row in outer]
+        idle = [one.gaps for one in instances if one.stage == stage and one.gaps is not None]
         found.append(
             StageSummary(
                 stage=stage,
@@ -92,7 +92,7 @@ def stage_summaries(
                 median_kernel_ns=float(np.median(duration)) if duration.size else None,
                 mean_launch_gap_ns=_launch_gap(attribution, launching),
                 concurrency=total / busy if busy else None,
-                gaps=host.idle(windows),
+                gaps=sum_gaps(idle) if idle else None,
                 small_grid_share=(
                     float(duration[small_grid[my_kernels]].sum() / duration.sum())
                     if small_grid is not None and duration.size and duration.sum()
@@ -224,6 +224,11 @@ def instance_summaries(attribution: Attribution, host: HostCalls | None = None) 
     launching = attribution.call_level("stage")[host.launches]
     launches = np.bincount(launching + 1, minlength=len(ranges) + 1)[1:]
     gpu_end = _gpu_ends(attribution, "stage")
+    gaps: dict[int, GapSummary] = {}
+    for stage in STAGES:
+        mine = attribution.stage_rows(stage).tolist()
+        windows = [(int(ranges.start[row]), int(ranges.end[row]), int(ranges.thread[row])) for row in mine]
+        gaps.update(zip(mine, host.idle(windows), strict=True))
     found = []
     for row in rows.tolist():
         path, place = paths[row], places[row]
@@ -244,6 +249,7 @@ def instance_summaries(attribution: Attribution, host: HostCalls | None = None) 
                 payload=None if payload == NO_VALUE else payload,
                 steps=int(steps[row]),
                 launches=int(launches[row]),
+                gaps=gaps[row],
                 gpu_end_ns=int(gpu_end[row]) if gpu_end[row] >= 0 else None,
                 image_index=place.image_index,
                 pass_index=place.pass_index,

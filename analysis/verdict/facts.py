@@ -11,7 +11,8 @@ from typing import Final
 from attrs import frozen
 
 from analysis.domain.entities import KernelSummary
-from analysis.efficiency.records import OverheadSummary, Utilisation
+from analysis.domain.manifest import Overhead
+from analysis.efficiency.records import Utilisation
 from analysis.sums.records import HostCallRow, StageSummary
 
 __all__ = [
@@ -52,7 +53,7 @@ class Facts:
     kernels: tuple[KernelSummary, ...]
     waits: tuple[HostCallRow, ...]
     busy_base: Utilisation | None
-    overhead: OverheadSummary | None
+    overhead: Overhead | None
     one_input: str
     """``image`` or ``prompt``."""
 

@@ -6,17 +6,19 @@ import re
 from collections.abc import Sequence
 from typing import Final
 
-from analysis.efficiency.records import Aggregate, OverheadSummary, Utilisation
+from analysis.domain.figures import times
+from analysis.domain.manifest import Overhead
+from analysis.domain.overhead import worth_a_warning
+from analysis.efficiency.records import Aggregate, Utilisation
 from analysis.quality.findings import Finding
 from analysis.sums.records import CaptureInfo, CategoryRow, HostCallRow, StageSummary
 from analysis.verdict.facts import per_cent
 from analysis.verdict.records import Verdict
 
-__all__ = ["MOST_SENTENCES", "OVERHEAD_WORTH_NAMING", "SHARE_WORTH_NAMING", "sentences_in", "stakeholder_notes"]
+__all__ = ["MOST_SENTENCES", "SHARE_WORTH_NAMING", "sentences_in", "stakeholder_notes"]
 
 MOST_SENTENCES: Final = 10
 _STOP: Final = re.compile(r"[.!?](?=\s|$)")
-OVERHEAD_WORTH_NAMING: Final = 1.25
 SHARE_WORTH_NAMING: Final = 0.01
 
 
@@ -27,7 +29,7 @@ def stakeholder_notes(
     verdicts: Sequence[Verdict],
     categories: Sequence[CategoryRow],
     utilisation: Sequence[Utilisation],
-    overhead: Sequence[OverheadSummary],
+    overhead: Sequence[Overhead],
     aggregates: Sequence[Aggregate],
     host_calls: Sequence[HostCallRow],
 ) -> str:
@@ -149,9 +151,9 @@ def _useful(rows: Sequence[Utilisation], aggregates: Sequence[Aggregate]) -> lis
     return found
 
 
-def _overhead(rows: Sequence[OverheadSummary]) -> list[str]:
-    heavy = [one for one in rows if one.factor >= OVERHEAD_WORTH_NAMING]
+def _overhead(rows: Sequence[Overhead]) -> list[str]:
+    heavy = [one for one in rows if worth_a_warning(one)]
     if not heavy:
         return []
-    named = ", ".join(f"{one.stage} × {one.factor:.2f}" for one in heavy)
+    named = ", ".join(f"{one.stage} {times(one.factor)}" for one in heavy)
     return [f"Profiling slowed the run ({named}); shares hold, latencies are the control run's; try the preset light."]

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from analysis.domain.entities import KernelSummary
-from analysis.efficiency.records import OverheadSummary, Utilisation
+from analysis.domain.manifest import Overhead
+from analysis.efficiency.records import Utilisation
 from analysis.quality.findings import Finding
 from analysis.sums.records import HostCallRow, StageSummary
 from analysis.verdict.facts import (
@@ -33,7 +34,7 @@ def verdicts(
     kernels: Sequence[KernelSummary],
     host_calls: Sequence[HostCallRow],
     utilisation: Sequence[Utilisation],
-    overhead: Sequence[OverheadSummary],
+    overhead: Sequence[Overhead],
     *,
     on_cpu: bool,
     one_input: str = "image",

@@ -5,8 +5,9 @@ from __future__ import annotations
 from rich.console import Console
 from rich.text import Text
 
+from analysis.domain.figures import times
 from analysis.domain.manifest import RunManifest
-from analysis.domain.overhead import WORTH_A_WARNING
+from analysis.domain.overhead import run_overheads, worth_a_warning
 from runner.launcher.run_directory import RunDirectory
 
 __all__ = ["overhead_line", "print_result"]
@@ -30,16 +31,12 @@ def print_result(directory: RunDirectory, manifest: RunManifest) -> None:
 
 def overhead_line(manifest: RunManifest) -> str | None:
     """Say what profiling cost, and name the lighter preset where it was much; None if it was not measured."""
-    factors = {
-        stage: value
-        for stage in ("prefill", "decode")
-        if isinstance(value := manifest.options.get(f"overhead_{stage}"), float)
-    }
-    if not factors:
+    measured = run_overheads(manifest)
+    if not measured:
         return None
-    line = "Under the profiler: " + ", ".join(f"{stage} took {factor:.2f}×" for stage, factor in factors.items())
+    line = "Under the profiler: " + ", ".join(f"{one.stage} took {times(one.factor)}" for one in measured)
     line += " the time that it takes alone."
-    if max(factors.values()) > WORTH_A_WARNING and manifest.preset not in (None, "light"):
+    if any(worth_a_warning(one) for one in measured) and manifest.preset not in (None, "light"):
         line += (
             " Read latencies from the control run; --preset light marks less (what costs how much: docs/capture.md)."
         )

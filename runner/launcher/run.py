@@ -26,7 +26,7 @@ from analysis.domain.errors import (
     TimeoutExceededError,
 )
 from analysis.domain.manifest import DeviceState, RunManifest, RunStatus
-from analysis.domain.overhead import overhead
+from analysis.domain.overhead import run_overheads
 from runner.collectors.collectors import Choice, Collected, Collector, Job, make_collector
 from runner.collectors.nsys.presets import load_preset
 from runner.launcher.provenance import now
@@ -285,11 +285,10 @@ class Run:
         manifest = self._manifest()
         before: list[DeviceState] = [state for state in manifest.device_states if state.when == "before"]
         after = [state for state in result.device_states if state.when == "after"]
-        factors = overhead(manifest.control, result.passes)
         self._update(
             profiled=result.passes,
+            overhead=run_overheads(evolve(manifest, profiled=result.passes)),
             device_states=(*before, *after) if after else manifest.device_states,
-            options={**manifest.options, "overhead_prefill": factors["prefill"], "overhead_decode": factors["decode"]},
             notes=(*manifest.notes, *(note for note in result.notes if note not in manifest.notes)),
         )
 

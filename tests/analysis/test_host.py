@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from analysis.attribution.attribution import Attribution
 from analysis.report import assemble
-from analysis.sums.host_calls import COPY, GRAPH_LAUNCH, LAUNCH, OTHER, SYNCHRONISE, HostCalls
+from analysis.sums.host_calls import COPY, GRAPH_LAUNCH, LAUNCH, OTHER, SYNCHRONISE, HostCalls, sum_gaps
 from analysis.sums.records import GapSummary
 from analysis.trace.reader import Trace
 from trace_builder import TraceBuilder, thread_id
@@ -221,9 +221,18 @@ def stage_windows(attribution: Attribution) -> list[tuple[int, int, int]]:
     ]
 
 
+def overlap(one: tuple[int, int, int], other: tuple[int, int, int]) -> bool:
+    return one[2] == other[2] and one[0] <= other[1] and other[0] <= one[1]
+
+
 def idle(attribution: Attribution) -> GapSummary:
-    found = HostCalls(attribution).idle(stage_windows(attribution))
-    assert astuple(found) == astuple(idle_by_hand(attribution, stage_windows(attribution)))
+    windows = stage_windows(attribution)
+    each = HostCalls(attribution).idle(windows)
+    found = sum_gaps(each)
+    assert astuple(found) == astuple(idle_by_hand(attribution, windows))
+    for window, gaps in zip(windows, each, strict=True):
+        if not any(other is not window and overlap(window, other) for other in windows):
+            assert astuple(gaps) == astuple(idle_by_hand(attribution, [window]))
     parts = found.synchronising_ns + found.launching_ns + found.other_api_ns + found.outside_api_ns
     assert parts == found.total_ns
     return found
@@ -312,7 +321,8 @@ def test_idle_time_of_a_real_trace_against_a_sweep(real_attribution: RealAttribu
     attribution = real_attribution("deepseek-ocr_h100_small")[1]
     host, operations = HostCalls(attribution), attribution.operations
     windows = stage_windows(attribution)
-    found = host.idle(windows)
+    each = host.idle(windows)
+    found = sum_gaps(each)
     busy = reach = 0
     for low, high, _ in windows:
         reach = low

@@ -14,7 +14,16 @@ from analysis.attribution.attribution import Attribution
 from analysis.domain.contracts import LLMProfileRequest
 from analysis.domain.entities import ModelUnderTest, RunMeta
 from analysis.domain.errors import RequestError
-from analysis.domain.manifest import ComponentCost, ControlPass, MeasuredPeak, PromptTokens, RunManifest, StageCost
+from analysis.domain.manifest import (
+    ComponentCost,
+    ControlPass,
+    MeasuredPeak,
+    Overhead,
+    PromptTokens,
+    RunManifest,
+    StageCost,
+)
+from analysis.domain.overhead import run_overheads, worth_a_warning
 from analysis.efficiency.hardware import Peak
 from analysis.efficiency.latency import aggregates, overheads, stage_timings
 from analysis.efficiency.records import Utilisation
@@ -139,18 +148,41 @@ def test_unknown_tokens_are_unknown_not_none_at_all() -> None:
     assert (prefill.tokens, prefill.throughput_toks_per_s) == (None, None)
 
 
-def test_overheads() -> None:
+def test_overheads_of_a_trace_compare_the_same_images() -> None:
     instances = (
         instance("prefill", 24 * MS), instance("prefill", 40 * MS, image=1), instance("decode", 60 * MS, steps=4),
     )  # fmt: skip
     prefill, decode = overheads(manifest(), instances)
     assert (prefill.unprofiled_ms, prefill.profiled_ms, prefill.factor, prefill.per) == (16, 32, 2, "image")
-    assert (decode.unprofiled_ms, decode.profiled_ms, decode.per) == (11, 15, "token")
-    assert decode.factor == pytest.approx(15 / 11)
+    # Image 1 was not decoded in the capture: its 20 ms a token are no part of the comparison.
+    assert (decode.unprofiled_ms, decode.profiled_ms, decode.per, decode.timed_by) == (10.5, 15, "token", "trace")
+    assert decode.factor == pytest.approx(15 / 10.5)
     batch = overheads(manifest(batch_size=2), instances)[1]
-    assert (batch.unprofiled_ms, batch.profiled_ms, batch.factor) == (5.5, 7.5, decode.factor)
+    assert (batch.per, batch.factor) == ("step", decode.factor)
     assert overheads(None, instances) == ()
+    assert overheads(manifest(control=()), instances) == ()
     assert [one.stage for one in overheads(manifest(), instances[:1])] == ["prefill"]
+
+
+def test_overheads_of_a_run_are_those_of_its_own_clock() -> None:
+    """Both sides timed alike: the trace's ranges begin and end a little elsewhere."""
+    captured = (ControlPass(0, 0, 22 * MS, 84 * MS, 5), ControlPass(0, 1, 42 * MS, 120 * MS, 4))
+    run = manifest(profiled=captured)
+    prefill, decode = overheads(run, (instance("prefill", 99 * MS), instance("decode", 999 * MS, steps=4)))
+    assert (prefill, decode) == run_overheads(run)
+    assert (prefill.unprofiled_ms, prefill.profiled_ms, prefill.factor, prefill.timed_by) == (16, 32, 2, "program")
+    assert (decode.unprofiled_ms, decode.profiled_ms) == (11, (21 + 40) / 2)
+
+
+def test_gpu_work_after_the_range_is_part_of_what_was_profiled() -> None:
+    late = evolve(instance("decode", 40 * MS, steps=4), gpu_end_ns=84 * MS)
+    (decode,) = overheads(manifest(), (late,))
+    assert decode.profiled_ms == 21
+
+
+@pytest.mark.parametrize(("factor", "worth"), [(1.249, False), (1.25, True)])
+def test_one_threshold_for_what_is_worth_a_warning(factor: float, worth: bool) -> None:
+    assert worth_a_warning(Overhead("decode", 1.0, factor, factor, "token")) == worth
 
 
 # --- MFU and MBU by hand, on the H100 traces ------------------------------------------------------------------

@@ -15,8 +15,8 @@ from analysis.attribution.attribution import Attribution
 from analysis.domain.contracts import LLMProfileRequest
 from analysis.domain.convert import from_json, to_json
 from analysis.domain.entities import KernelSummary, LLMProfileReport, RunMeta
-from analysis.domain.manifest import RunManifest
-from analysis.efficiency.records import OverheadSummary, Utilisation
+from analysis.domain.manifest import Overhead, RunManifest
+from analysis.efficiency.records import Utilisation
 from analysis.efficiency.utilisation import CostRequest
 from analysis.quality.findings import Finding
 from analysis.render import json as json_
@@ -77,7 +77,7 @@ def judge(
     *kernels: KernelSummary,
     waits: tuple[HostCallRow, ...] = (),
     row: Utilisation | None = None,
-    overhead: tuple[OverheadSummary, ...] = (),
+    overhead: tuple[Overhead, ...] = (),
     on_cpu: bool = False,
 ) -> Verdict:
     (found,) = verdict.verdicts([one], kernels, waits, [row] if row else [used()], overhead, on_cpu=on_cpu)
@@ -108,11 +108,11 @@ def test_launch_bound() -> None:
 
 def test_the_ceiling_is_that_of_the_unprofiled_run() -> None:
     """Profiling costs time of its own: what a graph saves is counted against the run without it."""
-    found = judge(stage(busy=20), overhead=(OverheadSummary("decode", 6.0, 10.0, 10 / 6, "token"),))
+    found = judge(stage(busy=20), overhead=(Overhead("decode", 6.0, 10.0, 10 / 6, "token"),))
     assert found.ceiling_ns == 40 * MS
     assert "4.00 ms per token (6.00 ms unprofiled − 2.00 ms GPU busy)" in found.ceiling
     # Less time than the GPU alone was busy for: the two runs differ, and the device is the bound.
-    none_left = judge(stage(busy=20), overhead=(OverheadSummary("decode", 1.0, 10.0, 10.0, "token"),))
+    none_left = judge(stage(busy=20), overhead=(Overhead("decode", 1.0, 10.0, 10.0, "token"),))
     assert none_left.bound == "mixed"
 
 
@@ -120,11 +120,11 @@ def test_the_bound_is_that_of_the_unprofiled_run() -> None:
     """The profiler slows the host: what it leaves of the GPU's share says little of the program alone."""
     busy = stage(busy=40, small_grid_share=0.1)
     assert judge(busy).bound == "launch-bound"
-    found = judge(busy, overhead=(OverheadSummary("decode", 5.0, 10.0, 2.0, "token"),))
+    found = judge(busy, overhead=(Overhead("decode", 5.0, 10.0, 2.0, "token"),))
     assert found.bound == "mixed"
     assert "busy 80% of the unprofiled time" in found.sentence
     assert found.evidence[0] == "GPU busy 4.00 ms of 5.00 ms per token without the profiler = 80.0% (threshold 60%)"
-    slow = judge(stage(busy=20), overhead=(OverheadSummary("decode", 8.0, 10.0, 1.25, "token"),))
+    slow = judge(stage(busy=20), overhead=(Overhead("decode", 8.0, 10.0, 1.25, "token"),))
     assert slow.sentence.startswith("Decode is launch-bound: the GPU works 25% of the unprofiled time")
     assert "under the profiler: GPU busy 20.00 ms of 100.00 ms host time = 20.0% (idle 80.0%)" in slow.evidence
 
@@ -152,7 +152,7 @@ def test_launch_bound_prefill_counts_images() -> None:
 
 
 def test_a_model_of_text_counts_prompts() -> None:
-    alone = (OverheadSummary("prefill", 40.0, 50.0, 1.25, "prompt"),)
+    alone = (Overhead("prefill", 40.0, 50.0, 1.25, "prompt"),)
     (found,) = verdict.verdicts([stage("prefill", busy=20)], (), (), [used()], alone, on_cpu=False, one_input="prompt")
     assert "500 kernels per prompt" in found.sentence
     assert "30.00 ms per prompt (40.00 ms unprofiled − 10.00 ms GPU busy)" in found.ceiling

@@ -23,6 +23,7 @@ from analysis.domain.errors import (
     ModelError,
     TimeoutExceededError,
 )
+from analysis.domain.overhead import run_overheads
 from launch_kit import environment, fake_nsys, prepare
 from runner.collectors.nsys.tool import NsysTool
 from runner.process.process import Interrupts, marked_processes
@@ -59,7 +60,8 @@ def test_a_run_leaves_every_record(tmp_path: Path, tool: NsysTool) -> None:
     assert (manifest.exit_codes.export, manifest.exit_codes.analysis) == (0, 0)
     assert manifest.control
     assert manifest.profiled
-    assert manifest.options["overhead_prefill"] == 2.0
+    assert manifest.overhead == run_overheads(manifest)
+    assert manifest.overhead[0].factor == 2.0
     assert manifest.model is not None
     assert manifest.finished_at is not None
     assert (run.directory.path / "report.md").is_file()
