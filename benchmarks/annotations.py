@@ -21,9 +21,10 @@ import nvtx
 import torch
 
 from analysis.domain.contracts import LLMProfileRequest
-from runner.child.annotate import Annotator, NvtxSink
+from runner.child.annotate import Annotator
 from runner.child.models.loading import load_model
 from runner.child.passes import make_decoder, prepare_inputs, run_pass
+from runner.collectors.nvidia.recording import NvtxSink
 from runner.inputs.inputs import discover, sample_set
 from runner.plan.plan import AnnotationLevel, RunPlan
 

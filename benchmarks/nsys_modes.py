@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from analysis.domain.errors import DsocrError
-from runner.collectors.collectors import local_folders
+from runner.collectors.nsys.collector import local_folders
 from runner.collectors.nsys.tool import NsysTool, find_nsys
 from runner.process.environment import child_environment
 

@@ -16,7 +16,7 @@ from analysis.domain.contracts import LLMProfileRequest
 from analysis.domain.convert import from_json_file, to_json
 from analysis.domain.entities import Dtype
 from analysis.domain.errors import CaptureError, DsocrError, RequestError
-from runner.collectors.collectors import Choice, make_collector
+from runner.collectors.choosing import Choice
 from runner.launcher.launch import carry_out, choose_again, prepare
 from runner.launcher.request import CollectorChoice, LaunchOptions, RunSettings, make_plan, make_request
 from runner.launcher.run_directory import RunDirectory
@@ -363,21 +363,20 @@ def _make_sample_pages(folder: Path) -> None:
 
 
 def _print_commands(plan: RunPlan, launch: LaunchOptions, choice: Choice) -> None:
-    from runner.collectors.nsys.presets import load_preset
-    from runner.collectors.nsys.tool import export_argv
     from runner.launcher.run import Run
     from runner.process.environment import child_environment
 
     directory = RunDirectory(Path(plan.run_dir))
-    collector = make_collector(choice, load_preset(plan.preset), plan.request.device, launch.nsys_args, os.environ)
-    session = Run(directory, plan, launch, collector, os.environ, _say)
+    collection = choice.collector.for_plan(plan, launch.nsys_args, os.environ)
+    session = Run(directory, plan, launch, choice.collector, collection, os.environ, _say)
     names = sorted(child_environment(os.environ, keep=launch.keep_env))
     typer.echo(f"# only these variables are passed on: {' '.join(names)}")
     commands = session.commands()
     for step in ("control", "capture"):
         typer.echo(shlex.join(commands[step]))
-    if choice.tool is not None:
-        typer.echo(shlex.join(export_argv(choice.tool, str(directory.report_file), str(directory.trace_file))))
+    export = collection.export_command(directory.path)
+    if export is not None:
+        typer.echo(shlex.join(export))
     typer.echo(shlex.join(commands["analysis"]))
 
 

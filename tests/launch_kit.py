@@ -12,9 +12,9 @@ from typing import Any
 
 from analysis.domain.contracts import LLMProfileRequest
 from analysis.domain.entities import InputImage, InputSet
-from runner.collectors.collectors import Choice, local_folders, make_collector
-from runner.collectors.nsys.presets import load_preset
+from runner.collectors.nsys.collector import NsysCollector, local_folders
 from runner.collectors.nsys.tool import NsysTool, find_nsys, probe
+from runner.collectors.torch_profiler.collector import TorchCollector
 from runner.launcher.provenance import first_manifest
 from runner.launcher.request import LaunchOptions
 from runner.launcher.run import Run
@@ -92,8 +92,8 @@ def prepare(
     directory = RunDirectory(out / run_id)
     plan = RunPlan(run_id, request, str(directory.path), "torch" if tool is None else "nsys")
     options = LaunchOptions(**{"grace_s": 1.0, **launch})
-    choice = Choice(plan.collector, "for the test", tool)
-    collector = make_collector(choice, load_preset("default"), "cpu", options.nsys_args, environ)
+    collector = TorchCollector() if tool is None else NsysCollector(tool)
+    collection = collector.for_plan(plan, options.nsys_args, environ)
     pages = InputSet("pages", "/pages", 1, (InputImage("/pages/a.png", 10, 10),))
     directory.create()
     directory.write(directory.plan_file, plan)
@@ -103,4 +103,6 @@ def prepare(
     )
     (directory.path / "behaviour").write_text(behaviour)
     lines = [] if said is None else said
-    return Run(directory, plan, options, collector, environ, lines.append, command=command, analysis=analysis)
+    return Run(
+        directory, plan, options, collector, collection, environ, lines.append, command=command, analysis=analysis
+    )

@@ -11,8 +11,7 @@ import argparse
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final, Literal, TypeAlias
 
@@ -22,24 +21,22 @@ from transformers.utils import logging as transformers_logging
 from analysis.domain.convert import from_json_file, to_json
 from analysis.domain.errors import ChildFailedError, DsocrError, ModelError
 from analysis.domain.manifest import ControlPass, RunManifest, StageCost
-from runner.child.annotate import Annotator, NvtxSink
+from runner.child.annotate import Annotator
 from runner.child.device import compute_capability, device_state, gpu_name, measure_peak, software_versions
 from runner.child.flops import count_costs, meta_network
 from runner.child.generate import SYNCHRONISES, Decoder
 from runner.child.models.family import LoadedModel, ModelInputs
 from runner.child.models.loading import load_model
 from runner.child.passes import distinct_shapes, make_decoder, prepare_inputs, run_pass, with_generated_lengths
-from runner.collectors.torch_profiler.capture import TorchCapture
-from runner.collectors.torch_profiler.ranges import MemorySink
+from runner.collectors.choosing import COLLECTORS
 from runner.inputs.inputs import discover
 from runner.plan.plan import RunPlan, WorkloadResult
 
-__all__ = ["RESULT_NAMES", "TORCH_TRACE_NAME", "Role", "main", "run"]
+__all__ = ["RESULT_NAMES", "Role", "main", "run"]
 
 Role: TypeAlias = Literal["control", "capture"]
 
 RESULT_NAMES: Final[dict[Role, str]] = {"control": "control.json", "capture": "profiled.json"}
-TORCH_TRACE_NAME: Final = "trace.sqlite"
 
 _Progress: TypeAlias = Callable[[str], None]
 
@@ -168,51 +165,18 @@ def _captured_passes(
     progress: _Progress,
 ) -> list[ControlPass]:
     passes: list[ControlPass] = []
-    memory = MemorySink()
-    on_torch = plan.collector == "torch"
-    annotator = Annotator((memory,) if on_torch else (NvtxSink(),), _level(plan))
-    with ExitStack() as stack:
-        stack.enter_context(annotator.modules(model.modules))
-        if on_torch:
-            stack.enter_context(TorchCapture(Path(plan.run_dir) / TORCH_TRACE_NAME, str(model.device), memory))
-        else:
-            stack.enter_context(_capture_range(model.device))
-        if mark is not None:
+    collector = COLLECTORS[plan.collector]
+    recording = collector.recording(plan)
+    annotator = Annotator((recording.sink,), collector.range_level(plan.annotation_level))
+    with annotator.modules(model.modules), recording.capturing(str(model.device)):
+        if mark is not None and collector.wants_manifest_mark:
             annotator.mark_manifest(mark)
         with annotator.operators(model.device):
             for index in range(plan.capture_passes):
                 progress(f"captured pass {index + 1}/{plan.capture_passes}")
                 passes += run_pass(plan, model, decoder, inputs, annotator, index)
-        if on_torch:
-            progress("writing torch.profiler's events")
+        progress("ending the collection")
     return passes
-
-
-def _level(plan: RunPlan) -> Literal["stages", "modules", "operators"]:
-    """The torch collector records operators itself: ranges around them would only say it twice."""
-    return "modules" if plan.collector == "torch" and plan.annotation_level == "operators" else plan.annotation_level
-
-
-@contextmanager
-def _capture_range(device: torch.device) -> Iterator[None]:
-    """CudaProfilerStart to cudaProfilerStop; on a CPU there is neither, and nsys records the whole process."""
-    if device.type != "cuda":
-        yield
-        return
-    torch.cuda.synchronize(device)
-    runtime = torch.cuda.cudart()  # type: ignore[no-untyped-call]
-    _check(runtime.cudaProfilerStart(), "cudaProfilerStart")
-    try:
-        yield
-        torch.cuda.synchronize(device)
-    finally:
-        _check(runtime.cudaProfilerStop(), "cudaProfilerStop")
-
-
-def _check(result: object, call: str) -> None:
-    code = int(getattr(result, "value", result))  # type: ignore[call-overload]  # a pybind enum, or its number
-    if code != 0:
-        raise ChildFailedError(f"{call} failed with CUDA error {code}; is another profiler attached?")
 
 
 def _costs(plan: RunPlan, model: LoadedModel, inputs: list[ModelInputs]) -> tuple[tuple[StageCost, ...], str | None]:
@@ -252,9 +216,7 @@ def _notes(plan: RunPlan, model: LoadedModel) -> tuple[str, ...]:
         )
     if plan.ignore_eos:
         notes.append("EOS was ignored: every image generates max_new_tokens tokens")
-    if plan.collector == "torch" and plan.annotation_level == "operators":
-        notes.append("operators are torch.profiler's own events; no ranges were written around them")
-    return tuple(notes)
+    return (*notes, *COLLECTORS[plan.collector].notes(plan))
 
 
 def _write(text: str, path: Path) -> None:

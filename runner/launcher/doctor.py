@@ -15,7 +15,7 @@ from typing import Final, Literal, TypeAlias
 from attrs import frozen
 
 from analysis.domain.errors import DsocrError
-from runner.collectors.collectors import local_folders
+from runner.collectors.nsys.collector import local_folders
 from runner.collectors.nsys.fitness import driver_misfit, nvtx_misfit
 from runner.collectors.nsys.probe import ProbeResult, functional_probe
 from runner.collectors.nsys.tool import NsysTool, find_nsys, usable_tools

@@ -9,10 +9,7 @@ from attrs import evolve
 
 from analysis.domain.errors import DsocrError
 from analysis.domain.manifest import RunManifest
-from runner.collectors.collectors import Choice, local_folders, make_collector
-from runner.collectors.nsys.fitness import driver_misfit
-from runner.collectors.nsys.presets import load_preset, resolve_options
-from runner.collectors.nsys.tool import find_nsys
+from runner.collectors.choosing import Choice, planned_collector
 from runner.launcher.provenance import first_manifest, now
 from runner.launcher.queue import DeviceLock
 from runner.launcher.request import LaunchOptions
@@ -44,8 +41,8 @@ def prepare(
 
     input_set = discover(Path(plan.request.input_dir))
     directory = RunDirectory(Path(plan.run_dir))
-    collector = make_collector(choice, load_preset(plan.preset), plan.request.device, launch.nsys_args, environ)
-    commands = Run(directory, plan, launch, collector, environ, say).commands()
+    collection = choice.collector.for_plan(plan, launch.nsys_args, environ)
+    commands = Run(directory, plan, launch, choice.collector, collection, environ, say).commands()
     manifest = first_manifest(
         plan,
         launch,
@@ -55,7 +52,7 @@ def prepare(
         nsys=choice.tool,
         input_set=input_set,
         facts=facts,
-        notes=_warnings(choice, plan, facts),
+        notes=collection.warnings(facts),
     )
     directory.create()
     directory.write(directory.plan_file, plan)
@@ -92,21 +89,9 @@ def carry_out(
 def choose_again(
     plan: RunPlan, launch: LaunchOptions, nsys: str | None, environ: Mapping[str, str], *, needed: bool
 ) -> Choice:
-    """Find the collector of a plan again; an nsys is only looked for where one is needed.
+    """Find the collector of a plan again; its program is only looked for where one is needed.
 
     Raises:
         CaptureError: it is needed, and there is no usable one.
     """
-    if plan.collector == "torch" or not needed:
-        return Choice("torch", "as planned")
-    # Whether it fits nvtx was asked before the run; import and export do not depend on it.
-    return Choice("nsys", "as planned", find_nsys(nsys or launch.nsys, environ, folders=local_folders()))
-
-
-def _warnings(choice: Choice, plan: RunPlan, facts: DriverFacts) -> tuple[str, ...]:
-    """What of the preset this nsys does not know and is left out, and whether it is too old for the driver."""
-    if choice.tool is None:
-        return ()
-    warnings = resolve_options(load_preset(plan.preset), choice.tool, device=plan.request.device).warnings
-    misfit = driver_misfit(choice.tool, facts)
-    return warnings if misfit is None else (*warnings, str(misfit))
+    return planned_collector(plan.collector, nsys or launch.nsys, environ, needs_tool=needed)

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from analysis.domain.entities import InputSet, RunMeta
 from analysis.domain.manifest import RunManifest, RunStatus
-from runner.collectors.nsys.tool import NsysTool
+from runner.collectors.choosing import COLLECTORS
+from runner.collectors.interface.collector import Tool
 from runner.launcher.request import LaunchOptions
 from runner.plan.plan import RunPlan
 from runner.process.driver import DriverFacts, driver_facts, installed_version
@@ -33,7 +34,7 @@ def first_manifest(
     *,
     status: RunStatus,
     argv: tuple[str, ...] = (),
-    nsys: NsysTool | None = None,
+    nsys: Tool | None = None,
     input_set: InputSet | None = None,
     facts: DriverFacts | None = None,
     notes: tuple[str, ...] = (),
@@ -87,7 +88,7 @@ def first_manifest(
         capture_passes=plan.capture_passes,
         decode_mode=plan.decode_mode,
         annotation_level=plan.annotation_level,
-        preset=plan.preset if plan.collector == "nsys" else None,
+        preset=plan.preset if COLLECTORS[plan.collector].uses_preset_options else None,
         options={
             "input_mode": plan.input_mode,
             "dtype": plan.dtype,

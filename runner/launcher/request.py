@@ -12,7 +12,7 @@ from attrs import field, frozen, validators
 from analysis.domain.contracts import LLMProfileRequest
 from analysis.domain.entities import Dtype
 from analysis.domain.errors import RequestError
-from runner.collectors.collectors import Choice, choose_collector
+from runner.collectors.choosing import Choice, choose_collector
 from runner.collectors.nsys.presets import load_preset
 from runner.plan.plan import AnnotationLevel, DecodeMode, RunPlan
 from runner.process.driver import DriverFacts, default_device

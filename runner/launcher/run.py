@@ -27,8 +27,8 @@ from analysis.domain.errors import (
 )
 from analysis.domain.manifest import DeviceState, RunManifest, RunStatus
 from analysis.domain.overhead import run_overheads
-from runner.collectors.collectors import Choice, Collected, Collector, Job, make_collector
-from runner.collectors.nsys.presets import load_preset
+from runner.collectors.choosing import Choice
+from runner.collectors.interface.collector import Collected, Collection, Collector, Job
 from runner.launcher.provenance import now
 from runner.launcher.request import LaunchOptions
 from runner.launcher.run_directory import RunDirectory
@@ -73,6 +73,7 @@ class Run:
     plan: RunPlan
     launch: LaunchOptions
     collector: Collector
+    collection: Collection
     environ: Mapping[str, str]
     say: Callable[[str], None]
     """Takes one line for the user."""
@@ -84,12 +85,11 @@ class Run:
     def open(
         cls, directory: RunDirectory, choice: Choice, environ: Mapping[str, str], say: Callable[[str], None]
     ) -> Run:
-        """Take up a run from its folder. Raises RequestError or CaptureError as `make_collector` does."""
+        """Take up a run from its folder. Raises RequestError or CaptureError as `Collector.for_plan`."""
         plan = directory.read_plan()
         launch = directory.read_launch()
-        arguments = launch.nsys_args if choice.name == "nsys" else ()  # no nsys is needed to repeat the analysis
-        collector = make_collector(choice, load_preset(plan.preset), plan.request.device, arguments, environ)
-        return cls(directory, plan, launch, collector, environ, say)
+        collection = choice.collector.for_plan(plan, launch.nsys_args, environ)
+        return cls(directory, plan, launch, choice.collector, collection, environ, say)
 
     def start(self, interrupts: Interrupts) -> RunManifest:
         """Do the whole run. The run's folder holds plan.json, launch.json and run.json (status running).
@@ -126,7 +126,7 @@ class Run:
     def finish(self, interrupts: Interrupts) -> RunManifest:
         """Export what was captured, finish the manifest, analyse."""
         with self._recording_failure():
-            if not self.directory.trace_file.is_file() or self.plan.collector == "torch":
+            if not self.directory.trace_file.is_file() or not self.collector.exports:
                 self._export(interrupts)
             if self._manifest().exit_codes.child in (0, None):
                 self._update(status="complete", error=None, finished_at=now())
@@ -157,8 +157,8 @@ class Run:
     def _capture(self, interrupts: Interrupts, deadline: float | None) -> None:
         self.say(f"capture: collector {self.collector.name}, preset {self.plan.preset}")
         with self._environment() as env:
-            collected = self.collector.collect(self._job(env, deadline), interrupts)
-        self._codes(child=collected.child, nsys=collected.nsys)
+            collected = self.collection.collect(self._job(env, deadline), interrupts)
+        self._codes(child=collected.child, nsys=collected.tool)
         result = self.directory.read_result(PROFILED)
         if result is not None:
             self._take_profiled(result)
@@ -185,7 +185,7 @@ class Run:
     def _keep(self, collected: Collected, interrupts: Interrupts) -> Path | None:
         """Save what was captured of a program that did not end well, and say so in run.json."""
         kept = None
-        if collected.child != 0 and collected.outcome.ended_by != "interrupt" and self.collector.name == "nsys":
+        if collected.child != 0 and collected.outcome.ended_by != "interrupt" and self.collector.exports:
             try:
                 self._export(interrupts)
                 kept = self.directory.trace_file
@@ -201,16 +201,15 @@ class Run:
     def _export(self, interrupts: Interrupts) -> None:
         with self._environment() as env:
             try:
-                result = self.collector.finish(self._job(env, None), self.directory.log("export"), interrupts)
+                result = self.collection.finish(self._job(env, None), self.directory.log("export"), interrupts)
             except ExportError:
                 self._codes(export=1)
                 raise
         self._codes(export=result.returncode)
         counts = ", ".join(f"{count:,} {name}" for name, count in result.rows.items() if count)
         self.say(f"exported and checked: {counts}")
-        found = result.scrubbed
-        if found.foreign_blocks and self.directory.report_file.is_file():
-            self._guard_report(found.foreign_blocks, found.secret_names)
+        if result.foreign_blocks and self.directory.report_file.is_file():
+            self._guard_report(result.foreign_blocks, result.secret_names)
 
     def _guard_report(self, blocks: int, secret_names: tuple[str, ...]) -> None:
         """A report that holds other programs' environments is not left lying about."""
@@ -343,7 +342,7 @@ class Run:
         """Give the exact commands of a run, by step, for ``--dry-run``."""
         return {
             "control": self.command(self.directory, "control"),
-            "capture": self.collector.command(self._job({}, None)),
+            "capture": self.collection.command(self._job({}, None)),
             "analysis": self.analysis(self.directory),
         }
 
@@ -353,7 +352,7 @@ class _Environment:
 
     def __init__(self, run: Run) -> None:
         self._run = run
-        self._folder = run.directory.temporary() if run.plan.collector == "nsys" else nullcontext(None)
+        self._folder = run.directory.temporary() if run.collector.needs_private_tmp else nullcontext(None)
 
     def __enter__(self) -> dict[str, str]:
         folder = self._folder.__enter__()

@@ -25,7 +25,7 @@ from analysis.domain.errors import (
     TimeoutExceededError,
 )
 from launch_kit import ROOT, environment, prepare, real_nsys, wrapper_without_importer
-from runner.collectors.collectors import Choice, make_collector
+from runner.collectors.nsys.collector import NsysCollector
 from runner.collectors.nsys.presets import load_preset, preset_names, resolve_options
 from runner.collectors.nsys.probe import functional_probe
 from runner.collectors.nsys.tool import NsysTool, find_nsys, probe
@@ -174,7 +174,7 @@ def test_a_secret_is_in_no_byte_of_any_artefact(tmp_path: Path, nsys: NsysTool) 
 def test_without_a_private_process_view_a_foreign_report_is_deleted(
     tmp_path: Path, nsys: NsysTool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("runner.collectors.collectors.namespace_prefix", lambda environ: ())
+    monkeypatch.setattr("runner.collectors.nsys.collector.namespace_prefix", lambda environ: ())
     neighbour = subprocess.Popen(["sleep", "300"], env={"NEIGHBOUR_TOKEN": SECRET, "PATH": os.environ["PATH"]})
     try:
         run = prepare(tmp_path, nsys)
@@ -247,9 +247,9 @@ def test_a_missing_importer_leaves_a_stream_that_can_be_resumed(tmp_path: Path, 
         run.start(interrupts)
     manifest = run.directory.read_manifest()
     assert (manifest.exit_codes.child, manifest.status) == (0, "failed")
-    whole = make_collector(Choice("nsys", "mended", nsys), load_preset("default"), "cpu", (), run.environ)
+    whole = NsysCollector(nsys).for_plan(run.plan, (), run.environ)
     with Interrupts() as interrupts:
-        assert evolve(run, collector=whole).resume(interrupts).status == "complete"
+        assert evolve(run, collection=whole).resume(interrupts).status == "complete"
     assert ("dsocr", 59, "prefill") in events(run.directory.trace_file)
 
 

@@ -10,7 +10,7 @@ from attrs import evolve
 
 from analysis.domain.errors import CaptureError
 from launch_kit import environment, fake_nsys
-from runner.collectors.collectors import choose_collector
+from runner.collectors.choosing import choose_collector
 from runner.collectors.nsys.fitness import driver_misfit, nvtx_misfit
 from runner.collectors.nsys.presets import load_preset
 from runner.collectors.nsys.tool import NsysTool
@@ -48,11 +48,11 @@ def test_a_run_is_refused_before_it_starts(tmp_path: Path, monkeypatch: pytest.M
     tool = fake_nsys(tmp_path / "nsys")
     program = Path(tool.path)
     program.write_text(program.read_text().replace("2099.1.0", "2023.4.1"))
-    monkeypatch.setattr("runner.collectors.collectors.installed_version", lambda package: "0.2.17")
+    monkeypatch.setattr("runner.collectors.nsys.collector.installed_version", lambda package: "0.2.17")
     named: dict[str, Any] = {"device": "cuda:0", "preset": load_preset("default"), "environ": environment()}
     with pytest.raises(CaptureError, match=r"nvtx 0\.2\.17 loses every domain range .* pip install nvtx==0\.2\.11"):
         choose_collector("nsys", nsys=tool.path, **named)
     with pytest.raises(CaptureError, match="loses every"):
         choose_collector("auto", nsys=tool.path, **named)
-    monkeypatch.setattr("runner.collectors.collectors.installed_version", lambda package: "0.2.11")
+    monkeypatch.setattr("runner.collectors.nsys.collector.installed_version", lambda package: "0.2.11")
     assert choose_collector("auto", nsys=tool.path, **named).name == "nsys"

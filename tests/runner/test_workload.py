@@ -92,7 +92,7 @@ def test_the_torch_capture_holds_ranges_and_the_manifest(plan, capsys):
     captured = result(plan, "capture")
     assert [(one.pass_index, one.image_index) for one in captured.passes] == [(0, 0), (0, 1)]
     assert captured.costs == ()
-    with closing(sqlite3.connect(Path(plan.run_dir) / workload.TORCH_TRACE_NAME)) as trace:
+    with closing(sqlite3.connect(Path(plan.run_dir) / "trace.sqlite")) as trace:
         rows = trace.execute(
             "SELECT coalesce(text, value), eventType, int64Value FROM NVTX_EVENTS "
             "LEFT JOIN StringIds ON textId = id ORDER BY start"
@@ -112,10 +112,10 @@ def test_the_nsys_collector_needs_no_torch_profiler(plan, monkeypatch):
     def refuse(*_: object) -> None:
         raise AssertionError
 
-    monkeypatch.setattr(workload, "TorchCapture", refuse)
+    monkeypatch.setattr("torch.profiler.profile", refuse)
     nsys = evolve(plan, collector="nsys", annotation_level="operators")
     assert workload.main([save(nsys), "--role", "capture"]) == 0
-    assert not (Path(plan.run_dir) / workload.TORCH_TRACE_NAME).exists()
+    assert not (Path(plan.run_dir) / "trace.sqlite").exists()
 
 
 def test_a_batch_counts_one_sequence(plan):

@@ -5,32 +5,21 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-import sqlite3
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-from attrs import frozen
-
 from analysis.domain.errors import ExportError, TimeoutExceededError
-from runner.collectors.nsys.scrub import ScrubResult, scrub
+from runner.collectors.interface.collector import ExportResult
+from runner.collectors.interface.trace_file import check_trace
+from runner.collectors.nsys.scrub import scrub
 from runner.collectors.nsys.tool import NsysTool, export_argv, import_argv, missing_libraries
 from runner.process.process import Interrupts, run_process
 
-__all__ = ["ExportResult", "check_export", "export_report", "finish_import"]
+__all__ = ["export_report", "finish_import"]
 
 _STEP_TIMEOUT_S: Final = 1800.0
-
-
-@frozen
-class ExportResult:
-    """A finished export."""
-
-    returncode: int
-    rows: dict[str, int]
-    """Rows of each event table, those that are there."""
-    scrubbed: ScrubResult
 
 
 def finish_import(
@@ -119,9 +108,9 @@ def export_report(
                 f"{report}: nsys {tool.version} could not export it (exit code {outcome.returncode}{_last_words(log)})"
                 f"{_disk_full(database)}; see {log}"
             )
-        check_export(partial)
+        check_trace(partial)
         scrubbed = scrub(partial, own_marks=own_marks)
-        rows = check_export(partial)
+        rows = check_trace(partial)
         _sync(partial)
         partial.replace(database)
     except OSError as error:
@@ -130,43 +119,7 @@ def export_report(
         raise ExportError(f"{database}: cannot be written ({error.strerror})") from error
     finally:
         _discard(partial)
-    return ExportResult(outcome.returncode, rows, scrubbed)
-
-
-def check_export(database: Path) -> dict[str, int]:
-    """Check that an export is whole: SQLite's own check, its tables, and rows to look at.
-
-    Returns:
-        Rows per event table.
-
-    Raises:
-        ExportError: damaged, no nsys export, or without any event.
-    """
-    try:
-        connection = sqlite3.connect(f"{database.resolve().as_uri()}?mode=ro", uri=True)
-        try:
-            problems = [row[0] for row in connection.execute("PRAGMA quick_check(3)")]
-            tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-            rows = {
-                table: int(connection.execute(f'SELECT count(*) FROM "{table}"').fetchone()[0])
-                for table in sorted(tables)
-                if table == "NVTX_EVENTS" or table.startswith("CUPTI_ACTIVITY_KIND_")
-            }
-        finally:
-            connection.close()
-    except sqlite3.Error as error:
-        raise ExportError(
-            f"{database}: the export is damaged ({error}); repeat it with `dsocr-profile resume`"
-        ) from error
-    if problems != ["ok"]:
-        raise ExportError(
-            f"{database}: the export is damaged ({'; '.join(problems)}); repeat it with `dsocr-profile resume`"
-        )
-    if "StringIds" not in tables:
-        raise ExportError(f"{database}: not an nsys export: it has no table StringIds")
-    if not any(rows.values()):
-        raise ExportError(f"{database}: the capture holds no event at all (did the program reach the measured part?)")
-    return rows
+    return ExportResult(outcome.returncode, rows, scrubbed.blocks, scrubbed.foreign_blocks, scrubbed.secret_names)
 
 
 def _deadline() -> float:

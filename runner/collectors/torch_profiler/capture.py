@@ -33,7 +33,7 @@ from runner.collectors.torch_profiler.events import SHADOW_PREFIX, sort_events
 from runner.collectors.torch_profiler.ranges import MemorySink
 from runner.collectors.torch_profiler.rows import COLLECTOR_KEY, CaptureRows, Rows
 
-__all__ = ["COLLECTOR_KEY", "TorchCapture"]
+__all__ = ["COLLECTOR_KEY", "TorchCapture", "TorchRecording"]
 
 
 class TorchCapture:
@@ -100,6 +100,22 @@ class TorchCapture:
         records = dict(enumerate(self._sink.records[self._first_range :], start=self._first_range))
         content = CaptureRows(results.trace_start_ns(), events, records, self._sink.marks, self._on_cuda)
         _write(self.path, content.tables())
+
+
+class TorchRecording:
+    """Ranges in memory and torch.profiler around the measured passes, which are written to ``path`` at their end."""
+
+    def __init__(self, path: Path) -> None:
+        self.sink = MemorySink()
+        self._path = path
+
+    def capturing(self, device: str) -> TorchCapture:
+        """Run torch.profiler while the context lasts.
+
+        Raises:
+            CaptureError: as `TorchCapture`.
+        """
+        return TorchCapture(self._path, device, self.sink)
 
 
 def _shadow(index: int) -> AbstractContextManager[object]:

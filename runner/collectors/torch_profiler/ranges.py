@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 
 from attrs import define, frozen
@@ -54,6 +54,8 @@ class MemorySink:
     domain on the calling thread.
     """
 
+    torch_writes_operators = False
+
     def __init__(self, clock: Callable[[], int] = time.time_ns) -> None:
         self._clock = clock
         self._lock = threading.Lock()
@@ -61,6 +63,9 @@ class MemorySink:
         self._marks: list[MarkRecord] = []
         self._stacks: dict[tuple[int, str], list[_Open]] = {}
         self._shadow: Callable[[int], AbstractContextManager[object]] | None = None
+
+    def prepare(self, domain: str, names: Sequence[str] = ()) -> None:
+        """Nothing to make ready."""
 
     def push(self, domain: str, name: str, payload: int | None = None) -> None:
         """Open a range on the calling thread."""

@@ -1,0 +1,1 @@
+"""What every collector is to the launcher and to the profiled program."""

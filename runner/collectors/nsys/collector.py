@@ -1,0 +1,177 @@
+"""Nsight Systems around the child."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import ClassVar, Self
+
+from attrs import evolve, frozen
+
+from analysis.domain.errors import CaptureError
+from analysis.domain.manifest import Collector as CollectorName
+from runner.collectors.interface.collector import Collected, Collector, ExportResult, Job
+from runner.collectors.interface.recording import Recording
+from runner.collectors.nsys.export import export_report, finish_import
+from runner.collectors.nsys.fitness import driver_misfit, nvtx_misfit
+from runner.collectors.nsys.presets import ResolvedOptions, load_preset, resolve_options
+from runner.collectors.nsys.tool import NsysTool, export_argv, find_nsys, profile_argv
+from runner.plan.plan import RunPlan
+from runner.process.driver import DriverFacts, installed_version
+from runner.process.isolation import namespace_prefix
+from runner.process.process import Interrupts, run_process
+
+__all__ = ["NsysCollection", "NsysCollector", "local_folders"]
+
+
+@frozen
+class NsysCollection:
+    """One plan under one nsys."""
+
+    tool: NsysTool
+    options: ResolvedOptions
+    extra: tuple[str, ...] = ()
+    """The user's ``--nsys-arg``."""
+    prefix: tuple[str, ...] = ()
+    """Starts nsys where it sees no other processes; empty where that is not possible."""
+
+    def warnings(self, facts: DriverFacts) -> tuple[str, ...]:
+        """What of the preset this nsys does not know, and whether it is too old for the driver."""
+        misfit = driver_misfit(self.tool, facts)
+        return self.options.warnings if misfit is None else (*self.options.warnings, str(misfit))
+
+    def command(self, job: Job) -> list[str]:
+        """``unshare … nsys profile … child``."""
+        argv = profile_argv(
+            self.tool,
+            self.options.options,
+            output=str(job.run_dir / "trace"),
+            session=f"dsocr-{job.run_id[:8]}",
+            target=job.target,
+            extra=self.extra,
+        )
+        return [*self.prefix, *argv]
+
+    def export_command(self, run_dir: Path) -> list[str]:
+        """``nsys export …``."""
+        return export_argv(self.tool, str(run_dir / "trace.nsys-rep"), str(run_dir / "trace.sqlite"))
+
+    def collect(self, job: Job, interrupts: Interrupts) -> Collected:
+        """Run it. nsys' exit status is the child's where it had one; what it left behind tells the rest."""
+        outcome = run_process(
+            self.command(job),
+            env=job.env,
+            log=job.log,
+            interrupts=interrupts,
+            target=job.target,
+            deadline=job.deadline,
+            grace_s=job.grace_s,
+            umask=0o077,
+        )
+        usable = any(
+            file.is_file() and file.stat().st_size > 0
+            for file in (job.run_dir / "trace.nsys-rep", job.run_dir / "trace.qdstrm")
+        )
+        finished = job.result_file.is_file()
+        # nsys starts the program with the file mode mask 0, and writes its report readable for all.
+        for file in (*job.run_dir.glob("trace.*"), job.result_file):
+            if file.is_file():
+                file.chmod(0o600)
+        child: int | None
+        if finished:
+            child = 0
+        elif outcome.target_seen:
+            child = outcome.returncode or 1  # it wrote no result, so it did not succeed, whatever nsys says
+        else:
+            child = None
+        nsys = 0 if usable and (child or outcome.returncode == 0) else outcome.returncode
+        return Collected(outcome=outcome, child=child, tool=nsys, usable=usable)
+
+    def finish(self, job: Job, log: Path, interrupts: Interrupts) -> ExportResult:
+        """Import what is left to import, export, check, scrub."""
+        report = finish_import(self.tool, job.run_dir, env=job.env, log=log, interrupts=interrupts)
+        return export_report(
+            self.tool,
+            report,
+            job.run_dir / "trace.sqlite",
+            env=job.env,
+            log=log,
+            interrupts=interrupts,
+            own_marks=(job.run_id,),
+        )
+
+
+@frozen
+class _NoNsys:
+    """A finished capture of which only the analysis is repeated: for that no nsys is needed."""
+
+    def warnings(self, facts: DriverFacts) -> tuple[str, ...]:
+        return ()
+
+    def command(self, job: Job) -> list[str]:
+        raise CaptureError("nsys is needed to record, and none was looked for")
+
+    def export_command(self, run_dir: Path) -> list[str]:
+        raise CaptureError("nsys is needed to export, and none was looked for")
+
+    def collect(self, job: Job, interrupts: Interrupts) -> Collected:
+        raise CaptureError("nsys is needed to record, and none was looked for")
+
+    def finish(self, job: Job, log: Path, interrupts: Interrupts) -> ExportResult:
+        raise CaptureError("nsys is needed to export, and none was looked for")
+
+
+@frozen
+class NsysCollector(Collector):
+    """Nsight Systems."""
+
+    name: ClassVar[CollectorName] = "nsys"
+    summary: ClassVar[str] = "Nsight Systems"
+    needs_private_tmp: ClassVar[bool] = True
+    uses_preset_options: ClassVar[bool] = True
+    accepts_tool_arguments: ClassVar[bool] = True
+    exports: ClassVar[bool] = True
+
+    nsys: NsysTool | None = None
+
+    @property
+    def tool(self) -> NsysTool | None:
+        """The nsys; None: none was looked for, since nothing is left to record or export."""
+        return self.nsys
+
+    def with_tool(self, named: str | None, environ: Mapping[str, str], *, to_record: bool) -> Self:
+        """Find the nsys to use: ``--nsys``, else ``$NSYS``, else the newest usable one.
+
+        Raises:
+            CaptureError: there is no usable one, or it would lose every range that the installed nvtx records. (Import
+                and export do not depend on nvtx.)
+        """
+        tool = find_nsys(named, environ, folders=local_folders())
+        misfit = nvtx_misfit(tool, installed_version("nvtx")) if to_record else None
+        if misfit is not None:
+            raise CaptureError(f"{tool.path}: {misfit}")
+        return evolve(self, nsys=tool)
+
+    def _collection(
+        self, plan: RunPlan, arguments: tuple[str, ...], environ: Mapping[str, str]
+    ) -> NsysCollection | _NoNsys:
+        if self.nsys is None:
+            return _NoNsys()
+        return NsysCollection(
+            tool=self.nsys,
+            options=resolve_options(load_preset(plan.preset), self.nsys, device=plan.request.device),
+            extra=arguments,
+            prefix=namespace_prefix(environ),
+        )
+
+    def recording(self, plan: RunPlan) -> Recording:
+        """Ranges as NVTX, between cudaProfilerStart and cudaProfilerStop."""
+        from runner.collectors.nvidia.recording import CudaProfilerRecording  # brings torch
+
+        return CudaProfilerRecording()
+
+
+def local_folders() -> list[Path]:
+    """Where ``make nsys`` may have put a copy: here, beside the sources, beside the virtual environment."""
+    return list(dict.fromkeys([Path.cwd(), Path(__file__).resolve().parents[3], Path(sys.prefix).parent]))

@@ -1,0 +1,1 @@
+"""What NVIDIA's profilers need inside the profiled program."""
