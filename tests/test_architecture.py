@@ -4,7 +4,7 @@ import ast
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -191,3 +191,28 @@ def test_the_hook_does_forbid() -> None:
     code = FORBID.format(names=["json"], module="json")
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert "forbidden here: json" in done.stderr
+
+
+SLOW_TO_IMPORT = {"pandas", "pyarrow.compute", "pyarrow.dataset", "matplotlib", "scipy", *HEAVY}
+"""What a report must not wait for; each takes longer to import than the rest of a small trace's report."""
+
+REPORT = """
+import sys
+from analysis.cli import main
+
+sys.argv = ["dsocr-analyze", {trace!r}, "--out", {out!r}]
+try:
+    main()
+except SystemExit as end:
+    assert not end.code, end.code
+print(*sys.modules, sep="\\n", file=sys.stderr)
+"""
+
+
+def test_a_report_imports_nothing_slow(real_trace: Callable[[str], Path], tmp_path: Path) -> None:
+    code = REPORT.format(trace=str(real_trace("deepseek-ocr_h100_small")), out=str(tmp_path / "report"))
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    imported = set(done.stderr.splitlines())
+    assert "analysis.report" in imported
+    assert not imported & SLOW_TO_IMPORT

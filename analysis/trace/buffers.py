@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
@@ -33,9 +33,28 @@ def integers(values: pa.Array, blank: int) -> NDArray[np.int64]:
     return np.where(there, plain, blank)
 
 
-def _as_arrow(values: NDArray[np.int64]) -> pa.Array:
-    """Without a copy, and without `pyarrow.array`, which imports pandas to ask whether it was given a Series."""
-    return pa.Array.from_buffers(pa.int64(), values.size, [None, pa.py_buffer(np.ascontiguousarray(values))])
+_DENSE_SPAN: Final = 1 << 20
+"""Values that lie within this span are told apart by a table of it (1 MB), without hashing: string ids, places, sizes of
+a grid."""
+
+
+def _distinct(values: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.integer[Any]]]:
+    """The distinct values, ascending, and of each value its place among them, [n].
+
+    Arrow's ``dictionary_encode`` would do, but loads `pyarrow.compute`, which takes 20 ms: as much as it then saves in a
+    trace of a million kernels.
+    """
+    low, high = int(values.min()), int(values.max())
+    if high - low >= _DENSE_SPAN:
+        distinct, places = np.unique(values, return_inverse=True)
+        return distinct, places
+    offset = values - low
+    there = np.zeros(high - low + 1, dtype=bool)
+    there[offset] = True
+    distinct = np.flatnonzero(there)
+    place = np.empty(there.size, dtype=np.int32)
+    place[distinct] = np.arange(distinct.size, dtype=np.int32)
+    return distinct + low, place[offset]
 
 
 class IntColumn:
@@ -89,19 +108,19 @@ class KeyColumn:
         self._column = IntColumn(rows, np.int16)
 
     def extend(self, values: pa.Array | NDArray[np.int64]) -> None:
-        """Append values; Arrow does the hashing, so that the cost per row is that of a hash table."""
-        if isinstance(values, np.ndarray) and values.size and values.min() == values.max():
+        """Append values: integers as an array, anything else as an Arrow column."""
+        if not isinstance(values, np.ndarray):
+            codes = (self.codes.setdefault(one, len(self.codes)) for one in values.to_pylist())
+            self._column.extend(np.fromiter(codes, dtype=np.int64, count=len(values)))
+        elif values.size and values.min() == values.max():
             # One process, one device: most columns are constant for as long as a batch.
             self._column.fill(self.codes.setdefault(int(values[0]), len(self.codes)), values.size)
-            return
-        encoded = (_as_arrow(values) if isinstance(values, np.ndarray) else values).dictionary_encode()
-        lookup = np.fromiter(
-            (self.codes.setdefault(one, len(self.codes)) for one in encoded.dictionary.to_pylist()),
-            dtype=np.int64,
-            count=len(encoded.dictionary),
-        )
-        indices = np.frombuffer(encoded.indices.buffers()[1], dtype=np.int32, count=len(encoded))
-        self._column.extend(lookup[indices] if lookup.size else np.empty(0, dtype=np.int64))
+        elif values.size:
+            distinct, places = _distinct(values)
+            lookup = np.array(
+                [self.codes.setdefault(one, len(self.codes)) for one in distinct.tolist()], dtype=np.int64
+            )
+            self._column.extend(lookup[places])
 
     def recode(
         self, keys: list[Any], shared: dict[Any, int], *, blank: int | None = None

@@ -59,6 +59,15 @@ def data_in(page: str) -> dict[str, Any]:
     return data
 
 
+def test_the_compiled_template_is_kept_where_that_can_be(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(html, "_COMPILED", tmp_path / "__pycache__")
+    first = html.page(plain_report())
+    assert list((tmp_path / "__pycache__").iterdir())
+    assert html.page(plain_report()) == first
+    monkeypatch.setattr(html, "_COMPILED", tmp_path / "not there" / "__pycache__")
+    assert html.page(plain_report()) == first
+
+
 @pytest.mark.parametrize("make", [plain_report, hostile_report])
 def test_the_page_runs_two_scripts_of_ours_and_loads_nothing(make: Any) -> None:
     page = _Page(html.page(make()))

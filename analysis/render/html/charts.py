@@ -17,7 +17,7 @@ __all__ = ["library"]
 
 _PACKAGE: Final = "instaui_echarts"
 _FILE: Final = Path("static", "echarts.esm.min.js")
-_EXPORTS: Final = re.compile(r"\bexport\s*\{([^{}]*)\}\s*;?\s*$")
+_EXPORTS: Final = re.compile(r"export\s*\{([^{}]*)\}\s*;?\s*$")
 
 
 def library() -> str:
@@ -34,7 +34,8 @@ def library() -> str:
             f"the package {_PACKAGE.replace('_', '-')} (charts of report.html) is missing; install it with pip"
         )
     module = path.read_text(encoding="utf-8")
-    exports = _EXPORTS.search(module)
+    # The exports are the last statement of a megabyte: found from its end, not searched for from the start.
+    exports = _EXPORTS.match(module, max(module.rfind("export"), 0))
     if exports is None:
         raise RequestError(f"{path}: is not the build of ECharts that report.html needs; install the pinned version")
     names = []
