@@ -68,6 +68,10 @@ lint: $(DEV_STAMP) ## Check style and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+.PHONY: schemas
+schemas: $(DEV_STAMP) ## Write docs/schemas anew from the records behind report.json and summary.json
+	for name in report summary; do $(BIN)/python -m analysis.cli schema $$name >docs/schemas/$$name.schema.json || exit; done
+
 .PHONY: bench
 bench: $(DEV_STAMP) ## Measure the analysis at 115 k, 1 M and 10 M kernels
 	$(BIN)/python benchmarks/run.py $(ARGS)

@@ -78,7 +78,6 @@ class Report:
     """None: there are no GPU operations."""
     kernel_shapes: tuple[KernelSummary, ...] = ()
     """By stage, name and launch shape: what ``kernels`` folds together."""
-    report_version: int = 1
 
 
 @frozen

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from analysis.domain.contracts import LLMProfileReportSummary
-from analysis.domain.convert import to_json, to_plain
+from analysis.domain.convert import to_plain
 from analysis.domain.files import write_text
 from analysis.report import Report
 
-__all__ = ["as_plain", "render", "summary_of"]
+__all__ = ["SCHEMA_VERSION", "as_plain", "render", "summary_as_plain", "summary_of"]
+
+SCHEMA_VERSION: Final = 2
+"""Of both files: raised when a field goes or means something else, not when one is added. docs/schemas has the schemas."""
 
 
 def summary_of(report: Report) -> LLMProfileReportSummary:
@@ -28,10 +31,15 @@ def summary_of(report: Report) -> LLMProfileReportSummary:
 
 
 def as_plain(report: Report) -> dict[str, Any]:
-    """``LLMProfileReport``'s fields at the top, the fields of `Report` but ``report`` under ``detail``."""
+    """``schema_version``, then ``LLMProfileReport``'s fields, the fields of `Report` but ``report`` under ``detail``."""
     detail = to_plain(report)
     top: dict[str, Any] = detail.pop("report")
-    return top | {"detail": detail}
+    return {"schema_version": SCHEMA_VERSION, **top, "detail": detail}
+
+
+def summary_as_plain(report: Report) -> dict[str, Any]:
+    """``schema_version``, then ``LLMProfileReportSummary``'s fields."""
+    return {"schema_version": SCHEMA_VERSION, **to_plain(summary_of(report))}
 
 
 def render(report: Report, out: Path) -> tuple[Path, ...]:
@@ -42,7 +50,8 @@ def render(report: Report, out: Path) -> tuple[Path, ...]:
         ValueError: a number is not finite (a bug: JSON has none such).
     """
     whole = json.dumps(as_plain(report), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    short = json.dumps(summary_as_plain(report), ensure_ascii=False, allow_nan=False, indent=2)
     return (
         write_text(out / "report.json", whole + "\n"),
-        write_text(out / "summary.json", to_json(summary_of(report)) + "\n"),
+        write_text(out / "summary.json", short + "\n"),
     )

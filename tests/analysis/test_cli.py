@@ -538,7 +538,7 @@ def test_kernels_by_rules_of_the_users_own(run: Run, toy: Path, tmp_path: Path) 
 def test_help(run: Run) -> None:
     done = run("--help")
     assert done.code == 0
-    for name in ("report", "show", "table", "check", "kernels"):
+    for name in ("report", "show", "table", "check", "kernels", "schema"):
         assert name in done.out
         assert run(name, "--help").code == 0
     assert_one_line(run("table"), 2, "TRACE", "dsocr-analyze table --help")
@@ -598,5 +598,6 @@ def test_rows_that_do_not_add_up_are_loud(
 def test_the_summary_in_report_json_is_the_domains(run: Run, toy: Path, tmp_path: Path) -> None:
     assert run(toy, "--format", "json", "--out", tmp_path / "out").code == 0
     written = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert written.pop("schema_version") == 2
     written.pop("detail")
     assert from_json(LLMProfileReport, json.dumps(written), source="report.json").run_id == "unknown"

@@ -50,15 +50,18 @@ def test_a_folder_that_is_a_file_is_one_clear_line(tmp_path: Path) -> None:
 def test_report_json_is_the_domain_record_and_the_detail(report: Report, tmp_path: Path) -> None:
     path, _ = json_.render(report, tmp_path)
     plain = json.loads(path.read_bytes())
+    assert plain.pop("schema_version") == json_.SCHEMA_VERSION
     detail = plain.pop("detail")
     assert from_json(LLMProfileReport, json.dumps(plain)) == report.report
     assert from_json(Report, json.dumps({**detail, "report": plain})) == report
 
 
-def test_summary_json_is_the_contract_and_nothing_else(report: Report, tmp_path: Path) -> None:
+def test_summary_json_is_the_contract_and_its_schemas_version(report: Report, tmp_path: Path) -> None:
     _, path = json_.render(report, tmp_path)
-    summary = from_json(LLMProfileReportSummary, path.read_bytes())
-    assert to_plain(summary) == json.loads(path.read_bytes())
+    plain = json.loads(path.read_bytes())
+    assert plain.pop("schema_version") == json_.SCHEMA_VERSION
+    summary = from_json(LLMProfileReportSummary, json.dumps(plain))
+    assert to_plain(summary) == plain
     assert summary.top_operators == report.report.operators_topk
     assert summary.mfu_per_stage == report.report.mfu_per_stage
     assert summary.notes == report.report.notes

@@ -1,0 +1,20 @@
+"""``dsocr-analyze schema``: the JSON Schema of an output."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Annotated, Literal
+
+import typer
+
+__all__ = ["schema"]
+
+
+def schema(
+    document: Annotated[Literal["report", "summary"], typer.Argument(help="Of report.json or of summary.json.")],
+) -> None:
+    """Print the JSON Schema of an output, draft 2020-12."""
+    from analysis.render.json_schema import schema_of
+
+    sys.stdout.write(json.dumps(schema_of(document), ensure_ascii=False, indent=1) + "\n")

@@ -1,0 +1,129 @@
+"""JSON Schemas of ``report.json`` and ``summary.json``, made from the records that are written into them."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import textwrap
+import types
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Any, Final, Literal, Union, get_args, get_origin
+
+from attrs import Attribute, fields, has, resolve_types
+
+from analysis.domain.contracts import LLMProfileReportSummary
+from analysis.domain.entities import LLMProfileReport
+from analysis.render.json import SCHEMA_VERSION
+from analysis.report import Report
+
+__all__ = ["schema_of"]
+
+_DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
+_SCALARS: Final[dict[Any, dict[str, Any]]] = {
+    bool: {"type": "boolean"},
+    int: {"type": "integer"},
+    float: {"type": "number"},
+    str: {"type": "string"},
+    types.NoneType: {"type": "null"},
+    datetime: {"type": "string", "format": "date-time"},
+    Any: {},
+}
+
+
+def schema_of(document: Literal["report", "summary"]) -> dict[str, Any]:
+    """The schema of ``report.json`` or ``summary.json`` as this release writes it.
+
+    Every field of a record is required: what is unknown is null. Fields that a later release adds are allowed.
+    """
+    made = _Schemas()
+    version = {"schema_version": {"const": SCHEMA_VERSION, "description": "Of this schema."}}
+    if document == "summary":
+        body = made.record(LLMProfileReportSummary)
+    else:
+        body = made.record(LLMProfileReport)
+        body["properties"]["detail"] = made.record(Report, without=("report",))
+    return {
+        "$schema": _DIALECT,
+        "title": f"{document}.json of dsocr-analyze, version {SCHEMA_VERSION}",
+        **body,
+        "properties": version | body["properties"],
+        "required": [*version, *body["required"]],
+        "$defs": dict(sorted(made.definitions.items())),
+    }
+
+
+class _Schemas:
+    """Schemas of records, each once."""
+
+    def __init__(self) -> None:
+        self.definitions: dict[str, dict[str, Any]] = {}
+
+    def record(self, kind: type, without: Iterable[str] = ()) -> dict[str, Any]:
+        """Of a record itself, not of a reference to it."""
+        described = _descriptions(kind)
+        listed = [one for one in fields(resolve_types(kind)) if one.name not in without]
+        properties = {one.name: self._field(one, described) for one in listed}
+        return {
+            "type": "object",
+            "description": inspect.getdoc(kind) or "",
+            "properties": properties,
+            "required": list(properties),
+        }
+
+    def _field(self, attribute: Attribute[Any], described: dict[str, str]) -> dict[str, Any]:
+        schema = self._type(attribute.type)
+        text = described.get(attribute.name)
+        return schema if text is None else {**schema, "description": text}
+
+    def _type(self, kind: Any) -> dict[str, Any]:
+        if kind in _SCALARS:
+            return dict(_SCALARS[kind])
+        origin, parts = get_origin(kind), get_args(kind)
+        if origin is Literal:
+            return {"enum": list(parts)}
+        if origin in (Union, types.UnionType):
+            return self._union(parts)
+        if origin is tuple and parts[-1] is ...:
+            return {"type": "array", "items": self._type(parts[0])}
+        if origin is tuple:
+            return {
+                "type": "array",
+                "prefixItems": [self._type(one) for one in parts],
+                "minItems": len(parts),
+                "maxItems": len(parts),
+            }
+        if origin is dict:
+            return {"type": "object", "additionalProperties": self._type(parts[1])}
+        if isinstance(kind, type) and has(kind):
+            return self._reference(kind)
+        raise TypeError(f"no JSON Schema is known for {kind!r}")
+
+    def _union(self, parts: tuple[Any, ...]) -> dict[str, Any]:
+        schemas = [self._type(one) for one in parts]
+        if all(set(one) == {"type"} for one in schemas):
+            return {"type": [one["type"] for one in schemas]}
+        return {"anyOf": schemas}
+
+    def _reference(self, kind: type) -> dict[str, Any]:
+        if kind.__name__ not in self.definitions:
+            self.definitions[kind.__name__] = {}  # a record may hold itself
+            self.definitions[kind.__name__] = self.record(kind)
+        return {"$ref": f"#/$defs/{kind.__name__}"}
+
+
+def _descriptions(kind: type) -> dict[str, str]:
+    """The docstrings that stand below a record's fields; Python itself does not keep them."""
+    (definition,) = ast.parse(textwrap.dedent(inspect.getsource(kind))).body
+    assert isinstance(definition, ast.ClassDef)
+    found = {}
+    for statement, following in zip(definition.body, definition.body[1:], strict=False):
+        if (
+            isinstance(statement, ast.AnnAssign)
+            and isinstance(statement.target, ast.Name)
+            and isinstance(following, ast.Expr)
+            and isinstance(following.value, ast.Constant)
+            and isinstance(following.value.value, str)
+        ):
+            found[statement.target.id] = inspect.cleandoc(following.value.value)
+    return found
