@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from analysis.attribution.range_tree import Indices, RangeForest
 from analysis.domain.annotations import DECODE_STEP, IMAGE_NAME, MODULE_DOMAIN, STAGE_DOMAIN, STAGES, Stage
 from analysis.trace.reader import Trace
-from analysis.trace.records import Calls, Codes, Operations, RangeRows, TraceInfo
+from analysis.trace.records import Calls, Codes, Operations, OtherCalls, RangeRows, TraceInfo
 
-__all__ = ["LEVELS", "Attribution", "Level", "owners"]
+__all__ = ["LEVELS", "Attribution", "Level", "owners", "slices_by_thread"]
 
 Level: TypeAlias = Literal["image", "stage", "step", "module", "operator"]
 LEVELS: Final[tuple[Level, ...]] = ("image", "stage", "step", "module", "operator")
@@ -87,6 +87,14 @@ def _match(wanted: Codes, correlation: Codes, start: NDArray[np.int64], index: N
     return np.where(sorted_ids[position] == wanted, index[order][position], -1).astype(np.int32)
 
 
+def slices_by_thread(threads: Codes) -> dict[int, slice]:
+    """Thread → its rows, where rows are sorted by thread."""
+    if not threads.size:
+        return {}
+    cuts = [0, *(np.flatnonzero(np.diff(threads)) + 1).tolist(), threads.size]
+    return {int(threads[low]): slice(low, high) for low, high in pairwise(cuts)}
+
+
 @frozen(eq=False, slots=False)
 class Attribution:
     """Which call owns each operation, and which ranges surround each call.
@@ -97,6 +105,8 @@ class Attribution:
 
     operations: Operations
     calls: Calls
+    other_calls: OtherCalls
+    """They own nothing and are attributed to nothing; they tell when the host was inside CUDA."""
     ranges: RangeRows
     forest: RangeForest
     owner: Indices
@@ -116,6 +126,7 @@ class Attribution:
         return cls(
             operations=operations,
             calls=calls,
+            other_calls=trace.other_calls,
             ranges=ranges,
             forest=RangeForest.build(ranges),
             owner=owners(operations, calls, thread_process[calls.thread]),
@@ -126,11 +137,7 @@ class Attribution:
 
     @cached_property
     def _thread_slices(self) -> dict[int, slice]:
-        threads = self.calls.thread
-        if not threads.size:
-            return {}
-        cuts = [0, *(np.flatnonzero(np.diff(threads)) + 1).tolist(), threads.size]
-        return {int(threads[low]): slice(low, high) for low, high in pairwise(cuts)}
+        return slices_by_thread(self.calls.thread)
 
     def domain(self, name: str) -> int | None:
         """Code of a domain, None where the trace has no range in it."""

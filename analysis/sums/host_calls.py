@@ -11,7 +11,7 @@ import numpy as np
 from attrs import frozen
 from numpy.typing import NDArray
 
-from analysis.attribution.attribution import Attribution
+from analysis.attribution.attribution import Attribution, slices_by_thread
 from analysis.attribution.intervals import Ints, gaps, merge, sum_by_group
 from analysis.domain.annotations import STAGES
 from analysis.sums.grouping import UNATTRIBUTED
@@ -178,19 +178,33 @@ class HostCalls:
 
     # --- idle time --------------------------------------------------------------------------------------------
 
-    def _covered(self, kinds: tuple[int, ...], thread: int) -> tuple[Ints, Ints]:
-        """Merged intervals in which a thread was inside calls of some kinds."""
-
-        def make() -> tuple[Ints, Ints]:
-            calls = self.attribution.calls
-            wanted = np.zeros(int(max(OTHER, LAUNCH, GRAPH_LAUNCH, COPY, SYNCHRONISE)) + 1, dtype=bool)
-            wanted[list(kinds)] = True
-            which = np.flatnonzero(wanted[self.kind] & (calls.thread == thread))
-            start = calls.start[which]
-            return merge(start, start + calls.duration[which])
-
-        covered: tuple[Ints, Ints] = self.attribution.kept(("covered", kinds, thread), make)
-        return covered
+    @cached_property
+    def _covered_by_thread(self) -> dict[int, _Covered]:
+        """Thread → where it was inside calls, by what counts first."""
+        calls, others = self.attribution.calls, self.attribution.other_calls
+        place = np.zeros(SYNCHRONISE + 1, dtype=np.int8)
+        for number, kinds in enumerate(_WHAT_COUNTS_FIRST):
+            place[list(kinds)] = number
+        own, rest = slices_by_thread(calls.thread), slices_by_thread(others.thread)
+        last = len(_WHAT_COUNTS_FIRST) - 1
+        found = {}
+        for thread in {*own, *rest}:
+            mine, more = own.get(thread, slice(0, 0)), rest.get(thread, slice(0, 0))
+            where = place[self.kind[mine]]
+            start, more_start = calls.start[mine], others.start[more]
+            end, more_end = start + calls.duration[mine], more_start + others.duration[more]
+            nested = not _disjoint(np.concatenate((start, more_start)), np.concatenate((end, more_end)))
+            parts = []
+            for number in range(last + 1):
+                chosen = where <= number if nested else where == number
+                begins, ends = start[chosen], end[chosen]
+                if number == last and more_start.size:
+                    begins, ends = np.concatenate((begins, more_start)), np.concatenate((ends, more_end))
+                    if not nested:  # then the order of their ends is that of their starts
+                        begins, ends = np.sort(begins, kind="stable"), np.sort(ends, kind="stable")
+                parts.append(merge(begins, ends) if nested else (begins, ends))
+            found[thread] = _Covered(nested, tuple(parts))
+        return found
 
     @cached_property
     def _busy_by_process(self) -> dict[int | None, tuple[Ints, Ints]]:
@@ -243,13 +257,13 @@ class HostCalls:
             count += np.bincount(window, minlength=size)
             np.maximum.at(largest, window, closing - opening)
             total += sum_by_group(window, closing - opening, size)
-            kinds: tuple[int, ...] = ()
-            covered = np.zeros(size, dtype=np.int64)
-            for place, more in enumerate(_WHAT_COUNTS_FIRST):
-                kinds = (*kinds, *more) if self._nest else more
-                so_far = sum_by_group(window, _overlap(opening, closing, *self._covered(kinds, thread)), size)
-                parts[place] += so_far - covered
-                covered = so_far if self._nest else covered
+            inside = self._covered_by_thread.get(thread)
+            before = np.zeros(size, dtype=np.int64)
+            for place, (start, end) in enumerate(inside.parts if inside is not None else ()):
+                covered = sum_by_group(window, _overlap(opening, closing, start, end), size)
+                parts[place] += covered - before
+                if inside is not None and inside.nested:
+                    before = covered
         waiting, launching, other = parts
         outside = total - waiting - launching - other
         return [
@@ -272,6 +286,26 @@ def sum_gaps(parts: Iterable[GapSummary]) -> GapSummary:
         other_api_ns=sum(one.other_api_ns for one in rows),
         outside_api_ns=sum(one.outside_api_ns for one in rows),
     )
+
+
+@frozen(eq=False)
+class _Covered:
+    """Where one thread was inside calls of each of `_WHAT_COUNTS_FIRST`."""
+
+    nested: bool
+    """Calls lie in one another: then each part holds the parts before it as well."""
+    parts: tuple[tuple[Ints, Ints], ...]
+
+
+def _disjoint(start: Ints, end: Ints) -> bool:
+    """Whether no two intervals share time and none is empty.
+
+    Sorted apart, the next start lies behind each end exactly if the interval that ends there is the one that began last.
+    """
+    if bool(np.any(end <= start)):
+        return False
+    start, end = np.sort(start, kind="stable"), np.sort(end, kind="stable")  # stable: the fast one for sorted runs
+    return not bool(np.any(start[1:] < end[:-1]))
 
 
 def host_call_rows(attribution: Attribution, host: HostCalls) -> tuple[HostCallRow, ...]:

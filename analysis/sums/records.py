@@ -85,9 +85,9 @@ class GapSummary:
     launching_ns: int
     """The host was inside a launching call (kernel, copy, memset, graph)."""
     other_api_ns: int
-    """Inside any other CUDA call (allocation, module loading…)."""
+    """Inside any other CUDA call: allocation, module loading, queries."""
     outside_api_ns: int
-    """In no CUDA call that is read: Python, the framework, the program."""
+    """In no CUDA call at all: Python, the framework, the program."""
 
 
 @frozen

@@ -116,11 +116,16 @@ class KeyColumn:
             # One process, one device: most columns are constant for as long as a batch.
             self._column.fill(self.codes.setdefault(int(values[0]), len(self.codes)), values.size)
         elif values.size:
-            distinct, places = _distinct(values)
-            lookup = np.array(
-                [self.codes.setdefault(one, len(self.codes)) for one in distinct.tolist()], dtype=np.int64
-            )
-            self._column.extend(lookup[places])
+            self._column.extend(self.encode(values))
+
+    def encode(self, values: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The codes of integers that are not appended, [n]; new values get new codes."""
+        if not values.size:
+            return values
+        distinct, places = _distinct(values)
+        lookup = np.array([self.codes.setdefault(one, len(self.codes)) for one in distinct.tolist()], dtype=np.int64)
+        codes: NDArray[np.int64] = lookup[places]
+        return codes
 
     def recode(
         self, keys: list[Any], shared: dict[Any, int], *, blank: int | None = None

@@ -1,4 +1,4 @@
-"""Read the CUDA API calls that can own GPU work or make the host wait."""
+"""Read the CUDA API calls: those that can own GPU work or make the host wait whole, of the others their times."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from typing import Any, Final
 import numpy as np
 from attrs import frozen
 from numpy.typing import NDArray
-from sqlalchemy import column
+from sqlalchemy import column, func, literal
+from sqlalchemy.sql.expression import ColumnElement
 
 from analysis.trace import schema
 from analysis.trace.buffers import IntColumn, KeyColumn, integers
 from analysis.trace.database import Database
-from analysis.trace.records import Calls
+from analysis.trace.records import Calls, OtherCalls
 
 __all__ = ["CallPart", "combine_calls", "read_call_part"]
 
@@ -22,7 +23,9 @@ _NEVER_OWNS_WORK: Final = re.compile(
     rb"ThreadExchangeStreamCaptureMode|Event(Query|Create|Destroy|ElapsedTime)|FuncGet|Occupancy|DeviceGet|Device_?Can|"
     rb"PointerGet|PeekAtLastError|CtxGet|CtxSet|CtxPush|CtxPop|SetDevice|LibraryGet|ModuleGet|DriverGet|RuntimeGet)"
 )
-"""Calls that neither own GPU work nor wait: most rows of an API table, never read."""
+"""Calls that neither own GPU work nor wait: most rows of an API table."""
+
+_LOW: Final = 0xFFFFFFFF
 
 
 @frozen(eq=False)
@@ -34,52 +37,95 @@ class CallPart:
     correlation: NDArray[Any]
     thread: KeyColumn
     name: KeyColumn
+    """By string id and returned code, packed."""
+    other_start: NDArray[np.int64]
+    """Of the calls that own no work and do not wait; so are the next two."""
+    other_duration: NDArray[Any]
+    other_thread: KeyColumn
     backwards: int
     """Rows that end before they start."""
+
+
+def _packed_name(database: Database) -> ColumnElement[int]:
+    """Returned code << 32 | string id: both have few distinct values."""
+    name: ColumnElement[Any] = literal(-1)
+    if database.has(schema.CALLS, "nameId"):
+        name = func.coalesce(column("nameId"), -1)
+    if not database.has(schema.CALLS, "returnValue"):
+        return name.op("&")(_LOW)
+    returned: ColumnElement[Any] = func.coalesce(column("returnValue"), 0)
+    return returned.op("<<")(32).op("|")(name.op("&")(_LOW))
+
+
+def _name_and_result(packed: int) -> tuple[int, int]:
+    """String id (-1: none) and returned code."""
+    low = packed & _LOW
+    return (-1 if low == _LOW else low), packed >> 32
 
 
 def read_call_part(
     database: Database, strings: dict[int, bytes], rows: tuple[int, int] | None = None
 ) -> CallPart | None:
-    """Read the API table.
+    """Read the API table: of most calls no more than when they ran, and on which thread.
 
     Args:
         database: the trace.
-        strings: of the trace, to tell which names to leave out.
+        strings: of the trace, to tell which calls can own work or wait.
         rows: first and last row id, to read a stretch only.
 
     Returns:
         None where the file has no such table.
     """
     spec = schema.CALLS
-    never = [key for key, value in strings.items() if _NEVER_OWNS_WORK.match(value)]
-    query = database.query(spec, ["start", "globalTid", "correlationId", "nameId"])
+    query = database.query(spec, ["start", "globalTid", "correlationId"])
     if query is None:
         return None
-    query = query.add_columns((column("end") - column("start")).label("duration"))
-    if never and database.has(spec, "nameId"):
-        query = query.where(column("nameId").not_in(never) | column("nameId").is_(None))
+    query = query.add_columns((column("end") - column("start")).label("duration"), _packed_name(database).label("name"))
     count = database.last_row(spec)
     if rows is not None:
         count = rows[1] - rows[0] + 1
         query = query.where(column("rowid").between(*rows))
     start, duration, correlation = IntColumn(count, np.int64), IntColumn(count), IntColumn(count)
     thread, name = KeyColumn(count), KeyColumn(count)
+    other_start, other_duration, other_thread = IntColumn(count, np.int64), IntColumn(count), KeyColumn(count)
+    own: list[bool] = []
     backwards = 0
     for batch in database.batches(query):
-        start.extend(integers(batch.column("start"), 0))
         lasted = integers(batch.column("duration"), 0)
-        backwards += int(np.count_nonzero(lasted < 0))
-        duration.extend(np.maximum(lasted, 0))
-        correlation.extend(integers(batch.column("correlationId"), -1))
-        thread.extend(integers(batch.column("globalTid"), -1))
-        name.extend(integers(batch.column("nameId"), -1))
+        if lasted.size and int(lasted.min()) < 0:
+            backwards += int(np.count_nonzero(lasted < 0))
+            lasted = np.maximum(lasted, 0)
+        names = name.encode(integers(batch.column("name"), _LOW))
+        for packed in name.values[len(own) :]:
+            string, _ = _name_and_result(packed)
+            own.append(_NEVER_OWNS_WORK.match(strings.get(string, b"")) is None)
+        mine = np.array(own, dtype=bool)[names]
+        begun, threads = integers(batch.column("start"), 0), integers(batch.column("globalTid"), -1)
+        ids = integers(batch.column("correlationId"), -1)
+        if not mine.all():
+            other_start.extend(begun[~mine])
+            other_duration.extend(lasted[~mine])
+            other_thread.extend(threads[~mine])
+            begun, lasted, threads, ids, names = begun[mine], lasted[mine], threads[mine], ids[mine], names[mine]
+        start.extend(begun)
+        duration.extend(lasted)
+        correlation.extend(ids)
+        thread.extend(threads)
+        name.append_codes(names)
     return CallPart(
-        start.array().astype(np.int64, copy=False), duration.array(), correlation.array(), thread, name, backwards
+        start=start.array().astype(np.int64, copy=False),
+        duration=duration.array(),
+        correlation=correlation.array(),
+        thread=thread,
+        name=name,
+        other_start=other_start.array().astype(np.int64, copy=False),
+        other_duration=other_duration.array(),
+        other_thread=other_thread,
+        backwards=backwards,
     )
 
 
-def combine_calls(parts: list[CallPart], text: Any, thread_codes: dict[Any, int]) -> Calls:
+def combine_calls(parts: list[CallPart], text: Any, thread_codes: dict[Any, int]) -> tuple[Calls, OtherCalls]:
     """Put the parts together, sorted by thread, then start.
 
     Args:
@@ -87,21 +133,40 @@ def combine_calls(parts: list[CallPart], text: Any, thread_codes: dict[Any, int]
         text: string id → text.
         thread_codes: global thread id → code; new ones are added.
     """
-    names: dict[Any, int] = {}
-    nothing = np.zeros(0, dtype=np.int64)
-    columns: dict[str, NDArray[Any]] = {
-        "start": np.concatenate([part.start for part in parts] or [nothing]),
-        "duration": np.concatenate([part.duration for part in parts] or [nothing]),
-        "correlation": np.concatenate([part.correlation for part in parts] or [nothing]),
-        "thread": np.concatenate(
-            [part.thread.recode(part.thread.values, thread_codes, blank=-1) for part in parts] or [nothing]
+    names: dict[tuple[int, int], int] = {}
+
+    def joined(columns: list[NDArray[Any]]) -> NDArray[Any]:
+        return np.concatenate(columns or [np.zeros(0, dtype=np.int64)])
+
+    def threads(columns: list[KeyColumn]) -> NDArray[Any]:
+        return joined([one.recode(one.values, thread_codes, blank=-1) for one in columns])
+
+    columns = {
+        "start": joined([part.start for part in parts]),
+        "duration": joined([part.duration for part in parts]),
+        "correlation": joined([part.correlation for part in parts]),
+        "thread": threads([part.thread for part in parts]),
+        "name": joined(
+            [part.name.recode([_name_and_result(one) for one in part.name.values], names) for part in parts]
         ),
-        "name": np.concatenate([part.name.recode(part.name.values, names) for part in parts] or [nothing]),
     }
+    others = {
+        "start": joined([part.other_start for part in parts]),
+        "duration": joined([part.other_duration for part in parts]),
+        "thread": threads([part.other_thread for part in parts]),
+    }
+    calls = Calls(
+        **_in_order(columns),
+        names=tuple("" if string == -1 else text(string) for string, _ in names),
+        results=np.array([result for _, result in names] or [0], dtype=np.int64),
+    )
+    return calls, OtherCalls(**_in_order(others))
+
+
+def _in_order(columns: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    """Rows by thread, then start."""
     order = _by_thread_then_start(columns["thread"], columns["start"])
-    if order is not None:
-        columns = {key: values[order] for key, values in columns.items()}
-    return Calls(**columns, names=tuple("" if one == -1 else text(one) for one in names))
+    return columns if order is None else {key: values[order] for key, values in columns.items()}
 
 
 def _by_thread_then_start(thread: NDArray[Any], start: NDArray[np.int64]) -> NDArray[np.intp] | None:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from functools import cached_property, partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final, Self, TypeAlias
 
 import numpy as np
 
@@ -20,9 +20,20 @@ from analysis.trace.database import Database, as_bytes
 from analysis.trace.info import read_info
 from analysis.trace.nvtx import NvtxReader
 from analysis.trace.operations import KINDS, combine, read_part
-from analysis.trace.records import PROCESS_MASK, Calls, Marks, MetricSamples, Operations, RangeRows, TraceInfo
+from analysis.trace.records import (
+    PROCESS_MASK,
+    Calls,
+    Marks,
+    MetricSamples,
+    Operations,
+    OtherCalls,
+    RangeRows,
+    TraceInfo,
+)
 
 __all__ = ["Trace"]
+
+_Events: TypeAlias = tuple[Operations, Calls, OtherCalls]
 
 _WORTH_SPLITTING: Final = 20_000
 """Rows of a table from which on two threads read a half each."""
@@ -41,7 +52,7 @@ class Trace:
         self.database = Database(path)
         self._process_codes: dict[Any, int] = {}
         self._thread_codes: dict[Any, int] = {}
-        self._loaded: tuple[Operations, Calls] | None = None
+        self._loaded: _Events | None = None
         self._reading: _Background | None = None
         self.backwards: dict[str, int] = {}
         """Table → rows that end before they start; they are read as lasting 0 ns."""
@@ -79,6 +90,11 @@ class Trace:
     def calls(self) -> Calls:
         """The API calls that can own GPU work or make the host wait."""
         return self._load()[1]
+
+    @property
+    def other_calls(self) -> OtherCalls:
+        """When the remaining API calls ran."""
+        return self._load()[2]
 
     @cached_property
     def _nvtx(self) -> NvtxReader:
@@ -144,7 +160,7 @@ class Trace:
 
     @cached_property
     def _end_of_trace(self) -> int:
-        operations, calls = self._load()
+        operations, calls, _ = self._load()
         ends = [int(one.max()) for one in (operations.end, calls.end) if one.size]
         details = self.database.rows(schema.ANALYSIS_DETAILS, "duration")
         return max([*ends, *(int(row["duration"]) for row in details if row["duration"] is not None), 0])
@@ -154,12 +170,12 @@ class Trace:
         if self._loaded is None and self._reading is None:
             self._reading = _Background(self._read)
 
-    def _load(self) -> tuple[Operations, Calls]:
+    def _load(self) -> _Events:
         if self._loaded is None:
             self._loaded = self._reading.result() if self._reading is not None else self._read()
         return self._loaded
 
-    def _read(self) -> tuple[Operations, Calls]:
+    def _read(self) -> _Events:
         """Read operations and calls on two threads, each with connections of its own; long tables in halves."""
         strings = self.strings
         kinds = [(kind, rows) for kind in KINDS for rows in self._stretches(kind.spec)]
@@ -175,7 +191,7 @@ class Trace:
             self._count_backwards(schema.CALLS, call_part.backwards)
         return (
             combine(parts, self.text, self._process_codes),
-            combine_calls(call_parts, self.text, self._thread_codes),
+            *combine_calls(call_parts, self.text, self._thread_codes),
         )
 
     def _count_backwards(self, spec: schema.TableSpec, rows: int) -> None:
@@ -205,9 +221,9 @@ class Trace:
 class _Background:
     """One call on a thread of its own; its error is raised where the result is asked for."""
 
-    def __init__(self, call: Callable[[], tuple[Operations, Calls]]) -> None:
+    def __init__(self, call: Callable[[], _Events]) -> None:
         self._call = call
-        self._result: tuple[Operations, Calls] | None = None
+        self._result: _Events | None = None
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
@@ -221,7 +237,7 @@ class _Background:
     def wait(self) -> None:
         self._thread.join()
 
-    def result(self) -> tuple[Operations, Calls]:
+    def result(self) -> _Events:
         self._thread.join()
         if self._error is not None:
             raise self._error

@@ -23,6 +23,7 @@ __all__ = [
     "Marks",
     "MetricSamples",
     "Operations",
+    "OtherCalls",
     "RangeRows",
     "TraceInfo",
 ]
@@ -97,8 +98,11 @@ class Calls:
     """Index into `TraceInfo.threads`; -1: the row does not say."""
     correlation: Codes
     name: Codes
-    """Index into ``names``; -1: unnamed."""
+    """Index into ``names`` and ``results``: one code per name and result."""
     names: tuple[str, ...]
+    """Unnamed calls have an empty one."""
+    results: Times
+    """What the calls returned (cudaError_t or CUresult), by name code; 0: success, or not recorded."""
 
     def __len__(self) -> int:
         return int(self.start.size)
@@ -107,6 +111,19 @@ class Calls:
     def end(self) -> Times:
         """ns, [n]."""
         return self.start + self.duration
+
+
+@frozen(eq=False)
+class OtherCalls:
+    """When the remaining CUDA API calls ran, sorted by thread, then start. All arrays are [n]."""
+
+    start: Times
+    duration: Codes
+    """ns."""
+    thread: Codes
+
+    def __len__(self) -> int:
+        return int(self.start.size)
 
 
 @frozen(eq=False)

@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from analysis.attribution.attribution import Attribution
+from analysis.attribution.intervals import merge
 from analysis.report import assemble
 from analysis.sums.host_calls import COPY, GRAPH_LAUNCH, LAUNCH, OTHER, SYNCHRONISE, HostCalls, sum_gaps
 from analysis.sums.records import GapSummary
@@ -209,6 +210,13 @@ def idle_by_hand(attribution: Attribution, windows: list[tuple[int, int, int]]) 
                 for row in range(len(calls))
                 if calls.thread[row] == thread and calls.start[row] <= moment < calls.end[row]
             ]
+            others = attribution.other_calls
+            around += [
+                _FIRST[OTHER]
+                for row in range(len(others))
+                if others.thread[row] == thread
+                and others.start[row] <= moment < others.start[row] + others.duration[row]
+            ]
             parts[min(around, default=3)] += 1
     return GapSummary(total, len(runs), max(runs, default=0), parts[0], parts[1], parts[2], parts[3])
 
@@ -254,6 +262,41 @@ def test_nested_calls_of_different_kinds_count_once(attribute: Attribute) -> Non
     assert idle(attribute(built)) == GapSummary(95, 1, 95, 20, 20, 40, 15)
 
 
+def test_calls_that_own_no_work_are_not_python(attribute: Attribute) -> None:
+    built = TraceBuilder().range("decode", 0, 100, domain="dsocr").launch(10, 20, ("k", 50, 60))
+    built.call(22, 30, "cuKernelGetName").call(65, 70, "cudaStreamIsCapturing_v10000").call(68, 69, "cuKernelGetName")
+    attribution = attribute(built)
+    assert (len(attribution.calls), len(attribution.other_calls)) == (1, 3)
+    assert idle(attribution) == GapSummary(90, 2, 50, 0, 10, 13, 67)
+
+
+def test_other_calls_of_a_real_decode_against_sql(
+    real_trace: Callable[[str], Path], real_attribution: RealAttribution
+) -> None:
+    """No call of this trace lies in another one, so the time of each is read from its own row."""
+    trace, attribution = real_attribution("deepseek-ocr_h100_64tok")
+    windows = [
+        (int(attribution.ranges.start[row]), int(attribution.ranges.end[row]), int(attribution.ranges.thread[row]))
+        for row in attribution.stage_rows("decode")
+    ]
+    found = sum_gaps(HostCalls(attribution).idle(windows))
+    with closing(sqlite3.connect(real_trace("deepseek-ocr_h100_64tok"))) as file:
+        rows = file.execute(
+            "SELECT r.start, r.end, globalTid FROM CUPTI_ACTIVITY_KIND_RUNTIME r JOIN StringIds s ON s.id = r.nameId "
+            "WHERE s.value NOT GLOB '*Launch*' AND s.value NOT GLOB '*Mem[cs]*' AND s.value NOT GLOB '*Synchronize*'"
+        ).fetchall()
+    starts, ends = merge(attribution.operations.start, attribution.operations.end)
+    expected = 0
+    for low, high, thread in windows:
+        for start, end, tid in rows:
+            if low <= start < high and tid == trace.info.threads[thread]:
+                end = min(end, high)
+                first, last = np.searchsorted(ends, start, "right"), np.searchsorted(starts, end)
+                busy = np.minimum(ends[first:last], end) - np.maximum(starts[first:last], start)
+                expected += end - start - int(busy.sum())
+    assert (found.other_api_ns, round(found.other_api_ns / 1e6, 1)) == (expected, 28.2)
+
+
 def test_what_other_threads_do_is_not_what_the_stage_waits_for(attribute: Attribute) -> None:
     built = TraceBuilder().range("prefill", 0, 100, domain="dsocr").launch(10, 20, ("k", 30, 40))
     built.thread(1, 2).call(50, 90)
@@ -283,7 +326,10 @@ def test_no_gpu_work_at_all(attribute: Attribute) -> None:
     assert idle(attribute(TraceBuilder().range("prefill", 0, 50, domain="dsocr").call(10, 20))).total_ns == 50
 
 
-_NAMES = ("cudaLaunchKernel_v7000", "cudaDeviceSynchronize_v3020", "cudaMalloc_v3020", "cudaMemsetAsync_v3020")
+_NAMES = (
+    "cudaLaunchKernel_v7000", "cudaDeviceSynchronize_v3020", "cudaMalloc_v3020", "cudaMemsetAsync_v3020",
+    "cuKernelGetName", "cudaStreamIsCapturing_v10000",
+)  # fmt: skip
 
 
 @st.composite
