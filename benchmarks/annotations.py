@@ -26,7 +26,8 @@ from runner.child.models.loading import load_model
 from runner.child.passes import make_decoder, prepare_inputs, run_pass
 from runner.collectors.nvidia.recording import NvtxSink
 from runner.inputs.inputs import discover, sample_set
-from runner.plan.plan import AnnotationLevel, RunPlan
+from runner.plan.plan import RunPlan
+from runner.plan.settings import AnnotationLevel, Settings
 
 CALLS = 20_000
 LEVELS: tuple[AnnotationLevel | None, ...] = (None, "stages", "modules", "operators")
@@ -123,7 +124,7 @@ def levels(arguments: argparse.Namespace) -> list[str]:
         request = LLMProfileRequest(
             arguments.model, page, device=arguments.device, max_new_tokens=arguments.max_new_tokens
         )
-        plan = RunPlan("bench", request, folder, "nsys", ignore_eos=True)
+        plan = RunPlan("bench", request, folder, "nsys", settings=Settings(ignore_eos=True))
         model = load_model(plan)
         inputs = prepare_inputs(plan, model, discover(Path(page)))
         decoder = make_decoder(plan, model, inputs)

@@ -29,7 +29,8 @@ from analysis.domain.errors import CaptureError, DsocrError
 from benchmarks.nsys_modes import INJECTED, QUIET, chosen_nsys, program_environment, without
 from runner.collectors.nsys.presets import load_preset, resolve_options
 from runner.collectors.nsys.tool import NsysTool, profile_argv
-from runner.plan.plan import AnnotationLevel, DecodeMode, RunPlan, WorkloadResult
+from runner.plan.plan import RunPlan, WorkloadResult
+from runner.plan.settings import AnnotationLevel, DecodeMode, Settings
 
 OWN_DOMAINS = "dsocr,dsocr.module,dsocr.meta"
 CUDA = {"trace": "cuda", "cuda-graph-trace": "graph", "cuda-memory-usage": "false"}
@@ -187,11 +188,13 @@ def measure(variant: Variant, tool: NsysTool, arguments: argparse.Namespace) -> 
         request=request,
         run_dir=str(folder),
         collector="nsys",
-        input_mode=arguments.input_mode,
-        capture_passes=arguments.repeats,
         annotation_level=marks or "stages",
-        decode_mode=variant.decode,
-        ignore_eos=True,
+        settings=Settings(
+            input_mode=arguments.input_mode,
+            capture_passes=arguments.repeats,
+            decode_mode=variant.decode,
+            ignore_eos=True,
+        ),
     )
     (folder / "plan.json").write_text(to_json(plan))
     role, result_name = ("control", "control.json") if marks is None else ("capture", "profiled.json")

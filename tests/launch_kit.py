@@ -16,10 +16,10 @@ from runner.collectors.nsys.collector import NsysCollector, local_folders
 from runner.collectors.nsys.tool import NsysTool, find_nsys, probe
 from runner.collectors.torch_profiler.collector import TorchCollector
 from runner.launcher.provenance import first_manifest
-from runner.launcher.request import LaunchOptions
 from runner.launcher.run import Run
 from runner.launcher.run_directory import RunDirectory
 from runner.plan.plan import RunPlan
+from runner.plan.settings import Settings
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
@@ -83,26 +83,28 @@ def prepare(
     said: list[str] | None = None,
     analysis: Callable[[RunDirectory], list[str]] = analysed,
     command: Callable[[RunDirectory, str], list[str]] = scripted,
-    **launch: Any,
+    **settings: Any,
 ) -> Run:
     """Make a run's folder and the run, as the command line would."""
     environ = environment() if environ is None else environ
     run_id = str(uuid.uuid4())
     request = LLMProfileRequest("deepseek-ocr-tiny", "/pages", repeats=1, device="cpu", max_new_tokens=2)
     directory = RunDirectory(out / run_id)
-    plan = RunPlan(run_id, request, str(directory.path), "torch" if tool is None else "nsys")
-    options = LaunchOptions(**{"grace_s": 1.0, **launch})
+    plan = RunPlan(
+        run_id,
+        request,
+        str(directory.path),
+        "torch" if tool is None else "nsys",
+        settings=Settings(**{"grace_s": 1.0, **settings}),
+    )
     collector = TorchCollector() if tool is None else NsysCollector(tool)
-    collection = collector.for_plan(plan, options.nsys_args, environ)
+    collection = collector.for_plan(plan, environ)
     pages = InputSet("pages", "/pages", 1, (InputImage("/pages/a.png", 10, 10),))
     directory.create()
     directory.write(directory.plan_file, plan)
-    directory.write(directory.launch_file, options)
     directory.write(
-        directory.manifest_file, first_manifest(plan, options, environ, status="running", nsys=tool, input_set=pages)
+        directory.manifest_file, first_manifest(plan, environ, status="running", nsys=tool, input_set=pages)
     )
     (directory.path / "behaviour").write_text(behaviour)
     lines = [] if said is None else said
-    return Run(
-        directory, plan, options, collector, collection, environ, lines.append, command=command, analysis=analysis
-    )
+    return Run(directory, plan, collector, collection, environ, lines.append, command=command, analysis=analysis)

@@ -16,7 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from analysis.domain.annotations import MANIFEST_MARK_PREFIX, META_DOMAIN, MODULE_DOMAIN, STAGE_DOMAIN
 from runner.collectors.interface.recording import RangeSink
-from runner.plan.plan import AnnotationLevel
+from runner.plan.settings import AnnotationLevel
 
 __all__ = ["OPERATOR_DOMAIN", "Annotator"]
 

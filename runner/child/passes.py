@@ -36,14 +36,14 @@ def prepare_inputs(plan: RunPlan, model: LoadedModel, images: InputSet) -> list[
         InputImagesError: an image cannot be read, or all of them together do not fit into memory.
         ModelError: the model has no such input mode.
     """
-    mode = plan.input_mode or model.default_mode
+    mode = plan.settings.input_mode or model.default_mode
     takes_images = model.family.input_modes != ("text",)
     free_bytes = available_memory_bytes()
     prepared: list[ModelInputs] = []
     taken_bytes = 0
     for index, image in enumerate(images.images):
         page = open_image(image) if takes_images else None
-        one = model.family.inputs(page, index, mode, model.tokens, plan.prompt, model.network.config)
+        one = model.family.inputs(page, index, mode, model.tokens, plan.settings.prompt, model.network.config)
         prepared.append(one.cast(model.dtype))
         taken_bytes += prepared[-1].bytes
         if free_bytes is not None and taken_bytes > free_bytes * _INPUTS_SHARE:
@@ -78,11 +78,11 @@ def make_decoder(plan: RunPlan, model: LoadedModel, inputs: Sequence[ModelInputs
     Raises:
         ModelError: the model or the device cannot replay decode from a CUDA graph.
     """
-    if plan.decode_mode == "eager":
+    if plan.settings.decode_mode == "eager":
         return DynamicDecoder(model.network)
     longest = max(one.prompt.prompt_tokens for one in inputs)
     decoder = GraphDecoder(model.network, longest + plan.request.max_new_tokens)
-    decoder.record(_batched(inputs[0].on(model.device), plan.batch_size))
+    decoder.record(_batched(inputs[0].on(model.device), plan.settings.batch_size))
     return decoder
 
 
@@ -107,10 +107,10 @@ def run_pass(
             generation = generate(
                 model,
                 decoder,
-                _batched(one.on(model.device), plan.batch_size),
+                _batched(one.on(model.device), plan.settings.batch_size),
                 max_new_tokens=plan.request.max_new_tokens,
                 annotator=annotator,
-                ignore_eos=plan.ignore_eos,
+                ignore_eos=plan.settings.ignore_eos,
             )
         done.append(
             ControlPass(

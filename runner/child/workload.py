@@ -110,8 +110,8 @@ def run(
     before = device_state(model.device, "before")
 
     shapes = distinct_shapes(inputs)
-    for index in range(plan.warmup_passes):
-        progress(f"warm-up {index + 1}/{plan.warmup_passes}: {len(shapes)} prompts, one of each shape")
+    for index in range(plan.settings.warmup_passes):
+        progress(f"warm-up {index + 1}/{plan.settings.warmup_passes}: {len(shapes)} prompts, one of each shape")
         run_pass(plan, model, decoder, shapes, Annotator(), index)
     if role == "control":
         passes = _control_passes(plan, model, decoder, inputs, progress)
@@ -127,13 +127,13 @@ def run(
         if with_costs:
             progress("counting FLOPs and bytes")
             costs, unknown = _costs(plan, model, inputs)
-    wants_peak = role == "control" and (plan.measure_peak or model.device.type == "cpu")
+    wants_peak = role == "control" and (plan.settings.measure_peak or model.device.type == "cpu")
     return WorkloadResult(
         role=role,
         model=model.subject,
         prompts=tuple(one.prompt for one in inputs),
         passes=tuple(passes),
-        decode_mode=plan.decode_mode,
+        decode_mode=plan.settings.decode_mode,
         costs=costs,
         costs_unknown_because=unknown,
         measured_peak=measure_peak(model.device, model.dtype, model.subject.dtype) if wants_peak else None,
@@ -172,8 +172,8 @@ def _captured_passes(
         if mark is not None and collector.wants_manifest_mark:
             annotator.mark_manifest(mark)
         with annotator.operators(model.device):
-            for index in range(plan.capture_passes):
-                progress(f"captured pass {index + 1}/{plan.capture_passes}")
+            for index in range(plan.settings.capture_passes):
+                progress(f"captured pass {index + 1}/{plan.settings.capture_passes}")
                 passes += run_pass(plan, model, decoder, inputs, annotator, index)
         progress("ending the collection")
     return passes
@@ -189,7 +189,7 @@ def _costs(plan: RunPlan, model: LoadedModel, inputs: list[ModelInputs]) -> tupl
             inputs,
             max_new_tokens=plan.request.max_new_tokens,
             dtype_bytes=model.dtype.itemsize,
-            batch_size=plan.batch_size,
+            batch_size=plan.settings.batch_size,
         )
     except ModelError as error:
         return (), str(error)
@@ -207,14 +207,16 @@ def _synchronises(model: LoadedModel) -> tuple[str, ...]:
 
 def _notes(plan: RunPlan, model: LoadedModel) -> tuple[str, ...]:
     notes = list(model.notes)
-    if plan.batch_size > 1:
-        notes.append(f"batch size {plan.batch_size}: every image is repeated; token counts are those of one sequence")
-    if plan.decode_mode == "cuda-graph":
+    if plan.settings.batch_size > 1:
+        notes.append(
+            f"batch size {plan.settings.batch_size}: every image is repeated; token counts are those of one sequence"
+        )
+    if plan.settings.decode_mode == "cuda-graph":
         notes.append(
             "decode is replayed from a CUDA graph: no module ranges inside it, and attention runs over the whole "
             "static cache, prefill included"
         )
-    if plan.ignore_eos:
+    if plan.settings.ignore_eos:
         notes.append("EOS was ignored: every image generates max_new_tokens tokens")
     return (*notes, *COLLECTORS[plan.collector].notes(plan))
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
 
 from attrs import frozen
 
@@ -13,6 +12,7 @@ from runner.collectors.interface.collector import Collector, Tool
 from runner.collectors.nsys.collector import NsysCollector
 from runner.collectors.nsys.presets import Preset
 from runner.collectors.torch_profiler.collector import TorchCollector
+from runner.plan.settings import CollectorChoice
 
 __all__ = ["COLLECTORS", "Choice", "choose_collector", "planned_collector"]
 
@@ -41,7 +41,7 @@ class Choice:
 
 
 def choose_collector(
-    wanted: Literal["auto", "nsys", "torch"], device: str, preset: Preset, nsys: str | None, environ: Mapping[str, str]
+    wanted: CollectorChoice, device: str, preset: Preset, nsys: str | None, environ: Mapping[str, str]
 ) -> Choice:
     """Choose between nsys and torch.
 

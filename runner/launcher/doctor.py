@@ -36,8 +36,8 @@ class Check:
 
     name: str
     verdict: Verdict
-    found: str
-    mend: str | None = None
+    observed: str
+    remedy: str | None = None
     """What to do, None where nothing is to be done."""
 
 
@@ -144,10 +144,10 @@ def _importer(tool: NsysTool) -> Check:
     if tool.fault is None:
         return Check("nsys importer", "ok", f"{tool.importer}, all its libraries are found")
     if tool.missing:
-        mend = f"install what holds {', '.join(tool.missing)}, or put its folder into LD_LIBRARY_PATH"
+        remedy = f"install what holds {', '.join(tool.missing)}, or put its folder into LD_LIBRARY_PATH"
     else:
-        mend = "install the host part of Nsight Systems (Debian: package nsight-systems, or `make nsys`)"
-    return Check("nsys importer", "failed", tool.fault, mend)
+        remedy = "install the host part of Nsight Systems (Debian: package nsight-systems, or `make nsys`)"
+    return Check("nsys importer", "failed", tool.fault, remedy)
 
 
 def _driver_fits(tool: NsysTool, facts: DriverFacts) -> Check:

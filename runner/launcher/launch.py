@@ -12,7 +12,6 @@ from analysis.domain.manifest import RunManifest
 from runner.collectors.choosing import Choice, planned_collector
 from runner.launcher.provenance import first_manifest, now
 from runner.launcher.queue import DeviceLock
-from runner.launcher.request import LaunchOptions
 from runner.launcher.run import Run
 from runner.launcher.run_directory import RunDirectory
 from runner.plan.plan import RunPlan
@@ -24,13 +23,12 @@ __all__ = ["carry_out", "choose_again", "prepare"]
 
 def prepare(
     plan: RunPlan,
-    launch: LaunchOptions,
     choice: Choice,
     facts: DriverFacts,
     environ: Mapping[str, str],
     say: Callable[[str], None],
 ) -> RunDirectory:
-    """Make the run's folder with plan.json, launch.json and run.json (status queued; warnings as its notes) in it.
+    """Make the run's folder with plan.json and run.json (status queued; warnings as its notes) in it.
 
     Raises:
         InputImagesError: the images are not what they must be.
@@ -41,11 +39,10 @@ def prepare(
 
     input_set = discover(Path(plan.request.input_dir))
     directory = RunDirectory(Path(plan.run_dir))
-    collection = choice.collector.for_plan(plan, launch.nsys_args, environ)
-    commands = Run(directory, plan, launch, choice.collector, collection, environ, say).commands()
+    collection = choice.collector.for_plan(plan, environ)
+    commands = Run(directory, plan, choice.collector, collection, environ, say).commands()
     manifest = first_manifest(
         plan,
-        launch,
         environ,
         status="queued",
         argv=tuple(commands["capture"]),
@@ -56,7 +53,6 @@ def prepare(
     )
     directory.create()
     directory.write(directory.plan_file, plan)
-    directory.write(directory.launch_file, launch)
     directory.write(directory.manifest_file, manifest)
     return directory
 
@@ -86,12 +82,10 @@ def carry_out(
             raise
 
 
-def choose_again(
-    plan: RunPlan, launch: LaunchOptions, nsys: str | None, environ: Mapping[str, str], *, needed: bool
-) -> Choice:
+def choose_again(plan: RunPlan, nsys: str | None, environ: Mapping[str, str], *, needed: bool) -> Choice:
     """Find the collector of a plan again; its program is only looked for where one is needed.
 
     Raises:
         CaptureError: it is needed, and there is no usable one.
     """
-    return planned_collector(plan.collector, nsys or launch.nsys, environ, needs_tool=needed)
+    return planned_collector(plan.collector, nsys or plan.settings.nsys, environ, needs_tool=needed)

@@ -3,23 +3,31 @@
 from __future__ import annotations
 
 import platform
+import shlex
 import subprocess
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any, Final
+
+from attrs import fields
 
 from analysis.domain.entities import InputSet, RunMeta
 from analysis.domain.manifest import RunManifest, RunStatus
 from runner.collectors.choosing import COLLECTORS
 from runner.collectors.interface.collector import Tool
-from runner.launcher.request import LaunchOptions
+from runner.plan.options import options_of
 from runner.plan.plan import RunPlan
 from runner.process.driver import DriverFacts, driver_facts, installed_version
 from runner.process.environment import redact
 
-__all__ = ["first_manifest", "now"]
+__all__ = ["as_recorded", "first_manifest", "now"]
 
 _PACKAGE = "dsocr-profiler"
+
+_MANIFEST_FIELDS: Final = frozenset(one.name for one in fields(RunManifest))
+_RESOLVED: Final = frozenset({"annotation_level", "collector"})
+"""Settings that the plan resolves: the manifest says what was chosen."""
 
 
 def now() -> str:
@@ -29,7 +37,6 @@ def now() -> str:
 
 def first_manifest(
     plan: RunPlan,
-    launch: LaunchOptions,
     environ: Mapping[str, str],
     *,
     status: RunStatus,
@@ -43,7 +50,6 @@ def first_manifest(
 
     Args:
         plan: the resolved plan.
-        launch: how it is launched.
         environ: to ask the driver with.
         status: queued or running.
         argv: the profiled command; secrets are redacted here.
@@ -53,6 +59,9 @@ def first_manifest(
         notes: in words, for the report.
     """
     facts = facts or driver_facts(environ)
+    fields_of_their_own, options = as_recorded(plan.settings)
+    if not COLLECTORS[plan.collector].uses_preset_options:
+        fields_of_their_own["preset"] = None
     root, commit = _checkout()
     cuda = None if facts.cuda is None else f"{facts.cuda[0]}.{facts.cuda[1]}"
     versions = {
@@ -84,30 +93,34 @@ def first_manifest(
             git_commit=commit,
         ),
         input_set=input_set,
-        batch_size=plan.batch_size,
-        capture_passes=plan.capture_passes,
-        decode_mode=plan.decode_mode,
         annotation_level=plan.annotation_level,
-        preset=plan.preset if COLLECTORS[plan.collector].uses_preset_options else None,
-        options={
-            "input_mode": plan.input_mode,
-            "dtype": plan.dtype,
-            "seed": plan.seed,
-            "warmup_passes": plan.warmup_passes,
-            "attn_implementation": plan.attn_implementation,
-            "experts_implementation": plan.experts_implementation,
-            "ignore_eos": plan.ignore_eos,
-            "trust_remote_code": plan.trust_remote_code,
-            "measure_peak": plan.measure_peak,
-            "prompt": plan.prompt,
-            "timeout_s": launch.timeout_s,
-            "keep_env": ",".join(launch.keep_env) or None,
-            "nsys_args": " ".join(redact(launch.nsys_args)) or None,
-        },
+        **fields_of_their_own,
+        options=options,
         argv=redact(argv),
         versions={name: version for name, version in versions.items() if version is not None},
         notes=notes,
     )
+
+
+def as_recorded(settings: Any) -> tuple[dict[str, Any], dict[str, bool | int | float | str | None]]:
+    """Turn settings into what ``run.json`` keeps of them.
+
+    Args:
+        settings: `Settings`, or a record made like it.
+
+    Returns:
+        Those that the manifest has a field for, by its name; and the others, for ``options``: several texts become one,
+        quoted for a shell, secrets redacted.
+    """
+    own: dict[str, Any] = {}
+    others: dict[str, bool | int | float | str | None] = {}
+    for name in (one.name for one in options_of(type(settings)) if one.name not in _RESOLVED):
+        value = getattr(settings, name)
+        if name in _MANIFEST_FIELDS:
+            own[name] = value
+        else:
+            others[name] = (shlex.join(redact(value)) or None) if isinstance(value, tuple) else value
+    return own, others
 
 
 def _checkout() -> tuple[str | None, str | None]:

@@ -128,7 +128,7 @@ def submit(directory: RunDirectory, device: str, environ: Mapping[str, str]) -> 
     """Start a prepared run in the background.
 
     Args:
-        directory: holds plan.json, launch.json and run.json (status queued).
+        directory: holds plan.json and run.json (status queued).
         device: of the request.
         environ: of the background process.
 

@@ -30,7 +30,6 @@ from analysis.domain.overhead import run_overheads
 from runner.collectors.choosing import Choice
 from runner.collectors.interface.collector import Collected, Collection, Collector, Job
 from runner.launcher.provenance import now
-from runner.launcher.request import LaunchOptions
 from runner.launcher.run_directory import RunDirectory
 from runner.plan.plan import RunPlan, WorkloadResult
 from runner.process.environment import RUN_MARK, child_environment
@@ -71,7 +70,6 @@ class Run:
 
     directory: RunDirectory
     plan: RunPlan
-    launch: LaunchOptions
     collector: Collector
     collection: Collection
     environ: Mapping[str, str]
@@ -87,17 +85,16 @@ class Run:
     ) -> Run:
         """Take up a run from its folder. Raises RequestError or CaptureError as `Collector.for_plan`."""
         plan = directory.read_plan()
-        launch = directory.read_launch()
-        collection = choice.collector.for_plan(plan, launch.nsys_args, environ)
-        return cls(directory, plan, launch, choice.collector, collection, environ, say)
+        collection = choice.collector.for_plan(plan, environ)
+        return cls(directory, plan, choice.collector, collection, environ, say)
 
     def start(self, interrupts: Interrupts) -> RunManifest:
-        """Do the whole run. The run's folder holds plan.json, launch.json and run.json (status running).
+        """Do the whole run. The run's folder holds plan.json and run.json (status running).
 
         Raises:
             DsocrError: the kind says which step failed; run.json holds the same words and every exit code so far.
         """
-        deadline = None if self.launch.timeout_s is None else time.monotonic() + self.launch.timeout_s
+        deadline = None if self.plan.settings.timeout_s is None else time.monotonic() + self.plan.settings.timeout_s
         with self._recording_failure():
             self._control(interrupts, deadline)
             self._capture(interrupts, deadline)
@@ -145,7 +142,7 @@ class Run:
                 log=self.directory.log("control"),
                 interrupts=interrupts,
                 deadline=deadline,
-                grace_s=self.launch.grace_s,
+                grace_s=self.plan.settings.grace_s,
             )
         self._codes(control=outcome.returncode)
         self._raise_if_ended(outcome, "the control run", kept=None)
@@ -155,7 +152,7 @@ class Run:
         self._take_control(result)
 
     def _capture(self, interrupts: Interrupts, deadline: float | None) -> None:
-        self.say(f"capture: collector {self.collector.name}, preset {self.plan.preset}")
+        self.say(f"capture: collector {self.collector.name}, preset {self.plan.settings.preset}")
         with self._environment() as env:
             collected = self.collection.collect(self._job(env, deadline), interrupts)
         self._codes(child=collected.child, nsys=collected.tool)
@@ -217,7 +214,7 @@ class Run:
         secrets = f", with {', '.join(secret_names)} among them" if secret_names else ""
         groups = "another process" if blocks == 1 else f"{blocks} other processes or groups of them"
         what = f"nsys stored the environment of {groups} in {report.name}{secrets}"
-        if self.launch.keep_report:
+        if self.plan.settings.keep_report:
             note = f"{what}; kept on request: do not share it. trace.sqlite is free of them."
         else:
             report.unlink()
@@ -229,7 +226,7 @@ class Run:
         self.say("analysis")
         log = self.directory.log("analysis")
         log.unlink(missing_ok=True)
-        env = child_environment(self.environ, keep=self.launch.keep_env)
+        env = child_environment(self.environ, keep=self.plan.settings.keep_env)
         env["COLUMNS"] = str(shutil.get_terminal_size((_PIPE_COLUMNS, 24)).columns)  # its headline is shown at the end
         outcome = run_process(self.analysis(self.directory), env=env, log=log, interrupts=interrupts)
         self._codes(analysis=outcome.returncode)
@@ -310,7 +307,7 @@ class Run:
         elif outcome.gave_up:
             rest = "; it was killed, and nothing usable is left"
         if outcome.ended_by == "timeout":
-            raise TimeoutExceededError(f"{what} was ended by --timeout {self.launch.timeout_s:g}{rest}")
+            raise TimeoutExceededError(f"{what} was ended by --timeout {self.plan.settings.timeout_s:g}{rest}")
         raise InterruptedRunError(f"{what} was interrupted{rest}")
 
     def _child_error(self, step: str, code: int, where: str, kept: Path | None = None) -> DsocrError:
@@ -332,7 +329,7 @@ class Run:
             log=self.directory.log("capture"),
             result_file=self.directory.path / PROFILED,
             deadline=deadline,
-            grace_s=self.launch.grace_s,
+            grace_s=self.plan.settings.grace_s,
         )
 
     def _environment(self) -> AbstractContextManager[dict[str, str]]:
@@ -359,7 +356,7 @@ class _Environment:
         extra = {RUN_MARK: self._run.plan.run_id}
         if folder is not None:
             extra["TMPDIR"] = str(folder)
-        return child_environment(self._run.environ, keep=self._run.launch.keep_env, extra=extra)
+        return child_environment(self._run.environ, keep=self._run.plan.settings.keep_env, extra=extra)
 
     def __exit__(self, *error: object) -> None:
         self._folder.__exit__(None, None, None)

@@ -17,7 +17,6 @@ from attrs import frozen
 from analysis.domain.convert import from_json_file, to_json
 from analysis.domain.errors import BusyError, CaptureError, RequestError
 from analysis.domain.manifest import RunManifest
-from runner.launcher.request import LaunchOptions
 from runner.plan.plan import RunPlan, WorkloadResult
 
 __all__ = ["RunDirectory", "write_whole"]
@@ -42,11 +41,6 @@ class RunDirectory:
     def manifest_file(self) -> Path:
         """The run manifest."""
         return self.path / "run.json"
-
-    @property
-    def launch_file(self) -> Path:
-        """How the launcher was asked to run it."""
-        return self.path / "launch.json"
 
     @property
     def trace_file(self) -> Path:
@@ -85,11 +79,15 @@ class RunDirectory:
 
     def read_plan(self) -> RunPlan:
         """Read plan.json; RequestError if it is not there or not one."""
-        return from_json_file(RunPlan, self.plan_file)
-
-    def read_launch(self) -> LaunchOptions:
-        """Read launch.json; RequestError if it is not there or not one."""
-        return from_json_file(LaunchOptions, self.launch_file)
+        try:
+            return from_json_file(RunPlan, self.plan_file)
+        except RequestError as error:
+            if (self.path / "launch.json").is_file():  # version 0.1 kept a part of the settings there
+                raise RequestError(
+                    f"{self.plan_file}: made by an older version; what it captured can be analysed with "
+                    f"dsocr-analyze {self.trace_file}"
+                ) from error
+            raise
 
     def read_manifest(self) -> RunManifest:
         """Read run.json; RequestError if it is not there or not one."""

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Literal, TypeAlias
+from typing import Literal
 
-from attrs import field, frozen, validators
+from attrs import field, frozen
 
 from analysis.domain.contracts import LLMProfileRequest
-from analysis.domain.entities import Dtype, ModelUnderTest
+from analysis.domain.entities import ModelUnderTest
 from analysis.domain.manifest import Collector, ControlPass, DeviceState, MeasuredPeak, PromptTokens, StageCost
+from runner.plan.settings import AnnotationLevel, DecodeMode, Settings
 
-__all__ = ["AnnotationLevel", "DecodeMode", "RunPlan", "WorkloadResult"]
-
-AnnotationLevel: TypeAlias = Literal["stages", "modules", "operators"]
-DecodeMode: TypeAlias = Literal["eager", "cuda-graph"]
+__all__ = ["RunPlan", "WorkloadResult"]
 
 
 @frozen
@@ -25,29 +23,11 @@ class RunPlan:
     run_dir: str
     """Absolute; artefacts go here."""
     collector: Collector
-    preset: str = "default"
-    """Name of the profiler preset (``nsys_configs/<name>.toml``)."""
-    input_mode: str | None = None
-    """tiny, small, base, large, gundam; None: the model's default."""
-    dtype: Dtype | None = None
-    """None: bf16 on a GPU, fp32 on a CPU."""
-    seed: int = 0
-    batch_size: int = field(default=1, validator=validators.ge(1))
-    warmup_passes: int = field(default=1, validator=validators.ge(0))
-    capture_passes: int = field(default=1, validator=validators.ge(1))
+    """What records it, as chosen."""
     annotation_level: AnnotationLevel = "modules"
-    decode_mode: DecodeMode = "eager"
-    attn_implementation: str | None = None
-    """None: sdpa where ``request.use_flash_attn``, else eager."""
-    experts_implementation: str | None = None
-    """None: the model family's default (grouped_mm where transformers has it)."""
-    ignore_eos: bool = False
-    """Always generate max_new_tokens, so that runs with random weights have equal length."""
-    trust_remote_code: bool = False
-    measure_peak: bool = False
-    """Measure a matrix product and a copy on the device."""
-    prompt: str | None = None
-    """None: the model family's usual OCR prompt, or a stated text prompt for a text-only model."""
+    """How much the program marks with ranges, as chosen: asked for, or what the preset wants."""
+    settings: Settings = field(factory=Settings)
+    """As they were asked for."""
 
 
 @frozen

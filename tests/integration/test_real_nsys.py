@@ -247,7 +247,7 @@ def test_a_missing_importer_leaves_a_stream_that_can_be_resumed(tmp_path: Path, 
         run.start(interrupts)
     manifest = run.directory.read_manifest()
     assert (manifest.exit_codes.child, manifest.status) == (0, "failed")
-    whole = NsysCollector(nsys).for_plan(run.plan, (), run.environ)
+    whole = NsysCollector(nsys).for_plan(run.plan, run.environ)
     with Interrupts() as interrupts:
         assert evolve(run, collection=whole).resume(interrupts).status == "complete"
     assert ("dsocr", 59, "prefill") in events(run.directory.trace_file)
@@ -297,7 +297,7 @@ def test_a_full_disk_is_a_clear_error_and_loses_nothing(tiny_disk: Path, nsys: N
     run = prepare(tiny_disk, nsys)
     free = shutil.disk_usage(tiny_disk).free
     (tiny_disk / "ballast").write_bytes(b"\0" * max(free - left_kib * 1024, 0))
-    before = {file: file.read_bytes() for file in (run.directory.plan_file, run.directory.launch_file)}
+    before = {run.directory.plan_file: run.directory.plan_file.read_bytes()}
     with Interrupts() as interrupts, pytest.raises((CaptureError, ExportError, ChildFailedError)) as caught:
         run.start(interrupts)
     assert len(str(caught.value).splitlines()) == 1

@@ -18,11 +18,13 @@ from runner.collectors.choosing import COLLECTORS, choose_collector, planned_col
 from runner.collectors.interface.collector import Collector, Job
 from runner.collectors.nsys.presets import load_preset
 from runner.plan.plan import RunPlan
+from runner.plan.settings import Settings
 from runner.process.driver import DriverFacts
 from runner.process.process import Interrupts
 
 REQUEST = LLMProfileRequest("deepseek-ocr-tiny", "/pages", device="cpu")
 PLAN = RunPlan("12345678-run", REQUEST, "/runs/a", "nsys")
+WITH_ARGUMENTS = evolve(PLAN, settings=Settings(nsys_args=("--backtrace=none",)))
 
 
 @pytest.fixture(params=COLLECTORS.values(), ids=lambda collector: collector.name)
@@ -52,7 +54,7 @@ def test_a_plan_for_nsys_finds_it_again_where_it_is_needed(tmp_path: Path) -> No
 
 
 def test_without_its_program_a_finished_run_can_be_analysed_and_nothing_else() -> None:
-    collection = COLLECTORS["nsys"].for_plan(PLAN, ("--backtrace=none",), {})
+    collection = COLLECTORS["nsys"].for_plan(WITH_ARGUMENTS, {})
     folder = Path("/runs/a")
     job = Job(PLAN.run_id, folder, ("python",), {}, folder / "log", folder / "profiled.json", None)
     assert collection.warnings(DriverFacts(cuda=(13, 0), driver="580.1", device_count=1)) == ()
@@ -69,10 +71,10 @@ def test_without_its_program_a_finished_run_can_be_analysed_and_nothing_else() -
 
 def test_arguments_go_only_to_a_program(tmp_path: Path) -> None:
     with pytest.raises(RequestError, match=r"--nsys-arg is for the collector nsys, and the collector is torch"):
-        COLLECTORS["torch"].for_plan(PLAN, ("--backtrace=none",), {})
+        COLLECTORS["torch"].for_plan(WITH_ARGUMENTS, {})
     tool = fake_nsys(tmp_path)
     collection = planned_collector("nsys", tool.path, environment(), needs_tool=True).collector.for_plan(
-        PLAN, ("--backtrace=none",), environment()
+        WITH_ARGUMENTS, environment()
     )
     job = Job(PLAN.run_id, tmp_path, ("python", "-V"), {}, tmp_path / "log", tmp_path / "profiled.json", None)
     assert collection.command(job)[-3:] == ["--backtrace=none", "python", "-V"]

@@ -1,4 +1,4 @@
-"""The doctor names what is wrong and what mends it."""
+"""The doctor names what is wrong and the remedy."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_every_subject_of_the_doctor_is_there(tmp_path: Path) -> None:
         "private process view", "GPU metrics", "CPU sampling", "disk", "temporary folder", "file locking",
     } <= set(checks)  # fmt: skip
     assert checks["nsys importer"].verdict == "failed"
-    assert checks["nsys importer"].mend
+    assert checks["nsys importer"].remedy
     assert checks["functional probe"].verdict == "skipped"
     assert not diagnosis.usable  # that nsys was asked for by name
 
@@ -40,15 +40,15 @@ def test_missing_libraries_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyP
     tool = fake_nsys(tmp_path / "nsys")
     check = by_name(diagnose(environment(), tmp_path, nsys=tool.path).checks)["nsys importer"]
     assert check.verdict == "failed"
-    assert "libdw.so.1" in check.found
-    assert "LD_LIBRARY_PATH" in (check.mend or "")
+    assert "libdw.so.1" in check.observed
+    assert "LD_LIBRARY_PATH" in (check.remedy or "")
 
 
 def test_a_probe_whose_events_do_not_arrive_fails(tmp_path: Path) -> None:
     tool = fake_nsys(tmp_path / "nsys")
     check = by_name(diagnose(environment(), tmp_path, nsys=tool.path).checks)["functional probe"]
     assert check.verdict == "failed"
-    assert "the mark" in check.found
+    assert "the mark" in check.observed
 
 
 def test_an_nsys_older_than_the_driver_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -58,8 +58,8 @@ def test_an_nsys_older_than_the_driver_is_told(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr("runner.launcher.doctor.driver_facts", lambda environ: facts)
     check = by_name(diagnose(environment(), tmp_path, nsys=tool.path).checks)["nsys and driver"]
     assert check.verdict == "failed"
-    assert "13.0" in check.found
-    assert "12.3" in check.found
+    assert "13.0" in check.observed
+    assert "12.3" in check.observed
 
 
 def test_a_place_that_cannot_be_written(tmp_path: Path) -> None:
@@ -83,7 +83,7 @@ def test_json_and_exit_code(tmp_path: Path) -> None:
     assert done.returncode == 10
     answer = json.loads(done.stdout)
     assert answer["usable"] is False
-    assert all({"name", "verdict", "found", "mend"} == set(check) for check in answer["checks"])
+    assert all({"name", "verdict", "observed", "remedy"} == set(check) for check in answer["checks"])
 
 
 def test_the_default_device_has_its_reason() -> None:

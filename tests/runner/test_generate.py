@@ -14,6 +14,7 @@ from runner.child.models.family import LoadedModel, ModelInputs
 from runner.child.models.loading import load_model
 from runner.collectors.torch_profiler.ranges import MemorySink
 from runner.plan.plan import RunPlan
+from runner.plan.settings import Settings
 
 NEW_TOKENS = 7
 
@@ -166,7 +167,9 @@ def test_a_sliding_window_cannot_be_replayed():
 # Grouped experts in fp32 wait for the host on a GPU (torch 2.11): their graph cannot be recorded.
 @pytest.mark.parametrize(("name", "dtype"), [("deepseek-ocr-tiny", "bf16"), ("llama-tiny", "fp32")])
 def test_a_replayed_graph_gives_the_tokens_of_the_static_cache(name, dtype):
-    loaded = load_model(RunPlan("test", LLMProfileRequest(name, "/nowhere"), "/nowhere", "nsys", dtype=dtype))
+    loaded = load_model(
+        RunPlan("test", LLMProfileRequest(name, "/nowhere"), "/nowhere", "nsys", settings=Settings(dtype=dtype))
+    )
     first, second = (inputs_of(loaded, index).cast(loaded.dtype).on(loaded.device) for index in (0, 1))
     length = first.prompt.prompt_tokens + NEW_TOKENS
     graph, static = GraphDecoder(loaded.network, length), StaticDecoder(loaded.network, length)
@@ -178,7 +181,7 @@ def test_a_replayed_graph_gives_the_tokens_of_the_static_cache(name, dtype):
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_a_step_that_waits_for_the_host_cannot_be_recorded():
     request = LLMProfileRequest("deepseek-ocr-tiny", "/nowhere")
-    loaded = load_model(RunPlan("test", request, "/nowhere", "nsys", experts_implementation="eager"))
+    loaded = load_model(RunPlan("test", request, "/nowhere", "nsys", settings=Settings(experts_implementation="eager")))
     inputs = inputs_of(loaded).cast(loaded.dtype).on(loaded.device)
     with pytest.raises(ModelError, match="cannot be recorded"):
         GraphDecoder(loaded.network, inputs.prompt.prompt_tokens + NEW_TOKENS).record(inputs)

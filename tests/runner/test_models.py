@@ -19,11 +19,12 @@ from runner.child.models.loading import load_model
 from runner.child.models.prompts import StandInTokens
 from runner.child.models.views import InputMode, tile_grid
 from runner.plan.plan import RunPlan
+from runner.plan.settings import Settings
 
 
 def load(model: str, **changes: Any) -> LoadedModel:
     request = LLMProfileRequest(model, "/nowhere", device="cpu")
-    return load_model(RunPlan("test", request, "/nowhere", "torch", **changes))
+    return load_model(RunPlan("test", request, "/nowhere", "torch", settings=Settings(**changes)))
 
 
 @pytest.fixture(scope="module")

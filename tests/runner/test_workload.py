@@ -22,6 +22,7 @@ from runner.child import passes, workload
 from runner.child.models.family import ModelInputs
 from runner.child.passes import distinct_shapes, with_generated_lengths
 from runner.plan.plan import RunPlan, WorkloadResult
+from runner.plan.settings import Settings
 
 NEW_TOKENS = 3
 
@@ -35,7 +36,7 @@ def plan(tmp_path: Path) -> RunPlan:
     run_dir = tmp_path / "run"
     run_dir.mkdir()
     request = LLMProfileRequest("deepseek-ocr-tiny", str(pages), repeats=2, device="cpu", max_new_tokens=NEW_TOKENS)
-    return RunPlan("test", request, str(run_dir), "torch", ignore_eos=True)
+    return RunPlan("test", request, str(run_dir), "torch", settings=Settings(ignore_eos=True))
 
 
 def save(plan: RunPlan) -> str:
@@ -50,6 +51,10 @@ def result(plan: RunPlan, role: workload.Role) -> WorkloadResult:
 
 def with_request(plan: RunPlan, **changes: Any) -> RunPlan:
     return evolve(plan, request=evolve(plan.request, **changes))
+
+
+def with_settings(plan: RunPlan, **changes: Any) -> RunPlan:
+    return evolve(plan, settings=evolve(plan.settings, **changes))
 
 
 def test_the_control_run_says_what_ran_and_how_long(plan):
@@ -119,7 +124,7 @@ def test_the_nsys_collector_needs_no_torch_profiler(plan, monkeypatch):
 
 
 def test_a_batch_counts_one_sequence(plan):
-    assert workload.main([save(evolve(plan, batch_size=2)), "--role", "control"]) == 0
+    assert workload.main([save(with_settings(plan, batch_size=2)), "--role", "control"]) == 0
     control = result(plan, "control")
     assert control.prompts[0].image_tokens == 73
     assert all(one.new_tokens == NEW_TOKENS for one in control.passes)
@@ -151,12 +156,15 @@ def test_what_cannot_run_is_one_line_and_leaves_nothing(plan, capsys, changes, k
 
 
 def test_cuda_graphs_are_refused_on_a_cpu(plan, capsys):
-    assert workload.main([save(evolve(plan, decode_mode="cuda-graph")), "--role", "control"]) == ModelError.exit_code
+    assert (
+        workload.main([save(with_settings(plan, decode_mode="cuda-graph")), "--role", "control"])
+        == ModelError.exit_code
+    )
     assert "CUDA graphs need a GPU" in capsys.readouterr().err
 
 
 def test_an_unknown_input_mode_is_refused(plan, capsys):
-    assert workload.main([save(evolve(plan, input_mode="huge")), "--role", "control"]) == ModelError.exit_code
+    assert workload.main([save(with_settings(plan, input_mode="huge")), "--role", "control"]) == ModelError.exit_code
     assert "tiny, small, base, large, gundam" in capsys.readouterr().err
 
 

@@ -63,27 +63,29 @@ def load_model(plan: RunPlan) -> LoadedModel:
     device = open_device(plan.request.device)
     source = resolve_model(plan.request.model_path)
     family = family_of(source)
-    dtype_name: Dtype = plan.dtype or ("bf16" if device.type == "cuda" else "fp32")
+    dtype_name: Dtype = plan.settings.dtype or ("bf16" if device.type == "cuda" else "fp32")
     dtype = _DTYPES[dtype_name]
-    attention = plan.attn_implementation or ("sdpa" if plan.request.use_flash_attn else "eager")
+    attention = plan.settings.attn_implementation or ("sdpa" if plan.request.use_flash_attn else "eager")
     if source.folder is None:
         assert source.preset is not None
         config = family.preset_config(source.preset.name)
     else:
-        config = family.checkpoint_config(source.folder, plan.trust_remote_code)
+        config = family.checkpoint_config(source.folder, plan.settings.trust_remote_code)
     network_class = family.network_class(config)
-    parameters = _count_parameters(network_class, config, attention, plan.trust_remote_code)
+    parameters = _count_parameters(network_class, config, attention, plan.settings.trust_remote_code)
     _check_memory(source.reference, parameters * dtype.itemsize, device)
     if source.folder is None:
-        network = _random_network(network_class, config, attention, device, dtype, plan.seed)
+        network = _random_network(network_class, config, attention, device, dtype, plan.settings.seed)
     else:
-        network = _load_checkpoint(network_class, config, source.folder, attention, dtype, plan.trust_remote_code)
+        network = _load_checkpoint(
+            network_class, config, source.folder, attention, dtype, plan.settings.trust_remote_code
+        )
         network = network.to(device)
     network = network.eval().requires_grad_(False)
-    experts = _choose_experts(network, plan.experts_implementation)
+    experts = _choose_experts(network, plan.settings.experts_implementation)
     vocabulary = config.get_text_config().vocab_size
-    tokens = load_tokens(source.folder, vocabulary, plan.trust_remote_code)
-    weights = f"weights are random (seed {plan.seed}): times are those of the architecture, texts mean nothing"
+    tokens = load_tokens(source.folder, vocabulary, plan.settings.trust_remote_code)
+    weights = f"weights are random (seed {plan.settings.seed}): times are those of the architecture, texts mean nothing"
     text = config.get_text_config()
     return LoadedModel(
         network=network,

@@ -16,7 +16,8 @@ from attrs import frozen
 from analysis.domain.errors import RequestError
 from analysis.domain.manifest import Collector as CollectorName
 from runner.collectors.interface.recording import Recording
-from runner.plan.plan import AnnotationLevel, RunPlan
+from runner.plan.plan import RunPlan
+from runner.plan.settings import AnnotationLevel
 from runner.process.driver import DriverFacts
 from runner.process.process import Interrupts, Outcome
 
@@ -143,25 +144,24 @@ class Collector(ABC):
             CaptureError: there is no usable one.
         """
 
-    def for_plan(self, plan: RunPlan, arguments: tuple[str, ...], environ: Mapping[str, str]) -> Collection:
+    def for_plan(self, plan: RunPlan, environ: Mapping[str, str]) -> Collection:
         """Make it ready for a plan.
 
         Args:
-            plan: the run.
-            arguments: the user's, for its program.
+            plan: the run; its settings hold the user's arguments for this collector's program.
             environ: the launcher's environment.
 
         Raises:
             CaptureError: its program lacks what the preset insists on.
             RequestError: options do not fit.
         """
-        if arguments and not self.accepts_tool_arguments:
+        if plan.settings.nsys_args and not self.accepts_tool_arguments:
             raise RequestError(f"--nsys-arg is for the collector nsys, and the collector is {self.name}")
-        return self._collection(plan, arguments, environ)
+        return self._collection(plan, environ)
 
     @abstractmethod
-    def _collection(self, plan: RunPlan, arguments: tuple[str, ...], environ: Mapping[str, str]) -> Collection:
-        """What `for_plan` gives; arguments are there only where they are accepted."""
+    def _collection(self, plan: RunPlan, environ: Mapping[str, str]) -> Collection:
+        """What `for_plan` gives; the plan has arguments only where they are accepted."""
 
     @abstractmethod
     def recording(self, plan: RunPlan) -> Recording:

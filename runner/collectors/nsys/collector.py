@@ -153,15 +153,13 @@ class NsysCollector(Collector):
             raise CaptureError(f"{tool.path}: {misfit}")
         return evolve(self, nsys=tool)
 
-    def _collection(
-        self, plan: RunPlan, arguments: tuple[str, ...], environ: Mapping[str, str]
-    ) -> NsysCollection | _NoNsys:
+    def _collection(self, plan: RunPlan, environ: Mapping[str, str]) -> NsysCollection | _NoNsys:
         if self.nsys is None:
             return _NoNsys()
         return NsysCollection(
             tool=self.nsys,
-            options=resolve_options(load_preset(plan.preset), self.nsys, device=plan.request.device),
-            extra=arguments,
+            options=resolve_options(load_preset(plan.settings.preset), self.nsys, device=plan.request.device),
+            extra=plan.settings.nsys_args,
             prefix=namespace_prefix(environ),
         )
 

@@ -14,7 +14,7 @@ from attrs import field, frozen, validators
 
 from analysis.domain.errors import CaptureError, RequestError
 from runner.collectors.nsys.tool import NsysTool
-from runner.plan.plan import AnnotationLevel
+from runner.plan.settings import AnnotationLevel
 
 __all__ = ["Preset", "ResolvedOptions", "load_preset", "preset_names", "resolve_options"]
 

@@ -69,7 +69,7 @@ class TorchCollector(Collector):
         """Itself."""
         return self
 
-    def _collection(self, plan: RunPlan, arguments: tuple[str, ...], environ: Mapping[str, str]) -> TorchCollection:
+    def _collection(self, plan: RunPlan, environ: Mapping[str, str]) -> TorchCollection:
         return TorchCollection()
 
     def recording(self, plan: RunPlan) -> Recording:

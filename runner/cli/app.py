@@ -1,0 +1,39 @@
+"""The commands under one name."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+import typer
+
+from runner.cli import exit_codes
+from runner.cli.cancel import cancel
+from runner.cli.doctor import doctor
+from runner.cli.inputs import inputs
+from runner.cli.models import models
+from runner.cli.resume import resume
+from runner.cli.run import run
+from runner.cli.status import status
+from runner.cli.submit import submit
+from runner.cli.work import work
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="dsocr-profile",
+    help="Run an annotated prefill and decode, record it, and report where the time goes.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["--help", "-h"]},
+)
+for _command in (run, resume, doctor, submit, status, cancel, inputs, models):
+    app.command()(_command)
+app.command(hidden=True)(work)
+
+
+def main(argv: Sequence[str] | None = None) -> NoReturn:
+    """Entry point: what a user can cause or meet becomes one line on standard error and an exit code."""
+    exit_codes.run(app, list(sys.argv[1:] if argv is None else argv))

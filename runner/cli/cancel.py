@@ -1,0 +1,20 @@
+"""``dsocr-profile cancel``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import typer
+
+from runner.cli.options import Out, RunId
+
+__all__ = ["cancel"]
+
+
+def cancel(run_id: RunId, out: Out = Path("reports")) -> None:
+    """Cancel a queued or running run; what it captured so far is kept."""
+    from runner.launcher.queue import cancel as cancel_run
+    from runner.launcher.queue import find_run
+
+    state = cancel_run(find_run(out, run_id))
+    typer.echo(f"{state.run_id}  {state.status}")

@@ -1,0 +1,77 @@
+"""Options that several commands have, and those that are made from a record of settings."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import re
+import typing
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from analysis.domain.errors import RequestError
+from runner.plan.options import Option, options_of
+from runner.plan.settings import Settings
+
+__all__ = ["AsJson", "Nsys", "Out", "RunId", "from_options", "with_settings"]
+
+Out = Annotated[Path, typer.Option("--out", help="Folder that gets one folder per run.", rich_help_panel="The run")]
+Nsys = Annotated[
+    str | None, typer.Option("--nsys", help="The nsys to use (default: $NSYS, else the newest usable one).")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Machine-readable, on standard output.")]
+RunId = Annotated[str, typer.Argument(help="Id of a run or its beginning, or `latest`.")]
+
+
+def with_settings(record: type[Any] = Settings) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command the options of a record, in place of its parameter ``settings`` that takes the whole record.
+
+    Args:
+        record: `Settings`, or a record made like it.
+    """
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        options = options_of(record)
+
+        @functools.wraps(command)
+        def with_options(**given: Any) -> None:
+            command(settings=from_options(record, {one.name: given.pop(one.name) for one in options}), **given)
+
+        own = inspect.signature(command, eval_str=True).parameters.values()
+        parameters = [one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in own if one.name != "settings"]
+        parameters += [_parameter(one) for one in options]
+        # typer reads both; the annotations are in the signature as objects already.
+        with_options.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        with_options.__annotations__ = {one.name: one.annotation for one in parameters}
+        return with_options
+
+    return decorate
+
+
+def from_options(record: type[Any], given: Mapping[str, Any]) -> Any:
+    """Make a record of settings from what typer parsed.
+
+    Raises:
+        RequestError: a value is out of its range; the option is named as the user knows it.
+    """
+    flags = {one.name: one.flag for one in options_of(record)}
+    try:
+        return record(**{name: tuple(value) if isinstance(value, list) else value for name, value in given.items()})
+    except ValueError as error:
+        # attrs' validators begin with the field's name in quotes.
+        message = re.sub(r"^'(\w+)'", lambda match: flags.get(match[1], match[0]), str(error.args[0]))
+        raise RequestError(message) from error
+
+
+def _parameter(option: Option) -> inspect.Parameter:
+    """Make the parameter of a command from which typer makes the option."""
+    kind, default = option.type, option.default
+    if typing.get_origin(kind) is tuple:
+        kind, default = list[str], list(default)
+    info = typer.Option(option.flag, help=option.help, rich_help_panel=option.panel)
+    return inspect.Parameter(
+        option.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, info]
+    )

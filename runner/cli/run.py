@@ -1,0 +1,100 @@
+"""``dsocr-profile run``."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from analysis.domain.contracts import LLMProfileRequest
+from runner.cli.options import Out, with_settings
+from runner.cli.output import say
+from runner.plan.plan import RunPlan
+from runner.plan.settings import Settings
+
+if TYPE_CHECKING:
+    from runner.collectors.choosing import Choice
+
+__all__ = ["run"]
+
+_RUN = "The run"
+_UNLESS_ASKED = LLMProfileRequest(model_path="any", input_dir="/any")
+
+
+@with_settings()
+def run(
+    model: Annotated[str, typer.Argument(help="Preset, ./folder of a checkpoint, or cached Hugging Face id.")] = "",
+    images: Annotated[
+        Path | None, typer.Option(help="Image or folder; none: 12 generated pages.", rich_help_panel=_RUN)
+    ] = None,
+    repeats: Annotated[
+        int, typer.Option(help="Passes of the unprofiled control run.", rich_help_panel=_RUN)
+    ] = _UNLESS_ASKED.repeats,
+    max_new_tokens: Annotated[
+        int, typer.Option(help="Tokens per image at most.", rich_help_panel=_RUN)
+    ] = _UNLESS_ASKED.max_new_tokens,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.", rich_help_panel=_RUN)] = "auto",
+    out: Out = Path("reports"),
+    wait: Annotated[
+        bool, typer.Option("--wait", help="Wait while another run holds the device.", rich_help_panel=_RUN)
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the exact commands and start nothing.", rich_help_panel=_RUN)
+    ] = False,
+    *,
+    settings: Settings,
+) -> None:
+    """Profile a model: an unprofiled control run, the capture, the export, the report."""
+    from runner.child.models.registry import DEFAULT_PRESET, PRESETS, resolve_model
+    from runner.inputs.inputs import sample_set
+    from runner.launcher.launch import carry_out, prepare
+    from runner.launcher.outcome import print_result
+    from runner.launcher.request import make_plan, make_request
+    from runner.process.driver import driver_facts
+
+    out = out.expanduser().absolute()
+    facts = driver_facts(os.environ)
+    request = make_request(
+        model or DEFAULT_PRESET,
+        images or out / "sample-pages",
+        presets=PRESETS,
+        device=device,
+        facts=facts,
+        repeats=repeats,
+        max_new_tokens=max_new_tokens,
+        use_flash_attn=settings.attn_implementation != "eager",
+        say=say,
+    )
+    resolve_model(request.model_path)
+    plan, choice = make_plan(request, settings, out, os.environ)
+    say(f"collector: {choice.name} ({choice.reason})")
+    if dry_run:
+        _print_commands(plan, choice)
+        return
+    if images is None:
+        sample_set(out / "sample-pages")
+    directory = prepare(plan, choice, facts, os.environ, say)
+    for warning in directory.read_manifest().notes:
+        say(f"warning: {warning}")
+    print_result(directory, carry_out(directory, choice, os.environ, say, wait=wait))
+
+
+def _print_commands(plan: RunPlan, choice: Choice) -> None:
+    from runner.launcher.run import Run
+    from runner.launcher.run_directory import RunDirectory
+    from runner.process.environment import child_environment
+
+    directory = RunDirectory(Path(plan.run_dir))
+    collection = choice.collector.for_plan(plan, os.environ)
+    commands = Run(directory, plan, choice.collector, collection, os.environ, say).commands()
+    names = sorted(child_environment(os.environ, keep=plan.settings.keep_env))
+    typer.echo(f"# only these variables are passed on: {' '.join(names)}")
+    for step in ("control", "capture"):
+        typer.echo(shlex.join(commands[step]))
+    export = collection.export_command(directory.path)
+    if export is not None:
+        typer.echo(shlex.join(export))
+    typer.echo(shlex.join(commands["analysis"]))

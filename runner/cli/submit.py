@@ -1,0 +1,38 @@
+"""``dsocr-profile submit``."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from analysis.domain.contracts import LLMProfileRequest
+from analysis.domain.convert import from_json_file, to_json
+from runner.cli.options import Out, with_settings
+from runner.cli.output import say
+from runner.plan.settings import Settings
+
+__all__ = ["submit"]
+
+
+@with_settings()
+def submit(
+    request_file: Annotated[Path, typer.Argument(help="An LLMProfileRequest as JSON.")],
+    out: Out = Path("reports"),
+    *,
+    settings: Settings,
+) -> None:
+    """Queue a run in the background; prints an LLMProfileAccepted as JSON."""
+    from runner.child.models.registry import resolve_model
+    from runner.launcher.launch import prepare
+    from runner.launcher.queue import submit as submit_run
+    from runner.launcher.request import make_plan
+    from runner.process.driver import driver_facts
+
+    request = from_json_file(LLMProfileRequest, request_file)
+    resolve_model(request.model_path)
+    plan, choice = make_plan(request, settings, out, os.environ)
+    directory = prepare(plan, choice, driver_facts(os.environ), os.environ, say)
+    typer.echo(to_json(submit_run(directory, request.device, os.environ)))

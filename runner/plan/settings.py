@@ -1,0 +1,84 @@
+"""Everything that can be asked of a run beyond its request, each option declared once.
+
+A field of `Settings` is an option of ``dsocr-profile run`` and ``submit``, a part of ``plan.json`` and an entry of
+``run.json``. All three are made from the declaration here: a new option is a new field, and the code that acts on it.
+"""
+
+from __future__ import annotations
+
+from typing import Final, Literal, TypeAlias
+
+from attrs import frozen, validators
+
+from analysis.domain.entities import Dtype
+from analysis.domain.manifest import Collector
+from runner.plan.options import Panel, option
+
+__all__ = ["AnnotationLevel", "CollectorChoice", "DecodeMode", "Settings"]
+
+AnnotationLevel: TypeAlias = Literal["stages", "modules", "operators"]
+CollectorChoice: TypeAlias = Literal["auto", Collector]
+DecodeMode: TypeAlias = Literal["eager", "cuda-graph"]
+
+_RUN: Final[Panel] = "The run"
+_MODEL: Final[Panel] = "The model"
+_PROFILER: Final[Panel] = "The profiler"
+
+
+@frozen
+class Settings:
+    """What is asked of a run beyond its request, as it was asked: ``None`` and ``auto`` are resolved by the plan."""
+
+    # -- the run ----------------------------------------------------------------------------------------------------
+    batch_size: int = option(1, "Copies of each prompt at once.", _RUN, validator=validators.ge(1))
+    warmup_passes: int = option(
+        1, "Passes before anything is measured.", _RUN, flag="--warmup", validator=validators.ge(0)
+    )
+    capture_passes: int = option(1, "Passes inside the capture.", _RUN, validator=validators.ge(1))
+    ignore_eos: bool = option(False, "Always generate --max-new-tokens, so that all runs have equal length.", _RUN)
+    seed: int = option(0, "Seed of random weights.", _RUN)
+    decode_mode: DecodeMode = option("eager", "Launch every kernel, or replay a CUDA graph.", _RUN, flag="--decode")
+    timeout_s: float | None = option(
+        None,
+        "Seconds for control run and capture together.",
+        _RUN,
+        flag="--timeout",
+        validator=validators.optional(validators.gt(0)),
+    )
+    grace_s: float = option(
+        10.0,
+        "Seconds that the program may take to end after SIGTERM.",
+        _RUN,
+        flag="--grace",
+        validator=validators.gt(0),
+    )
+
+    # -- the model --------------------------------------------------------------------------------------------------
+    input_mode: str | None = option(None, "tiny, small, base, large or gundam (default: the model's own).", _MODEL)
+    prompt: str | None = option(None, "Text prompt (default: the model's own).", _MODEL)
+    dtype: Dtype | None = option(None, "Of weights and activations (default: bf16 on a GPU, fp32 on a CPU).", _MODEL)
+    attn_implementation: str | None = option(
+        None, "Attention implementation: sdpa, eager, … (default: sdpa).", _MODEL, flag="--attn"
+    )
+    experts_implementation: str | None = option(
+        None, "Experts implementation: grouped_mm, eager, … (default: the model's own).", _MODEL, flag="--experts"
+    )
+    trust_remote_code: bool = option(False, "Run code that comes with a checkpoint.", _MODEL)
+    measure_peak: bool = option(
+        False, "Measure what a matrix product and a copy reach on the device; always done on a CPU.", _MODEL
+    )
+
+    # -- the profiler -----------------------------------------------------------------------------------------------
+    collector: CollectorChoice = option("auto", "What records the run.", _PROFILER)
+    preset: str = option("default", "What nsys collects; docs/capture.md lists them.", _PROFILER)
+    annotation_level: AnnotationLevel | None = option(
+        None, "How much is marked with ranges (default: what the preset wants).", _PROFILER, flag="--annotations"
+    )
+    nsys: str | None = option(None, "The nsys to use (default: $NSYS, else the newest usable one).", _PROFILER)
+    nsys_args: tuple[str, ...] = option((), "Passed to nsys as it is; may be repeated.", _PROFILER, flag="--nsys-arg")
+    keep_env: tuple[str, ...] = option(
+        (), "Name of an environment variable that the program needs; may be repeated.", _PROFILER
+    )
+    keep_report: bool = option(
+        False, "Keep the .nsys-rep even if nsys stored other processes' environments in it.", _PROFILER
+    )
