@@ -13,7 +13,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -24,6 +24,7 @@ from analysis.domain.contracts import LLMProfileRequest
 from runner.child.annotate import Annotator
 from runner.child.models.loading import load_model
 from runner.child.passes import make_decoder, prepare_inputs, run_pass
+from runner.collectors.interface.recording import RangeSink
 from runner.collectors.nvidia.recording import NvtxSink
 from runner.inputs.inputs import discover, sample_set
 from runner.plan.plan import RunPlan
@@ -102,8 +103,13 @@ def _best(work: Callable[[], None]) -> float:
 class _Counter:
     """A sink that counts."""
 
+    torch_writes_operators = False
+
     def __init__(self) -> None:
         self.ranges = 0
+
+    def prepare(self, domain: str, names: Sequence[str] = ()) -> None:
+        pass
 
     def push(self, domain: str, name: str, payload: int | None = None) -> None:
         self.ranges += 1
@@ -135,7 +141,7 @@ def levels(arguments: argparse.Namespace) -> list[str]:
         for index in range(arguments.passes + 1):
             for level in LEVELS:
                 counter = _Counter()
-                sinks = () if level is None else (counter,) if index == 0 else (NvtxSink(),)
+                sinks: tuple[RangeSink, ...] = () if level is None else (counter,) if index == 0 else (NvtxSink(),)
                 annotator = Annotator(sinks, level or "stages")
                 with ExitStack() as stack:
                     stack.enter_context(annotator.modules(model.modules))

@@ -31,7 +31,7 @@ def replicate(source: Path, out: Path, kernels: int, processes: int) -> int:
     connection.executescript("PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF; PRAGMA cache_size=-200000")
     connection.execute("ATTACH ? AS source", (f"file:{source}?mode=ro",))
     tables = connection.execute("SELECT name, sql FROM source.sqlite_master WHERE type = 'table'").fetchall()
-    per_copy = connection.execute("SELECT count(*) FROM source.CUPTI_ACTIVITY_KIND_KERNEL").fetchone()[0]
+    per_copy: int = connection.execute("SELECT count(*) FROM source.CUPTI_ACTIVITY_KIND_KERNEL").fetchone()[0]
     copies = math.ceil(kernels / per_copy)
     ends = [
         connection.execute(f"SELECT max(end) FROM source.{name}").fetchone()[0] or 0

@@ -21,6 +21,7 @@ from analysis.domain.entities import (
 )
 from analysis.domain.manifest import ControlPass, Overhead, RunManifest
 from analysis.efficiency.records import Aggregate, Utilisation
+from analysis.efficiency.utilisation import TimeBase
 from analysis.quality.findings import Finding
 from analysis.report import Report
 from analysis.sums.records import (
@@ -54,6 +55,9 @@ HOSTILE: Final = (
     "constructor.toString",
     "",
 )
+
+
+_TIMED_NS: Final[dict[TimeBase, int]] = {"control": 40_000_000, "elapsed": 99_000_000, "gpu busy": 39_000_000}
 
 
 def _row(name: str, kernels: int, kernel_sum_ns: int, copies: int = 0, copy_ns: int = 0) -> GpuRow:
@@ -275,8 +279,8 @@ def plain_report(
                 None,
             )
             for stage in totals
-            for base, time_ns in (("control", 40_000_000), ("elapsed", 99_000_000), ("gpu busy", 39_000_000))
-        ),  # type: ignore[arg-type]
+            for base, time_ns in _TIMED_NS.items()
+        ),
         stage_rows=(prefill, decode, rest),
         module_rows={"all": modules, "prefill": modules, "decode": modules},
         range_rows=modules,

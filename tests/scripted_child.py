@@ -6,6 +6,7 @@ import signal
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import nvtx
 
@@ -21,7 +22,7 @@ RESULTS = {"control": "control.json", "capture": "profiled.json"}
 
 def main() -> int:
     plan = json.loads(Path(sys.argv[1]).read_text())
-    role = sys.argv[sys.argv.index("--role") + 1]
+    role: Any = sys.argv[sys.argv.index("--role") + 1]
     folder = Path(plan["run_dir"])
     behaviour = (folder / "behaviour").read_text()
     # Like the real one: ended from outside, it still closes its ranges and lets the profiler inside write.

@@ -216,3 +216,13 @@ def test_a_report_imports_nothing_slow(real_trace: Callable[[str], Path], tmp_pa
     imported = set(done.stderr.splitlines())
     assert "analysis.report" in imported
     assert not imported & SLOW_TO_IMPORT
+
+
+def test_all_of_our_python_is_typed() -> None:
+    """``make lint`` types tests and benchmarks as strictly as the rest."""
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["mypy"]
+    tracked = subprocess.run(["git", "ls-files", "*.py"], cwd=ROOT, capture_output=True, text=True, check=False).stdout
+    if not tracked:
+        pytest.skip("not a git checkout")
+    assert settings["strict"]
+    assert {name.split("/")[0] for name in tracked.splitlines()} == set(settings["files"])

@@ -100,8 +100,8 @@ def test_every_row_of_nvtx_sum(real_attribution: RealAttribution) -> None:
         found.setdefault(attribution.qualified_name(row), []).append(end - start)
     wanted = {row["Range"].removeprefix(":"): row for row in report("nvtx_sum")}
     assert found.keys() == wanted.keys()
-    for name, row in wanted.items():
-        assert (len(found[name]), sum(found[name])) == (int(row["Instances"]), int(row["Total Time (ns)"]))
+    for name, told in wanted.items():
+        assert (len(found[name]), sum(found[name])) == (int(told["Instances"]), int(told["Total Time (ns)"]))
 
 
 # --- where we differ on purpose -------------------------------------------------------------------------------

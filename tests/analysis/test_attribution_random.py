@@ -207,7 +207,7 @@ def test_exclusive_tables_add_up_to_the_trace(ranges: list[Range], launches: lis
     attribution = analysed([one._replace(domain="dsocr.module") for one in ranges], launches)
     total = sum(one.gpu_end - one.gpu_start for one in launches)
     for by in ("stage", "instance", "step", "module", "kernel"):
-        table = gpu_table(attribution, by)  # type: ignore[arg-type]
+        table = gpu_table(attribution, by)
         assert (table.total("kernels"), table.total("kernel_sum_ns")) == (len(launches), total)
 
 

@@ -27,7 +27,7 @@ from analysis.domain.contracts import LLMProfileRequest
 from analysis.domain.convert import from_json, to_json
 from analysis.domain.entities import KernelSummary, LLMProfileReport, RunMeta
 from analysis.domain.manifest import RunManifest
-from analysis.sums import tables
+from analysis.sums import grouping
 from analysis.sums.grouping import COLUMNS
 from analysis.sums.tables import TABLE_KINDS
 from trace_builder import TraceBuilder
@@ -584,13 +584,13 @@ def test_a_reader_that_leaves_is_no_error(small: Path, command: tuple[str, ...])
 def test_rows_that_do_not_add_up_are_loud(
     run: Run, toy: Path, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...], tmp_path: Path
 ) -> None:
-    honest = tables.grouped
+    honest = grouping.grouped
 
     def dishonest(*arguments: object, **options: object) -> object:
         columns = honest(*arguments, **options)  # type: ignore[arg-type]
         return {**columns, "kernel_sum_ns": columns["kernel_sum_ns"] + 1}
 
-    monkeypatch.setattr(tables, "grouped", dishonest)
+    monkeypatch.setattr("analysis.sums.tables.grouped", dishonest)
     assert_one_line(run(*command, toy), 70, "internal error", "table holds", "please report")
     assert [one.name for one in tmp_path.iterdir()] == ["toy.sqlite"]
 

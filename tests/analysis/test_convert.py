@@ -40,7 +40,7 @@ def test_json_and_back_loses_nothing(kind: type) -> None:
     @given(records(kind))
     def check(record: Any) -> None:
         text = to_json(record)
-        back = from_json(kind, text)
+        back: Any = from_json(kind, text)
         assert back == record
         assert to_json(back) == text  # also -0.0 and the zone of a date, which == does not tell apart
         assert from_json(kind, text.encode()) == record
@@ -122,7 +122,7 @@ def test_an_unknown_key_is_refused_everywhere(kind: type, data: st.DataObject) -
 def test_a_value_of_a_foreign_type_is_refused_everywhere(kind: type, data: st.DataObject) -> None:
     plain = to_plain(data.draw(records(kind)))
     for name in plain:
-        foreign = [[]] if name not in ("options", "versions") else 5
+        foreign: Any = [[]] if name not in ("options", "versions") else 5
         with pytest.raises(RequestError) as raised:
             from_json(kind, json.dumps(plain | {name: foreign}))
         assert f"$.{name}" in str(raised.value)

@@ -1,5 +1,4 @@
 import math
-from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -134,9 +133,9 @@ def test_lists_become_tuples() -> None:
 @pytest.mark.parametrize("kind", ENTITIES, ids=lambda kind: kind.__name__)
 @settings(max_examples=5, deadline=None, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
-def test_records_cannot_be_changed(kind: Callable[..., Any], data: st.DataObject) -> None:
-    record = data.draw(records(kind))  # type: ignore[arg-type]
-    name = attrs.fields(kind)[0].name  # type: ignore[arg-type]
+def test_records_cannot_be_changed(kind: type[attrs.AttrsInstance], data: st.DataObject) -> None:
+    record = data.draw(records(kind))
+    name = attrs.fields(kind)[0].name
     with pytest.raises(attrs.exceptions.FrozenInstanceError):
         setattr(record, name, getattr(record, name))
 

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 
-from analysis.domain import files
 from analysis.domain.errors import CaptureError, RequestError
 from analysis.domain.files import WriteOptions, write_bytes, write_text, write_with
 
@@ -112,7 +111,7 @@ def test_durable_flushes_the_content_before_the_name_and_the_name_after(
         what = "folder" if stat.S_ISDIR(os.fstat(descriptor).st_mode) else os.pread(descriptor, 9, 0).decode()
         steps.append(f"{what}, {'named' if path.exists() else 'not yet named'}")
 
-    monkeypatch.setattr(files.os, "fsync", fsync)
+    monkeypatch.setattr(os, "fsync", fsync)
     write_text(path, "{}")
     assert steps == []
     path.unlink()
@@ -124,7 +123,7 @@ def test_a_file_system_that_cannot_flush_is_no_error(tmp_path: Path, monkeypatch
     def fsync(descriptor: int) -> None:
         raise OSError(errno.EINVAL, "Invalid argument")
 
-    monkeypatch.setattr(files.os, "fsync", fsync)
+    monkeypatch.setattr(os, "fsync", fsync)
     assert write_text(tmp_path / "run.json", "{}", WriteOptions(durable=True)).read_text() == "{}"
 
 

@@ -87,7 +87,7 @@ def test_latencies_of_the_control_run() -> None:
     )
     assert ttft.std == pytest.approx(((36 + 16 + 16 + 36) / 3) ** 0.5)
     # (last − first) / (tokens − 1): 40/4, 60/3, 44/4; the pass of one token has none.
-    assert (found["tpot_ms"].count, found["tpot_ms"].mean) == (3, pytest.approx((10 + 20 + 11) / 3))
+    assert (found["tpot_ms"].count, found["tpot_ms"].mean) == pytest.approx((3, (10 + 20 + 11) / 3))
     assert found["decode_ms"].maximum == 60
     assert found["decode_tokens_per_s"].median == pytest.approx(1000 / 11)
     assert (found["itl_ms"].count, found["itl_ms"].minimum, found["itl_ms"].maximum) == (11, 9, 20)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 from attrs import evolve
@@ -59,7 +60,7 @@ def clean(*, skip: Callable[[int, int, int], bool] = lambda image, step, layer: 
     return built
 
 
-def manifest(**changes: object) -> RunManifest:
+def manifest(**changes: Any) -> RunManifest:
     """Of the run that `clean` shows."""
     prompts = tuple(
         PromptTokens(number, "base", 0, 80, 20, 100, expected_new_tokens=STEPS + 1) for number in range(IMAGES)

@@ -7,11 +7,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from analysis.attribution.attribution import Attribution
 from analysis.attribution.intervals import union_ns
 from analysis.domain.annotations import STAGES
-from analysis.sums.tables import UNATTRIBUTED, gpu_table
+from analysis.sums.grouping import UNATTRIBUTED
+from analysis.sums.tables import gpu_table
 from analysis.trace.reader import Trace
 from analysis.trace.records import KERNEL, MEMCPY, MEMSET
 
@@ -42,11 +44,12 @@ def summary(attribution: Attribution, mask: np.ndarray) -> dict[str, Any]:
     }
 
 
-def by_stage(attribution: Attribution, stage: str) -> np.ndarray:
+def by_stage(attribution: Attribution, stage: str) -> NDArray[np.bool_]:
     """Operations of a stage; of none for ``neither``."""
     rows = attribution.operation_level("stage")
     names = np.array([*attribution.ranges.names, "neither"])[np.append(attribution.ranges.name, -1)]
-    return names[rows] == stage
+    of_stage: NDArray[np.bool_] = names[rows] == stage
+    return of_stage
 
 
 @pytest.mark.parametrize("name", TRACES)
@@ -91,8 +94,9 @@ def test_stage(name: str, stage: str, real_attribution: RealAttribution, expecte
 def test_stage_instances(name: str, stage: str, real_attribution: RealAttribution, expected: Expected) -> None:
     _, attribution = real_attribution(name)
     ranges, operations = attribution.ranges, attribution.operations
-    rows = np.flatnonzero(attribution.is_level("stage"))
-    rows = [row for row in rows[np.argsort(ranges.start[rows])] if ranges.names[ranges.name[row]] == stage]
+    all_stages = np.flatnonzero(attribution.is_level("stage"))
+    in_order = all_stages[np.argsort(ranges.start[all_stages])]
+    rows = [row for row in in_order if ranges.names[ranges.name[row]] == stage]
     wanted = expected(name)["stages"][stage]["instances"]
     assert len(rows) == len(wanted)
     of_stage = attribution.operation_level("stage")

@@ -351,7 +351,7 @@ def test_node_by_node_there_is_nothing_to_say(tmp_path: Path) -> None:
 
 
 def noted(report: Report, **changes: Any) -> str:
-    parts = {
+    parts: dict[str, Any] = {
         "capture": report.capture, "findings": report.findings, "stages": report.stages, "verdicts": report.verdicts,
         "categories": report.categories, "utilisation": report.utilisation, "overhead": report.overhead,
         "aggregates": report.aggregates, "host_calls": report.host_calls,

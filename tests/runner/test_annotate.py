@@ -1,3 +1,5 @@
+from typing import Any, cast
+
 import nvtx
 import pytest
 import torch
@@ -14,14 +16,14 @@ class Block(torch.nn.Module):
         self.mlp = torch.nn.Linear(4, 4)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.mlp(x) + x
+        return cast(torch.Tensor, self.mlp(x)) + x
 
 
 def paths(block: Block) -> dict[str, torch.nn.Module]:
     return {"layers.0": block, "layers.0.mlp": block.mlp}
 
 
-def test_modules_get_a_range_per_call_while_the_context_lasts():
+def test_modules_get_a_range_per_call_while_the_context_lasts() -> None:
     sink, block = MemorySink(), Block()
     annotator = Annotator((sink,), "modules")
     with annotator.modules(paths(block)):
@@ -33,10 +35,12 @@ def test_modules_get_a_range_per_call_while_the_context_lasts():
         ("dsocr.module", "layers.0.mlp"),
     ] * 2
     outer, inner = sink.records[:2]
+    assert outer.end_ns is not None
+    assert inner.end_ns is not None
     assert outer.start_ns <= inner.start_ns <= inner.end_ns <= outer.end_ns
 
 
-def test_a_module_that_raises_still_closes_its_ranges():
+def test_a_module_that_raises_still_closes_its_ranges() -> None:
     sink, block = MemorySink(), Block()
     with Annotator((sink,)).modules(paths(block)), pytest.raises(RuntimeError):
         block(torch.ones(2, 5))
@@ -44,7 +48,7 @@ def test_a_module_that_raises_still_closes_its_ranges():
     assert all(one.end_ns is not None for one in sink.records)
 
 
-def test_stages_alone_attach_no_hook():
+def test_stages_alone_attach_no_hook() -> None:
     sink, block = MemorySink(), Block()
     with Annotator((sink,), "stages").modules(paths(block)):
         assert not block._forward_hooks
@@ -52,7 +56,7 @@ def test_stages_alone_attach_no_hook():
     assert sink.records == ()
 
 
-def test_without_a_sink_nothing_is_made():
+def test_without_a_sink_nothing_is_made() -> None:
     block, annotator = Block(), Annotator()
     with annotator.modules(paths(block)), annotator.operators(torch.device("cpu")):
         assert not block._forward_hooks
@@ -61,7 +65,7 @@ def test_without_a_sink_nothing_is_made():
     assert not annotator.active
 
 
-def test_operators_get_ranges_inside_the_modules():
+def test_operators_get_ranges_inside_the_modules() -> None:
     sink, block = MemorySink(), Block()
     annotator = Annotator((sink,), "operators")
     with torch.inference_mode(), annotator.modules(paths(block)), annotator.operators(torch.device("cpu")):
@@ -71,13 +75,13 @@ def test_operators_get_ranges_inside_the_modules():
     assert names[-1] == "aten::add.Tensor"
 
 
-def test_the_manifest_is_one_mark():
+def test_the_manifest_is_one_mark() -> None:
     sink = MemorySink()
     Annotator((sink,)).mark_manifest('{"run_id": "ü"}')
     assert [(one.domain, one.text) for one in sink.marks] == [("dsocr.meta", MANIFEST_MARK_PREFIX + '{"run_id": "ü"}')]
 
 
-def test_nvtx_takes_ranges_payloads_and_long_marks():
+def test_nvtx_takes_ranges_payloads_and_long_marks() -> None:
     # Without a tool attached these calls go nowhere: what must hold is that this nvtx has them.
     annotator, block = Annotator((NvtxSink(),), "operators"), Block()
     with annotator.modules(paths(block)), annotator.operators(torch.device("cpu")):
@@ -95,24 +99,24 @@ class ListeningDomain:
         self.pushed: list[int | None] = []
         self._real = nvtx.get_domain("dsocr.test")
 
-    def get_event_attributes(self, **named):
+    def get_event_attributes(self, **named: Any) -> Any:
         self.made += 1
         attributes = self._real.get_event_attributes(**named)
         if attributes is None:
             pytest.skip("this nvtx makes no attributes where no tool listens")
         return attributes
 
-    def push_range(self, attributes):
+    def push_range(self, attributes: Any) -> None:
         self.pushed.append(attributes.payload)
 
-    def pop_range(self):
+    def pop_range(self) -> None:
         pass
 
-    def mark(self, attributes):
+    def mark(self, attributes: Any) -> None:
         pass
 
 
-def test_a_range_without_payload_carries_none_of_an_earlier_one(monkeypatch):
+def test_a_range_without_payload_carries_none_of_an_earlier_one(monkeypatch: pytest.MonkeyPatch) -> None:
     domain = ListeningDomain()
     monkeypatch.setattr(nvtx, "get_domain", lambda name: domain)
     sink = NvtxSink()
@@ -122,7 +126,7 @@ def test_a_range_without_payload_carries_none_of_an_earlier_one(monkeypatch):
     assert domain.pushed == [None, 909, None, 0, None, 910]
 
 
-def test_attributes_are_built_once(monkeypatch):
+def test_attributes_are_built_once(monkeypatch: pytest.MonkeyPatch) -> None:
     domain = ListeningDomain()
     monkeypatch.setattr(nvtx, "get_domain", lambda name: domain)
     sink = NvtxSink()
@@ -138,20 +142,20 @@ class DeafDomain:
     def __init__(self) -> None:
         self.open = 0
 
-    def get_event_attributes(self, **named):
+    def get_event_attributes(self, **named: Any) -> Any:
         return None
 
-    def push_range(self, attributes):
+    def push_range(self, attributes: Any) -> None:
         self.open += 1
 
-    def pop_range(self):
+    def pop_range(self) -> None:
         self.open -= 1
 
-    def mark(self, attributes):
+    def mark(self, attributes: Any) -> None:
         assert attributes is None
 
 
-def test_a_domain_that_nobody_listens_to(monkeypatch):
+def test_a_domain_that_nobody_listens_to(monkeypatch: pytest.MonkeyPatch) -> None:
     domain = DeafDomain()
     monkeypatch.setattr(nvtx, "get_domain", lambda name: domain)
     sink = NvtxSink()

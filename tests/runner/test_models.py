@@ -1,4 +1,5 @@
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,7 @@ def page(width: int, height: int) -> Image.Image:
 # Presets
 
 
-def test_the_full_preset_has_deepseek_ocrs_number_of_parameters():
+def test_the_full_preset_has_deepseek_ocrs_number_of_parameters() -> None:
     source = resolve_model("deepseek-ocr")
     family = loading.family_of(source)
     config = family.preset_config("deepseek-ocr")
@@ -58,7 +59,7 @@ def test_the_full_preset_has_deepseek_ocrs_number_of_parameters():
     assert config.text_config.layer_types == ["full_attention"] * 12
 
 
-def test_the_default_preset_is_small_says_that_it_is_random_and_shows_pages_small(tiny):
+def test_the_default_preset_is_small_says_that_it_is_random_and_shows_pages_small(tiny: LoadedModel) -> None:
     assert DEFAULT_PRESET == "deepseek-ocr-tiny" == tiny.subject.id
     assert tiny.subject.weights == "random"
     assert tiny.subject.n_layers == 2
@@ -67,7 +68,7 @@ def test_the_default_preset_is_small_says_that_it_is_random_and_shows_pages_smal
     assert tiny.default_mode == "tiny"
 
 
-def test_random_weights_depend_on_the_seed_alone():
+def test_random_weights_depend_on_the_seed_alone() -> None:
     first, again, other = (load("llama-tiny", seed=seed).network.state_dict() for seed in (3, 3, 4))
     assert all(torch.equal(first[name], again[name]) for name in first)
     assert not torch.equal(first["model.embed_tokens.weight"], other["model.embed_tokens.weight"])
@@ -75,7 +76,7 @@ def test_random_weights_depend_on_the_seed_alone():
 
 
 @pytest.mark.parametrize("name", PRESETS)
-def test_every_preset_builds_and_names_its_modules(name):
+def test_every_preset_builds_and_names_its_modules(name: str) -> None:
     family = loading.family_of(resolve_model(name))
     config = family.preset_config(name)
     with torch.device("meta"):
@@ -88,7 +89,7 @@ def test_every_preset_builds_and_names_its_modules(name):
     assert vision.get(PRESETS[name].family, set()) <= modules.keys()
 
 
-def test_attention_and_experts_are_chosen():
+def test_attention_and_experts_are_chosen() -> None:
     eager = load("deepseek-ocr-tiny", attn_implementation="eager", experts_implementation="eager").subject
     assert (eager.attn_implementation, eager.experts_implementation) == ("eager", "eager")
     with pytest.raises(ModelError, match="no-such-experts"):
@@ -113,7 +114,9 @@ def test_attention_and_experts_are_chosen():
         ("gundam", (900, 6000), 7, None),
     ],
 )
-def test_token_counts_are_those_of_the_models_own_features(tiny, mode, size, tiles, image_tokens):
+def test_token_counts_are_those_of_the_models_own_features(
+    tiny: LoadedModel, mode: str, size: tuple[int, int], tiles: int, image_tokens: int | None
+) -> None:
     made = tiny.family.inputs(page(*size), 4, mode, tiny.tokens, None, tiny.network.config)
     pixels = {name: tensor for name, tensor in made.tensors.items() if name != "input_ids"}
     with torch.inference_mode():
@@ -128,7 +131,7 @@ def test_token_counts_are_those_of_the_models_own_features(tiny, mode, size, til
 
 
 @pytest.mark.parametrize(("mode", "tiles"), [("tiny", 0), ("small", 0), ("base", 0), ("large", 0), ("gundam", 6)])
-def test_token_counts_of_the_second_model(tiny2, mode, tiles):
+def test_token_counts_of_the_second_model(tiny2: LoadedModel, mode: str, tiles: int) -> None:
     made = tiny2.family.inputs(page(1240, 1754), 0, mode, tiny2.tokens, None, tiny2.network.config)
     pixels = {name: tensor for name, tensor in made.tensors.items() if name != "input_ids"}
     with torch.inference_mode():
@@ -138,7 +141,7 @@ def test_token_counts_of_the_second_model(tiny2, mode, tiles):
 
 
 @given(width=st.integers(1, 9000), height=st.integers(1, 9000))
-def test_tiles_are_two_to_nine_and_no_allowed_grid_is_nearer(width, height):
+def test_tiles_are_two_to_nine_and_no_allowed_grid_is_nearer(width: int, height: int) -> None:
     grid = tile_grid(width, height, MODES["gundam"])
     if width <= 640 and height <= 640:
         assert grid is None
@@ -151,18 +154,18 @@ def test_tiles_are_two_to_nine_and_no_allowed_grid_is_nearer(width, height):
     assert distance == min(abs(width / height - c / r) for c, r in others)
 
 
-def test_equally_near_grids_are_told_apart_by_the_pages_size():
+def test_equally_near_grids_are_told_apart_by_the_pages_size() -> None:
     mode = InputMode("gundam", 1024, 640)
     assert tile_grid(700, 700, mode) == (2, 2)
     assert tile_grid(3000, 3000, mode) == (3, 3)
 
 
-def test_an_unknown_mode_names_the_known_ones(tiny):
+def test_an_unknown_mode_names_the_known_ones(tiny: LoadedModel) -> None:
     with pytest.raises(ModelError, match=r"'huge'.*tiny, small, base, large, gundam"):
         tiny.family.inputs(page(10, 10), 0, "huge", tiny.tokens, None, tiny.network.config)
 
 
-def test_pixels_are_scaled_and_padding_is_grey(tiny):
+def test_pixels_are_scaled_and_padding_is_grey(tiny: LoadedModel) -> None:
     made = tiny.family.inputs(
         Image.new("RGB", (2000, 1000), "white"), 0, "base", tiny.tokens, None, tiny.network.config
     )
@@ -172,7 +175,7 @@ def test_pixels_are_scaled_and_padding_is_grey(tiny):
     assert pixels[0, :, 10, 512].abs().max() < 0.01
 
 
-def test_the_stand_in_gives_the_same_ids_everywhere_and_none_that_are_special():
+def test_the_stand_in_gives_the_same_ids_everywhere_and_none_that_are_special() -> None:
     ids = StandInTokens(8192).ids("Read the page. Read it again.")
     assert ids == StandInTokens(8192).ids("Read  the page.\nRead it again.")
     assert len(ids) == 6
@@ -183,7 +186,9 @@ def test_the_stand_in_gives_the_same_ids_everywhere_and_none_that_are_special():
 # Checkpoints
 
 
-def test_a_checkpoint_under_deepseek_ocrs_own_names_loads_completely(tmp_path, weights):
+def test_a_checkpoint_under_deepseek_ocrs_own_names_loads_completely(
+    tmp_path: Path, weights: dict[str, torch.Tensor]
+) -> None:
     model = load(str(released_checkpoint.write_checkpoint(tmp_path / "ocr", weights)))
     network = model.network
     # Nothing may be random: with unequal random values everywhere, each parameter must be found in the file.
@@ -213,7 +218,7 @@ def test_a_checkpoint_under_deepseek_ocrs_own_names_loads_completely(tmp_path, w
         assert torch.equal(landed, stored)
 
 
-def test_a_loaded_checkpoint_attends_to_everything(tmp_path, weights):
+def test_a_loaded_checkpoint_attends_to_everything(tmp_path: Path, weights: dict[str, torch.Tensor]) -> None:
     model = load(str(released_checkpoint.write_checkpoint(tmp_path, weights)))
     assert model.network.config.text_config.layer_types == ["full_attention"] * 2
 
@@ -229,13 +234,15 @@ def test_a_loaded_checkpoint_attends_to_everything(tmp_path, weights):
         ),
     ],
 )
-def test_weights_that_do_not_fit_exactly_are_refused(tmp_path, weights, change, message):
+def test_weights_that_do_not_fit_exactly_are_refused(
+    tmp_path: Path, weights: dict[str, torch.Tensor], change: Callable[[dict[str, torch.Tensor]], Any], message: str
+) -> None:
     change(weights)
     with pytest.raises(ModelError, match=message):
         load(str(released_checkpoint.write_checkpoint(tmp_path, weights)))
 
 
-def test_truncated_weights_are_refused_in_one_line(tmp_path, weights):
+def test_truncated_weights_are_refused_in_one_line(tmp_path: Path, weights: dict[str, torch.Tensor]) -> None:
     folder = released_checkpoint.write_checkpoint(tmp_path, weights)
     file = folder / "model.safetensors"
     file.write_bytes(file.read_bytes()[:-1000])
@@ -244,7 +251,7 @@ def test_truncated_weights_are_refused_in_one_line(tmp_path, weights):
     assert "\n" not in str(caught.value)
 
 
-def test_a_missing_part_is_named(tmp_path, weights):
+def test_a_missing_part_is_named(tmp_path: Path, weights: dict[str, torch.Tensor]) -> None:
     folder = released_checkpoint.write_checkpoint(tmp_path, weights)
     (folder / "model.safetensors").unlink()
     with pytest.raises(ModelError, match="no weights"):
@@ -256,7 +263,7 @@ def test_a_missing_part_is_named(tmp_path, weights):
         load(str(folder))
 
 
-def test_a_configuration_without_a_size_is_refused(tmp_path, weights):
+def test_a_configuration_without_a_size_is_refused(tmp_path: Path, weights: dict[str, torch.Tensor]) -> None:
     folder = released_checkpoint.write_checkpoint(tmp_path, weights)
     config = json.loads((folder / "config.json").read_text())
     del config["language_config"]["hidden_size"]
@@ -265,7 +272,7 @@ def test_a_configuration_without_a_size_is_refused(tmp_path, weights):
         load(str(folder))
 
 
-def test_any_causal_model_loads_with_its_tokenizer(tmp_path):
+def test_any_causal_model_loads_with_its_tokenizer(tmp_path: Path) -> None:
     from tokenizers import Tokenizer, models, pre_tokenizers
 
     load("llama-tiny").network.save_pretrained(tmp_path)
@@ -279,7 +286,7 @@ def test_any_causal_model_loads_with_its_tokenizer(tmp_path):
     assert model.notes == ()
 
 
-def test_an_image_text_model_brings_its_own_processor(tmp_path):
+def test_an_image_text_model_brings_its_own_processor(tmp_path: Path) -> None:
     folder = small_llava(tmp_path)
     model = load(str(folder))
     assert model.family.input_modes == ("native",)
@@ -305,10 +312,12 @@ def small_llava(folder: Path) -> Path:
 
     words = Tokenizer(models.WordLevel({"<unk>": 0, "<s>": 1, "</s>": 2, "<image>": 3}, unk_token="<unk>"))
     words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, extra_special_tokens={"image_token": "<image>"})
+    tokenizer = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
+        tokenizer_object=words, extra_special_tokens={"image_token": "<image>"}
+    )
     tokenizer.add_special_tokens({"additional_special_tokens": ["<image>"]})
     pictures = CLIPImageProcessorPil(size={"shortest_edge": 28}, crop_size={"height": 28, "width": 28})
-    LlavaProcessor(pictures, tokenizer, patch_size=14, vision_feature_select_strategy="full").save_pretrained(folder)
+    LlavaProcessor(pictures, tokenizer, patch_size=14, vision_feature_select_strategy="full").save_pretrained(folder)  # type: ignore[no-untyped-call]
     config = LlavaConfig(
         vision_config=CLIPVisionConfig(
             hidden_size=32,
@@ -343,14 +352,18 @@ def small_llava(folder: Path) -> Path:
         ("/no/such/folder", "/no/such/folder: no such folder"),
     ],
 )
-def test_models_that_are_not_there(reference, message, tmp_path, monkeypatch):
+def test_models_that_are_not_there(
+    reference: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     with pytest.raises(ModelError, match=message) as caught:
         resolve_model(reference)
     assert "\n" not in str(caught.value)
 
 
-def test_a_cached_id_is_found_without_the_network(tmp_path, monkeypatch, weights):
+def test_a_cached_id_is_found_without_the_network(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, weights: dict[str, torch.Tensor]
+) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     snapshot = tmp_path / "models--me--ocr" / "snapshots" / ("0" * 40)
     released_checkpoint.write_checkpoint(snapshot, weights)
@@ -361,7 +374,7 @@ def test_a_cached_id_is_found_without_the_network(tmp_path, monkeypatch, weights
     assert (source.folder, source.family) == (snapshot, "deepseek_ocr")
 
 
-def test_files_that_are_no_checkpoint(tmp_path):
+def test_files_that_are_no_checkpoint(tmp_path: Path) -> None:
     file = tmp_path / "model.bin"
     file.touch()
     with pytest.raises(ModelError, match="not a folder"):
@@ -373,7 +386,7 @@ def test_files_that_are_no_checkpoint(tmp_path):
         resolve_model(str(tmp_path))
 
 
-def test_remote_code_stays_off(tmp_path):
+def test_remote_code_stays_off(tmp_path: Path) -> None:
     code = {"AutoConfig": "evil.Config", "AutoModelForCausalLM": "evil.Model"}
     config = {"model_type": "made-up", "auto_map": code}
     (tmp_path / "config.json").write_text(json.dumps(config))
@@ -383,13 +396,13 @@ def test_remote_code_stays_off(tmp_path):
         load(str(tmp_path))
 
 
-def test_too_little_memory_is_said_before_anything_is_built(monkeypatch):
+def test_too_little_memory_is_said_before_anything_is_built(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loading, "available_memory_bytes", lambda: 6 * 2**30)
     with pytest.raises(ModelError, match=r"deepseek-ocr: its weights take 12\.4 GiB, and cpu has 6\.0 GiB free"):
         load("deepseek-ocr")
 
 
-def test_a_device_that_is_not_there_is_refused():
+def test_a_device_that_is_not_there_is_refused() -> None:
     missing = f"cuda:{torch.cuda.device_count()}"
     with pytest.raises(RequestError, match=missing):
         load_model(RunPlan("test", LLMProfileRequest("llama-tiny", "/nowhere", device=missing), "/nowhere", "torch"))

@@ -123,7 +123,7 @@ def test_no_database(tmp_path: Path) -> None:
 
 
 names = st.from_regex(r"[A-Za-z_][A-Za-z0-9_]{0,10}", fullmatch=True)
-values = st.text(st.characters(blacklist_characters="\0", blacklist_categories=("Cs",)), max_size=20)
+values = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=20)
 
 
 @given(st.dictionaries(names, values, min_size=1))

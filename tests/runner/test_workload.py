@@ -16,7 +16,7 @@ from analysis.domain.annotations import MANIFEST_MARK_PREFIX
 from analysis.domain.contracts import LLMProfileRequest
 from analysis.domain.convert import from_json, from_json_file, to_json
 from analysis.domain.entities import RunMeta
-from analysis.domain.errors import InputImagesError, ModelError, RequestError
+from analysis.domain.errors import DsocrError, InputImagesError, ModelError, RequestError
 from analysis.domain.manifest import ControlPass, PromptTokens, RunManifest
 from runner.child import passes, workload
 from runner.child.models.family import ModelInputs
@@ -57,7 +57,7 @@ def with_settings(plan: RunPlan, **changes: Any) -> RunPlan:
     return evolve(plan, settings=evolve(plan.settings, **changes))
 
 
-def test_the_control_run_says_what_ran_and_how_long(plan):
+def test_the_control_run_says_what_ran_and_how_long(plan: RunPlan) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "runner.child.workload", save(plan), "--role", "control"],
         capture_output=True,
@@ -83,12 +83,13 @@ def test_the_control_run_says_what_ran_and_how_long(plan):
     ]
     assert control.costs_unknown_because is None
     assert control.versions["torch"] == torch.__version__
+    assert control.measured_peak is not None
     assert control.measured_peak.flop_per_s > 0
     assert (control.gpu_name, control.compute_capability, control.device_states) == (None, None, ())
     assert len(control.synchronises) >= 2
 
 
-def test_the_torch_capture_holds_ranges_and_the_manifest(plan, capsys):
+def test_the_torch_capture_holds_ranges_and_the_manifest(plan: RunPlan, capsys: pytest.CaptureFixture[str]) -> None:
     manifest = RunManifest("test", "running", plan.request, "torch", RunMeta("test", datetime.now(UTC), 2))
     path = Path(plan.run_dir) / "run.json"
     path.write_text(to_json(manifest))
@@ -113,7 +114,7 @@ def test_the_torch_capture_holds_ranges_and_the_manifest(plan, capsys):
     assert from_json(RunManifest, mark.removeprefix(MANIFEST_MARK_PREFIX)) == manifest
 
 
-def test_the_nsys_collector_needs_no_torch_profiler(plan, monkeypatch):
+def test_the_nsys_collector_needs_no_torch_profiler(plan: RunPlan, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> None:
         raise AssertionError
 
@@ -123,7 +124,7 @@ def test_the_nsys_collector_needs_no_torch_profiler(plan, monkeypatch):
     assert not (Path(plan.run_dir) / "trace.sqlite").exists()
 
 
-def test_a_batch_counts_one_sequence(plan):
+def test_a_batch_counts_one_sequence(plan: RunPlan) -> None:
     assert workload.main([save(with_settings(plan, batch_size=2)), "--role", "control"]) == 0
     control = result(plan, "control")
     assert control.prompts[0].image_tokens == 73
@@ -131,7 +132,7 @@ def test_a_batch_counts_one_sequence(plan):
     assert any("batch size 2" in note for note in control.notes)
 
 
-def test_a_text_only_model_takes_no_image(plan):
+def test_a_text_only_model_takes_no_image(plan: RunPlan) -> None:
     assert workload.main([save(with_request(plan, model_path="llama-tiny")), "--role", "control"]) == 0
     (first, _) = result(plan, "control").prompts
     assert (first.mode, first.image_tokens) == ("text", 0)
@@ -146,7 +147,9 @@ def test_a_text_only_model_takes_no_image(plan):
         ({"device": "cuda:99"}, RequestError, "cuda:99"),
     ],
 )
-def test_what_cannot_run_is_one_line_and_leaves_nothing(plan, capsys, changes, kind, message):
+def test_what_cannot_run_is_one_line_and_leaves_nothing(
+    plan: RunPlan, capsys: pytest.CaptureFixture[str], changes: dict[str, Any], kind: type[DsocrError], message: str
+) -> None:
     assert workload.main([save(with_request(plan, **changes)), "--role", "control"]) == kind.exit_code
     said = capsys.readouterr()
     assert said.out == ""
@@ -155,7 +158,7 @@ def test_what_cannot_run_is_one_line_and_leaves_nothing(plan, capsys, changes, k
     assert [path.name for path in Path(plan.run_dir).iterdir()] == ["plan.json"]
 
 
-def test_cuda_graphs_are_refused_on_a_cpu(plan, capsys):
+def test_cuda_graphs_are_refused_on_a_cpu(plan: RunPlan, capsys: pytest.CaptureFixture[str]) -> None:
     assert (
         workload.main([save(with_settings(plan, decode_mode="cuda-graph")), "--role", "control"])
         == ModelError.exit_code
@@ -163,19 +166,21 @@ def test_cuda_graphs_are_refused_on_a_cpu(plan, capsys):
     assert "CUDA graphs need a GPU" in capsys.readouterr().err
 
 
-def test_an_unknown_input_mode_is_refused(plan, capsys):
+def test_an_unknown_input_mode_is_refused(plan: RunPlan, capsys: pytest.CaptureFixture[str]) -> None:
     assert workload.main([save(with_settings(plan, input_mode="huge")), "--role", "control"]) == ModelError.exit_code
     assert "tiny, small, base, large, gundam" in capsys.readouterr().err
 
 
-def test_a_broken_plan_is_refused(tmp_path, capsys):
+def test_a_broken_plan_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "plan.json"
     path.write_text(json.dumps({"run_id": "x"}))
     assert workload.main([str(path), "--role", "control"]) == RequestError.exit_code
     assert "$.request: missing" in capsys.readouterr().err
 
 
-def test_inputs_that_fill_the_memory_are_refused(plan, capsys, monkeypatch):
+def test_inputs_that_fill_the_memory_are_refused(
+    plan: RunPlan, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(passes, "available_memory_bytes", lambda: 4 * 2**20)
     assert workload.main([save(plan), "--role", "control"]) == InputImagesError.exit_code
     assert "the first 1 of 2 images already take" in capsys.readouterr().err
@@ -185,12 +190,12 @@ def inputs_of_shape(index: int, length: int) -> ModelInputs:
     return ModelInputs({"input_ids": torch.zeros(1, length)}, PromptTokens(index, "text", 0, 0, length, length))
 
 
-def test_a_warm_up_sees_each_shape_once():
+def test_a_warm_up_sees_each_shape_once() -> None:
     shapes = distinct_shapes([inputs_of_shape(index, length) for index, length in enumerate((5, 6, 5, 6, 7))])
     assert [one.prompt.image_index for one in shapes] == [0, 1, 4]
 
 
-def test_lengths_are_told_only_where_all_passes_agree():
+def test_lengths_are_told_only_where_all_passes_agree() -> None:
     inputs = [inputs_of_shape(0, 5), inputs_of_shape(1, 5), inputs_of_shape(2, 5)]
     lengths = [(0, 0, 4), (0, 1, 4), (1, 0, 4), (1, 1, 3)]
     done = [ControlPass(pass_index, image, 1, 1, new) for pass_index, image, new in lengths]
