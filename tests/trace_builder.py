@@ -155,9 +155,15 @@ class TraceBuilder:
     # --- calls and operations ---------------------------------------------------------------------------------
 
     def call(
-        self, start: int, end: int, name: str = "cudaDeviceSynchronize_v3020", correlation: int | None = -1
+        self,
+        start: int,
+        end: int,
+        name: str = "cudaDeviceSynchronize_v3020",
+        correlation: int | None = -1,
+        *,
+        result: int = 0,
     ) -> Self:
-        """Add an API call; ``correlation`` -1 takes a fresh id, None writes NULL."""
+        """Add an API call; ``correlation`` -1 takes a fresh id, None writes NULL; ``result`` is what it returned."""
         if correlation == -1:
             correlation = self._next()
         self._add(
@@ -168,7 +174,7 @@ class TraceBuilder:
             globalTid=self.current,
             correlationId=correlation,
             nameId=self._string(name),
-            returnValue=0,
+            returnValue=result,
         )
         return self
 

@@ -12,9 +12,7 @@ from typing import Final
 
 from analysis.attribution.attribution import Attribution
 from analysis.domain.manifest import RunManifest
-from analysis.quality import events as quality_events
-from analysis.quality import expected as quality_expected
-from analysis.quality import ranges as quality_ranges
+from analysis.quality import calls, expected, profiler, ranges
 from analysis.quality.findings import Finding, Severity
 from analysis.trace.reader import Trace
 
@@ -50,10 +48,11 @@ def examine(trace: Trace, attribution: Attribution, manifest: RunManifest | None
         Findings, the gravest first; within one severity in the order of the checks.
     """
     found: list[Finding] = []
-    found += quality_events.check(trace, attribution, manifest)
+    found += calls.check(trace, attribution, manifest)
+    found += profiler.check(trace, manifest)
     if len(attribution.ranges):
-        found += quality_ranges.check(attribution)
-    found += quality_expected.check(trace, attribution, manifest)
+        found += ranges.check(attribution)
+    found += expected.check(trace, attribution, manifest)
     found += _lossy(found)
     return tuple(sorted(found, key=lambda one: _ORDER[one.severity]))
 

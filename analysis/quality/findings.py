@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Literal, TypeAlias
+from typing import Final, Literal, TypeAlias
 
 from attrs import frozen
 
-__all__ = ["Finding", "Severity"]
+__all__ = ["NSIGHT_SYSTEMS", "Finding", "Severity"]
 
 Severity: TypeAlias = Literal["unfit", "warning", "info"]
 """unfit: numbers must not be used; warning: read them with the remark in mind; info: good to know."""
+
+NSIGHT_SYSTEMS: Final = "NVIDIA Nsight Systems"
+"""How an export of that profiler's names its product."""
 
 
 @frozen

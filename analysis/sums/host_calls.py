@@ -53,6 +53,8 @@ SMALL_COPY_BYTES: Final = 1024
 
 _DEVICE_TO_HOST: Final = 2
 
+_VERSION: Final = re.compile(r"_v\d+$")
+
 
 _LAUNCHING: Final = (LAUNCH, GRAPH_LAUNCH)
 _WAITING: Final = (SYNCHRONISE,)
@@ -91,9 +93,39 @@ class HostCalls:
         return bool(np.any(same & (calls.start[1:] < calls.end[:-1])))
 
     @cached_property
+    def outermost_launch(self) -> NDArray[np.intp]:
+        """The outermost launching call around each launching call, itself included, [calls]; -1: it launches nothing.
+
+        A runtime call and the driver call inside it are one launch.
+        """
+        found = np.full(len(self.attribution.calls), -1, dtype=np.intp)
+        rows = np.flatnonzero(np.isin(self.kind, _LAUNCHING))
+        if rows.size:
+            # By thread and start, what lies in a call follows it directly.
+            outer = self._outermost(_LAUNCHING)[rows]
+            found[rows] = rows[np.maximum.accumulate(np.where(outer, np.arange(rows.size), 0))]
+        return found
+
+    @cached_property
+    def _launches_with_failed(self) -> NDArray[np.bool_]:
+        outermost: NDArray[np.bool_] = self.outermost_launch == np.arange(len(self.attribution.calls))
+        return outermost
+
+    @cached_property
     def launches(self) -> NDArray[np.bool_]:
-        """Calls that launch a kernel or a graph, [calls]; of nested ones (runtime around driver) the outermost."""
-        return self._outermost(_LAUNCHING)
+        """Calls that launched a kernel or a graph, [calls]; of nested ones the outermost."""
+        return self._launches_with_failed & ~self._failed
+
+    @cached_property
+    def failed_launches(self) -> NDArray[np.bool_]:
+        """Calls that were to launch a kernel or a graph and returned an error, [calls]; of nested ones the outermost."""
+        return self._launches_with_failed & self._failed
+
+    @cached_property
+    def _failed(self) -> NDArray[np.bool_]:
+        calls = self.attribution.calls
+        failed: NDArray[np.bool_] = calls.results != 0
+        return failed[calls.name] if failed.any() else np.zeros(len(calls), dtype=bool)
 
     @cached_property
     def waits(self) -> NDArray[np.bool_]:
@@ -158,16 +190,18 @@ class HostCalls:
         self, level: Literal["module", "stage"], kind: Literal["synchronise", "small device-to-host copy"],
         place: NDArray[Any], call: NDArray[Any], duration: NDArray[Any], places: Sequence[str],
     ) -> list[HostCallRow]:  # fmt: skip
-        calls = self.attribution.calls.names
-        width = max(1, len(calls))
-        key = (place.astype(np.int64) + 1) * width + call
+        # An entry point's version, and what the call returned, do not make it another call.
+        names: dict[str, int] = {}
+        code = [names.setdefault(_VERSION.sub("", name), len(names)) for name in self.attribution.calls.names]
+        calls, width = tuple(names), max(1, len(names))
+        key = (place.astype(np.int64) + 1) * width + np.array(code or [0])[call]
         present, index = np.unique(key, return_inverse=True)
         count = np.bincount(index, minlength=present.size)
         total = np.bincount(index, weights=duration, minlength=present.size).astype(np.int64)
         return [
             HostCallRow(
                 where=places[one // width - 1] if one >= width else UNATTRIBUTED,
-                call=re.sub(r"_v\d+$", "", calls[one % width]),
+                call=calls[one % width],
                 calls=int(number),
                 total_ns=int(time),
                 kind=kind,

@@ -268,6 +268,35 @@ def test_driver_call_inside_a_runtime_call_is_not_unanswered(findings: Examine) 
     assert findings(built.call(7_500_010, 7_500_090, "cuLaunchKernel", 55), manifest()) == {}
 
 
+@pytest.mark.parametrize("runtime", [55, 56])
+def test_driver_call_of_another_id_inside_a_runtime_call_is_not_unanswered(findings: Examine, runtime: int) -> None:
+    """The kernel bears the id of one of the two: the outer call is the launch, and it is answered."""
+    built = clean().call(7_500_000, 7_500_100, "cudaLaunchKernel_v7000", runtime)
+    built.call(7_500_010, 7_500_090, "cuLaunchKernel", 111 - runtime).kernel("k", 7_500_200, 7_500_300, correlation=55)
+    assert findings(built, manifest()) == {}
+
+
+def test_a_lost_launch_of_two_nested_calls_is_one(findings: Examine) -> None:
+    built = clean().call(7_500_000, 7_500_100, "cudaLaunchKernel_v7000", 55)
+    found = findings(built.call(7_500_010, 7_500_090, "cuLaunchKernel", 55), manifest())
+    assert found["launches-without-gpu-rows"].title == "1 launches left no GPU row"
+
+
+def test_launches_that_failed_are_not_lost(findings: Examine) -> None:
+    built = clean().call(7_500_000, 7_500_100, "cudaLaunchKernel_v7000", 55, result=701)
+    built.call(7_500_010, 7_500_090, "cuLaunchKernel", 55, result=701)
+    built.call(7_600_000, 7_600_100, "cudaGraphLaunch_v10000", result=999)
+    found = findings(built, manifest())
+    assert list(found) == ["failed-launches"]
+    assert found["failed-launches"].title == "2 launches failed"
+    assert "1 cudaLaunchKernel_v7000" in found["failed-launches"].evidence
+    assert "701 (too many resources requested for launch), 999" in found["failed-launches"].evidence
+
+
+def test_a_query_that_is_not_ready_is_no_failure(findings: Examine) -> None:
+    assert findings(clean().call(7_500_000, 7_500_100, "cudaStreamQuery_v3020", result=600), manifest()) == {}
+
+
 def test_gpu_rows_without_a_call(findings: Examine) -> None:
     found = findings(clean().kernel("orphan", 7_500_000, 7_500_100, correlation=987_654), manifest())
     assert found["gpu-rows-without-launch"].severity == "warning"

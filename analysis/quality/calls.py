@@ -1,8 +1,7 @@
-"""Do API calls, GPU rows, clocks and the profiler's own messages agree with each other?"""
+"""Do API calls and GPU rows fit each other, in number and in time?"""
 
 from __future__ import annotations
 
-import re
 from typing import Final
 
 import numpy as np
@@ -10,8 +9,8 @@ from numpy.typing import NDArray
 
 from analysis.attribution.attribution import Attribution
 from analysis.domain.manifest import RunManifest, ran_on_cpu
-from analysis.quality.findings import Finding
-from analysis.sums.host_calls import GRAPH_LAUNCH, LAUNCH, HostCalls
+from analysis.quality.findings import NSIGHT_SYSTEMS, Finding
+from analysis.sums.host_calls import HostCalls
 from analysis.trace import schema
 from analysis.trace.reader import Trace
 from analysis.trace.records import GRAPH
@@ -30,30 +29,28 @@ CLOCK_TOLERANCE_NS: Final = 5_000
 the shortest delay is 4.5 µs after the launch."""
 OTHER_THREAD_SHARE: Final = 0.01
 _SHOWN: Final = 3
-_PROFILER: Final = "NVIDIA Nsight Systems"
 
-_DROPPED: Final = re.compile(r"\b(dropp(ed|ing)|lost|discard(ed|ing)?|overflow\w*|truncated)\b", re.IGNORECASE)
-_NONE_DROPPED: Final = re.compile(r"(?<![\d.,])0\b(?![.,]\d)|\bno\b", re.IGNORECASE)
-_HARMLESS: Final = re.compile(r"Not all .* events might have been collected")
-"""Stands in good captures too: says nothing."""
-_BROKEN: Final = re.compile(
-    r"CUPTI.*(error|fail|unsupported|not supported|mismatch|incompatib)|might have not been started", re.I
-)
-_COLLECTED: Final = re.compile(r"Number of (NVTX|CUDA) events collected:\s*([\d,]+)")
-_CUPTI_LIBRARY: Final = re.compile(r"libcupti\.so\.(\d+)")
-_API_VERSION: Final = re.compile(rb"cu[a-zA-Z]+_v(\d+)0\d\d")
-"""An entry point's version: cudaLaunchKernelExC_v11060 came with CUDA 11.6."""
-_ERROR: Final = 3
-_WARNING: Final = 2
-
-_CUDA_OF_PROFILER: Final = (((2025, 3), 13), ((2022, 4), 12))
-"""First release of Nsight Systems that came with a CUDA major version (component tables of the CUDA release notes)."""
-_CUDA_OF_DRIVER: Final = ((580, 13), (525, 12), (450, 11))
-"""First driver branch of a CUDA major version (same source)."""
+_ERRORS: Final = {
+    1: "invalid value",
+    2: "out of memory",
+    9: "invalid configuration",
+    98: "invalid device function",
+    200: "invalid kernel image",
+    209: "no kernel image for this device",
+    400: "invalid resource handle",
+    700: "illegal address",
+    701: "too many resources requested for launch",
+    702: "launch timed out",
+    719: "launch failure",
+    720: "cooperative launch too large",
+    900: "not permitted while a stream is captured",
+    901: "stream capture invalidated",
+}
+"""What a launch may return, of cudaError_t (CUDA runtime API) and CUresult (driver API), which share these codes."""
 
 
 def check(trace: Trace, attribution: Attribution, manifest: RunManifest | None) -> list[Finding]:
-    """All checks on calls, operations, clocks and messages."""
+    """All checks on calls and operations."""
     found: list[Finding] = []
     if not len(attribution.operations) and manifest is not None and ran_on_cpu(manifest):
         found.append(
@@ -87,53 +84,75 @@ def check(trace: Trace, attribution: Attribution, manifest: RunManifest | None) 
         )
     else:
         host = HostCalls(attribution)
-        found += _unanswered(attribution, host) + _orphans(attribution)
+        found += _failed(attribution, host) + _unanswered(attribution, host) + _orphans(attribution)
         found += _unrecorded(trace, attribution) + _foreign_threads(attribution)
-    found += _collected(trace) + _messages(trace) + _versions(trace, manifest)
-    found += _clocks(trace, attribution) + _whole_graphs(attribution)
-    return found
+    return found + _clocks(trace, attribution) + _whole_graphs(attribution)
 
 
 def _unanswered(attribution: Attribution, host: HostCalls) -> list[Finding]:
-    """Launches that own no GPU row though later ones of their thread do, and that no stream capture recorded."""
+    """Launches that own no GPU row though later ones of their thread do, and that neither failed nor were recorded only.
+
+    A runtime call and the driver call inside it are one launch, whichever of them the work's correlation id is of.
+    """
     calls = attribution.calls
-    if not len(calls):
+    launch = host.outermost_launch
+    if not (launch >= 0).any():
         return []
-    answered = np.zeros(len(calls), dtype=bool)
-    answered[attribution.owner[attribution.owner >= 0]] = True
-    launch = (host.kind == LAUNCH) | (host.kind == GRAPH_LAUNCH)
-    silent = launch & ~answered & ~_while_capturing(attribution)
+    own_work = np.zeros(len(calls), dtype=bool)
+    launching = attribution.owner[attribution.owner >= 0]
+    own_work[launching] = True
+    answered = own_work.copy()
+    answered[launch[launching[launch[launching] >= 0]]] = True
+    silent = host.launches & ~answered & ~_while_capturing(attribution)
     last = np.full(int(calls.thread.max()) + 2, -1, dtype=np.int64)
     at = np.flatnonzero(answered)
     last[calls.thread[at]] = at  # in order: the last one stays
     chosen = np.flatnonzero(silent)
     chosen = chosen[chosen < last[calls.thread[chosen]]]
-    if chosen.size:
-        # A runtime call and the driver call inside it may share an id: the work belongs to the first.
-        process = attribution.thread_process[calls.thread]
-        chosen = chosen[
-            ~np.isin(_id_in_process(attribution, chosen, process), _id_in_process(attribution, at, process))
-        ]
     if not chosen.size:
         return []
-    names, count = np.unique(calls.name[chosen], return_counts=True)
-    shown = ", ".join(
-        f"{times:,} {calls.names[code]}" for code, times in zip(names[:_SHOWN], count[:_SHOWN], strict=True)
-    )
     return [
         Finding(
             "launches-without-gpu-rows",
             "warning",
             f"{chosen.size:,} launches left no GPU row",
-            f"{shown} of {int(launch.sum()):,} launches; later launches of the same thread did leave one",
-            "capture again: kernels are missing (a launch that failed with an error looks the same)",
+            f"{_counted(attribution, chosen)} of {int(host.launches.sum()):,} launches; none returned an error, and later "
+            "launches of the same thread did leave one",
+            "capture again: kernels are missing",
         )
     ]
 
 
-def _id_in_process(attribution: Attribution, rows: NDArray[np.intp], process: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Process and correlation id of calls in one integer."""
-    return (process[rows] << 40) | attribution.calls.correlation[rows].astype(np.int64)
+def _failed(attribution: Attribution, host: HostCalls) -> list[Finding]:
+    """Launches that returned an error: they left no GPU row because they started no work."""
+    calls = attribution.calls
+    chosen = np.flatnonzero(host.failed_launches)
+    if not chosen.size:
+        return []
+    codes = calls.results[calls.name[chosen]].tolist()
+    known = sorted(set(codes))
+    named = ", ".join(f"{code} ({_ERRORS[code]})" if code in _ERRORS else f"{code}" for code in known[:_SHOWN])
+    more = f" and {len(known) - _SHOWN} more" if len(known) > _SHOWN else ""
+    return [
+        Finding(
+            "failed-launches",
+            "warning",
+            f"{chosen.size:,} launches failed",
+            f"{_counted(attribution, chosen)} returned CUDA error {named}{more}",
+            "let the program check the result of its launches (CUDA_LAUNCH_BLOCKING=1 shows where): what failed did no work, "
+            "and the capture is not at fault",
+        )
+    ]
+
+
+def _counted(attribution: Attribution, rows: NDArray[np.intp]) -> str:
+    """How many calls of which name, the first few names."""
+    calls = attribution.calls
+    by_name: dict[str, int] = {}
+    for code, times in zip(*(one.tolist() for one in np.unique(calls.name[rows], return_counts=True)), strict=True):
+        name = calls.names[code] or "unnamed call"
+        by_name[name] = by_name.get(name, 0) + times
+    return ", ".join(f"{times:,} {name}" for name, times in list(by_name.items())[:_SHOWN])
 
 
 def _while_capturing(attribution: Attribution) -> NDArray[np.bool_]:
@@ -176,7 +195,7 @@ def _orphans(attribution: Attribution) -> list[Finding]:
 def _unrecorded(trace: Trace, attribution: Attribution) -> list[Finding]:
     """Correlation ids that were given out, against calls that were recorded."""
     calls = attribution.calls
-    if not (trace.info.product or "").startswith(_PROFILER) or not len(calls):
+    if not (trace.info.product or "").startswith(NSIGHT_SYSTEMS) or not len(calls):
         return []
     processes = np.unique(attribution.thread_process[attribution.thread_process >= 0]).tolist()
     process = attribution.thread_process[calls.thread] if len(processes) > 1 else None
@@ -223,120 +242,6 @@ def _foreign_threads(attribution: Attribution) -> list[Finding]:
             "--cross-thread offers them to the stage that was open at that time on another thread of their process",
         )
     ]
-
-
-def _collected(trace: Trace) -> list[Finding]:
-    """What the profiler says that it collected, against the rows of the export."""
-    said = {"NVTX": 0, "CUDA": 0}
-    for _, _, text in trace.info.diagnostics:
-        match = _COLLECTED.search(text)
-        if match:
-            said[match[1]] += int(match[2].replace(",", ""))
-    # CUDA counts calls, kernels, copies and sets; synchronisations, events and whole graphs are not among them.
-    tables = {
-        "NVTX": (schema.NVTX,),
-        "CUDA": (schema.CALLS, schema.KERNELS, schema.MEMCPYS, schema.MEMSETS),
-    }
-    found = []
-    for kind, specs in tables.items():
-        rows = sum(trace.database.last_row(spec) for spec in specs)
-        if rows < said[kind]:
-            found.append(
-                Finding(
-                    "fewer-rows-than-collected",
-                    "warning",
-                    f"{said[kind] - rows:,} {kind} events are not in this file",
-                    f"the profiler says that it collected {said[kind]:,}, the file holds {rows:,}",
-                    "export the report again, whole",
-                )
-            )
-    return found
-
-
-def _messages(trace: Trace) -> list[Finding]:
-    """Messages of the profiler that matter."""
-    dropped: list[str] = []
-    grave: list[str] = []
-    for _, severity, text in trace.info.diagnostics:
-        line = " ".join(text.split())
-        if _HARMLESS.search(line):
-            continue
-        if _DROPPED.search(line) and (severity in (_WARNING, _ERROR) or re.search(r"\d", line)):
-            if not _NONE_DROPPED.search(line):
-                dropped.append(line)
-        elif severity == _ERROR or (severity == _WARNING and _BROKEN.search(line)):
-            grave.append(line)
-    found = []
-    if dropped:
-        found.append(
-            Finding(
-                "dropped-events",
-                "unfit",
-                "the profiler says that it dropped events",
-                "; ".join(dropped[:_SHOWN]),
-                "capture less at a time: fewer steps, fewer traced APIs, larger buffers",
-            )
-        )
-    if grave:
-        found.append(
-            Finding(
-                "profiler-errors",
-                "warning",
-                f"the profiler reported {len(grave)} errors",
-                "; ".join(grave[:_SHOWN]),
-                "see the report's diagnostics in Nsight Systems; capture again if it concerns CUDA or NVTX",
-            )
-        )
-    return found
-
-
-def _versions(trace: Trace, manifest: RunManifest | None) -> list[Finding]:
-    """A profiler that is older than the driver's CUDA loses kernels and exits 0."""
-    knows, because = _cuda_of_profiler(trace, manifest)
-    needs, wherefore = _cuda_needed(trace, manifest)
-    if knows is None or needs is None or needs <= knows:
-        return []
-    return [
-        Finding(
-            "profiler-older-than-driver",
-            "warning",
-            f"the profiler knows CUDA {knows}, the program ran on CUDA {needs}",
-            f"{because}; {wherefore}",
-            "profile with an Nsight Systems that is at least as new as the driver",
-        )
-    ]
-
-
-def _cuda_of_profiler(trace: Trace, manifest: RunManifest | None) -> tuple[int | None, str]:
-    libraries = [match for _, _, text in trace.info.diagnostics if (match := _CUPTI_LIBRARY.search(text))]
-    if libraries:
-        return int(libraries[-1][1]), f"it loaded {libraries[-1][0]}"
-    product = trace.info.product or ""
-    stated = product if product.startswith(_PROFILER) else (manifest.versions.get("nsys", "") if manifest else "")
-    version = re.search(r"(\d{4})\.(\d+)", stated)
-    if version is None:
-        return None, ""
-    release = (int(version[1]), int(version[2]))
-    known = next((cuda for first, cuda in _CUDA_OF_PROFILER if release >= first), 11)
-    return known, f"Nsight Systems {release[0]}.{release[1]} came with CUDA {known}"
-
-
-def _cuda_needed(trace: Trace, manifest: RunManifest | None) -> tuple[int | None, str]:
-    needs: int | None = None
-    because = ""
-    versions = manifest.versions if manifest is not None else {}
-    driver = re.match(r"(\d+)", versions.get("driver", ""))
-    if driver:
-        needs = next((cuda for branch, cuda in _CUDA_OF_DRIVER if int(driver[1]) >= branch), None)
-        because = f"driver {versions['driver']} is of CUDA {needs}"
-    runtime = re.match(r"(\d+)", versions.get("cuda", ""))
-    if runtime and int(runtime[1]) > (needs or 0):
-        needs, because = int(runtime[1]), f"the program was built for CUDA {versions['cuda']}"
-    called = [int(match[1]) for one in trace.strings.values() if (match := _API_VERSION.fullmatch(one))]
-    newest = max(called, default=0)
-    if newest > (needs or 0):
-        needs, because = newest, f"it called entry points of CUDA {newest}"
-    return needs, because
 
 
 def _clocks(trace: Trace, attribution: Attribution) -> list[Finding]:

@@ -1,0 +1,152 @@
+"""What the profiler says of itself: what it collected and dropped, its messages, its version against the driver's."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from analysis.domain.manifest import RunManifest
+from analysis.quality.findings import NSIGHT_SYSTEMS, Finding
+from analysis.trace import schema
+from analysis.trace.reader import Trace
+
+__all__ = ["check"]
+
+_SHOWN: Final = 3
+_DROPPED: Final = re.compile(r"\b(dropp(ed|ing)|lost|discard(ed|ing)?|overflow\w*|truncated)\b", re.IGNORECASE)
+_NONE_DROPPED: Final = re.compile(r"(?<![\d.,])0\b(?![.,]\d)|\bno\b", re.IGNORECASE)
+_HARMLESS: Final = re.compile(r"Not all .* events might have been collected")
+"""Stands in good captures too: says nothing."""
+_BROKEN: Final = re.compile(
+    r"CUPTI.*(error|fail|unsupported|not supported|mismatch|incompatib)|might have not been started", re.I
+)
+_COLLECTED: Final = re.compile(r"Number of (NVTX|CUDA) events collected:\s*([\d,]+)")
+_CUPTI_LIBRARY: Final = re.compile(r"libcupti\.so\.(\d+)")
+_API_VERSION: Final = re.compile(rb"cu[a-zA-Z]+_v(\d+)0\d\d")
+"""An entry point's version: cudaLaunchKernelExC_v11060 came with CUDA 11.6."""
+_ERROR: Final = 3
+_WARNING: Final = 2
+
+_CUDA_OF_PROFILER: Final = (((2025, 3), 13), ((2022, 4), 12))
+"""First release of Nsight Systems that came with a CUDA major version (component tables of the CUDA release notes)."""
+_CUDA_OF_DRIVER: Final = ((580, 13), (525, 12), (450, 11))
+"""First driver branch of a CUDA major version (same source)."""
+
+
+def check(trace: Trace, manifest: RunManifest | None) -> list[Finding]:
+    """All checks on the profiler's own words."""
+    return _collected(trace) + _messages(trace) + _versions(trace, manifest)
+
+
+def _collected(trace: Trace) -> list[Finding]:
+    """What the profiler says that it collected, against the rows of the export."""
+    said = {"NVTX": 0, "CUDA": 0}
+    for _, _, text in trace.info.diagnostics:
+        match = _COLLECTED.search(text)
+        if match:
+            said[match[1]] += int(match[2].replace(",", ""))
+    # CUDA counts calls, kernels, copies and sets; synchronisations, events and whole graphs are not among them.
+    tables = {
+        "NVTX": (schema.NVTX,),
+        "CUDA": (schema.CALLS, schema.KERNELS, schema.MEMCPYS, schema.MEMSETS),
+    }
+    found = []
+    for kind, specs in tables.items():
+        rows = sum(trace.database.last_row(spec) for spec in specs)
+        if rows < said[kind]:
+            found.append(
+                Finding(
+                    "fewer-rows-than-collected",
+                    "warning",
+                    f"{said[kind] - rows:,} {kind} events are not in this file",
+                    f"the profiler says that it collected {said[kind]:,}, the file holds {rows:,}",
+                    "export the report again, whole",
+                )
+            )
+    return found
+
+
+def _messages(trace: Trace) -> list[Finding]:
+    """Messages of the profiler that matter."""
+    dropped: list[str] = []
+    grave: list[str] = []
+    for _, severity, text in trace.info.diagnostics:
+        line = " ".join(text.split())
+        if _HARMLESS.search(line):
+            continue
+        if _DROPPED.search(line) and (severity in (_WARNING, _ERROR) or re.search(r"\d", line)):
+            if not _NONE_DROPPED.search(line):
+                dropped.append(line)
+        elif severity == _ERROR or (severity == _WARNING and _BROKEN.search(line)):
+            grave.append(line)
+    found = []
+    if dropped:
+        found.append(
+            Finding(
+                "dropped-events",
+                "unfit",
+                "the profiler says that it dropped events",
+                "; ".join(dropped[:_SHOWN]),
+                "capture less at a time: fewer steps, fewer traced APIs, larger buffers",
+            )
+        )
+    if grave:
+        found.append(
+            Finding(
+                "profiler-errors",
+                "warning",
+                f"the profiler reported {len(grave)} errors",
+                "; ".join(grave[:_SHOWN]),
+                "see the report's diagnostics in Nsight Systems; capture again if it concerns CUDA or NVTX",
+            )
+        )
+    return found
+
+
+def _versions(trace: Trace, manifest: RunManifest | None) -> list[Finding]:
+    """A profiler that is older than the driver's CUDA loses kernels and exits 0."""
+    knows, because = _cuda_of_profiler(trace, manifest)
+    needs, wherefore = _cuda_needed(trace, manifest)
+    if knows is None or needs is None or needs <= knows:
+        return []
+    return [
+        Finding(
+            "profiler-older-than-driver",
+            "warning",
+            f"the profiler knows CUDA {knows}, the program ran on CUDA {needs}",
+            f"{because}; {wherefore}",
+            "profile with an Nsight Systems that is at least as new as the driver",
+        )
+    ]
+
+
+def _cuda_of_profiler(trace: Trace, manifest: RunManifest | None) -> tuple[int | None, str]:
+    libraries = [match for _, _, text in trace.info.diagnostics if (match := _CUPTI_LIBRARY.search(text))]
+    if libraries:
+        return int(libraries[-1][1]), f"it loaded {libraries[-1][0]}"
+    product = trace.info.product or ""
+    stated = product if product.startswith(NSIGHT_SYSTEMS) else (manifest.versions.get("nsys", "") if manifest else "")
+    version = re.search(r"(\d{4})\.(\d+)", stated)
+    if version is None:
+        return None, ""
+    release = (int(version[1]), int(version[2]))
+    known = next((cuda for first, cuda in _CUDA_OF_PROFILER if release >= first), 11)
+    return known, f"Nsight Systems {release[0]}.{release[1]} came with CUDA {known}"
+
+
+def _cuda_needed(trace: Trace, manifest: RunManifest | None) -> tuple[int | None, str]:
+    needs: int | None = None
+    because = ""
+    versions = manifest.versions if manifest is not None else {}
+    driver = re.match(r"(\d+)", versions.get("driver", ""))
+    if driver:
+        needs = next((cuda for branch, cuda in _CUDA_OF_DRIVER if int(driver[1]) >= branch), None)
+        because = f"driver {versions['driver']} is of CUDA {needs}"
+    runtime = re.match(r"(\d+)", versions.get("cuda", ""))
+    if runtime and int(runtime[1]) > (needs or 0):
+        needs, because = int(runtime[1]), f"the program was built for CUDA {versions['cuda']}"
+    called = [int(match[1]) for one in trace.strings.values() if (match := _API_VERSION.fullmatch(one))]
+    newest = max(called, default=0)
+    if newest > (needs or 0):
+        needs, because = newest, f"it called entry points of CUDA {newest}"
+    return needs, because
