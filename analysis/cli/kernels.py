@@ -29,12 +29,9 @@ def kernels(
     output: Annotated[TableFormat | None, typer.Option("--format", help="Instead of a table.")] = None,
 ) -> None:
     """List kernels by time: calls, durations, shape, occupancy."""
-    from attrs import fields
-
     from analysis.api.opening import opened
-    from analysis.domain.convert import to_plain
-    from analysis.domain.entities import KernelSummary
     from analysis.render import answers
+    from analysis.render.spec.kernels import KERNELS
     from analysis.render.table import write_table
     from analysis.sums.kernels import kernels_of
 
@@ -52,5 +49,4 @@ def kernels(
     if output is None:
         answers.print_kernels(wanted[:top], len(wanted))
     else:
-        columns = [one.name for one in fields(KernelSummary)]
-        write_table([to_plain(row) for row in wanted[:top]], output, sys.stdout, columns)
+        write_table(KERNELS, wanted[:top], output, sys.stdout)

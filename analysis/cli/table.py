@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 import typer
@@ -14,6 +14,7 @@ from analysis.cli.progress import progress
 
 if TYPE_CHECKING:
     from analysis.attribution.attribution import Attribution
+    from analysis.render.spec.specification import Specification
 
 __all__ = ["By", "table"]
 
@@ -43,24 +44,20 @@ def table(
     with opened(trace, options) as analysed, progress() as say:
         say("reading")
         analysed.require_fitness(of_ranges=by != "kernel" or stage is not None)
-        columns, rows = _made(analysed.attribution, by, stage)
-    write_table(rows, output, sys.stdout, columns)
+        spec, rows = _made(analysed.attribution, by, stage)
+    write_table(spec, rows, output, sys.stdout)
 
 
-def _made(
-    attribution: Attribution, by: By, stage: StageChoice | None
-) -> tuple[Sequence[str], Sequence[Mapping[str, Any]]]:
-    """Columns in order, and rows by column."""
-    from attrs import asdict, fields
-
-    from analysis.sums.grouping import COLUMNS
-    from analysis.sums.range_kernels import ProjectionRow, RangeKernelRow, projection_rows, range_kernel_rows
+def _made(attribution: Attribution, by: By, stage: StageChoice | None) -> tuple[Specification[Any], Sequence[Any]]:
+    """The table's declaration, and its rows."""
+    from analysis.render.spec.gpu_time import GPU_TIME
+    from analysis.render.spec.ranges import PROJECTIONS, RANGE_KERNELS
+    from analysis.sums.range_kernels import projection_rows, range_kernel_rows
+    from analysis.sums.stages import gpu_rows
     from analysis.sums.tables import gpu_table
 
     if by == "range-kernel":
-        return [one.name for one in fields(RangeKernelRow)], [
-            asdict(one) for one in range_kernel_rows(attribution, stage)
-        ]
+        return RANGE_KERNELS, range_kernel_rows(attribution, stage)
     if by == "range-projection":
-        return [one.name for one in fields(ProjectionRow)], [asdict(one) for one in projection_rows(attribution, stage)]
-    return COLUMNS, gpu_table(attribution, by, stage=stage).rows()
+        return PROJECTIONS, projection_rows(attribution, stage)
+    return GPU_TIME[by], gpu_rows(gpu_table(attribution, by, stage=stage))

@@ -8,14 +8,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from analysis.domain.convert import to_json
 from analysis.domain.entities import KernelSummary
-from analysis.domain.figures import count, duration, share
+from analysis.domain.figures import count
 from analysis.quality.findings import Finding
-from analysis.render.spec.text import shortened, visible
+from analysis.render.spec import kernels
+from analysis.render.spec.shown import shown
+from analysis.render.spec.text import visible
+from analysis.render.terminal_tables import FittedTable
 from analysis.report import Report
 
 __all__ = ["console", "print_explanation", "print_findings", "print_kernels", "print_remark", "print_written"]
@@ -79,22 +81,6 @@ def print_kernels(rows: Sequence[KernelSummary], found: int) -> None:
         found: how many there are altogether.
     """
     to = console()
-    table = Table(box=None, pad_edge=False, header_style="dim")
-    for name in ("stage", "calls", "total", "share", "median", "p95", "occupancy", "category", "kernel"):
-        left = name in ("stage", "category", "kernel")
-        table.add_column(name, justify="left" if left else "right", no_wrap=name != "kernel")
-    for row in rows:
-        table.add_row(
-            row.stage,
-            count(row.calls),
-            duration(row.total_ns),
-            share(row.share),
-            duration(row.median_ns),
-            duration(row.p95_ns),
-            share(row.theoretical_occupancy),
-            Text(visible(row.category)),
-            Text(visible(shortened(row.human_name or row.name, 60)) + f" [{visible(shortened(row.short_name, 50))}]"),
-        )
-    to.print(table)
+    to.print(FittedTable(shown(kernels.KERNELS, rows, "terminal"), title=False))
     if found > len(rows):
-        to.print(f"{found - len(rows):,} more; --top shows them")
+        to.print(f"{count(found - len(rows))} more; --top shows them")

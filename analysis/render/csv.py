@@ -1,20 +1,42 @@
-"""``kernels.csv``: the columns of ``kernels.parquet`` as text, units in the names, grids as ``1x2x3``."""
+r"""CSV: the one dialect of every table that is written so, and ``kernels.csv``.
+
+Comma, quotes where needed, ``\n``; a head of keys; unknown is an empty cell, yes and no are ``true`` and ``false``, a
+shape is ``1x2x3``. A spreadsheet takes a cell that begins like a formula for one, and a name is the profiled program's own
+word: such a text has an apostrophe in front.
+"""
 
 from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TextIO, TypeVar
 
 from analysis.domain.files import write_text
-from analysis.render.parquet import SCHEMA
+from analysis.render.spec import kernels
+from analysis.render.spec.specification import Specification
 from analysis.report import Report
 
-__all__ = ["render"]
+__all__ = ["render", "write_csv"]
+
+R = TypeVar("R")
 
 _FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")
-"""A spreadsheet takes a cell that begins so for a formula, and a name is the profiled program's own word."""
+
+
+def write_csv(spec: Specification[R], rows: Sequence[R], stream: TextIO) -> None:
+    """Write rows with a head.
+
+    Args:
+        spec: of the rows; its data columns are written.
+        rows: in order.
+        stream: opened without translation of line ends.
+    """
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(spec.keys)
+    values = [column.value for column in spec.data]
+    writer.writerows([_cell(value(row)) for value in values] for row in rows)
 
 
 def _cell(value: Any) -> Any:
@@ -28,15 +50,11 @@ def _cell(value: Any) -> Any:
 
 
 def render(report: Report, out: Path) -> tuple[Path, ...]:
-    """Write ``kernels.csv``. Unknown is an empty cell.
+    """Write ``kernels.csv``.
 
     Raises:
         RequestError: the folder cannot be written to.
     """
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    names = [one.name for one in SCHEMA]
-    writer.writerow(names)
-    for kernel in report.kernels:
-        writer.writerow([_cell(getattr(kernel, name)) for name in names])
+    write_csv(kernels.KERNELS, report.kernels, text)
     return (write_text(out / "kernels.csv", text.getvalue()),)

@@ -1,50 +1,56 @@
-"""One table to a stream, as Markdown, CSV or JSON."""
+"""One table to a stream for programs and pipes: keys as heads, numbers unrounded – as Markdown, CSV or JSON."""
 
 from __future__ import annotations
 
-import csv
 import json
-import re
-from collections.abc import Mapping, Sequence
-from typing import Any, Final, TextIO
+from collections.abc import Sequence
+from typing import Any, TextIO, TypeVar
 
 from analysis.domain.figures import NOT_AVAILABLE
+from analysis.render.csv import write_csv
+from analysis.render.markdown_tables import code, escaped, head_lines, row_line
+from analysis.render.spec.specification import Column, Specification
 from analysis.render.spec.text import visible
 
-__all__ = ["write_table"]
+__all__ = ["json_rows", "write_table"]
 
-_MARKUP: Final = re.compile(r"[\\`*]|\[(?=[^\]]*\]\()|(?<!\w)_|_(?!\w)|~~")
-"""What could begin code, emphasis, a strike or a link; ``image[0]`` and ``decode_step`` cannot."""
+R = TypeVar("R")
 
 
-def write_table(rows: Sequence[Mapping[str, Any]], kind: str, stream: TextIO, columns: Sequence[str]) -> None:
-    """Write rows that share their keys.
+def json_rows(spec: Specification[R], rows: Sequence[R]) -> list[dict[str, Any]]:
+    """Rows as JSON holds them: key → number, text, true or false, [x, y, z]; None where a value is unknown."""
+    values = [(column.key, column.value) for column in spec.data]
+    return [{key: _plain(value(row)) for key, value in values} for row in rows]
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
+
+
+def write_table(spec: Specification[R], rows: Sequence[R], kind: str, stream: TextIO) -> None:
+    """Write rows by their declaration.
 
     Args:
+        spec: of the rows.
         rows: in order.
         kind: ``md``, ``csv`` or ``json``.
         stream: where to.
-        columns: keys of every row, in order; the head of a table without rows too.
     """
     if kind == "json":
-        json.dump(list(rows), stream, ensure_ascii=False, indent=1, allow_nan=False)
+        json.dump(json_rows(spec, rows), stream, ensure_ascii=False, indent=1, allow_nan=False)
         stream.write("\n")
-        return
-    if kind == "csv":
-        writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow(columns)
-        writer.writerows([row[column] for column in columns] for row in rows)
-        return
-    numeric = [column != "name" and all(isinstance(row[column], int | float) for row in rows) for column in columns]
-    stream.write("| " + " | ".join(columns) + " |\n")
-    stream.write("|" + "|".join("---:" if right else "---" for right in numeric) + "|\n")
-    for row in rows:
-        stream.write("| " + " | ".join(_cell(row[column]) for column in columns) + " |\n")
+    elif kind == "csv":
+        write_csv(spec, rows, stream)
+    else:
+        lines = head_lines([(column.key, column.style.align) for column in spec.data])
+        lines += [row_line(_cell(column, column.value(row)) for column in spec.data) for row in rows]
+        stream.write("\n".join(lines) + "\n")
 
 
-def _cell(value: Any) -> str:
-    """One Markdown cell: a name cannot end it, open a tag or turn the text around."""
+def _cell(column: Column[Any], value: Any) -> str:
     if value is None:
         return NOT_AVAILABLE
-    text = visible(str(value)).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace("|", "&#124;")
-    return _MARKUP.sub(r"\\\g<0>", text)
+    if column.type == "string":
+        text = visible(value)
+        return code(text) if column.style.code else escaped(text)
+    return column.style(value) if column.type in ("shape", "bool") else str(value)

@@ -7,9 +7,17 @@ from typing import Any
 import pytest
 from attrs import evolve
 
+from analysis.domain.figures import exact_ms
 from analysis.render.html import charts
 from analysis.render.html import page as html
-from analysis.render.html.page_data import MAX_KERNELS, MAX_NAME_BYTES, MAX_STEPS, cut, page_data
+from analysis.render.html.page_data import (
+    MAX_KERNELS,
+    MAX_NAME_BYTES,
+    MAX_SHAPES_OF_ONE,
+    MAX_STEPS,
+    cut,
+    page_data,
+)
 from analysis.report import Report
 from report_builder import HOSTILE, hostile_report, plain_report
 
@@ -72,7 +80,7 @@ def test_the_compiled_template_is_kept_where_that_can_be(monkeypatch: pytest.Mon
 def test_the_page_runs_two_scripts_of_ours_and_loads_nothing(make: Any) -> None:
     page = _Page(html.page(make()))
     assert page.suspects == []
-    assert [kind for kind, _ in page.scripts] == ["application/json", "application/json", None, None]
+    assert [kind for kind, _ in page.scripts] == ["application/json", None, None]
     assert "default-src 'none'" in page.policy
     allowed = re.findall(r"'sha256-([^']+)'", page.policy)
     assert len(allowed) == 2
@@ -86,7 +94,7 @@ def test_hostile_names_are_text() -> None:
     assert "<img src=x" not in page
     assert "&lt;script&gt;document" in page
     assert not re.search("[\x00-\x09\x0b-\x1f\u202a-\u202e\u2066-\u2069\ud800-\udfff]", page.split("<script>")[0])
-    names = data_in(page)["kernels"]["names"]
+    names = data_in(page)["kernels"]["strings"]
     assert "<script>document.title='owned'</script>" in names
     assert "\\x1b[31mred\\x1b]0;title\\x07 bell" in names
 
@@ -99,17 +107,43 @@ def test_the_chart_library_is_the_released_build_of_the_pinned_package() -> None
     assert not re.search(r"\b(import|export)\s*[{(*]", script[-5000:])
 
 
+def kernel_rows(page: str) -> list[dict[str, Any]]:
+    """The kernel table's rows: key of a column → value."""
+    kernels = data_in(page)["kernels"]
+    return [
+        {
+            column["key"]: kernels["strings"][value] if column["type"] == "string" and value is not None else value
+            for column, value in zip(kernels["columns"], row, strict=True)
+        }
+        for row in kernels["rows"]
+    ]
+
+
 def test_kernels_on_the_page_are_those_of_the_report() -> None:
     report = plain_report()
-    kernels = data_in(html.page(report))["kernels"]
-    place = {name: index for index, name in enumerate(kernels["fields"])}
-    found = {(row[place["stage"]], kernels["names"][row[place["name"]]]): row for row in kernels["rows"]}
+    found = {(row["stage"], row["name"]): row for row in kernel_rows(html.page(report))}
     assert len(found) == len(report.kernels)
     for one in report.kernels:
         row = found[one.stage, one.name]
-        assert row[place["calls"]] == one.calls
-        assert row[place["total_ms"]] == pytest.approx(one.total_ns / 1e6, abs=1e-6)
-        assert row[place["tensor_core"]] is one.tensor_core
+        assert (row["calls"], row["total_ns"], row["tensor_core"]) == (one.calls, one.total_ns, one.tensor_core)
+        assert row["grid"] == (None if one.grid is None else list(one.grid))
+
+
+def test_launch_shapes_stand_below_their_kernel_and_add_up_to_it() -> None:
+    report = plain_report()
+    kernel = evolve(report.kernels[0], shapes=40, calls=40, total_ns=820, grid=None)
+    shapes = tuple(evolve(kernel, shapes=1, calls=1, total_ns=index + 1, grid=(index + 1, 1, 1)) for index in range(40))
+    kernels = data_in(html.page(evolve(report, kernels=(kernel, *report.kernels[1:]), kernel_shapes=shapes)))["kernels"]
+    place = {column["key"]: index for index, column in enumerate(kernels["columns"])}
+    (number,) = kernels["shapes"]
+    assert kernels["strings"][kernels["rows"][int(number)][place["name"]]] == kernel.name
+    found = kernels["shapes"][number]
+    assert [one["rest"] for one in found] == [0] * MAX_SHAPES_OF_ONE + [40 - MAX_SHAPES_OF_ONE]
+    assert found[0]["row"][place["grid"]] == [40, 1, 1]
+    for key, whole in (("calls", 40), ("total_ns", 820)):
+        assert sum(one["row"][place[key]] for one in found) == whole
+    why = kernels["unknown"][number]["grid"]
+    assert "differ" in kernels["strings"][why]
 
 
 def test_a_cut_name_fits_and_keeps_its_ends() -> None:
@@ -144,9 +178,10 @@ def test_a_huge_trace_makes_a_page_below_five_megabytes_that_adds_up() -> None:
     assert len(page.encode()) < 5_000_000
     kernels = data_in(page)["kernels"]
     assert len(kernels["rows"]) == MAX_KERNELS
-    shown = sum(row[kernels["fields"].index("total_ms")] for row in kernels["rows"])
-    folded = sum(one["total_ms"] for one in kernels["folded"])
-    assert shown + folded == pytest.approx(sum(one.total_ns for one in report.kernels) / 1e6)
+    shown = sum(row["total_ns"] for row in kernel_rows(page))
+    (folded,) = kernels["folded"]
+    assert folded["kernels"] == 20_000 - MAX_KERNELS
+    assert folded["sums"][1] == f"{exact_ms(sum(one.total_ns for one in report.kernels) - shown)} ms"
 
 
 def test_steps_are_averaged_by_the_stated_rule() -> None:
@@ -160,8 +195,8 @@ def test_steps_are_averaged_by_the_stated_rule() -> None:
 def test_the_module_tree_adds_up_to_the_rows() -> None:
     report = plain_report(("a", "b.c", "b.d", "b"))
     tree = page_data(report)["modules"]["decode"]
-    whole = sum(row.kernel_sum_ns for row in report.module_rows["decode"]) / 1e6
-    assert sum(node["value"] for node in tree) == pytest.approx(whole, abs=1e-3)
+    whole = sum(row.kernel_sum_ns for row in report.module_rows["decode"])
+    assert sum(node["value"] for node in tree) == whole
 
 
 def test_cautions_stand_in_the_header(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@ import re
 from hypothesis import given
 from hypothesis import strategies as st
 
-from analysis.render.markdown import escaped
+from analysis.render.markdown_tables import escaped
 from analysis.render.spec import text
 
 

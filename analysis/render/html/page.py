@@ -18,9 +18,10 @@ from analysis.domain.figures import bytes_, count
 from analysis.domain.files import write_text
 from analysis.render.html.charts import library
 from analysis.render.html.page_data import page_data
-from analysis.render.spec import facts, gpu_tables, tables
-from analysis.render.spec.definitions import DEFINITIONS
-from analysis.render.spec.model import Table
+from analysis.render.spec import facts
+from analysis.render.spec.glossary import GLOSSARY
+from analysis.render.spec.shown import Table
+from analysis.render.spec.tables import ReportTables
 from analysis.render.spec.text import visible
 from analysis.report import Report
 
@@ -53,8 +54,8 @@ def page(report: Report) -> str:
     )
     environment.globals.update(definition=_definition, visible=visible, count=count, bytes_=bytes_)
     charts = library()
-    script = (_HERE / "assets" / "report.js").read_text(encoding="utf-8")
-    stages = tables.stages_in(report)
+    script = "".join((_HERE / "assets" / name).read_text(encoding="utf-8") for name in ("figures.js", "report.js"))
+    tables = ReportTables(report, "html")
     worst = {"unfit": 0, "warning": 1, "info": 2}
     return environment.get_template("report.html.j2").render(
         report=report,
@@ -65,27 +66,25 @@ def page(report: Report) -> str:
         findings=sorted(report.findings, key=lambda one: worst[one.severity]),
         unfit=any(one.severity == "unfit" for one in report.findings),
         data=_embedded(page_data(report)),
-        definitions=_embedded(DEFINITIONS),
-        stages=stages,
-        compare=tables.compare_stages(report),
-        stage_times=gpu_tables.stage_times(report),
+        compare=tables.compared(),
+        stage_times=tables.stage_times(),
         module_tables=[
-            (stage, _capped(gpu_tables.module_kinds(report, stage)), _capped(gpu_tables.modules(report, stage)))
-            for stage in stages
+            (stage, _capped(tables.module_kinds(stage)), _capped(tables.modules(stage)))
+            for stage in tables.stages
             if report.module_rows.get(stage)
         ],
-        host_calls=[_capped(tables.host_calls(report, "stage")), _capped(tables.host_calls(report, "module"))],
-        utilisation=tables.utilisation(report),
+        host_calls=[_capped(tables.host_calls("stage")), _capped(tables.host_calls("module"))],
+        utilisation=tables.utilisation(),
         derivations=[
             (row.stage, row.time_base, visible(row.derivation), visible(row.suspect or ""))
             for row in report.utilisation
             if row.derivation
         ],
-        latencies=tables.latencies(report),
-        overhead=tables.overhead(report),
-        operators=tables.operators(report),
-        streams=tables.streams(report),
-        metric_means=tables.metric_means(report),
+        latencies=tables.latencies(),
+        overhead=tables.overhead(),
+        operators=tables.operators(),
+        streams=tables.streams(),
+        metric_means=tables.metric_means(),
         provenance=facts.provenance(report),
         style=Markup((_HERE / "assets" / "report.css").read_text(encoding="utf-8")),
         charts=Markup(charts),
@@ -121,7 +120,7 @@ def _source(script: str) -> str:
 
 
 def _definition(term: str) -> str:
-    return DEFINITIONS[term] if term else ""
+    return GLOSSARY[term] if term else ""
 
 
 def _embedded(value: Any) -> Markup:

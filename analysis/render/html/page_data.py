@@ -1,8 +1,9 @@
 """What the charts and the kernel table of the HTML report draw, thinned so that the page stays small.
 
 Rules of thinning, shown on the page where they bite: at most `MAX_STEPS` steps (consecutive steps of one instance are
-averaged), `MAX_INSTANCES` instances (the first), `MAX_KERNELS` kernels (the longest; the rest is one row per stage),
-`MAX_MODULES` modules a stage, `MAX_METRICS` metrics; names are cut to `MAX_NAME_BYTES` (the files beside hold all).
+averaged), `MAX_INSTANCES` instances (the first), `MAX_KERNELS` kernels (the longest; the rest is one row per stage) with
+`MAX_SHAPES_OF_ONE` launch shapes each and `MAX_SHAPES` in all, `MAX_MODULES` modules a stage, `MAX_METRICS` metrics;
+names are cut to `MAX_NAME_BYTES`, other texts to `MAX_TEXT_BYTES` (the files beside hold all).
 """
 
 from __future__ import annotations
@@ -14,10 +15,16 @@ import numpy as np
 
 from analysis.domain.annotations import STAGES
 from analysis.domain.entities import KernelSummary
+from analysis.domain.figures import whole_per_cents
+from analysis.render.spec import kernels
+from analysis.render.spec.glossary import GLOSSARY
+from analysis.render.spec.gpu_time import all_operations_ns
+from analysis.render.spec.shown import added_up, heading
+from analysis.render.spec.specification import Column
 from analysis.render.spec.text import visible
 from analysis.report import Report
 from analysis.sums.grouping import UNATTRIBUTED
-from analysis.sums.records import GpuRow, StepPoint
+from analysis.sums.records import GapSummary, GpuRow, StageSummary, StepPoint
 
 __all__ = ["MAX_INSTANCES", "MAX_KERNELS", "MAX_METRICS", "MAX_MODULES", "MAX_NAME_BYTES", "MAX_STEPS", "page_data"]
 
@@ -26,7 +33,10 @@ MAX_INSTANCES: Final = 400
 MAX_KERNELS: Final = 600
 MAX_MODULES: Final = 500
 MAX_METRICS: Final = 16
+MAX_SHAPES: Final = 1500
+MAX_SHAPES_OF_ONE: Final = 24
 MAX_NAME_BYTES: Final = 1200
+MAX_TEXT_BYTES: Final = 120
 _HISTOGRAM_BINS: Final = 40
 
 _Plain = dict[str, Any]
@@ -44,7 +54,7 @@ def cut(name: str, limit: int = MAX_NAME_BYTES) -> str:
 
 
 def page_data(report: Report) -> _Plain:
-    """Everything that the page's script reads, as plain values. Times in ms, rounded to the microsecond or finer."""
+    """Everything that the page's script reads, as plain values. Times in whole nanoseconds, which report.js writes."""
     return {
         "timeline": _timeline(report),
         "budget": _budget(report),
@@ -53,12 +63,8 @@ def page_data(report: Report) -> _Plain:
         "modules": {stage: _tree(rows) for stage, rows in report.module_rows.items() if rows},
         "roofline": _roofline(report),
         "metrics": _metrics(report),
-        "kernels": _kernels(report.kernels),
+        "kernels": _kernels(report),
     }
-
-
-def _ms(ns: float) -> float:
-    return round(ns / 1e6, 4)
 
 
 def _timeline(report: Report) -> _Plain | None:
@@ -68,15 +74,17 @@ def _timeline(report: Report) -> _Plain | None:
     origin = timeline.start_ns
     shown = report.instances[:MAX_INSTANCES]
     return {
-        "slice_ms": timeline.slice_ns / 1e6,
+        "slice_ns": timeline.slice_ns,
         "busy": [round(100 * busy / timeline.slice_ns, 1) for busy in timeline.busy_ns],
         "instances": [
             {
                 "path": cut(one.path),
                 "stage": one.stage,
-                "start": _ms(one.start_ns - origin),
-                "end": _ms(one.end_ns - origin),
-                "busy": _ms(one.busy_ns),
+                "start": one.start_ns - origin,
+                "end": one.end_ns - origin,
+                "busy": one.busy_ns,
+                "elapsed": one.elapsed_ns,
+                "share": _short(one.busy_ns / one.elapsed_ns) if one.elapsed_ns else None,
                 "kernels": one.kernels,
                 "steps": one.steps,
             }
@@ -86,25 +94,39 @@ def _timeline(report: Report) -> _Plain | None:
     }
 
 
-def _budget(report: Report) -> list[_Plain]:
+_BUDGET: Final = (
+    ("busy", "GPU busy", "busy"),
+    ("launching", "idle: host launching", "gap_launching"),
+    ("outside", "idle: host outside CUDA calls", "gap_outside_api"),
+    ("synchronising", "idle: host synchronising", "gap_synchronising"),
+    ("other", "idle: other CUDA calls", "gap_other_api"),
+)
+"""Part of a stage's host time, its label, and its term in the glossary."""
+
+
+def budget_of(stage: StageSummary, gaps: GapSummary) -> dict[str, int]:
+    """The parts of a stage's host time, ns; they add up to it."""
+    return {
+        # Busy inside the host range: what of it runs on after the range has closed is not part of it.
+        "busy": max(0, stage.host_elapsed_ns - gaps.total_ns),
+        "launching": gaps.launching_ns,
+        "outside": gaps.outside_api_ns,
+        "synchronising": gaps.synchronising_ns,
+        "other": gaps.other_api_ns,
+    }
+
+
+def _budget(report: Report) -> _Plain:
     rows = []
     for stage in report.stages:
-        gaps = stage.gaps
-        if gaps is None:
-            continue
-        rows.append(
-            {
-                "stage": stage.stage,
-                # Busy inside the host range: what of it runs on after the range has closed is not part of it.
-                "busy": _ms(max(0, stage.host_elapsed_ns - gaps.total_ns)),
-                "launching": _ms(gaps.launching_ns),
-                "synchronising": _ms(gaps.synchronising_ns),
-                "other": _ms(gaps.other_api_ns),
-                "outside": _ms(gaps.outside_api_ns),
-                "elapsed": _ms(stage.host_elapsed_ns),
-            }
-        )
-    return rows
+        if stage.gaps is not None:
+            parts = budget_of(stage, stage.gaps)
+            ordered = whole_per_cents([parts[key] for key, _, _ in _BUDGET])
+            rows.append({"stage": stage.stage, "elapsed": stage.host_elapsed_ns, "whole": ordered, **parts})
+    return {
+        "parts": [{"key": key, "label": label, "definition": GLOSSARY[term]} for key, label, term in _BUDGET],
+        "rows": rows,
+    }
 
 
 def _categories(report: Report) -> _Plain:
@@ -122,8 +144,8 @@ def _categories(report: Report) -> _Plain:
         "stages": [
             {
                 "stage": stage,
-                "share": [round(100 * known[stage, name].share, 3) if (stage, name) in known else 0 for name in names],
-                "ms": [_ms(known[stage, name].total_ns) if (stage, name) in known else 0 for name in names],
+                "share": [_short(known[stage, name].share) if (stage, name) in known else 0 for name in names],
+                "ns": [known[stage, name].total_ns if (stage, name) in known else 0 for name in names],
                 "calls": [known[stage, name].calls if (stage, name) in known else 0 for name in names],
             }
             for stage in stages
@@ -134,7 +156,7 @@ def _categories(report: Report) -> _Plain:
 def _steps(steps: Sequence[StepPoint]) -> _Plain | None:
     if not steps:
         return None
-    elapsed = np.array([step.host_elapsed_ns for step in steps], dtype=np.float64) / 1e6
+    elapsed = np.array([step.host_elapsed_ns for step in steps], dtype=np.float64)
     counts, edges = np.histogram(elapsed, bins=_HISTOGRAM_BINS if elapsed.size >= 40 else 10)
     with_context = all(step.context is not None for step in steps)
     points, width = _thinned(steps, with_context)
@@ -143,14 +165,14 @@ def _steps(steps: Sequence[StepPoint]) -> _Plain | None:
         "by": "context" if with_context else "index",
         "points": points,
         "averaged": width,
-        "histogram": {"counts": counts.tolist(), "edges": [round(float(edge), 4) for edge in edges]},
-        "median": round(float(np.median(elapsed)), 4),
-        "p95": round(float(np.percentile(elapsed, 95)), 4),
+        "histogram": {"counts": counts.tolist(), "edges": [round(float(edge)) for edge in edges]},
+        "median": float(np.median(elapsed)),
+        "p95": round(float(np.percentile(elapsed, 95)), 1),
     }
 
 
 def _thinned(steps: Sequence[StepPoint], with_context: bool) -> tuple[list[list[float]], int]:
-    """Points (context or index, host elapsed ms, busy ms), and how many consecutive steps each is the mean of."""
+    """Points (context or index, host elapsed ns, busy ns), and how many consecutive steps each is the mean of."""
     width = -(-len(steps) // MAX_STEPS)
     points = []
     group: list[StepPoint] = []
@@ -162,8 +184,8 @@ def _thinned(steps: Sequence[StepPoint], with_context: bool) -> tuple[list[list[
             points.append(
                 [
                     round(sum(where) / len(group), 1) if len(group) > 1 else where[0],
-                    _ms(sum(one.host_elapsed_ns for one in group) / len(group)),
-                    _ms(sum(one.busy_ns for one in group) / len(group)),
+                    round(sum(one.host_elapsed_ns for one in group) / len(group)),
+                    round(sum(one.busy_ns for one in group) / len(group)),
                 ]
             )
             group = []
@@ -173,34 +195,30 @@ def _thinned(steps: Sequence[StepPoint], with_context: bool) -> tuple[list[list[
 def _tree(rows: Sequence[GpuRow]) -> list[_Plain]:
     """Module paths as a tree; what a module with parts does itself is its part ``(itself)``."""
     whole: _Plain = {"children": {}}
-    ordered = sorted(rows, key=lambda row: -_all_ns(row))
+    ordered = sorted(rows, key=lambda row: -all_operations_ns(row))
     for row in ordered[:MAX_MODULES]:
         node = whole
         for part in [row.name] if row.name == UNATTRIBUTED else cut(row.name, 200).split(".")[:12]:
             node = node["children"].setdefault(part, {"children": {}})
-        node["own"] = node.get("own", 0) + _all_ns(row)
+        node["own"] = node.get("own", 0) + all_operations_ns(row)
         node["kernels"] = node.get("kernels", 0) + row.kernels
     rest = ordered[MAX_MODULES:]
     if rest:
         name = f"({len(rest)} smaller modules)"
-        whole["children"][name] = {"children": {}, "own": sum(map(_all_ns, rest)),
+        whole["children"][name] = {"children": {}, "own": sum(map(all_operations_ns, rest)),
                                    "kernels": sum(row.kernels for row in rest)}  # fmt: skip
     return [_node(name, node) for name, node in whole["children"].items()]
 
 
-def _all_ns(row: GpuRow) -> int:
-    return row.kernel_sum_ns + row.memcpy_ns + row.memset_ns + row.graph_ns
-
-
 def _node(name: str, node: _Plain) -> _Plain:
     if not node["children"]:
-        return {"name": name, "value": _ms(node.get("own", 0)), "kernels": node.get("kernels", 0)}
+        return {"name": name, "value": node.get("own", 0), "kernels": node.get("kernels", 0)}
     parts = [_node(part, child) for part, child in node["children"].items()]
     if node.get("own"):
-        parts.append({"name": "(itself)", "value": _ms(node["own"]), "kernels": node["kernels"]})
+        parts.append({"name": "(itself)", "value": node["own"], "kernels": node["kernels"]})
     return {
         "name": name,
-        "value": round(sum(part["value"] for part in parts), 4),
+        "value": sum(part["value"] for part in parts),
         "kernels": sum(part["kernels"] for part in parts),
         "children": parts,
     }
@@ -244,7 +262,7 @@ def _metrics(report: Report) -> _Plain | None:
                 "name": cut(one.name, 80),
                 "unit": visible(one.unit),
                 "points": [
-                    [_ms(time - origin), round(value, 2)] for time, value in zip(one.time_ns, one.values, strict=True)
+                    [time - origin, round(value, 2)] for time, value in zip(one.time_ns, one.values, strict=True)
                 ],
                 "means": {stage: round(mean, 2) for stage, mean in one.stage_means.items() if stage in STAGES},
             }
@@ -254,51 +272,104 @@ def _metrics(report: Report) -> _Plain | None:
     }
 
 
-KERNEL_FIELDS: Final = (
-    "stage", "name", "human", "category", "library", "calls", "total_ms", "share", "mean_us", "median_us", "p95_us",
-    "per_token", "grid", "block", "registers", "occupancy", "waves", "tensor_core",
-)  # fmt: skip
+def _kernels(report: Report) -> _Plain:
+    """The kernel table: its columns as declared, rows of values in their order, texts kept once.
+
+    The first column is the stage. ``shapes`` maps a row's number to its launch shapes, the longest; ``folded`` adds up
+    the kernels of each stage that are no rows.
+    """
+    spec = kernels.KERNELS
+    columns = (spec["stage"], *(column for column in spec.for_reader("html") if column.key != "stage"))
+    under = {column.below: column for column in columns if column.below}
+    ordered = sorted(report.kernels, key=lambda row: -row.total_ns)
+    chosen, rest = ordered[:MAX_KERNELS], ordered[MAX_KERNELS:]
+    strings: dict[str, int] = {}
+    return {
+        "columns": [_column(column, under.get(column.key)) for column in columns],
+        "rows": [[_value(column, row, strings) for column in columns] for row in chosen],
+        "unknown": _reasons(chosen, columns, strings),
+        "shapes": _shapes(report, chosen, columns),
+        "folded": [
+            {"stage": visible(stage), "kernels": len(members), "sums": _sums(members)}
+            for stage in dict.fromkeys(row.stage for row in rest)
+            for members in [[row for row in rest if row.stage == stage]]
+        ],
+        "strings": list(strings),  # last: the rows above have filled it
+    }
 
 
-def _kernels(kernels: Sequence[KernelSummary]) -> _Plain:
-    """Rows of values in the order of `KERNEL_FIELDS`, names kept once."""
-    ordered = sorted(kernels, key=lambda one: -one.total_ns)
-    names: dict[str, int] = {}
-    rows = [_kernel(one, names) for one in ordered[:MAX_KERNELS]]
-    rest = ordered[MAX_KERNELS:]
-    folded = []
-    for stage in dict.fromkeys(one.stage for one in rest):
-        mine = [one for one in rest if one.stage == stage]
-        folded.append(
-            {
-                "stage": stage,
-                "kernels": len(mine),
-                "calls": sum(one.calls for one in mine),
-                "total_ms": round(sum(one.total_ns for one in mine) / 1e6, 6),
-            }
-        )
-    return {"fields": KERNEL_FIELDS, "names": list(names), "rows": rows, "folded": folded}
+def _column(column: Column[Any], under: Column[Any] | None) -> _Plain:
+    over = heading(column, under)
+    return {
+        "key": column.key,
+        "label": over.label,
+        "unit": over.unit,
+        "definition": over.definition,
+        "type": column.type,
+        "style": column.style.name,
+        "digits": column.style.digits,
+        "align": column.style.align,
+        "below": column.below,
+        "adds": column.adds,
+        "within": column.within,
+    }
 
 
-def _kernel(one: KernelSummary, names: dict[str, int]) -> list[Any]:
-    human = one.human_name or one.short_name or one.name
+def _value(column: Column[KernelSummary], row: KernelSummary, strings: dict[str, int]) -> Any:
+    value = column.value(row)
+    if value is None:
+        return None
+    if column.type == "string":
+        return strings.setdefault(cut(value, MAX_NAME_BYTES if column.style.code else MAX_TEXT_BYTES), len(strings))
+    return _short(value) if column.type == "float64" else value
+
+
+def _reasons(
+    rows: Sequence[KernelSummary], columns: Sequence[Column[KernelSummary]], strings: dict[str, int]
+) -> dict[int, dict[str, int]]:
+    """Number of a row → column → why its value is unknown, as the place of the text in ``strings``."""
+    made: dict[int, dict[str, int]] = {}
+    for number, row in enumerate(rows):
+        for column in columns:
+            if column.value(row) is None and (why := column.why(row)):
+                made.setdefault(number, {})[column.key] = strings.setdefault(why, len(strings))
+    return made
+
+
+def _short(value: float) -> float:
+    """Nine significant digits: more than is ever shown."""
+    return float(f"{value:.9g}")
+
+
+def _sums(rows: Sequence[KernelSummary]) -> list[str]:
+    spec = kernels.KERNELS
     return [
-        visible(one.stage),
-        names.setdefault(cut(one.name), len(names)),
-        cut(human, 120),
-        cut(one.category, 60),
-        cut(one.library, 60) if one.library else None,
-        one.calls,
-        round(one.total_ns / 1e6, 6),
-        None if one.share is None else round(one.share, 6),
-        round(one.mean_ns / 1e3, 3),
-        round(one.median_ns / 1e3, 3),
-        None if one.p95_ns is None else round(one.p95_ns / 1e3, 3),
-        None if one.per_token is None else round(one.per_token, 3),
-        None if one.grid is None else "×".join(map(str, one.grid)),
-        None if one.block is None else "×".join(map(str, one.block)),
-        one.registers_per_thread,
-        None if one.theoretical_occupancy is None else round(one.theoretical_occupancy, 4),
-        None if one.waves is None else round(one.waves, 5),
-        one.tensor_core,
+        f"{column.style(value)} {column.unit or column.label.lower()}"
+        for column in spec.for_reader("html")
+        if not column.within and (value := added_up(spec, column, rows)) is not None
     ]
+
+
+def _shapes(
+    report: Report, chosen: Sequence[KernelSummary], columns: Sequence[Column[KernelSummary]]
+) -> dict[int, list[_Plain]]:
+    """Number of a row → its launch shapes, longest first, where it has several; the last stands for those left out."""
+    spec = kernels.KERNELS
+    by_kernel: dict[tuple[str, str], list[KernelSummary]] = {}
+    for shape in report.kernel_shapes:
+        by_kernel.setdefault((shape.stage, shape.name), []).append(shape)
+    made: dict[int, list[_Plain]] = {}
+    room = MAX_SHAPES
+    for number, row in enumerate(chosen):
+        members = sorted(by_kernel.get((row.stage, row.name), ()), key=lambda shape: -shape.total_ns)
+        if row.shapes < 2 or not members or room <= 0:
+            continue
+        shown, rest = members[:MAX_SHAPES_OF_ONE], members[MAX_SHAPES_OF_ONE:]
+        room -= len(shown)
+        made[number] = [
+            {"rest": 0, "row": [None if column.type == "string" else _value(column, shape, {}) for column in columns]}
+            for shape in shown
+        ]
+        if rest:
+            made[number].append({"rest": len(rest), "row": [added_up(spec, column, rest) for column in columns]})
+    return made

@@ -6,7 +6,7 @@ from pathlib import PurePath
 
 from analysis.domain.figures import NOT_AVAILABLE, bytes_, count, decimal, duration, ratio, share
 from analysis.efficiency.records import Aggregate, Utilisation
-from analysis.render.spec.model import Fact, Tile
+from analysis.render.spec.shown import Fact, Tile
 from analysis.render.spec.text import visible
 from analysis.report import Report
 from analysis.sums.records import StageSummary

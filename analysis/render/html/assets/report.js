@@ -1,38 +1,13 @@
-"use strict";
 (() => {
   const read = (id) => JSON.parse(document.getElementById(id).textContent);
   const data = read("data");
-  const definitions = read("definitions");
   const at = (id) => document.getElementById(id);
 
   // --- numbers -------------------------------------------------------------------------------------------------
-  const grouped = (value, digits = 0) =>
-    value.toLocaleString("en-US", { minimumFractionDigits: digits, maximumFractionDigits: digits });
-  const three = (value) => {
-    const size = Math.abs(value);
-    return grouped(value, size >= 99.95 ? 0 : size >= 9.995 ? 1 : size >= 0.9995 || size === 0 ? 2 : 3);
-  };
-  const time = (ms) => {
-    if (ms === null || ms === undefined) return "n/a";
-    const size = Math.abs(ms);
-    if (size >= 999.5) return `${three(ms / 1e3)} s`;
-    if (size >= 0.9995 || size === 0) return `${three(ms)} ms`;
-    if (size >= 0.0009995) return `${three(ms * 1e3)} µs`;
-    return `${three(ms * 1e6)} ns`;
-  };
+  const { written, decimal, count, significant, duration, ratio, share, prefixed } = figures;
   // On an axis: 200 ms, 0, 1 s – no zeros that say nothing.
   const bare = (text) => text.replace(/(\.\d*?)0+(?=\s)/, "$1").replace(/\.(?=\s)/, "").replace(/^0 \S+$/, "0");
-  const percent = (value) => {
-    if (value === null || value === undefined) return "n/a";
-    if (value === 0) return "0 %";
-    return `${value >= 1 ? grouped(value, 1) : value >= 0.01 ? grouped(value, 2) : value.toPrecision(1)} %`;
-  };
-  const prefixed = (value, unit) => {
-    for (const [prefix, size] of [["P", 1e15], ["T", 1e12], ["G", 1e9], ["M", 1e6], ["k", 1e3]]) {
-      if (Math.abs(value) >= size * 0.9995) return `${three(value / size)} ${prefix}${unit}`;
-    }
-    return `${three(value)} ${unit}`;
-  };
+  const known = (value, write) => (value === null ? "n/a" : write(value));
 
   // Names are the profiled program's own words: they only ever become text nodes.
   const element = (tag, className, text) => {
@@ -107,18 +82,18 @@
   const timeline = data.timeline;
   if (timeline) {
     const lanes = [...new Set(timeline.instances.map((one) => one.stage))];
-    const end = timeline.slice_ms * timeline.busy.length;
+    const end = timeline.slice_ns * timeline.busy.length;
     chart("chart-timeline", () => ({
       grid: [{ left: 76, right: 32, top: 4, height: 32 * Math.max(1, lanes.length), outerBoundsMode: "none" }, { left: 76, right: 32, top: 18 + 32 * Math.max(1, lanes.length), bottom: 62, outerBoundsMode: "none" }],
       tooltip: { ...base().tooltip, trigger: "item" },
       axisPointer: { link: [{ xAxisIndex: [0, 1] }], lineStyle: { color: colour("faint") } },
       dataZoom: [
         { type: "inside", xAxisIndex: [0, 1], zoomOnMouseWheel: "ctrl", moveOnMouseWheel: false },
-        { type: "slider", xAxisIndex: [0, 1], height: 18, bottom: 8, brushSelect: false, borderColor: colour("line"), fillerColor: "rgba(128,140,160,.16)", textStyle: { color: colour("muted") }, labelFormatter: (value) => time(value), showDataShadow: false },
+        { type: "slider", xAxisIndex: [0, 1], height: 18, bottom: 8, brushSelect: false, borderColor: colour("line"), fillerColor: "rgba(128,140,160,.16)", textStyle: { color: colour("muted") }, labelFormatter: (value) => duration(Math.round(value)), showDataShadow: false },
       ],
       xAxis: [
         { type: "value", gridIndex: 0, min: 0, max: end, show: false },
-        { ...axis({ splitLine: { show: false }, axisLabel: { formatter: (value) => bare(time(value)) } }), type: "value", gridIndex: 1, min: 0, max: end },
+        { ...axis({ splitLine: { show: false }, axisLabel: { formatter: (value) => bare(duration(value)) } }), type: "value", gridIndex: 1, min: 0, max: end },
       ],
       yAxis: [
         { ...axis({ splitLine: { show: false } }), type: "category", gridIndex: 0, data: lanes, inverse: true, axisLine: { show: false }, axisTick: { show: false }, axisLabel: { color: colour("ink") } },
@@ -144,10 +119,10 @@
           tooltip: {
             formatter: (params) => {
               const one = timeline.instances[params.dataIndex];
-              const elapsed = one.end - one.start;
               return tooltip(one.path, [
-                ["host elapsed", time(elapsed)], ["GPU busy", `${time(one.busy)} = ${percent((100 * one.busy) / elapsed)}`],
-                ["kernels", grouped(one.kernels)], ...(one.steps ? [["steps", grouped(one.steps)]] : []),
+                ["host elapsed", duration(one.end - one.start)],
+                ["GPU busy", `${duration(one.busy)} = ${known(one.share, share)} of ${duration(one.elapsed)} elapsed`],
+                ["kernels", count(one.kernels)], ...(one.steps ? [["steps", count(one.steps)]] : []),
               ]);
             },
           },
@@ -155,42 +130,39 @@
         {
           name: "GPU busy", type: "line", step: "end", symbol: "none", xAxisIndex: 1, yAxisIndex: 1,
           lineStyle: { width: 1, color: colour("busy") }, areaStyle: { color: colour("busy"), opacity: 0.55 },
-          data: timeline.busy.map((value, index) => [(index + 1) * timeline.slice_ms, value]),
+          data: timeline.busy.map((value, index) => [(index + 1) * timeline.slice_ns, value]),
           tooltip: { trigger: "axis" },
         },
       ],
     }));
-    let text = `Each point is the GPU-busy share of ${time(timeline.slice_ms)} (${timeline.busy.length} equal slices). Drag the handles, or hold Ctrl and scroll, to zoom.`;
-    if (timeline.left_out) text += ` The first ${timeline.instances.length} stage instances are drawn, ${grouped(timeline.left_out)} later ones are not.`;
+    let text = `Each point is the GPU-busy share of ${duration(timeline.slice_ns)} (${timeline.busy.length} equal slices). Drag the handles, or hold Ctrl and scroll, to zoom.`;
+    if (timeline.left_out) text += ` The first ${timeline.instances.length} stage instances are drawn, ${count(timeline.left_out)} later ones are not.`;
     at("note-timeline").textContent = text;
   } else nothing("chart-timeline", "n/a: there is no GPU operation in the trace.");
 
-  if (data.budget.length) {
-    const parts = [
-      ["busy", "GPU busy", "busy"], ["launching", "idle: host launching", "gap_launching"],
-      ["outside", "idle: host outside CUDA calls", "gap_outside_api"],
-      ["synchronising", "idle: host synchronising", "gap_synchronising"], ["other", "idle: other CUDA calls", "gap_other_api"],
-    ];
-    at("chart-budget").style.height = `${84 + 44 * data.budget.length}px`;
+  const budget = data.budget;
+  if (budget.rows.length) {
+    at("chart-budget").style.height = `${84 + 44 * budget.rows.length}px`;
     chart("chart-budget", () => ({
       grid: { left: 76, right: 32, top: 36, bottom: 28, outerBoundsMode: "none" },
       legend: legend({ top: 0, left: 70 }),
       tooltip: {
         ...base().tooltip, trigger: "item",
         formatter: (params) => {
-          const row = data.budget[params.dataIndex];
-          const part = parts[params.seriesIndex];
-          return tooltip(`${row.stage}: ${part[1]}`, [["time", time(row[part[0]])], ["of host elapsed", percent(params.value)], ["", ""]].slice(0, 2).concat([[definitions[part[2]], ""]]));
+          const row = budget.rows[params.dataIndex];
+          const part = budget.parts[params.seriesIndex];
+          const ns = row[part.key];
+          return tooltip(`${row.stage}: ${part.label}`, [["time", duration(ns)], ["of host elapsed", known(row.elapsed ? ns / row.elapsed : null, share)], [part.definition, ""]]);
         },
       },
       xAxis: { ...axis({ axisLabel: { formatter: "{value} %" } }), type: "value", min: 0, max: 100 },
-      yAxis: { ...axis(), type: "category", inverse: true, data: data.budget.map((row) => row.stage), axisLine: { show: false }, axisTick: { show: false }, axisLabel: { color: colour("ink") } },
-      series: parts.map(([key, name]) => ({
-        name, type: "bar", stack: "all", barWidth: 26, itemStyle: { color: colour(key) },
-        data: data.budget.map((row) => (row.elapsed ? (100 * row[key]) / row.elapsed : 0)),
+      yAxis: { ...axis(), type: "category", inverse: true, data: budget.rows.map((row) => row.stage), axisLine: { show: false }, axisTick: { show: false }, axisLabel: { color: colour("ink") } },
+      series: budget.parts.map(({ key, label }, place) => ({
+        name: label, type: "bar", stack: "all", barWidth: 26, itemStyle: { color: colour(key) },
+        data: budget.rows.map((row) => (row.elapsed ? (100 * row[key]) / row.elapsed : 0)),
         label: {
           show: true, color: key === "outside" ? colour("ink") : colour("card"), fontWeight: 600,
-          formatter: (params) => (params.value >= 5 ? `${grouped(params.value, 0)} %` : ""),
+          formatter: (params) => (params.value >= 5 ? budget.rows[params.dataIndex].whole[place] : ""),
         },
       })),
     }));
@@ -203,9 +175,9 @@
       grid: { left: 56, right: 20, top: 30, bottom: 46, outerBoundsMode: "none" },
       tooltip: {
         ...base().tooltip, trigger: "item",
-        formatter: (params) => tooltip(`${time(edges[params.dataIndex])} – ${time(edges[params.dataIndex + 1])}`, [["steps", grouped(params.value[2])]]),
+        formatter: (params) => tooltip(`${duration(edges[params.dataIndex])} – ${duration(edges[params.dataIndex + 1])}`, [["steps", count(params.value[2])]]),
       },
-      xAxis: { ...axis({ splitLine: { show: false } }), type: "value", min: edges[0], max: edges[edges.length - 1], name: "host time per step, ms", nameLocation: "middle", nameGap: 28, axisLabel: { color: colour("muted"), formatter: (value) => grouped(value, edges[edges.length - 1] - edges[0] < 10 ? 1 : 0), hideOverlap: true } },
+      xAxis: { ...axis({ splitLine: { show: false } }), type: "value", min: edges[0], max: edges[edges.length - 1], name: "host time per step", nameLocation: "middle", nameGap: 28, axisLabel: { color: colour("muted"), formatter: (value) => bare(duration(Math.round(value))), hideOverlap: true } },
       yAxis: { ...axis(), type: "value", name: "steps", nameLocation: "middle", nameGap: 34, minInterval: 1 },
       series: [{
         name: "steps", type: "custom", itemStyle: { color: colour("decode") }, encode: { x: [0, 1], y: 2 },
@@ -217,28 +189,28 @@
         },
         markLine: {
           symbol: "none", silent: true, lineStyle: { color: colour("ink"), type: "dashed" },
-          data: [{ xAxis: steps.median, label: { formatter: `median ${time(steps.median)}`, position: "end", color: colour("ink") } },
-            ...(steps.p95 - steps.median > 0.16 * (edges[edges.length - 1] - edges[0]) ? [{ xAxis: steps.p95, label: { formatter: `p95 ${time(steps.p95)}`, position: "end", color: colour("ink") } }] : [])],
+          data: [{ xAxis: steps.median, label: { formatter: `median ${duration(steps.median)}`, position: "end", color: colour("ink") } },
+            ...(steps.p95 - steps.median > 0.16 * (edges[edges.length - 1] - edges[0]) ? [{ xAxis: steps.p95, label: { formatter: `p95 ${duration(steps.p95)}`, position: "end", color: colour("ink") } }] : [])],
         },
       }],
     }));
     const byContext = steps.by === "context";
     chart("chart-steps", () => ({
-      grid: { left: 46, right: 20, top: 30, bottom: 46, outerBoundsMode: "none" },
+      grid: { left: 58, right: 20, top: 30, bottom: 46, outerBoundsMode: "none" },
       legend: legend({ top: 0, right: 10, icon: "circle", itemWidth: 8, itemHeight: 8 }),
       tooltip: {
         ...base().tooltip, trigger: "item",
-        formatter: (params) => tooltip(`${byContext ? "context" : "step"} ${grouped(params.value[0])}`, [[params.seriesName, time(params.value[1])]]),
+        formatter: (params) => tooltip(`${byContext ? "context" : "step"} ${decimal(params.value[0], Number.isInteger(params.value[0]) ? 0 : 1)}`, [[params.seriesName, duration(params.value[1])]]),
       },
       xAxis: { ...axis({ splitLine: { show: false } }), type: "value", min: "dataMin", max: "dataMax", name: byContext ? "context length, tokens" : "step", nameLocation: "middle", nameGap: 28 },
-      yAxis: { ...axis(), type: "value", min: 0, name: "ms" },
+      yAxis: { ...axis({ axisLabel: { formatter: (value) => bare(duration(value)) } }), type: "value", min: 0 },
       series: [
         { name: "host elapsed", type: "scatter", symbolSize: 6, itemStyle: { color: colour("decode"), opacity: 0.75 }, data: steps.points.map((one) => [one[0], one[1]]) },
         { name: "GPU busy", type: "scatter", symbolSize: 6, itemStyle: { color: colour("busy"), opacity: 0.75 }, data: steps.points.map((one) => [one[0], one[2]]) },
       ],
     }));
     const rule = steps.averaged > 1 ? ` Each point is the mean of up to ${steps.averaged} consecutive steps.` : "";
-    at("note-steps").textContent = `${grouped(steps.count)} steps.${rule}${byContext ? "" : " The ranges carry no context length, so steps are numbered."}`;
+    at("note-steps").textContent = `${count(steps.count)} steps.${rule}${byContext ? "" : " The ranges carry no context length, so steps are numbered."}`;
   } else for (const id of ["chart-histogram", "chart-steps"]) nothing(id, "n/a: the trace has no ranges of single decode steps.");
 
   const categories = data.categories;
@@ -252,14 +224,14 @@
         formatter: (params) => {
           const one = categories.stages[params.seriesIndex];
           const index = params.dataIndex;
-          return tooltip(`${categories.names[index]}, ${one.stage}`, [["share", percent(one.share[index])], ["sum", time(one.ms[index])], ["calls", grouped(one.calls[index])]]);
+          return tooltip(`${categories.names[index]}, ${one.stage}`, [["share", share(one.share[index])], ["sum", duration(one.ns[index])], ["calls", count(one.calls[index])]]);
         },
       },
       xAxis: { ...axis({ axisLabel: { formatter: "{value} %" } }), type: "value" },
       yAxis: { ...axis(), type: "category", inverse: true, data: categories.names, axisLine: { show: false }, axisTick: { show: false }, axisLabel: { color: colour("ink"), width: 178, overflow: "truncate", interval: 0 } },
       series: categories.stages.map((one) => ({
-        name: one.stage, type: "bar", barGap: "10%", barCategoryGap: "28%", itemStyle: { color: stageColour(one.stage), borderRadius: [0, 2, 2, 0] }, data: one.share,
-        label: { show: true, position: "right", color: colour("muted"), fontSize: 10.5, formatter: (params) => (params.value >= 1 ? `${grouped(params.value, 1)}` : "") },
+        name: one.stage, type: "bar", barGap: "10%", barCategoryGap: "28%", itemStyle: { color: stageColour(one.stage), borderRadius: [0, 2, 2, 0] }, data: one.share.map((value) => 100 * value),
+        label: { show: true, position: "right", color: colour("muted"), fontSize: 10.5, formatter: (params) => (params.value >= 1 ? decimal(params.value, 1) : "") },
       })),
     }));
   } else nothing("chart-categories", "n/a: there is no kernel in the trace.");
@@ -277,7 +249,7 @@
     chart("chart-roofline", () => ({
       grid: { left: 84, right: 32, top: 12, bottom: 46, outerBoundsMode: "none" },
       tooltip: { ...base().tooltip, trigger: "item" },
-      xAxis: { ...axis(), type: "log", min: low, max: high, name: "arithmetic intensity, FLOP per byte", nameLocation: "middle", nameGap: 28, axisLabel: { color: colour("muted"), formatter: (value) => grouped(value, value < 1 ? 2 : 0) } },
+      xAxis: { ...axis(), type: "log", min: low, max: high, name: "arithmetic intensity, FLOP per byte", nameLocation: "middle", nameGap: 28, axisLabel: { color: colour("muted"), formatter: (value) => decimal(value, value < 1 ? 2 : 0) } },
       yAxis: { ...axis(), type: "log", min: 10 ** Math.floor(Math.log10(bottom)), max: 10 ** Math.ceil(Math.log10(top * 1.02)), axisLabel: { color: colour("muted"), formatter: (value) => bare(prefixed(value, "FLOP/s")) } },
       series: [
         ...roofline.roofs.map((roof) => ({
@@ -293,7 +265,7 @@
             itemStyle: { color: filled ? paint : colour("card"), borderColor: paint, borderWidth: 2 },
             data: [[one.intensity, one.flop_per_s]],
             label: { show: true, position: side, distance: 8, color: colour("ink"), formatter: `${one.stage}, ${one.base}` },
-            tooltip: { formatter: () => tooltip(`${one.stage}, ${one.base}`, [["reached", prefixed(one.flop_per_s, "FLOP/s")], ["intensity", `${three(one.intensity)} FLOP/B`], ["MFU", percent(one.mfu === null ? null : 100 * one.mfu)], ["MBU", percent(one.mbu === null ? null : 100 * one.mbu)], ["peak from", one.how]]) },
+            tooltip: { formatter: () => tooltip(`${one.stage}, ${one.base}`, [["reached", prefixed(one.flop_per_s, "FLOP/s")], ["intensity", `${significant(one.intensity)} FLOP/B`], ["MFU", known(one.mfu, ratio)], ["MBU", known(one.mbu, ratio)], ["peak from", one.how]]) },
           };
         }),
       ],
@@ -321,17 +293,17 @@
       grid: metrics.series.map((_, index) => ({ left: 230, right: 32, top: 6 + index * (strip + gap), height: strip, outerBoundsMode: "none" })),
       tooltip: {
         ...base().tooltip, trigger: "axis", axisPointer: { type: "line", lineStyle: { color: colour("faint") } },
-        formatter: (items) => tooltip(`at ${time(items[0].value[0])}`, items.map((item) => [metrics.series[item.seriesIndex].name, `${grouped(item.value[1], 1)} ${metrics.series[item.seriesIndex].unit}`])),
+        formatter: (items) => tooltip(`at ${duration(items[0].value[0])}`, items.map((item) => [metrics.series[item.seriesIndex].name, `${decimal(item.value[1], 1)} ${metrics.series[item.seriesIndex].unit}`])),
       },
       axisPointer: { link: [{ xAxisIndex: "all" }] },
       xAxis: metrics.series.map((_, index) => ({
-        ...axis({ splitLine: { show: false }, axisLabel: { show: index === metrics.series.length - 1, formatter: (value) => bare(time(value)) } }), type: "value", gridIndex: index, min: first, max: last,
+        ...axis({ splitLine: { show: false }, axisLabel: { show: index === metrics.series.length - 1, formatter: (value) => bare(duration(value)) } }), type: "value", gridIndex: index, min: first, max: last,
         axisTick: { show: index === metrics.series.length - 1 },
       })),
       yAxis: metrics.series.map((one, index) => ({
         ...axis({ splitLine: { show: false } }), type: "value", gridIndex: index, min: 0, max: tops[index], interval: tops[index],
         name: `${one.name.length > 30 ? `${one.name.slice(0, 29)}…` : one.name}${one.unit && !one.name.includes(one.unit) ? `, ${one.unit}` : ""}`, nameLocation: "middle", nameRotate: 0, nameGap: 42, nameTextStyle: { align: "right", color: colour("ink") },
-        axisLabel: { color: colour("muted"), fontSize: 10.5, formatter: (value) => grouped(value, value && value < 10 ? 1 : 0) },
+        axisLabel: { color: colour("muted"), fontSize: 10.5, formatter: (value) => decimal(value, value && value < 10 ? 1 : 0) },
       })),
       series: metrics.series.map((one, index) => ({
         name: one.name, type: "line", symbol: "none", xAxisIndex: index, yAxisIndex: index, data: one.points,
@@ -372,7 +344,7 @@
       return {
         tooltip: {
           ...base().tooltip,
-          formatter: (params) => tooltip(params.treePathInfo.slice(1).map((part) => part.name).join(".") || "all modules", [["GPU time", time(params.value)], ["share", percent(whole ? (100 * params.value) / whole : 0)], ...(params.data && params.data.kernels !== undefined ? [["kernels", grouped(params.data.kernels)]] : [])]),
+          formatter: (params) => tooltip(params.treePathInfo.slice(1).map((part) => part.name).join(".") || "all modules", [["GPU time", duration(params.value)], ["share", share(whole ? params.value / whole : 0)], ...(params.data && params.data.kernels !== undefined ? [["kernels", count(params.data.kernels)]] : [])]),
         },
         series: [{
           type: "treemap", name: "modules", roam: false, leafDepth: 2, drillDownIcon: "", left: 0, right: 0, top: 0, bottom: 34,
@@ -380,8 +352,8 @@
             ? { ...node, itemStyle: { color: colour("outside") }, label: { color: colour("ink") } }
             : { ...node, itemStyle: { color: order.get(node.name.replace(/\d+$/, "")) } })),
           breadcrumb: { bottom: 2, left: 0, height: 22, itemStyle: { color: colour("soft"), borderColor: colour("line"), textStyle: { color: colour("ink") } }, emphasis: { itemStyle: { color: colour("line") } } },
-          label: { color: "#fff", fontSize: 12, lineHeight: 16, formatter: (params) => (params.value < 0.025 * whole ? "" : `${params.name}\n${time(params.value)}`), overflow: "truncate" },
-          upperLabel: { show: true, height: 20, color: "#fff", fontSize: 12, formatter: (params) => `${params.name}   ${time(params.value)}` },
+          label: { color: "#fff", fontSize: 12, lineHeight: 16, formatter: (params) => (params.value < 0.025 * whole ? "" : `${params.name}\n${duration(params.value)}`), overflow: "truncate" },
+          upperLabel: { show: true, height: 20, color: "#fff", fontSize: 12, formatter: (params) => `${params.name}   ${duration(params.value)}` },
           itemStyle: { borderColor: colour("card"), borderWidth: 1, gapWidth: 1 },
           levels: [
             { itemStyle: { borderWidth: 0, gapWidth: 3 }, upperLabel: { show: false } },
@@ -442,18 +414,17 @@
     sortable(heads, -1, (column, descending) => body.append(...sorted([...body.rows], (row) => value(row, column), descending)));
   }
 
+  // Columns, their order, definitions and styles come from the declaration of the kernel table.
   const kernels = data.kernels;
-  const field = Object.fromEntries(kernels.fields.map((name, index) => [name, index]));
-  const columns = [
-    ["Kernel", "", "name", ""], ["Category", "", "category", "category"], ["Calls", "", "calls", "calls"], ["Total", "ms", "total_ms", "total"],
-    ["Share", "", "share", "share"], ["Mean", "µs", "mean_us", "mean"], ["Median", "µs", "median_us", "median"], ["p95", "µs", "p95_us", "p95"],
-    ["Per token", "", "per_token", "per_token"], ["Grid, block", "", "grid", "grid"], ["Regs", "", "registers", "registers"],
-    ["Occup.", "", "occupancy", "occupancy"], ["Waves", "", "waves", "waves"], ["Tensor", "", "tensor_core", "tensor_core"],
-  ];
+  const STAGE = 0;
+  const places = kernels.columns.map((column, index) => ({ ...column, index }));
+  const columns = places.filter((column) => !column.below && column.index !== STAGE);
+  const under = Object.fromEntries(places.filter((column) => column.below).map((column) => [column.below, column]));
+  const valueOf = (row, column) => (column.type === "string" && row[column.index] !== null ? kernels.strings[row[column.index]] : row[column.index]);
+  const stageOf = (row) => valueOf(row, places[STAGE]);
   const table = at("kernel-table");
-  const state = { stage: "all", search: "", column: 3, descending: true, all: false };
+  const state = { stage: "all", search: "", column: columns.findIndex((column) => column.key === "total_ns"), descending: true, all: false, open: new Set() };
   const LIMIT = 25;
-  const known = (value, digits) => (value === null ? "n/a" : grouped(value, digits));
   const copy = (text, button) => {
     const done = () => { button.textContent = "copied"; setTimeout(() => { button.textContent = "copy"; }, 1200); };
     const byHand = () => {
@@ -468,93 +439,130 @@
     if (navigator.clipboard && window.isSecureContext) navigator.clipboard.writeText(text).then(done, byHand);
     else byHand();
   };
-  const kernelRow = (row) => {
-    const get = (name) => row[field[name]];
-    const full = kernels.names[get("name")];
-    const made = element("tr");
-    const first = element("td", "t");
-    const title = element("div");
-    title.append(element("span", `dot ${get("stage")}`), document.createTextNode(get("human")));
-    title.title = get("stage");
+  const fullName = (name) => {
     const line = element("div", "kernel-name");
-    const code = element("code", "", full);
+    const code = element("code", "", name);
     code.title = "Show the whole name";
     code.addEventListener("click", () => line.classList.toggle("open"));
     const button = element("button", "copy", "copy");
     button.type = "button";
     button.setAttribute("aria-label", "Copy the kernel's name");
-    button.addEventListener("click", () => copy(full, button));
+    button.addEventListener("click", () => copy(name, button));
     line.append(code, button);
-    first.append(title, line);
-    made.append(first);
-    const category = element("td", "t", get("category"));
-    if (get("library")) category.append(element("br"), element("span", "note", get("library")));
-    made.append(category);
-    const part = get("share");
-    const shares = element("td", "n");
-    if (part !== null) {
-      const bar = element("span", `share ${get("stage")}`);
-      const fill = element("i");
-      fill.style.width = `${Math.min(100, 100 * part)}%`;
-      bar.append(fill);
-      shares.append(bar);
+    return line;
+  };
+  const bar = (stage, part) => {
+    const whole = element("span", `share ${stage}`);
+    const fill = element("i");
+    fill.style.width = `${Math.min(100, 100 * part)}%`;
+    whole.append(fill);
+    return whole;
+  };
+  const shapesButton = (row, text) => {
+    const button = element("button", "shapes", text);
+    button.type = "button";
+    button.title = "Show the launch shapes one by one";
+    button.setAttribute("aria-expanded", String(state.open.has(row)));
+    button.addEventListener("click", () => {
+      if (!state.open.delete(row)) state.open.add(row);
+      showKernels();
+    });
+    return button;
+  };
+  const kernelCell = (row, column, place, shapes) => {
+    const value = valueOf(row, column);
+    const cell = element("td", column.align === "right" ? "n" : "t");
+    const why = kernels.unknown[row.number]?.[column.key];
+    if (why !== undefined) cell.dataset.hint = kernels.strings[why];
+    const text = written(column.style, value, column.digits);
+    const second = under[column.key];
+    if (place === 0) {
+      const title = element("div");
+      title.append(element("span", `dot ${stageOf(row)}`), document.createTextNode(text));
+      title.title = stageOf(row);
+      cell.append(title);
+    } else {
+      if (column.style === "share" && column.within && value !== null) cell.append(bar(stageOf(row), value));
+      cell.append(column.key === "shapes" && shapes.length ? shapesButton(row, text) : document.createTextNode(text));
     }
-    shares.append(document.createTextNode(percent(part === null ? null : 100 * part)));
-    const shape = element("td", "n", get("grid") ?? "n/a");
-    if (get("block")) shape.append(element("br"), element("span", "note", get("block")));
-    const cells = [
-      element("td", "n", grouped(get("calls"))), element("td", "n", grouped(get("total_ms"), 3)), shares,
-      element("td", "n", known(get("mean_us"), 2)), element("td", "n", known(get("median_us"), 2)), element("td", "n", known(get("p95_us"), 2)),
-      element("td", "n", known(get("per_token"), 2)), shape,
-      element("td", "n", known(get("registers"), 0)), element("td", "n", get("occupancy") === null ? "n/a" : percent(100 * get("occupancy"))),
-      element("td", "n", get("waves") === null ? "n/a" : three(get("waves"))), element("td", "n", get("tensor_core") === null ? "unknown" : get("tensor_core") ? "yes" : "no"),
-    ];
-    made.append(...cells);
+    if (second && valueOf(row, second) !== null) {
+      const below = written(second.style, valueOf(row, second), second.digits);
+      cell.append(second.style === "name" ? fullName(below) : element("div", "note", below));
+    }
+    return cell;
+  };
+  const kernelRow = (row) => {
+    const shapes = kernels.shapes[row.number] ?? [];
+    const made = element("tr");
+    made.append(...columns.map((column, place) => kernelCell(row, column, place, shapes)));
+    return state.open.has(row) ? [made, ...shapes.map((shape) => shapeRow(row, shape))] : [made];
+  };
+  // One launch shape of a kernel, or those that are too many to be shown: what it shares with the kernel is not repeated.
+  const shapeRow = (row, shape) => {
+    const made = element("tr", "of-kernel");
+    made.append(...columns.map((column, place) => {
+      if (place === 0) return element("td", "t", shape.rest ? `${count(shape.rest)} more shapes` : "one launch shape");
+      const cell = element("td", column.align === "right" ? "n" : "t");
+      const value = shape.row[column.index];
+      if (column.type === "string" || column.key === "shapes" || (shape.rest && value === null)) return cell;
+      if (column.style === "share" && column.within && value !== null) cell.append(bar(stageOf(row), value));
+      cell.append(document.createTextNode(written(column.style, value, column.digits)));
+      const second = under[column.key];
+      if (second && shape.row[second.index] !== null) cell.append(element("div", "note", written(second.style, shape.row[second.index], second.digits)));
+      return cell;
+    }));
     return made;
   };
-  const sortValue = (name) => (row) => {
-    if (name === "name") return row[field.human];
-    if (name === "grid") return row[field[name]] === null ? null : row[field[name]].split("×").reduce((all, one) => all * Number(one), 1);
-    return typeof row[field[name]] === "boolean" ? Number(row[field[name]]) : row[field[name]];
+  const sortValue = (column) => (row) => {
+    const value = valueOf(row, column);
+    if (value === null) return null;
+    if (column.type === "shape") return value.reduce((all, one) => all * one, 1);
+    return typeof value === "boolean" ? Number(value) : value;
+  };
+  const allRows = kernels.rows.map((row, number) => Object.assign(row, { number }));
+  const searched = (row) => places.filter((column) => column.type === "string").map((column) => valueOf(row, column) ?? "").join(" ").toLowerCase();
+  const addedUp = (rows, column) => {
+    if (!column.adds || (column.within && new Set(rows.map(stageOf)).size > 1)) return "";
+    const values = rows.map((row) => row[column.index]);
+    return values.includes(null) ? "" : written(column.style, values.reduce((sum, value) => sum + value, 0), column.digits);
   };
   const showKernels = () => {
     const words = state.search.toLowerCase().split(/\s+/).filter(Boolean);
-    const found = kernels.rows.filter((row) => {
-      if (state.stage !== "all" && row[field.stage] !== state.stage) return false;
+    const found = allRows.filter((row) => {
+      if (state.stage !== "all" && stageOf(row) !== state.stage) return false;
       if (!words.length) return true;
-      const text = [kernels.names[row[field.name]], row[field.human], row[field.category], row[field.library] ?? ""].join(" ").toLowerCase();
+      const text = searched(row);
       return words.every((word) => text.includes(word));
     });
-    const ordered = sorted(found, sortValue(columns[state.column][2]), state.descending);
+    const ordered = sorted(found, sortValue(columns[state.column]), state.descending);
     const shown = state.all ? ordered : ordered.slice(0, LIMIT);
-    table.tBodies[0].replaceChildren(...shown.map(kernelRow));
-    const total = found.reduce((sum, row) => sum + row[field.total_ms], 0);
-    const calls = found.reduce((sum, row) => sum + row[field.calls], 0);
+    table.tBodies[0].replaceChildren(...shown.flatMap(kernelRow));
     const foot = element("tr");
-    foot.append(element("td", "t", `Total of ${grouped(found.length)} kernels`), element("td"), element("td", "n", grouped(calls)), element("td", "n", grouped(total, 3)));
-    foot.append(...columns.slice(4).map(() => element("td")));
+    foot.append(...columns.map((column, place) => (place
+      ? element("td", column.align === "right" ? "n" : "t", addedUp(found, column))
+      : element("td", "t", `Total of ${count(found.length)} kernels`))));
     table.tFoot.replaceChildren(foot);
-    at("kernel-count").textContent = `${grouped(shown.length)} of ${grouped(found.length)} shown`;
+    at("kernel-count").textContent = `${count(shown.length)} of ${count(found.length)} shown`;
     at("kernel-more").hidden = shown.length === ordered.length;
-    at("kernel-more").textContent = `Show all ${grouped(ordered.length)}`;
+    at("kernel-more").textContent = `Show all ${count(ordered.length)}`;
   };
   const head = element("tr");
-  for (const [label, unit, , term] of columns) {
-    const cell = element("th", label === "Kernel" || label === "Category" ? "t" : "n", label);
+  for (const column of columns) {
+    const cell = element("th", column.align === "right" ? "n" : "t", column.label);
     cell.scope = "col";
-    if (unit) cell.append(" ", element("small", "", unit));
-    if (term) cell.dataset.def = definitions[term];
+    if (column.unit) cell.append(" ", element("small", "", column.unit));
+    if (column.definition) cell.dataset.def = column.definition;
     head.append(cell);
   }
   table.tHead.append(head);
   sortable([...head.cells], state.column, (column, descending) => { Object.assign(state, { column, descending }); showKernels(); });
   const inOrder = (stage) => ["prefill", "decode"].indexOf(stage) + 1 || 9;
-  const kernelStages = [...new Set(kernels.rows.map((row) => row[field.stage]))].sort((a, b) => inOrder(a) - inOrder(b));
+  const kernelStages = [...new Set(allRows.map(stageOf))].sort((a, b) => inOrder(a) - inOrder(b));
   segmented(at("kernel-stages"), ["all", ...kernelStages], "all", (name) => { state.stage = name; state.all = false; showKernels(); });
   at("kernel-search").addEventListener("input", (event) => { state.search = event.target.value; showKernels(); });
   at("kernel-more").addEventListener("click", () => { state.all = true; showKernels(); });
   showKernels();
-  at("note-kernels").textContent = kernels.folded.map((one) => `${one.stage}: ${grouped(one.kernels)} more kernels, ${grouped(one.calls)} calls, ${grouped(one.total_ms, 3)} ms together, are in kernels.parquet only.`).join(" ");
+  at("note-kernels").textContent = kernels.folded.map((one) => `${one.stage}: ${count(one.kernels)} more kernels, ${one.sums.join(", ")} together, are in kernels.parquet only.`).join(" ");
 
   // --- definitions on hover and focus --------------------------------------------------------------------------
   const tip = at("tip");

@@ -1,0 +1,153 @@
+"""Rows as an Arrow table or a DataFrame, by their declaration: columns in its order, types as it says, whatever the rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+import numpy as np
+import pyarrow as pa
+
+from analysis.render.spec.specification import Column, Specification
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["arrow_schema", "arrow_table", "frame", "frame_of"]
+
+R = TypeVar("R")
+
+_ARROW: Final = {
+    "string": pa.string(),
+    "int64": pa.int64(),
+    "float64": pa.float64(),
+    "bool": pa.bool_(),
+    "shape": pa.list_(pa.int64()),
+}
+
+
+def arrow_schema(spec: Specification[Any]) -> Any:
+    """Schema of a table: its keys, their types, whether a value may be null, and each definition as metadata."""
+    return pa.schema(
+        [
+            pa.field(column.key, _ARROW[column.type], column.nullable, {"definition": column.definition})
+            for column in spec.data
+        ]
+    )
+
+
+def arrow_table(spec: Specification[R], rows: Sequence[R]) -> Any:
+    r"""Rows as an Arrow table with `arrow_schema`. Halves of surrogate pairs in names become ``\udcff``.
+
+    The arrays are made from buffers, because ``pyarrow.array`` of Python values loads pandas, which takes longer than all
+    the rest.
+
+    Raises:
+        ValueError: a value is unknown in a column that is declared as always known (a bug).
+    """
+    arrays = [_ARRAYS[column.type](_values(spec, column, rows)) for column in spec.data]
+    return pa.Table.from_arrays(arrays, schema=arrow_schema(spec))
+
+
+def _values(spec: Specification[R], column: Column[R], rows: Sequence[R]) -> list[Any]:
+    value = column.value
+    values = [value(row) for row in rows]
+    if not column.nullable and None in values:
+        raise ValueError(f"internal error: {spec.key}.{column.key} is unknown in row {values.index(None)}")
+    return values
+
+
+def _validity(values: Sequence[Any]) -> Any:
+    """Bitmap of the values that are known; None: all are."""
+    if None not in values:
+        return None
+    return pa.py_buffer(np.packbits([value is not None for value in values], bitorder="little"))
+
+
+def _numbers(dtype: str) -> Callable[[Sequence[Any]], Any]:
+    def array(values: Sequence[Any]) -> Any:
+        known = np.array([0 if value is None else value for value in values], dtype=dtype)
+        return pa.Array.from_buffers(_ARROW[dtype], len(values), [_validity(values), pa.py_buffer(known)])
+
+    return array
+
+
+def _booleans(values: Sequence[Any]) -> Any:
+    bits = np.packbits([bool(value) for value in values], bitorder="little") if values else np.empty(0, np.uint8)
+    return pa.Array.from_buffers(pa.bool_(), len(values), [_validity(values), pa.py_buffer(bits)])
+
+
+def _encoded(name: str) -> bytes:
+    return name.encode("utf-8", "backslashreplace")
+
+
+def _strings(values: Sequence[Any]) -> Any:
+    parts = [b"" if value is None else _encoded(value) for value in values]
+    buffers = [_validity(values), pa.py_buffer(_offsets(parts)), pa.py_buffer(b"".join(parts))]
+    return pa.Array.from_buffers(pa.string(), len(values), buffers)
+
+
+def _shapes(values: Sequence[Any]) -> Any:
+    parts = [() if value is None else value for value in values]
+    flat = np.array([number for part in parts for number in part], dtype=np.int64)
+    numbers = pa.Array.from_buffers(pa.int64(), flat.size, [None, pa.py_buffer(flat)])
+    buffers = [_validity(values), pa.py_buffer(_offsets(parts))]
+    return pa.Array.from_buffers(_ARROW["shape"], len(values), buffers, children=[numbers])
+
+
+def _offsets(parts: Sequence[Any]) -> Any:
+    offsets = np.zeros(len(parts) + 1, dtype=np.int64)
+    np.cumsum([len(part) for part in parts], out=offsets[1:])
+    return offsets.astype(np.int32)
+
+
+_ARRAYS: Final[dict[str, Callable[[Sequence[Any]], Any]]] = {
+    "string": _strings,
+    "int64": _numbers("int64"),
+    "float64": _numbers("float64"),
+    "bool": _booleans,
+    "shape": _shapes,
+}
+
+
+def frame(spec: Specification[R], rows: Sequence[R]) -> pd.DataFrame:
+    """Rows as a DataFrame: one column per key of the declaration, in its order.
+
+    The dtypes depend on the declaration alone: ``string``; ``int64`` and ``bool``, or ``Int64`` and ``boolean`` where a
+    value may be unknown (``pd.NA``); ``float64`` with NaN for unknown; ``object`` of tuples (None for unknown) for shapes.
+    ``frame.attrs["definitions"]`` maps each column to its definition.
+
+    Raises:
+        ValueError: a value is unknown in a column that is declared as always known (a bug).
+    """
+    return frame_of(spec, {column.key: _values(spec, column, rows) for column in spec.data})
+
+
+def frame_of(spec: Specification[Any], columns: Mapping[str, Sequence[Any]]) -> pd.DataFrame:
+    """Columns as a DataFrame like that of `frame`, for tables that were columns all along.
+
+    Args:
+        spec: of the table.
+        columns: key → values or array, [rows]; all data columns of the declaration.
+    """
+    import pandas as pd  # half a second that most commands do not need
+
+    made = pd.DataFrame({column.key: _series(column, columns[column.key]) for column in spec.data})
+    made.attrs["definitions"] = {column.key: column.definition for column in spec.data}
+    return made
+
+
+def _series(column: Column[Any], values: Sequence[Any]) -> Any:
+    import pandas as pd
+
+    if column.type == "shape":
+        objects = np.empty(len(values), dtype=object)
+        for place, value in enumerate(values):  # assigned at once, numpy would take tuples for a second axis
+            objects[place] = value
+        return pd.Series(objects)
+    if column.type == "string":
+        return pd.Series([None if value is None else _encoded(value).decode() for value in values], dtype="string")
+    if column.type == "float64":
+        return pd.Series(np.array(values, dtype=np.float64))
+    nullable: Any = {"int64": "Int64", "bool": "boolean"}[column.type]
+    return pd.Series(values, dtype=nullable if column.nullable else column.type)

@@ -1,0 +1,254 @@
+"""Tables of stages: side by side, their instances and steps, their gaps, their latencies, and what profiling costs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+
+from analysis.domain.manifest import Overhead
+from analysis.efficiency.records import Aggregate
+from analysis.render.spec.glossary import GLOSSARY
+from analysis.render.spec.specification import (
+    COUNT,
+    DURATION,
+    EXACT_MS,
+    NAME,
+    SHARE,
+    TEXT,
+    Column,
+    Specification,
+    decimals,
+    factor,
+)
+from analysis.sums.records import GapSummary, InstanceSummary, StageSummary, StepPoint
+
+__all__ = ["GAPS", "INSTANCES", "LATENCIES", "OVERHEAD", "STAGES_TABLE", "STEPS"]
+
+_S = Column[StageSummary]
+
+
+def _gap(key: str, label: str, term: str, value: Callable[[GapSummary], int]) -> _S:
+    return _S(
+        key, label, "int64", DURATION, GLOSSARY[term], nullable=True,
+        value=lambda stage: None if stage.gaps is None else value(stage.gaps),
+        why=lambda _: "the stage has no host range",
+    )  # fmt: skip
+
+
+_IDLE: Final = (
+    _gap("idle_ns", "GPU idle", "gap", lambda gaps: gaps.total_ns),
+    _gap("idle_launching_ns", "· while launching", "gap_launching", lambda gaps: gaps.launching_ns),
+    _gap("idle_synchronising_ns", "· while synchronising", "gap_synchronising", lambda gaps: gaps.synchronising_ns),
+    _gap("idle_other_api_ns", "· in other CUDA calls", "gap_other_api", lambda gaps: gaps.other_api_ns),
+    _gap("idle_outside_api_ns", "· outside CUDA calls", "gap_outside_api", lambda gaps: gaps.outside_api_ns),
+    _gap("longest_gap_ns", "· longest gap", "gap", lambda gaps: gaps.largest_ns),
+)
+
+STAGES_TABLE: Final = Specification[StageSummary](
+    key="stages",
+    title="Prefill against decode",
+    rows="A stage, all its instances.",
+    columns=(
+        _S("stage", "Stage", "string", TEXT, GLOSSARY["stage"], priority=0),
+        _S("instances", "Instances", "int64", COUNT, "How often the stage ran: once per image and pass."),
+        _S(
+            "tokens", "Tokens", "int64", COUNT, "Prompt tokens for prefill, emitted steps for decode.", nullable=True,
+            why=lambda _: "nothing in the trace or its manifest says how many",
+        ),
+        _S("host_elapsed_ns", "Host elapsed", "int64", DURATION, GLOSSARY["host_elapsed"]),
+        _S(
+            "elapsed_ns", "Elapsed", "int64", DURATION,
+            "From the start of the range to the moment at which range and GPU work have both ended, summed over instances.",
+        ),
+        _S("projected_ns", "Projected on the GPU", "int64", DURATION, GLOSSARY["projected"]),
+        _S("busy_ns", "GPU busy", "int64", DURATION, GLOSSARY["busy"]),
+        _S(
+            "profiled_busy_share", "GPU busy share, profiled", "float64", SHARE,
+            "GPU busy ÷ elapsed, both inside the capture.", nullable=True,
+        ),
+        _S("kernel_sum_ns", "Kernel sum", "int64", DURATION, GLOSSARY["kernel_sum"]),
+        _S("kernels", "Kernels", "int64", COUNT, GLOSSARY["kernels"], value=lambda stage: stage.gpu.kernels),
+        _S("mean_kernel_ns", "Mean kernel", "float64", DURATION, "Mean duration of the stage's kernels.", nullable=True),
+        _S("median_kernel_ns", "Median kernel", "float64", DURATION, "Median duration of the stage's kernels.", nullable=True),
+        _S("launches", "Launches", "int64", COUNT, GLOSSARY["launches"]),
+        _S(
+            "launches_per_token", "Launches per token", "float64", decimals(1), "Launches ÷ tokens of the stage.",
+            value=lambda stage: stage.launches / stage.tokens if stage.tokens else None, nullable=True,
+            why=lambda _: "the number of tokens is not known",
+        ),
+        _S("graph_launches", "Of these, CUDA graphs", "int64", COUNT, "Launches of a CUDA graph."),
+        _S(
+            "mean_launch_gap_ns", "Mean launch gap", "float64", DURATION,
+            "Host time from one launch to the next, mean. If it exceeds the mean kernel time, the GPU waits.", nullable=True,
+        ),
+        _S("host_launch_ns", "Host time in launches", "int64", DURATION, "Host time spent inside launching calls."),
+        _S("queue_delay_median_ns", "Queue delay, median", "float64", DURATION, GLOSSARY["queue_delay"], nullable=True),
+        _S("queue_delay_p95_ns", "Queue delay, p95", "float64", DURATION, GLOSSARY["queue_delay"], nullable=True),
+        _S("synchronises", "Synchronises", "int64", COUNT, GLOSSARY["synchronise"]),
+        _S("synchronise_ns", "Host time in synchronises", "int64", DURATION, GLOSSARY["synchronise"]),
+        _S(
+            "small_d2h_copies", "Small device-to-host copies", "int64", COUNT,
+            "Copies of at most 1 KiB from device to host: each carries a decision, and makes the host wait.",
+        ),
+        _S(
+            "concurrency", "Operations at a time", "float64", decimals(3),
+            "Sum of GPU operations ÷ their union. 1: one at a time.", nullable=True,
+        ),
+        _S(
+            "small_grid_share", "Kernel time in small grids", "float64", SHARE,
+            "Share of kernel time in kernels with fewer blocks than the device has SMs.", nullable=True,
+            why=lambda _: "grids or the number of SMs are not recorded",
+        ),
+        *_IDLE,
+    ),
+)  # fmt: skip
+
+
+def _only_gap(key: str, label: str, term: str, value: Callable[[GapSummary], int], **more: Any) -> _S:
+    def read(stage: StageSummary) -> int:
+        if stage.gaps is None:
+            raise ValueError(f"{stage.stage} has no gaps: leave such a stage out of the table of gaps")
+        return value(stage.gaps)
+
+    return _S(key, label, "int64", EXACT_MS, GLOSSARY[term], value=read, **more)
+
+
+GAPS: Final = Specification[StageSummary](
+    key="gaps",
+    title="GPU idle time",
+    rows="A stage whose gaps are known.",
+    columns=(
+        _S("stage", "Stage", "string", TEXT, GLOSSARY["stage"], priority=0),
+        _S(
+            "gaps", "Gaps", "int64", COUNT, "Number of times that the stage's GPU was idle.",
+            value=lambda stage: None if stage.gaps is None else stage.gaps.count,
+        ),
+        _only_gap("idle_ns", "Idle", "gap", lambda gaps: gaps.total_ns),
+        _only_gap("launching_ns", "Launching", "gap_launching", lambda gaps: gaps.launching_ns, priority=2),
+        _only_gap("synchronising_ns", "Synchronising", "gap_synchronising", lambda gaps: gaps.synchronising_ns, priority=2),
+        _only_gap("other_api_ns", "Other CUDA calls", "gap_other_api", lambda gaps: gaps.other_api_ns, priority=2),
+        _only_gap("outside_api_ns", "Outside CUDA calls", "gap_outside_api", lambda gaps: gaps.outside_api_ns, priority=2),
+        _only_gap("longest_ns", "Longest", "gap", lambda gaps: gaps.largest_ns, priority=3),
+    ),
+    note="By what the host did while the GPU was idle; the parts add up to the idle time.",
+)  # fmt: skip
+
+_I = Column[InstanceSummary]
+
+INSTANCES: Final = Specification[InstanceSummary](
+    key="instances",
+    title="Stage instances",
+    rows="One stage instance, such as image[0]/decode.",
+    columns=(
+        _I("path", "Instance", "string", NAME, "What the range lies in, and which of several it is.", priority=0),
+        _I("image", "Image", "string", NAME, "Range of the image or prompt around it.", nullable=True, priority=6),
+        _I("stage", "Stage", "string", TEXT, GLOSSARY["stage"], priority=2),
+        _I(
+            "image_index", "Image index", "int64", COUNT, "Number of the image or prompt around it.", nullable=True,
+            optional=True, priority=7,
+        ),
+        _I(
+            "pass_index", "Pass", "int64", COUNT, "Which time it is, from 0, that its process ran this stage of this image.",
+            nullable=True, optional=True, priority=6,
+        ),
+        _I(
+            "rank", "Rank", "int64", COUNT, "Place of its process, by process id, among those that have stages.",
+            nullable=True, optional=True, priority=3,
+        ),
+        _I("start_ns", "Start", "int64", EXACT_MS, "Start of the range on the trace's clock.", priority=4),
+        _I("end_ns", "End", "int64", EXACT_MS, "End of the range on the trace's clock.", priority=5),
+        _I("host_elapsed_ns", "Host elapsed", "int64", EXACT_MS, "End − start of the range on the CPU.", adds=True),
+        _I(
+            "elapsed_ns", "Elapsed", "int64", EXACT_MS,
+            "From the start of the range to the moment at which range and GPU work have both ended.", adds=True,
+        ),
+        _I("projected_ns", "Projected", "int64", EXACT_MS, "First start to last end of its GPU operations.", priority=3),
+        _I("busy_ns", "GPU busy", "int64", EXACT_MS, GLOSSARY["busy"]),
+        _I("kernel_sum_ns", "Kernel sum", "int64", EXACT_MS, GLOSSARY["kernel_sum"], adds=True, priority=3),
+        _I("kernels", "Kernels", "int64", COUNT, GLOSSARY["kernels"], adds=True),
+        _I("launches", "Launches", "int64", COUNT, GLOSSARY["launches"], adds=True, priority=2),
+        _I(
+            "payload", "Payload", "int64", COUNT, "Payload of the range: the prompt's tokens, for prefill.", nullable=True,
+            priority=6,
+        ),
+        _I("steps", "Steps", "int64", COUNT, "Decode steps inside it.", adds=True, priority=2),
+    ),
+)  # fmt: skip
+
+_P = Column[StepPoint]
+
+STEPS: Final = Specification[StepPoint](
+    key="steps",
+    title="Decode steps",
+    rows="One decode step.",
+    columns=(
+        _P("instance", "Instance", "string", NAME, "Decode instance that it belongs to.", priority=0),
+        _P("index", "Step", "int64", COUNT, "Number of the step in its instance, from 0.", priority=0),
+        _P("image_index", "Image index", "int64", COUNT, "Of the instance around it.", nullable=True, optional=True, priority=7),
+        _P("pass_index", "Pass", "int64", COUNT, "Of the instance around it.", nullable=True, optional=True, priority=6),
+        _P("rank", "Rank", "int64", COUNT, "Of the instance around it.", nullable=True, optional=True, priority=5),
+        _P("start_ns", "Start", "int64", EXACT_MS, "Start of the step on the trace's clock.", priority=3),
+        _P("host_elapsed_ns", "Host elapsed", "int64", EXACT_MS, "End − start of the step's range on the CPU.", adds=True),
+        _P(
+            "finished_ns", "Finished", "int64", EXACT_MS,
+            "When its range and its GPU work have both ended, on the trace's clock: the moment of its token.", priority=3,
+        ),
+        _P("busy_ns", "GPU busy", "int64", EXACT_MS, GLOSSARY["busy"]),
+        _P("kernels", "Kernels", "int64", COUNT, GLOSSARY["kernels"], adds=True),
+        _P(
+            "context", "Context", "int64", COUNT, "Context length in tokens, from the range's payload.", nullable=True,
+            priority=2, why=lambda _: "the range carries none",
+        ),
+    ),
+)  # fmt: skip
+
+_A = Column[Aggregate]
+_SOURCES: Final = {"control": "unprofiled control run", "trace": "capture"}
+
+LATENCIES: Final = Specification[Aggregate](
+    key="latencies",
+    title="Latencies",
+    rows="A metric over its measurements.",
+    columns=(
+        _A(
+            "name", "Metric", "string", TEXT, "Name of the metric; what begins with profiled_ was measured inside the "
+            "capture.", priority=0,
+        ),
+        _A("unit", "Unit", "string", TEXT, "Of the metric's numbers.", priority=0),
+        _A("median", "Median", "float64", decimals(3), "Half of the measurements were smaller."),
+        _A("mean", "Mean", "float64", decimals(3), "Sum of the measurements ÷ their number.", priority=2),
+        _A("std", "Std", "float64", decimals(3), "Standard deviation over the measurements.", priority=3),
+        _A("minimum", "Min", "float64", decimals(3), "Smallest measurement.", priority=3),
+        _A("maximum", "Max", "float64", decimals(3), "Largest measurement.", priority=3),
+        _A("count", "Count", "int64", COUNT, "Number of measurements."),
+        _A(
+            "source", "Measured in", "string", TEXT, "The unprofiled control run, or the capture with what profiling costs.",
+            value=lambda row: _SOURCES[row.source],
+        ),
+    ),
+)  # fmt: skip
+
+_O = Column[Overhead]
+
+OVERHEAD: Final = Specification[Overhead](
+    key="overhead",
+    title="What profiling costs",
+    rows="A stage that ran with and without the profiler.",
+    columns=(
+        _O("stage", "Stage", "string", TEXT, GLOSSARY["stage"], priority=0),
+        _O("per", "Per", "string", TEXT, "What the times are given per."),
+        _O("unprofiled_ms", "Unprofiled", "float64", decimals(3, "ms"), "Time in the unprofiled control run."),
+        _O("profiled_ms", "Profiled", "float64", decimals(3, "ms"), GLOSSARY["profiled"]),
+        _O("factor", "Factor", "float64", factor(2), GLOSSARY["overhead"]),
+        _O(
+            "timed_by",
+            "Profiled time from",
+            "string",
+            TEXT,
+            "What timed the captured passes: the program itself, as it "
+            "timed the control run, or the ranges of the trace.",
+            priority=3,
+        ),
+    ),
+    note="Headline latencies come from the unprofiled control run; the trace says where the time goes.",
+)

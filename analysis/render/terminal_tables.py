@@ -1,0 +1,107 @@
+"""Tables for the terminal: as many columns as there is room for, the less important ones left out; numbers never wrap."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from rich.cells import cell_len
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.table import Table as RichTable
+from rich.text import Text
+
+from analysis.render.spec.shown import Cell, Table
+from analysis.render.spec.text import shortened
+
+__all__ = ["FittedTable"]
+
+_GAP: Final = 2
+"""Blanks between columns."""
+_LONGEST_NAME: Final = 60
+_SHORTEST_NAME: Final = 16
+"""A text is cut down to this before a column is left out for it."""
+
+
+class FittedTable:
+    """A table that fits itself into the width in which it is printed.
+
+    Columns of the highest `Heading.priority` are left out first and named below the table; texts are shortened in the
+    middle; numbers are whole or not there.
+    """
+
+    def __init__(self, table: Table, limit: int | None = None, *, title: bool = True) -> None:
+        """Take a table.
+
+        Args:
+            table: to print.
+            limit: how many of its rows; None: all.
+            title: whether its title is printed.
+        """
+        self._table = table
+        self._rows = table.rows[:limit]
+        self._title = title
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """Lay the table out for a console."""
+        table = self._table
+        widths = self._widths(options.max_width)
+        made = RichTable(
+            title=Text(table.title, style="bold") if self._title else None,
+            title_justify="left",
+            box=None,
+            pad_edge=False,
+            padding=(0, _GAP, 0, 0),
+            show_footer=table.total is not None,
+            caption=self._left_out(widths),
+            caption_justify="left",
+        )
+        for place, width in widths.items():
+            heading = table.columns[place]
+            made.add_column(
+                Text(heading.text, style="dim"),
+                justify=heading.align,
+                width=width,
+                no_wrap=True,
+                overflow="ellipsis",
+                footer=self._text(table.total[place], width, "bold") if table.total is not None else "",
+            )
+        for row in self._rows:
+            made.add_row(*(self._text(row[place], width) for place, width in widths.items()))
+        yield made
+
+    @staticmethod
+    def _text(cell: Cell, width: int, style: str = "") -> Text:
+        # A Text is printed as it stands: rich reads no markup in it, and control characters are already written out.
+        return Text(shortened(cell.text, max(3, width)), style=style)
+
+    def _left_out(self, widths: dict[int, int]) -> Text | None:
+        names = [heading.label for place, heading in enumerate(self._table.columns) if place not in widths]
+        return Text(f"no room for: {', '.join(names)}", style="dim") if names else None
+
+    def _widths(self, room: int) -> dict[int, int]:
+        """Columns that are shown → their width."""
+        table = self._table
+        totals = [table.total] if table.total is not None else []
+        whole = {
+            place: max(cell_len(heading.text), *(cell_len(row[place].text) for row in (*self._rows, *totals)), 1)
+            for place, heading in enumerate(table.columns)
+        }
+        texts = [place for place, heading in enumerate(table.columns) if heading.align == "left"]
+        for place in texts:
+            whole[place] = min(whole[place], _LONGEST_NAME)
+
+        def needed(widths: dict[int, int]) -> int:
+            return sum(widths.values()) + _GAP * (len(widths) - 1)
+
+        least = {place: min(width, _SHORTEST_NAME) if place in texts else width for place, width in whole.items()}
+        while needed(least) > room:
+            droppable = [place for place in least if table.columns[place].priority > 0 and place > 0]
+            if not droppable:
+                break
+            del least[max(droppable, key=lambda place: (table.columns[place].priority, place))]
+        widths = {place: whole[place] for place in least}
+        while needed(widths) > room:
+            widest = max((place for place in widths if place in texts), key=lambda place: widths[place], default=None)
+            if widest is None or widths[widest] <= 3:
+                break
+            widths[widest] -= 1
+        return widths
