@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -26,12 +27,13 @@ from analysis.domain.errors import (
 )
 from launch_kit import ROOT, environment, prepare, real_nsys, wrapper_without_importer
 from runner.collectors.nsys.collector import NsysCollector
+from runner.collectors.nsys.export import export_report, finish_import
 from runner.collectors.nsys.presets import load_preset, preset_names, resolve_options
 from runner.collectors.nsys.probe import functional_probe
-from runner.collectors.nsys.tool import NsysTool, find_nsys, probe
+from runner.collectors.nsys.tool import NsysTool, find_nsys, probe, profile_argv
 from runner.launcher.run import child_command
 from runner.process.isolation import namespace_prefix
-from runner.process.process import Interrupts, marked_processes
+from runner.process.process import Interrupts, marked_processes, run_process
 
 pytestmark = pytest.mark.integration
 
@@ -77,6 +79,32 @@ def test_the_functional_probe(nsys: NsysTool) -> None:
     result = functional_probe(nsys, environment(), with_kernel=False)
     assert result.missing == ()
     assert set(result.seen) == {"the range", "its domain", "the mark"}
+
+
+PAYLOADS = """
+from runner.collectors.nvidia.recording import NvtxSink
+
+sink = NvtxSink()
+for payload in (None, 909, None, 0, -3, None, 2**40):
+    sink.push("dsocr", "decode_step", payload)
+    sink.pop("dsocr")
+"""
+
+
+def test_a_range_has_its_own_payload_or_none(tmp_path: Path, nsys: NsysTool) -> None:
+    """nvtx keeps the attributes of a name, and has no way to take a payload off them."""
+    target = (sys.executable, "-c", PAYLOADS)
+    options = {"trace": "nvtx", "sample": "none", "cpuctxsw": "none"}
+    argv = profile_argv(nsys, options, output=str(tmp_path / "trace"), session="payloads", target=target)
+    log, trace = tmp_path / "log", tmp_path / "trace.sqlite"
+    with Interrupts() as interrupts:
+        env, deadline = environment(), time.monotonic() + 120
+        run_process(argv, env=env, log=log, interrupts=interrupts, target=target, deadline=deadline)
+        report = finish_import(nsys, tmp_path, env=env, log=log, interrupts=interrupts)
+        export_report(nsys, report, trace, env=env, log=log, interrupts=interrupts)
+    with closing(sqlite3.connect(trace)) as connection:
+        rows = connection.execute("SELECT int64Value FROM NVTX_EVENTS WHERE eventType = 59 ORDER BY start").fetchall()
+    assert [payload for (payload,) in rows] == [None, 909, None, 0, -3, None, 2**40]
 
 
 def test_every_preset_resolves_or_says_why_not(nsys: NsysTool) -> None:
