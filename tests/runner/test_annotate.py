@@ -7,7 +7,7 @@ import torch
 from analysis.domain.annotations import MANIFEST_MARK_PREFIX
 from runner.child.annotate import OPERATOR_DOMAIN, Annotator
 from runner.collectors.nvidia.recording import NvtxSink
-from runner.collectors.torch_profiler.ranges import MemorySink
+from runner.collectors.torch_profiler.recording import MemorySink
 
 
 class Block(torch.nn.Module):

@@ -13,7 +13,7 @@ from runner.child.annotate import Annotator
 from runner.child.generate import Decoder, DynamicDecoder, Generation, GraphDecoder, StaticDecoder, generate
 from runner.child.models.family import LoadedModel, ModelInputs
 from runner.child.models.loading import load_model
-from runner.collectors.torch_profiler.ranges import MemorySink
+from runner.collectors.torch_profiler.recording import MemorySink
 from runner.plan.plan import RunPlan
 from runner.plan.settings import Settings
 

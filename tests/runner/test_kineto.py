@@ -14,7 +14,6 @@ from analysis.attribution.attribution import Attribution
 from analysis.domain.errors import CaptureError
 from analysis.sums.tables import gpu_table
 from analysis.trace.reader import Trace
-from runner.collectors.torch_profiler.capture import COLLECTOR_KEY, TorchCapture
 from runner.collectors.torch_profiler.events import (
     DeviceOperation,
     Operator,
@@ -23,9 +22,8 @@ from runner.collectors.torch_profiler.events import (
     sort_events,
     working_stretches,
 )
-from runner.collectors.torch_profiler.ranges import MemorySink, RangeRecord
-from runner.collectors.torch_profiler.rows import CaptureRows, _short_name
-from runner.collectors.torch_profiler.trace_tables import TABLES
+from runner.collectors.torch_profiler.recording import MemorySink, TorchCapture
+from runner.collectors.torch_profiler.trace import COLLECTOR_KEY, TABLES, CaptureRows, RangeRecord, _short_name
 
 
 def tiny() -> torch.nn.Module:
@@ -255,10 +253,11 @@ def test_a_body_that_fails_leaves_nothing(tmp_path: Path) -> None:
     assert [one.name for one in tmp_path.iterdir()] == ["t.sqlite"]
 
 
-def test_a_missing_folder_is_one_line(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
     with (
-        pytest.raises(CaptureError, match=r"t\.sqlite: the trace cannot be written \(No such file"),
-        TorchCapture(tmp_path / "none" / "t.sqlite", "cpu", MemorySink()),
+        pytest.raises(CaptureError, match=r"t\.sqlite: cannot be written \(.*(Not a directory|File exists)"),
+        TorchCapture(tmp_path / "file" / "t.sqlite", "cpu", MemorySink()),
     ):
         torch.ones(3) + 1
 

@@ -74,6 +74,6 @@ class TorchCollector(Collector):
 
     def recording(self, plan: RunPlan) -> Recording:
         """Ranges in memory, torch.profiler around the measured passes."""
-        from runner.collectors.torch_profiler.capture import TorchRecording  # brings torch
+        from runner.collectors.torch_profiler.recording import TorchRecording  # brings torch
 
         return TorchRecording(Path(plan.run_dir) / _TRACE)

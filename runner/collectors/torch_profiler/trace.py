@@ -1,24 +1,40 @@
-"""One capture of the torch collector as rows of an export's tables."""
+"""The trace that the torch collector writes: torch.profiler's events in the tables of an Nsight Systems export.
+
+The analysis reads such a file like any other export. ``META_DATA_EXPORT`` names the producer, and ``DSOCR_COLLECTOR``
+in ``META_DATA_CAPTURE`` (``torch-cpu`` or ``torch-cuda``) tells it what stands in the table of kernels.
+
+On CUDA: kernels, copies and fills with the runtime and driver calls that launched them, joined by CUPTI's correlation
+ids. On a CPU: one row per operator that does work itself (see ``events.py``) on the pseudo device 0, its
+thread as the stream, joined to one call that spans the whole operator.
+
+Names, types and order of the columns are those of the export's schema 3.20, as nsys 2025.3 writes it. What torch cannot
+know is NULL, never 0, so NOT NULL stands only where a value always exists.
+"""
 
 from __future__ import annotations
 
 import logging
 import os
+import platform
 import re
+import sqlite3
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import closing
 from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any, Final, TypeAlias
 
 import numpy as np
 import torch
+from attrs import frozen
 
-from runner.collectors.torch_profiler import trace_tables as tables
+from analysis.domain.errors import CaptureError
+from analysis.domain.files import WriteOptions, write_with
 from runner.collectors.torch_profiler.events import DeviceOperation, SortedEvents, working_stretches
-from runner.collectors.torch_profiler.host import cpu_name, cuda_devices, export_meta, task_name
-from runner.collectors.torch_profiler.ranges import MarkRecord, RangeRecord
 
-__all__ = ["COLLECTOR_KEY", "CaptureRows", "Rows"]
+__all__ = ["COLLECTOR_KEY", "TABLES", "CaptureRows", "MarkRecord", "RangeRecord", "write_trace"]
 
 COLLECTOR_KEY: Final = "DSOCR_COLLECTOR"
 """Row of ``META_DATA_CAPTURE``: ``torch-cpu`` or ``torch-cuda``."""
@@ -46,6 +62,49 @@ _MEMORY_KIND_OF: Final[Mapping[str, int]] = {"Pageable": 0, "Pinned": 1, "Device
 Rows: TypeAlias = Iterable[tuple[Any, ...]]
 
 _log = logging.getLogger(__name__)
+
+
+@frozen
+class RangeRecord:
+    """One range. Times in integer nanoseconds since the Unix epoch, by the sink's clock."""
+
+    domain: str
+    name: str
+    start_ns: int
+    end_ns: int | None
+    """None: still open."""
+    payload: int | None
+    thread_id: int
+    """The kernel's id of the thread (gettid)."""
+
+
+@frozen
+class MarkRecord:
+    """One moment with a text."""
+
+    domain: str
+    text: str
+    at_ns: int
+    thread_id: int
+
+
+def write_trace(path: Path, content: CaptureRows) -> None:
+    """Write a capture as a SQLite file, whole or not at all; an existing one is replaced.
+
+    Raises:
+        CaptureError: the file cannot be written.
+    """
+
+    def fill(file: Path) -> None:
+        with closing(sqlite3.connect(file, isolation_level=None)) as database:
+            # A crash leaves a partial file that nobody reads, so neither journal nor flushes are worth their time.
+            database.executescript("PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; BEGIN")
+            for table, columns, rows in content.tables():
+                database.execute(f'CREATE TABLE IF NOT EXISTS "{table}" ({TABLES[table]})')
+                database.executemany(_insert_statement(table, columns), rows)
+            database.execute("COMMIT")
+
+    write_with(path, fill, WriteOptions(error=CaptureError, same_as_oserror=(sqlite3.Error,)))
 
 
 class CaptureRows:
@@ -85,11 +144,11 @@ class CaptureRows:
         if self._on_cuda:
             yield from self._gpu_operations()
         elif calls:
-            yield tables.KERNELS, _CPU_KERNEL_COLUMNS, self._working_operators()
+            yield KERNELS, _CPU_KERNEL_COLUMNS, self._working_operators()
         if calls:
-            yield tables.API_CALLS, _CALL_COLUMNS, calls
+            yield API_CALLS, _CALL_COLUMNS, calls
         if ranges or self._marks:
-            yield tables.RANGES, _RANGE_COLUMNS, [*self._domains(), *ranges, *self._mark_rows()]
+            yield RANGES, _RANGE_COLUMNS, [*self._domains(), *ranges, *self._mark_rows()]
             _warn_of_skew(calls, ranges)
         yield from self._target()
         yield "StringIds", ("id", "value"), ((one, text) for text, one in self._strings.items())
@@ -150,11 +209,11 @@ class CaptureRows:
             by_kind[operation.kind].append(operation)
         # nsys makes a table when its first event arrives, and so does this.
         if by_kind["kernel"]:
-            yield tables.KERNELS, _GPU_KERNEL_COLUMNS, map(self._kernel, by_kind["kernel"])
+            yield KERNELS, _GPU_KERNEL_COLUMNS, map(self._kernel, by_kind["kernel"])
         if by_kind["gpu_memcpy"]:
-            yield tables.MEMCPYS, _MEMCPY_COLUMNS, map(self._memcpy, by_kind["gpu_memcpy"])
+            yield MEMCPYS, _MEMCPY_COLUMNS, map(self._memcpy, by_kind["gpu_memcpy"])
         if by_kind["gpu_memset"]:
-            yield tables.MEMSETS, _MEMSET_COLUMNS, map(self._memset, by_kind["gpu_memset"])
+            yield MEMSETS, _MEMSET_COLUMNS, map(self._memset, by_kind["gpu_memset"])
 
     def _place(self, operation: DeviceOperation) -> tuple[Any, ...]:
         return (
@@ -243,19 +302,19 @@ class CaptureRows:
             ("globalVid", "duration", "startTime", "stopTime"),
             [(_VM, self._latest_ns, 0, self._latest_ns)],
         )
-        yield "PROCESSES", ("globalPid", "pid", "name"), [(self._global_pid, self._pid, task_name(self._pid))]
+        yield "PROCESSES", ("globalPid", "pid", "name"), [(self._global_pid, self._pid, _task_name(self._pid))]
         names = [
-            (self._string(task_name(thread_id)), self._global_pid | thread_id) for thread_id in sorted(self._threads)
+            (self._string(_task_name(thread_id)), self._global_pid | thread_id) for thread_id in sorted(self._threads)
         ]
         yield "ThreadNames", ("nameId", "globalTid"), names
-        devices = list(cuda_devices()) if self._on_cuda else [{"id": 0, "name": cpu_name(), "cuDevice": 0}]
+        devices = list(_cuda_devices()) if self._on_cuda else [{"id": 0, "name": _cpu_name(), "cuDevice": 0}]
         for device in devices:
             yield "TARGET_INFO_GPU", ("vmId", *device), [(_VM, *device.values())]
         ids = [(device["id"], device["cuDevice"], self._pid) for device in devices]
         yield "TARGET_INFO_CUDA_DEVICE", ("gpuId", "cudaId", "pid"), ids
         yield "ENUM_NSYS_EVENT_TYPE", ("id", "name", "label"), _EVENT_TYPES
         yield "ENUM_CUDA_MEMCPY_OPER", ("id", "name", "label"), _COPY_KINDS
-        yield "META_DATA_EXPORT", ("name", "value"), export_meta().items()
+        yield "META_DATA_EXPORT", ("name", "value"), _export_meta().items()
         yield "META_DATA_CAPTURE", ("name", "value"), self._capture_meta().items()
 
     def _capture_meta(self) -> dict[str, str]:
@@ -325,3 +384,141 @@ def _warn_of_skew(calls: list[tuple[Any, ...]], ranges: list[tuple[Any, ...]]) -
         )
     if crossing:
         _log.warning("torch collector: %d of %d calls cross the bounds of a range: clocks differ", crossing, len(calls))
+
+
+# -- schema ------------------------------------------------------------------------------------------------------------
+
+SCHEMA_VERSION: Final = (3, 20, 3)
+
+KERNELS: Final = "CUPTI_ACTIVITY_KIND_KERNEL"
+MEMCPYS: Final = "CUPTI_ACTIVITY_KIND_MEMCPY"
+MEMSETS: Final = "CUPTI_ACTIVITY_KIND_MEMSET"
+API_CALLS: Final = "CUPTI_ACTIVITY_KIND_RUNTIME"
+RANGES: Final = "NVTX_EVENTS"
+
+_GPU_OPERATION = """
+    start INTEGER NOT NULL, "end" INTEGER NOT NULL, deviceId INTEGER NOT NULL, contextId INTEGER NOT NULL,
+    greenContextId INTEGER, streamId INTEGER NOT NULL, correlationId INTEGER, globalPid INTEGER"""
+
+TABLES: Final[dict[str, str]] = {
+    "StringIds": "id INTEGER NOT NULL PRIMARY KEY, value TEXT NOT NULL",
+    "META_DATA_EXPORT": "name TEXT NOT NULL, value TEXT",
+    "META_DATA_CAPTURE": "name TEXT NOT NULL, value TEXT",
+    "ENUM_NSYS_EVENT_TYPE": "id INTEGER NOT NULL PRIMARY KEY, name TEXT, label TEXT",
+    "ENUM_CUDA_MEMCPY_OPER": "id INTEGER NOT NULL PRIMARY KEY, name TEXT, label TEXT",
+    "TARGET_INFO_SESSION_START_TIME": "utcEpochNs INTEGER, utcTime TEXT, localTime TEXT",
+    "ANALYSIS_DETAILS": """
+        globalVid INTEGER NOT NULL, duration INTEGER NOT NULL, startTime INTEGER NOT NULL,
+        stopTime INTEGER NOT NULL""",
+    "PROCESSES": "globalPid INTEGER, pid INTEGER, name TEXT",
+    "ThreadNames": "nameId INTEGER NOT NULL, priority INTEGER, globalTid INTEGER",
+    "TARGET_INFO_GPU": """
+        vmId INTEGER NOT NULL, id INTEGER NOT NULL, name TEXT, busLocation TEXT, isDiscrete INTEGER,
+        l2CacheSize INTEGER, totalMemory INTEGER, memoryBandwidth INTEGER, clockRate INTEGER, smCount INTEGER,
+        pwGpuId INTEGER, uuid TEXT, luid INTEGER, chipName TEXT, cuDevice INTEGER, ctxswDevPath TEXT, ctrlDevPath TEXT,
+        revision INTEGER, nodeMask INTEGER, constantMemory INTEGER, maxIPC INTEGER, maxRegistersPerBlock INTEGER,
+        maxShmemPerBlock INTEGER, maxShmemPerBlockOptin INTEGER, maxShmemPerSm INTEGER, maxRegistersPerSm INTEGER,
+        threadsPerWarp INTEGER, asyncEngines INTEGER, maxWarpsPerSm INTEGER, maxBlocksPerSm INTEGER,
+        maxThreadsPerBlock INTEGER, maxBlockDimX INTEGER, maxBlockDimY INTEGER, maxBlockDimZ INTEGER,
+        maxGridDimX INTEGER, maxGridDimY INTEGER, maxGridDimZ INTEGER, computeMajor INTEGER, computeMinor INTEGER,
+        smMajor INTEGER, smMinor INTEGER""",
+    "TARGET_INFO_CUDA_DEVICE": "gpuId INTEGER, cudaId INTEGER NOT NULL, pid INTEGER NOT NULL",
+    RANGES: """
+        start INTEGER NOT NULL, "end" INTEGER, eventType INTEGER NOT NULL, rangeId INTEGER, category INTEGER,
+        color INTEGER, text TEXT, globalTid INTEGER, endGlobalTid INTEGER, textId INTEGER, domainId INTEGER,
+        uint64Value INTEGER, int64Value INTEGER, doubleValue REAL, uint32Value INTEGER, int32Value INTEGER,
+        floatValue REAL, jsonTextId INTEGER, jsonText TEXT, binaryData TEXT""",
+    API_CALLS: """
+        start INTEGER NOT NULL, "end" INTEGER NOT NULL, eventClass INTEGER NOT NULL, globalTid INTEGER,
+        correlationId INTEGER, nameId INTEGER NOT NULL, returnValue INTEGER, callchainId INTEGER""",
+    KERNELS: f"""{_GPU_OPERATION},
+        demangledName INTEGER NOT NULL, shortName INTEGER NOT NULL, mangledName INTEGER, launchType INTEGER,
+        cacheConfig INTEGER, registersPerThread INTEGER, gridX INTEGER, gridY INTEGER, gridZ INTEGER, blockX INTEGER,
+        blockY INTEGER, blockZ INTEGER, staticSharedMemory INTEGER, dynamicSharedMemory INTEGER,
+        localMemoryPerThread INTEGER, localMemoryTotal INTEGER, gridId INTEGER, sharedMemoryExecuted INTEGER,
+        graphNodeId INTEGER, sharedMemoryLimitConfig INTEGER""",
+    MEMSETS: f"{_GPU_OPERATION}, value INTEGER, bytes INTEGER, graphNodeId INTEGER, memKind INTEGER",
+    MEMCPYS: f"""{_GPU_OPERATION},
+        bytes INTEGER, copyKind INTEGER NOT NULL, deprecatedSrcId INTEGER, srcKind INTEGER, dstKind INTEGER,
+        srcDeviceId INTEGER, srcContextId INTEGER, dstDeviceId INTEGER, dstContextId INTEGER, migrationCause INTEGER,
+        graphNodeId INTEGER, virtualAddress INTEGER, copyCount INTEGER""",
+}
+"""Column definitions of each table."""
+
+
+def _insert_statement(table: str, columns: tuple[str, ...]) -> str:
+    """SQL that inserts one row of ``columns``; the table's other columns become NULL."""
+    return f'INSERT INTO "{table}" ({", ".join(columns)}) VALUES ({", ".join("?" for _ in columns)})'
+
+
+# -- machine -----------------------------------------------------------------------------------------------------------
+
+_PRODUCT: Final = "dsocr-profiler torch collector"
+
+
+def _export_meta() -> dict[str, str]:
+    """Rows of ``META_DATA_EXPORT``: who wrote the file, and whose schema it follows."""
+    try:
+        package = version("dsocr-profiler")
+    except PackageNotFoundError:  # run from a source tree
+        package = "unknown"
+    major, minor, micro = SCHEMA_VERSION
+    return {
+        "EXPORT_PRODUCT_NAME": _PRODUCT,
+        "EXPORT_PRODUCT_VERSION": package,
+        "EXPORT_SCHEMA_VERSION": f"{major}.{minor}.{micro}",
+        "EXPORT_SCHEMA_VERSION_MAJOR": str(major),
+        "EXPORT_SCHEMA_VERSION_MINOR": str(minor),
+        "EXPORT_SCHEMA_VERSION_MICRO": str(micro),
+        "EXPORT_PLATFORM": platform.system().lower(),
+        "EXPORT_ARCH": platform.machine(),
+        "EXPORT_TIME_UTC": datetime.now(UTC).isoformat(timespec="seconds").removesuffix("+00:00"),
+    }
+
+
+def _task_name(thread_id: int) -> str:
+    """Name of a thread of this process; empty if it has ended."""
+    try:
+        return Path(f"/proc/self/task/{thread_id}/comm").read_text().strip()
+    except OSError:
+        return ""
+
+
+def _cpu_name() -> str:
+    """``CPU (<model>)``."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    model = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), None)
+    return f"CPU ({model or platform.processor() or platform.machine()})"
+
+
+def _cuda_devices() -> Iterator[dict[str, Any]]:
+    """What torch knows of each device, under the export's column names and in its units (B, B/s, Hz)."""
+    for index in range(torch.cuda.device_count()):
+        device: Any = torch.cuda.get_device_properties(index)
+
+        def known(attribute: str, device: Any = device) -> Any:
+            return getattr(device, attribute, None) or None
+
+        memory_khz, bus_bits, clock_khz = known("memory_clock_rate"), known("memory_bus_width"), known("clock_rate")
+        threads, warp = known("max_threads_per_multi_processor"), known("warp_size")
+        yield {
+            "id": index,
+            "name": device.name,
+            "l2CacheSize": known("L2_cache_size"),
+            "totalMemory": device.total_memory,
+            # Two transfers per clock: gives what nsys writes for an H100 (3,352,320,000,000 B/s).
+            "memoryBandwidth": 2 * memory_khz * 1000 * bus_bits // 8 if memory_khz and bus_bits else None,
+            "clockRate": clock_khz * 1000 if clock_khz else None,
+            "smCount": device.multi_processor_count,
+            "uuid": str(uuid) if (uuid := known("uuid")) else None,
+            "cuDevice": index,
+            "maxShmemPerSm": known("shared_memory_per_multiprocessor"),
+            "maxRegistersPerSm": known("regs_per_multiprocessor"),
+            "threadsPerWarp": warp,
+            "maxWarpsPerSm": threads // warp if threads and warp else None,
+            "computeMajor": device.major,
+            "computeMinor": device.minor,
+        }
