@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import platform
-import shutil
-import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib import metadata
 from statistics import median
 from time import perf_counter_ns
-from typing import Final, Literal
+from typing import Any, Literal
 
 import torch
 
@@ -16,9 +16,6 @@ from analysis.domain.entities import Dtype
 from analysis.domain.manifest import DeviceState, MeasuredPeak
 
 __all__ = ["compute_capability", "device_state", "gpu_name", "measure_peak", "software_versions"]
-
-_QUERY: Final = ("clocks.sm", "clocks.mem", "temperature.gpu", "power.draw")
-_QUERY_TIMEOUT_S: Final = 10
 
 
 def software_versions(device: torch.device) -> dict[str, str]:
@@ -32,9 +29,10 @@ def software_versions(device: torch.device) -> dict[str, str]:
     if torch.version.cuda:
         found["cuda"] = torch.version.cuda
     if device.type == "cuda":
-        driver = _nvidia_smi(device, ("driver_version",))
-        if driver:
-            found["driver"] = driver[0]
+        with _nvml() as nvml:
+            driver = None if nvml is None else _answer(nvml, nvml.nvmlSystemGetDriverVersion)
+        if driver is not None:
+            found["driver"] = driver
     return found
 
 
@@ -49,47 +47,52 @@ def compute_capability(device: torch.device) -> str | None:
 
 
 def device_state(device: torch.device, when: Literal["before", "after"]) -> tuple[DeviceState, ...]:
-    """Ask the driver for clocks, temperature and power; empty on a CPU and where nvidia-smi does not answer."""
-    values = _nvidia_smi(device, _QUERY) if device.type == "cuda" else None
-    if values is None:
+    """Ask the driver for clocks, temperature and power; empty on a CPU and where NVML does not answer."""
+    if device.type != "cuda":
         return ()
-    sm, memory, temperature, power = (_number(value) for value in values)
-    return (
-        DeviceState(
-            when,
-            sm_clock_mhz=None if sm is None else int(sm),
-            memory_clock_mhz=None if memory is None else int(memory),
-            temperature_c=None if temperature is None else int(temperature),
-            power_w=power,
-        ),
-    )
+    with _nvml() as nvml:
+        handle = None if nvml is None else _handle(nvml, device)
+        if nvml is None or handle is None:
+            return ()
+        power_mw = _answer(nvml, nvml.nvmlDeviceGetPowerUsage, handle)
+        return (
+            DeviceState(
+                when,
+                sm_clock_mhz=_answer(nvml, nvml.nvmlDeviceGetClockInfo, handle, nvml.NVML_CLOCK_SM),
+                memory_clock_mhz=_answer(nvml, nvml.nvmlDeviceGetClockInfo, handle, nvml.NVML_CLOCK_MEM),
+                temperature_c=_answer(nvml, nvml.nvmlDeviceGetTemperature, handle, nvml.NVML_TEMPERATURE_GPU),
+                power_w=None if power_mw is None else power_mw / 1000,
+            ),
+        )
 
 
-def _nvidia_smi(device: torch.device, fields: tuple[str, ...]) -> list[str] | None:
-    """One device's values of ``fields``, or None where there is no answer.
+@contextmanager
+def _nvml() -> Iterator[Any]:
+    """NVIDIA's management library, open; None where this machine has none that answers."""
+    import pynvml  # a run on a CPU does without it
 
-    The device is named by its UUID: ``CUDA_VISIBLE_DEVICES`` renumbers torch's devices, and not nvidia-smi's.
-    """
-    command = shutil.which("nvidia-smi")
-    if command is None:
-        return None
-    uuid = getattr(torch.cuda.get_device_properties(device), "uuid", None)
-    which = [] if uuid is None else [f"--id=GPU-{uuid}"]
-    query = [command, f"--query-gpu={','.join(fields)}", "--format=csv,noheader,nounits", *which]
     try:
-        answer = subprocess.run(query, capture_output=True, text=True, timeout=_QUERY_TIMEOUT_S, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return None
-    lines = answer.stdout.splitlines()
-    values = [value.strip() for value in lines[0].split(",")] if lines else []
-    return values if len(values) == len(fields) else None
-
-
-def _number(value: str) -> float | None:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError:
+        yield None
+        return
     try:
-        return float(value)
-    except ValueError:
-        return None  # "[N/A]": the device does not say
+        yield pynvml
+    finally:
+        pynvml.nvmlShutdown()
+
+
+def _handle(nvml: Any, device: torch.device) -> Any | None:
+    """NVML's handle of torch's device, by its UUID: ``CUDA_VISIBLE_DEVICES`` renumbers torch's devices, not NVML's."""
+    return _answer(nvml, nvml.nvmlDeviceGetHandleByUUID, f"GPU-{torch.cuda.get_device_properties(device).uuid}")
+
+
+def _answer(nvml: Any, ask: Callable[..., Any], *arguments: Any) -> Any | None:
+    """What NVML says, or None: not every board measures everything, and a MIG slice tells little."""
+    try:
+        return ask(*arguments)
+    except nvml.NVMLError:
+        return None
 
 
 def measure_peak(device: torch.device, dtype: torch.dtype, dtype_name: Dtype) -> MeasuredPeak:

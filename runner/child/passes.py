@@ -46,7 +46,7 @@ def prepare_inputs(plan: RunPlan, model: LoadedModel, images: InputSet) -> list[
         one = model.family.inputs(page, index, mode, model.tokens, plan.settings.prompt, model.network.config)
         prepared.append(one.cast(model.dtype))
         taken_bytes += prepared[-1].bytes
-        if free_bytes is not None and taken_bytes > free_bytes * _INPUTS_SHARE:
+        if taken_bytes > free_bytes * _INPUTS_SHARE:
             raise InputImagesError(
                 f"{Path(images.root_dir)}: the first {index + 1} of {images.count} images already take "
                 f"{taken_bytes / 2**30:.1f} GiB as tensors, of {free_bytes / 2**30:.1f} GiB free; profile fewer at once"

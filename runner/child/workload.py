@@ -8,7 +8,6 @@ torch.profiler) and writes ``profiled.json``. Standard output stays empty; progr
 from __future__ import annotations
 
 import argparse
-import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -20,6 +19,7 @@ from transformers.utils import logging as transformers_logging
 
 from analysis.domain.convert import from_json_file, to_json
 from analysis.domain.errors import ChildFailedError, DsocrError, ModelError
+from analysis.domain.files import WriteOptions, write_text
 from analysis.domain.manifest import ControlPass, RunManifest, StageCost
 from runner.child.annotate import Annotator
 from runner.child.device import compute_capability, device_state, gpu_name, measure_peak, software_versions
@@ -51,7 +51,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         plan = from_json_file(RunPlan, arguments.plan)
         result = run(plan, arguments.role, arguments.manifest, _to_stderr, with_costs=not arguments.no_costs)
-        _write(to_json(result), Path(plan.run_dir) / RESULT_NAMES[result.role])
+        write_text(
+            Path(plan.run_dir) / RESULT_NAMES[result.role], to_json(result), WriteOptions(error=ChildFailedError)
+        )
     except DsocrError as error:
         _to_stderr(f"error: {error}")
         return error.exit_code
@@ -219,18 +221,6 @@ def _notes(plan: RunPlan, model: LoadedModel) -> tuple[str, ...]:
     if plan.settings.ignore_eos:
         notes.append("EOS was ignored: every image generates max_new_tokens tokens")
     return (*notes, *COLLECTORS[plan.collector].notes(plan))
-
-
-def _write(text: str, path: Path) -> None:
-    """Write a file whole or not at all."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        partial.write_text(text)
-        partial.replace(path)
-    except OSError as error:
-        raise ChildFailedError(f"{path}: cannot be written ({error.strerror})") from error
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Final
 
+import psutil
 import torch
 
 from analysis.domain.entities import Dtype, ModelUnderTest
@@ -208,32 +209,26 @@ def _check_memory(what: str, needed_bytes: int, device: torch.device) -> None:
     Raises:
         ModelError: they cannot fit.
     """
-    if device.type == "cuda":
-        free_bytes: int | None = torch.cuda.mem_get_info(device)[0]
-    else:
-        free_bytes = available_memory_bytes()
-    if free_bytes is not None and needed_bytes * _HEADROOM > free_bytes:
+    free_bytes = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else available_memory_bytes()
+    if needed_bytes * _HEADROOM > free_bytes:
         raise ModelError(
             f"{what}: its weights take {needed_bytes / 2**30:.1f} GiB, and {device} has {free_bytes / 2**30:.1f} GiB "
             "free; choose a smaller model, a narrower --dtype or another --device"
         )
 
 
-def available_memory_bytes() -> int | None:
+def available_memory_bytes() -> int:
     """Memory that this process can still get: the system's, or its control group's if that is less."""
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-    except OSError:
-        return None
-    found = [int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")]
+    available = int(psutil.virtual_memory().available)
+    # psutil knows the machine only; a container's limit is that of its control group.
     group = Path("/sys/fs/cgroup")
     try:
         limit = (group / "memory.max").read_text().strip()
         if limit != "max":
-            found.append(int(limit) - int((group / "memory.current").read_text()))
+            available = min(available, int(limit) - int((group / "memory.current").read_text()))
     except (OSError, ValueError):
         pass  # No control group, or one of the first kind: the system's figure stands alone.
-    return max(min(found), 0) if found else None
+    return max(available, 0)
 
 
 def _choose_experts(network: Any, wanted: str | None) -> str | None:
