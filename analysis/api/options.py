@@ -64,7 +64,7 @@ class AnalysisOptions:
     model: str | None = None
     """Preset by whose closed form FLOPs and bytes are counted, for a trace without manifest."""
     input_mode: InputMode | None = field(default=None, validator=_known_mode)
-    """With ``model``: how its images were cut; None: gundam."""
+    """With ``model``: how its images were cut; None: the preset's own default (``gundam`` at full size)."""
     tiles: int | None = field(default=None, validator=_not_negative)
     """With ``model``: local views per image; None: 0."""
     prompt_tokens: int | None = field(default=None, validator=_positive)
@@ -93,7 +93,7 @@ class AnalysisOptions:
 
         cost = None
         if self.model is not None and self.prompt_tokens is not None:
-            cost = CostRequest(self.model, self.input_mode or "gundam", self.tiles or 0, self.prompt_tokens)
+            cost = CostRequest(self.model, self.input_mode, self.tiles or 0, self.prompt_tokens)
         return ReportOptions(
             cross_thread=self.cross_thread,
             peaks=PeakOverrides(self.peak_tflops, self.peak_gbps),

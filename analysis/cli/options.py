@@ -38,7 +38,7 @@ _DESCRIBED: Final[dict[str, dict[str, Any]]] = {
     "accept_lossy": {"help": "Go on with a capture that its own evidence calls unfit (else: exit 4)."},
     "skip_first": {"help": "Leave the first N instances of each stage out of verdict and medians."},
     "model": {"help": "For a trace without manifest: count FLOPs and bytes by this preset's closed form."},
-    "input_mode": {"help": "With --model: how its images were cut; default: gundam."},
+    "input_mode": {"help": "With --model: how its images were cut; default: the preset's own (gundam at full size)."},
     "tiles": {"help": "With --model: local views per image; default: 0."},
     "prompt_tokens": {"help": "With --model: positions of each prefill."},
     "peak_tflops": {"help": "Dense peak of the model's dtype, 10^12 FLOP/s."},

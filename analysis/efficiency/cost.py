@@ -1,4 +1,4 @@
-"""What DeepSeek-OCR needs, in closed form: FLOPs and bytes per component, for traces whose manifest does not say.
+"""What the presets need, in closed form: FLOPs and bytes per component, for traces whose manifest does not say.
 
 Conventions (the runner's counter, `runner.child.flops`, follows the same):
 
@@ -9,6 +9,8 @@ Conventions (the runner's counter, `runner.child.flops`, follows the same):
 - ``weight_bytes`` are the parameters that a stage touches, read once per forward pass (prefill: one; decode: one per
   step). A layer of E experts, k per token, of which n tokens draw evenly and independently touches
   E · (1 − (1 − k/E)ⁿ) of them: k for one token, all for a page. The embedding is read by row.
+- Where the head is tied to the embedding, the table is read by row for the input and whole for the head, unless the
+  input reads as many rows as it has.
 - KV cache: prefill writes a key and a value per prompt token and layer, and reads none (it has them at hand); a
   decode step over a context of c tokens reads c of them and writes one.
 """
@@ -27,17 +29,25 @@ __all__ = [
     "DEEPSEEK_OCR",
     "DTYPE_BYTES",
     "PRESETS",
+    "TEXT_MODE",
     "ClipShape",
     "DecoderShape",
-    "OcrShape",
+    "ModelShape",
+    "QueryEncoderShape",
     "SamShape",
+    "ViewSizes",
+    "VisionShape",
     "closed_form",
     "decode_cost",
     "expected_experts",
+    "find_preset",
     "prefill_cost",
+    "view_sides",
 ]
 
 DTYPE_BYTES: Final[Mapping[str, int]] = {"bf16": 2, "fp16": 2, "fp32": 4}
+TEXT_MODE: Final = "text"
+"""Input mode of a model that reads no images."""
 
 
 @frozen
@@ -60,17 +70,81 @@ class SamShape:
 
 @frozen
 class ClipShape:
-    """CLIP-L, fed with SAM's features in place of patches."""
+    """CLIP-L, fed with SAM's features in place of patches. Its output lies beside SAM's for the projector."""
 
     width: int = 1024
     layers: int = 24
     mlp: int = 4096
     positions: int = 257
 
+    def vectors(self, cells: int) -> int:
+        """Vectors that go to the projector for a view of ``cells`` × ``cells`` features."""
+        return cells**2
+
+
+@frozen
+class QueryEncoderShape:
+    """A tower of Qwen2's shape over SAM's features with learnt queries behind them; only the queries go on."""
+
+    width: int = 896
+    layers: int = 24
+    heads: int = 14
+    kv_heads: int = 2
+    mlp: int = 4864
+    few_queries: int = 144
+    """Of a view of at most as many features."""
+    many_queries: int = 256
+
+    def vectors(self, cells: int) -> int:
+        """Vectors that go to the projector for a view of ``cells`` × ``cells`` features."""
+        return self.few_queries if cells**2 <= self.few_queries else self.many_queries
+
+
+@frozen
+class ViewSizes:
+    """How one input mode shows a page."""
+
+    side: int
+    """Of the global view, pixels."""
+    tile_side: int = 0
+    """Of a local view, pixels; 0: the mode has none."""
+    max_tiles: int = 0
+    """A page that is cut at all gives 2 tiles or more, and no more than this."""
+
+
+@frozen
+class VisionShape:
+    """The towers, and the sizes of the views in each input mode."""
+
+    encoder: ClipShape | QueryEncoderShape
+    modes: Mapping[str, ViewSizes]
+    default_mode: str
+    """Where none is asked for: the runner's default for that preset."""
+    sam: SamShape = field(factory=SamShape)
+
+    @property
+    def projected_width(self) -> int:
+        """Width of a vector that goes to the projector."""
+        beside = self.sam.downsample[-1] if isinstance(self.encoder, ClipShape) else 0
+        return self.encoder.width + beside
+
+    def cells(self, side: int) -> int:
+        """Features per side of a view of ``side`` pixels."""
+        return _cells(self.sam, side)
+
+    def least_image_tokens(self, mode: str, tiles: int) -> int:
+        """The fewest positions that an image of so many tiles takes; the grid of the tiles may add some."""
+        sizes = self.modes[mode]
+        views, side = _cells(self.sam, sizes.side), _cells(self.sam, sizes.tile_side)
+        if isinstance(self.encoder, QueryEncoderShape):
+            return self.encoder.vectors(views) + tiles * self.encoder.vectors(side) + 1
+        # A vector ends each row of features: of the global view, and of the tiles side by side (at least one row).
+        return views * (views + 1) + 1 + (tiles * side**2 + side if tiles else 0)
+
 
 @frozen
 class DecoderShape:
-    """The MoE decoder. Its first ``dense_layers`` have a dense MLP."""
+    """The decoder. Its first ``dense_layers`` have a dense MLP, the others routed experts."""
 
     width: int = 1280
     layers: int = 12
@@ -84,6 +158,8 @@ class DecoderShape:
     expert_mlp: int = 896
     shared_experts: int = 2
     vocabulary: int = 129280
+    tied: bool = False
+    """The head is the embedding's table."""
 
     @property
     def moe_layers(self) -> int:
@@ -92,28 +168,97 @@ class DecoderShape:
 
 
 @frozen
-class OcrShape:
-    """A whole model, and the sizes of the views in each of its input modes."""
+class ModelShape:
+    """A whole model."""
 
-    sam: SamShape = field(factory=SamShape)
-    clip: ClipShape = field(factory=ClipShape)
-    decoder: DecoderShape = field(factory=DecoderShape)
-    views: Mapping[str, tuple[int, int]] = field(
-        factory=lambda: {
-            "tiny": (512, 0),
-            "small": (640, 0),
-            "base": (1024, 0),
-            "large": (1280, 0),
-            "gundam": (1024, 640),
-        }
-    )
-    """Mode → side of the global view and of a tile, pixels (0: no tiles)."""
+    decoder: DecoderShape
+    vision: VisionShape | None = None
+    """None: it reads text only."""
+
+    @property
+    def default_mode(self) -> str:
+        """The input mode where none is asked for."""
+        return TEXT_MODE if self.vision is None else self.vision.default_mode
 
 
-DEEPSEEK_OCR: Final = OcrShape()
+_PLAIN_MODES: Final = {
+    "tiny": ViewSizes(512),
+    "small": ViewSizes(640),
+    "base": ViewSizes(1024),
+    "large": ViewSizes(1280),
+}
+_MODES_1: Final = {**_PLAIN_MODES, "gundam": ViewSizes(1024, 640, 9)}
+_MODES_2: Final = {**_PLAIN_MODES, "gundam": ViewSizes(1024, 768, 6)}
+
+_TINY_DECODER: Final = DecoderShape(
+    width=256, layers=2, heads=4, kv_heads=4, head_dim=64, dense_mlp=1024, experts=16, expert_mlp=128, vocabulary=8192
+)
+
+
+def _tiny_sam(last: int) -> SamShape:
+    return SamShape(width=128, layers=2, heads=4, mlp=512, global_layers=1, neck=64, downsample=(96, last))
+
+
+DEEPSEEK_OCR: Final = ModelShape(DecoderShape(), VisionShape(ClipShape(), _MODES_1, "gundam"))
 """Sizes as in arXiv:2510.18234 and the configuration beside the released weights."""
 
-PRESETS: Final[Mapping[str, OcrShape]] = {"deepseek-ocr": DEEPSEEK_OCR}
+PRESETS: Final[Mapping[str, ModelShape]] = {
+    "deepseek-ocr": DEEPSEEK_OCR,
+    "deepseek-ocr-tiny": ModelShape(
+        _TINY_DECODER, VisionShape(ClipShape(width=192, layers=2, mlp=768), _MODES_1, "tiny", _tiny_sam(192))
+    ),
+    "deepseek-ocr-2": ModelShape(
+        DecoderShape(), VisionShape(QueryEncoderShape(), _MODES_2, "gundam", SamShape(downsample=(512, 896)))
+    ),
+    "deepseek-ocr-2-tiny": ModelShape(
+        _TINY_DECODER,
+        VisionShape(QueryEncoderShape(width=192, layers=2, heads=4, mlp=768), _MODES_2, "tiny", _tiny_sam(192)),
+    ),
+    "llama-1b": ModelShape(
+        DecoderShape(
+            width=2048, layers=16, heads=32, kv_heads=8, head_dim=64, dense_layers=16, dense_mlp=8192, experts=0,
+            experts_per_token=0, expert_mlp=0, shared_experts=0, vocabulary=128256, tied=True,
+        )
+    ),
+    "llama-tiny": ModelShape(
+        DecoderShape(
+            width=256, layers=2, heads=8, kv_heads=2, head_dim=32, dense_layers=2, dense_mlp=1024, experts=0,
+            experts_per_token=0, expert_mlp=0, shared_experts=0, vocabulary=8192, tied=True,
+        )
+    ),
+}  # fmt: skip
+"""The runner's presets; a test counts each of them with the runner's own counter."""
+
+
+def find_preset(name: str) -> ModelShape:
+    """Look a preset up.
+
+    Raises:
+        RequestError: there is no closed form for it.
+    """
+    if name not in PRESETS:
+        raise RequestError(f"no closed form for {name!r}; there is one for {', '.join(PRESETS)}")
+    return PRESETS[name]
+
+
+def view_sides(preset: str, mode: str, tiles: int) -> list[int]:
+    """Side of each view of a page, the global one first; none where the model reads no images.
+
+    Raises:
+        RequestError: the preset has no such mode, or the mode not so many tiles.
+    """
+    vision = find_preset(preset).vision
+    if vision is None:
+        if mode != TEXT_MODE or tiles:
+            raise RequestError(f"{preset} reads no images: it has neither the input mode {mode!r} nor tiles")
+        return []
+    if mode not in vision.modes:
+        raise RequestError(f"unknown input mode {mode!r} of {preset}; known are {', '.join(vision.modes)}")
+    sizes = vision.modes[mode]
+    if tiles and not 2 <= tiles <= sizes.max_tiles:
+        allowed = f"2 to {sizes.max_tiles} tiles, or 0" if sizes.max_tiles else "no tiles"
+        raise RequestError(f"input mode {mode!r} of {preset} has {allowed}, not {tiles}")
+    return [sizes.side, *[sizes.tile_side] * tiles]
 
 
 def closed_form(
@@ -132,23 +277,18 @@ def closed_form(
         Per image a prefill, and a decode if there is a second token.
 
     Raises:
-        RequestError: no closed form for that preset, dtype or input mode.
+        RequestError: no closed form for that preset, dtype, input mode or number of tiles.
     """
-    if preset not in PRESETS:
-        raise RequestError(f"no closed form for {preset!r}; there is one for {', '.join(PRESETS)}")
+    shape = find_preset(preset)
     if dtype not in DTYPE_BYTES:
         raise RequestError(f"unknown dtype {dtype!r}; known are {', '.join(DTYPE_BYTES)}")
-    shape, dtype_bytes = PRESETS[preset], DTYPE_BYTES[dtype]
+    dtype_bytes = DTYPE_BYTES[dtype]
     costs = []
     for prompt in prompts:
-        if prompt.mode not in shape.views:
-            raise RequestError(f"unknown input mode {prompt.mode!r} of {preset}; known are {', '.join(shape.views)}")
-        side, tile_side = shape.views[prompt.mode]
-        views = [side, *[tile_side] * prompt.tiles]
         costs.append(
             prefill_cost(
                 shape,
-                view_sides=views,
+                view_sides=view_sides(preset, prompt.mode, prompt.tiles),
                 prompt_tokens=prompt.prompt_tokens,
                 image_index=prompt.image_index,
                 dtype_bytes=dtype_bytes,
@@ -171,7 +311,7 @@ def closed_form(
 
 
 def prefill_cost(
-    shape: OcrShape,
+    shape: ModelShape,
     *,
     view_sides: Sequence[int],
     prompt_tokens: int,
@@ -183,7 +323,7 @@ def prefill_cost(
 
     Args:
         shape: the model.
-        view_sides: side of each view in pixels, the global one and the tiles.
+        view_sides: side of each view in pixels, the global one and the tiles; none for text.
         prompt_tokens: positions of the prefill.
         image_index: of the input set.
         dtype_bytes: size of a weight and of a cached value.
@@ -192,15 +332,7 @@ def prefill_cost(
     Returns:
         The sums over the batch.
     """
-    sam_flop = sum(_sam_flop(shape.sam, side) for side in view_sides)
-    clip_flop = sum(_clip_flop(shape.clip, _cells(shape.sam, side)) for side in view_sides)
-    features = shape.sam.downsample[-1] + shape.clip.width
-    projector_flop = sum(2 * _cells(shape.sam, side) ** 2 * features * shape.decoder.width for side in view_sides)
-    vision = [
-        _component("sam", sam_flop * batch_size, _sam_parameters(shape.sam) * dtype_bytes),
-        _component("clip", clip_flop * batch_size, _clip_parameters(shape.clip) * dtype_bytes),
-        _component("projector", projector_flop * batch_size, (features + 1) * shape.decoder.width * dtype_bytes),
-    ]
+    vision = [] if shape.vision is None else _vision(shape, shape.vision, view_sides, dtype_bytes, batch_size)
     decoder = _decoder(
         shape.decoder,
         tokens=prompt_tokens,
@@ -209,8 +341,7 @@ def prefill_cost(
         emitted=1,
         passes=1,
         kv_read_tokens=0,
-        # The separator between views and the newline after a row of vision tokens.
-        extra_vectors=2 if view_sides else 0,
+        more_weights=0 if shape.vision is None else _learnt_vectors(shape.vision, shape.decoder.width, view_sides),
         dtype_bytes=dtype_bytes,
         batch_size=batch_size,
     )
@@ -249,7 +380,7 @@ def decode_cost(
         emitted=steps,
         passes=steps,
         kv_read_tokens=contexts,
-        extra_vectors=0,
+        more_weights=0,
         dtype_bytes=dtype_bytes,
         batch_size=batch_size,
     )
@@ -259,6 +390,40 @@ def decode_cost(
 def expected_experts(experts: int, experts_per_token: int, tokens: int) -> float:
     """How many of a layer's experts ``tokens`` tokens touch, each drawing ``experts_per_token`` evenly: a mean."""
     return experts * (1 - (1 - experts_per_token / experts) ** tokens)
+
+
+def _vision(
+    shape: ModelShape, vision: VisionShape, view_sides: Sequence[int], dtype_bytes: int, batch_size: int
+) -> list[ComponentCost]:
+    """Towers and projector over all views of an image."""
+    if not view_sides:
+        return []
+    sam, encoder, width = vision.sam, vision.encoder, shape.decoder.width
+    cells = [_cells(sam, side) for side in view_sides]
+    vectors = sum(encoder.vectors(one) for one in cells)
+    if isinstance(encoder, ClipShape):
+        name, flop, parameters = "clip", sum(_clip_flop(encoder, one) for one in cells), _clip_parameters(encoder)
+    else:
+        name, flop = "encoder", sum(_query_encoder_flop(encoder, one) for one in cells)
+        parameters = _query_encoder_parameters(encoder)
+    sam_flop = sum(_sam_flop(sam, side) for side in view_sides)
+    projector = 2 * vectors * vision.projected_width * width
+    return [
+        _component("sam", sam_flop * batch_size, _sam_parameters(sam) * dtype_bytes),
+        _component(name, flop * batch_size, parameters * dtype_bytes),
+        _component("projector", projector * batch_size, (vision.projected_width + 1) * width * dtype_bytes),
+    ]
+
+
+def _learnt_vectors(vision: VisionShape, width: int, view_sides: Sequence[int]) -> int:
+    """Parameters between towers and decoder: what ends an image, what ends a row of features, and tables of queries."""
+    if not view_sides:
+        return 0
+    encoder = vision.encoder
+    if isinstance(encoder, ClipShape):
+        return 2 * width
+    # Each table is read whole, once for all views of that size.
+    return width + encoder.width * sum({encoder.vectors(_cells(vision.sam, side)) for side in view_sides})
 
 
 def _component(name: str, flop: int, weight_bytes: int) -> ComponentCost:
@@ -331,6 +496,23 @@ def _clip_parameters(clip: ClipShape) -> int:
     return width + clip.positions * width + 2 * width + clip.layers * layer
 
 
+def _query_encoder_flop(encoder: QueryEncoderShape, cells: int) -> int:
+    tokens = cells**2 + encoder.vectors(cells)
+    cached = encoder.kv_heads * (encoder.width // encoder.heads)
+    projections = 2 * tokens * encoder.width * (2 * encoder.width + 2 * cached)
+    scores = 2 * 2 * tokens**2 * encoder.width
+    mlp = 2 * 3 * tokens * encoder.width * encoder.mlp
+    return encoder.layers * (projections + scores + mlp)
+
+
+def _query_encoder_parameters(encoder: QueryEncoderShape) -> int:
+    """Without the queries, of which a view reads one table."""
+    width, cached = encoder.width, encoder.kv_heads * (encoder.width // encoder.heads)
+    attention = 2 * width**2 + width + 2 * (width * cached + cached)
+    layer = attention + 3 * width * encoder.mlp + 2 * width
+    return encoder.layers * layer + width
+
+
 def _decoder(
     shape: DecoderShape,
     *,
@@ -340,7 +522,7 @@ def _decoder(
     emitted: int,
     passes: int,
     kv_read_tokens: int,
-    extra_vectors: int,
+    more_weights: int,
     dtype_bytes: int,
     batch_size: int,
 ) -> tuple[ComponentCost, ...]:
@@ -352,7 +534,9 @@ def _decoder(
     expert_weights = 3 * width * shape.expert_mlp
     shared_weights = shape.moe_layers * shape.shared_experts * expert_weights
     router_weights = shape.moe_layers * width * shape.experts
-    touched = expected_experts(shape.experts, shape.experts_per_token, tokens // passes * batch_size)
+    tokens_at_once = tokens // passes * batch_size
+    touched = expected_experts(shape.experts, shape.experts_per_token, tokens_at_once) if shape.experts else 0
+    rows_read = 0 if shape.tied and tokens_at_once >= shape.vocabulary else tokens * batch_size
     kv_token_bytes = 2 * shape.layers * cached * dtype_bytes
     positions = tokens * batch_size
 
@@ -360,7 +544,7 @@ def _decoder(
         return _component(name, 2 * rows * weights, weights * passes * dtype_bytes)
 
     routed_weights = shape.moe_layers * expert_weights
-    return (
+    parts = (
         product("attention_projections", projection_weights, positions),
         ComponentCost(
             component="attention_scores",
@@ -379,6 +563,7 @@ def _decoder(
         product("shared_experts", shared_weights, positions),
         product("router", router_weights, positions),
         product("lm_head", width * shape.vocabulary, emitted * batch_size),
-        _component("embedding", 0, positions * width * dtype_bytes),
-        _component("other", 0, ((2 * shape.layers + 1) * passes + extra_vectors) * width * dtype_bytes),
+        _component("embedding", 0, rows_read * width * dtype_bytes),
+        _component("other", 0, ((2 * shape.layers + 1) * passes * width + more_weights) * dtype_bytes),
     )
+    return tuple(one for one in parts if one.flop or one.weight_bytes)

@@ -10,7 +10,7 @@ from attrs import frozen
 from analysis.domain.annotations import STAGES
 from analysis.domain.manifest import ControlPass, PromptTokens, RunManifest, StageCost
 from analysis.efficiency import metrics
-from analysis.efficiency.cost import closed_form
+from analysis.efficiency.cost import closed_form, find_preset
 from analysis.efficiency.hardware import Peak, UnknownPeak, peak_for, with_measured, with_overrides
 from analysis.efficiency.records import Utilisation
 from analysis.sums.records import InstanceSummary, StageSummary
@@ -34,10 +34,20 @@ class CostRequest:
     """What to compute a trace's cost from, where it carries no manifest."""
 
     preset: str
-    mode: str
+    mode: str | None
+    """Input mode; None: the preset's own default."""
     tiles: int
     prompt_tokens: int
     dtype: str = "bf16"
+
+    @property
+    def chosen_mode(self) -> str:
+        """The input mode that is meant.
+
+        Raises:
+            RequestError: there is no closed form for that preset.
+        """
+        return self.mode if self.mode is not None else find_preset(self.preset).default_mode
 
 
 def costs_of(
@@ -57,7 +67,7 @@ def costs_of(
         prompts = [
             PromptTokens(
                 image_index=image,
-                mode=request.mode,
+                mode=request.chosen_mode,
                 tiles=request.tiles,
                 image_tokens=0,
                 text_tokens=request.prompt_tokens,

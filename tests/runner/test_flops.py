@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from functools import cache
 from typing import Any
 
 import pytest
@@ -14,9 +15,11 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from analysis.domain.errors import ModelError
 from analysis.domain.manifest import ComponentCost, PromptTokens, StageCost
-from analysis.efficiency.cost import closed_form
+from analysis.efficiency.cost import PRESETS, closed_form, find_preset, view_sides
 from runner.child.flops import _formulas, _sum_piecewise_linear, count_costs, meta_network
+from runner.child.models import registry
 from runner.child.models.deepseek_ocr import DeepseekOcr
+from runner.child.models.deepseek_ocr2 import DeepseekOcr2
 from runner.child.models.family import ModelInputs
 from runner.child.models.generic import Generic
 from runner.child.models.prompts import StandInTokens
@@ -84,6 +87,64 @@ def test_counter_and_closed_form_agree_per_component(deepseek_ocr: Any, batch_si
         for name in left:
             for field in FIELDS:
                 assert getattr(left[name], field) == pytest.approx(getattr(right[name], field), rel=1e-3), (name, field)
+
+
+@cache
+def family_and_network(preset: str) -> tuple[Any, Any]:
+    family = FAMILIES[registry.PRESETS[preset].family]()
+    return family, meta_network(family, family.preset_config(preset))
+
+
+FAMILIES = {"deepseek_ocr": DeepseekOcr, "deepseek_ocr2": DeepseekOcr2, "generic": Generic}
+
+
+def test_there_is_a_closed_form_of_every_preset() -> None:
+    assert PRESETS.keys() == registry.PRESETS.keys()
+
+
+@pytest.mark.parametrize("batch_size", [1, 2])
+@pytest.mark.parametrize(
+    ("preset", "mode"),
+    [
+        (name, mode)
+        for name, preset in registry.PRESETS.items()
+        for mode in (("text",) if preset.family == "generic" else ("tiny", "base", "gundam"))
+    ],
+)
+def test_the_closed_form_of_every_preset_is_what_the_counter_counts(preset: str, mode: str, batch_size: int) -> None:
+    family, network = family_and_network(preset)
+    config = family.preset_config(preset)
+    tokens = StandInTokens(config.get_text_config().vocab_size)
+    page = None if mode == "text" else Image.new("RGB", (800, 1100), "white")
+    inputs = family.inputs(page, 0, mode, tokens, None, config)
+    assert (inputs.prompt.tiles > 0) == (mode == "gundam")
+    options = {"max_new_tokens": 9, "batch_size": batch_size}
+    counted = count_costs(family, network, [inputs], dtype_bytes=2, **options)
+    closed = closed_form(preset, [inputs.prompt], **options)
+    assert [cost.stage for cost in counted] == [cost.stage for cost in closed] == ["prefill", "decode"]
+    for one, other in zip(counted, closed, strict=True):
+        left, right = by_component(one), by_component(other)
+        assert left.keys() == right.keys()
+        for name in left:
+            for field in FIELDS:
+                found, expected = getattr(left[name], field), getattr(right[name], field)
+                # Experts touched are a mean, rounded per parameter by the one and once by the other.
+                assert found == pytest.approx(expected, rel=1e-6 if name == "routed_experts" else 0), (name, field)
+
+
+@pytest.mark.parametrize("preset", [name for name in registry.PRESETS if name.startswith("deepseek")])
+@pytest.mark.parametrize("size", [(800, 1100), (1700, 700), (600, 500)])
+def test_an_image_never_takes_fewer_positions_than_the_closed_form_says(preset: str, size: tuple[int, int]) -> None:
+    family = FAMILIES[registry.PRESETS[preset].family]()
+    config, vision = family.preset_config(preset), find_preset(preset).vision
+    assert vision is not None
+    assert tuple(vision.modes) == tuple(family.input_modes)
+    assert vision.default_mode == (registry.PRESETS[preset].default_mode or family.default_mode)
+    for mode in family.input_modes:
+        made = family.inputs(Image.new("RGB", size), 0, mode, StandInTokens(8192), None, config).prompt
+        assert view_sides(preset, mode, made.tiles)
+        least = vision.least_image_tokens(mode, made.tiles)
+        assert least <= made.image_tokens <= least + 10 * made.tiles
 
 
 def test_the_stock_counter_misses_the_experts(deepseek_ocr: Any) -> None:
