@@ -14,6 +14,7 @@ from analysis.domain.entities import KernelSummary, LLMProfileReport, ModelUnder
 from analysis.domain.manifest import Overhead, RunManifest, one_input, ran_on_cpu
 from analysis.efficiency.latency import aggregates, overheads, stage_timings, stats
 from analysis.efficiency.records import Aggregate, Utilisation
+from analysis.efficiency.stated import TraceEvidence, check_needs, check_stated
 from analysis.efficiency.utilisation import CostRequest, PeakOverrides, costs_of, headline_mfu, peaks_of, utilisations
 from analysis.quality.examine import examine, is_unfit
 from analysis.quality.findings import Finding
@@ -105,7 +106,7 @@ def assemble(
 
     Raises:
         ConservationError: rows do not add up.
-        RequestError: a cost was requested that has no closed form.
+        RequestError: a cost was requested that has no closed form, or that the trace contradicts.
     """
     options = options or ReportOptions()
     capture = evolve(
@@ -127,9 +128,19 @@ def assemble(
     overhead = overheads(manifest, instances)
     measured = aggregates(manifest, instances, steps)
     dtype = _dtype(manifest, options)
+    unchecked: list[str] = []
+    if options.cost is not None:
+        evidence = TraceEvidence(
+            instances, steps, kernel_rows.by_shape, _module_names(attribution), manifest.prompts if manifest else ()
+        )
+        unchecked += check_stated(options.cost, evidence)
     costs, costs_missing = costs_of(manifest, options.cost, instances)
     on_cpu = capture.on_cpu or (manifest is not None and ran_on_cpu(manifest))
     peaks, peaks_missing = peaks_of(device, manifest, options.peaks, on_cpu=on_cpu, dtype=dtype)
+    if options.cost is not None:
+        incomparable = check_needs(costs, instances, peaks[0] if peaks else None, dtype)
+        unchecked += [incomparable] if incomparable else []
+        findings += _unchecked_sizes(unchecked)
     control = manifest.control if manifest is not None else ()
     used = utilisations(stages, instances, control, costs, costs_missing, peaks, peaks_missing, dtype=dtype)
     judged = (
@@ -176,6 +187,25 @@ def assemble(
         manifest=manifest,
         timeline=busy_timeline(attribution),
         kernel_shapes=kernel_rows.by_shape,
+    )
+
+
+def _module_names(attribution: Attribution) -> frozenset[str]:
+    ranges = attribution.ranges
+    return frozenset(ranges.names[code] for code in np.unique(ranges.name[attribution.is_level("module")]).tolist())
+
+
+def _unchecked_sizes(unchecked: list[str]) -> tuple[Finding, ...]:
+    if not unchecked:
+        return ()
+    return (
+        Finding(
+            "stated-sizes-unchecked",
+            "info",
+            "Some of the stated sizes could not be checked",
+            f"the trace has no evidence of {'; '.join(unchecked)}",
+            "make sure that --model, --input-mode, --tiles and --prompt-tokens are those of the profiled program",
+        ),
     )
 
 
