@@ -118,7 +118,7 @@ def test_the_closed_form_of_every_preset_is_what_the_counter_counts(preset: str,
     page = None if mode == "text" else Image.new("RGB", (800, 1100), "white")
     inputs = family.inputs(page, 0, mode, tokens, None, config)
     assert (inputs.prompt.tiles > 0) == (mode == "gundam")
-    options = {"max_new_tokens": 9, "batch_size": batch_size}
+    options: Any = {"max_new_tokens": 9, "batch_size": batch_size}
     counted = count_costs(family, network, [inputs], dtype_bytes=2, **options)
     closed = closed_form(preset, [inputs.prompt], **options)
     assert [cost.stage for cost in counted] == [cost.stage for cost in closed] == ["prefill", "decode"]
