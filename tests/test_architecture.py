@@ -1,16 +1,16 @@
 """The directions of imports, read from the sources: imports inside functions count like any other."""
 
-import ast
 import subprocess
 import sys
 import tomllib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
+from import_graph import ANALYSIS, BOTH, ROOT, RUNNER, folder_of, imports, module_of, room
+
 HEAVY = {"torch", "transformers", "nvtx", "runner"}
 FLOORS = {
     "analysis": (
@@ -30,42 +30,6 @@ FLOORS = {
     "runner": ("plan", "process", "inputs", "collectors", "child", "launcher", "cli"),
 }
 """Rooms of each package from the ground up: a room imports itself and what lies below it."""
-
-
-def modules(package: str) -> dict[str, Path]:
-    """Dotted name → source file."""
-    found = {}
-    for path in sorted((ROOT / package).rglob("*.py")):
-        parts = path.relative_to(ROOT).with_suffix("").parts
-        found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
-    return found
-
-
-def imports(name: str, path: Path) -> Iterator[tuple[str, int]]:
-    """(module, line) of every import; ``from a import b`` gives ``a.b``, which may also be a name in ``a``."""
-    package = name if path.name == "__init__.py" else name.rpartition(".")[0]
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            yield from ((one.name, node.lineno) for one in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            base = node.module or ""
-            if node.level:
-                ancestors = package.split(".")[: len(package.split(".")) - node.level + 1]
-                base = ".".join([*ancestors, *filter(None, [base])])
-            yield from ((f"{base}.{one.name}", node.lineno) for one in node.names)
-        elif isinstance(node, ast.Call) and node.args and isinstance(node.args[0], ast.Constant):
-            function = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
-            if function in ("import_module", "__import__") and isinstance(node.args[0].value, str):
-                yield node.args[0].value, node.lineno
-
-
-def module_of(imported: str, known: dict[str, Path]) -> str | None:
-    """The module of ours that ``imported`` is or is a name of."""
-    return imported if imported in known else next((one for one in [imported.rpartition(".")[0]] if one in known), None)
-
-
-ANALYSIS, RUNNER = modules("analysis"), modules("runner")
-BOTH = ANALYSIS | RUNNER
 
 
 def test_there_is_something_to_look_at() -> None:
@@ -89,12 +53,6 @@ def test_the_runner_shares_only_the_domain(name: str) -> None:
     assert not found, f"{name} imports {found}"
 
 
-def room(module: str) -> str:
-    """First folder or file below the package: ``analysis.sums.tables`` is in ``sums``."""
-    parts = module.split(".")
-    return parts[1] if len(parts) > 1 else ""
-
-
 @pytest.mark.parametrize("name", BOTH)
 def test_no_arrow_runs_up(name: str) -> None:
     package = name.split(".")[0]
@@ -109,11 +67,6 @@ def test_no_arrow_runs_up(name: str) -> None:
         if one.split(".")[0] == package and room(one) in floors and floors.index(room(one)) > mine
     ]
     assert not up, f"{name} imports from a room above it: {up}"
-
-
-def folder_of(name: str, path: Path) -> str:
-    """The folder that a module lies in; a file at the top of its package (``report.py``) is a room of its own."""
-    return name if path.name == "__init__.py" or name.count(".") == 1 else name.rpartition(".")[0]
 
 
 def test_folders_form_no_circle() -> None:
