@@ -2,6 +2,15 @@
 
 Reading refuses unknown keys, missing keys, wrong types (no ``"3"`` for 3, no 1 for true) and numbers that are not
 finite, and names the place as a JSON path: ``$.model.dtype``.
+
+The converter is cattrs' own for JSON, and the places of faults are `cattrs.transform_error`'s. Written by hand is what
+cattrs does not do:
+
+- scalars by exact type: it calls ``int``, ``float`` and ``bool`` on whatever comes, so that "3" would be 3;
+- containers from their JSON form only: it takes a string for a list of characters, and a list for an object's keys;
+- unions of scalars: it passes NaN, and leaves 1 an integer where ``float | None`` is wanted;
+- tuples of fixed length as lists: it leaves them tuples, so that a record's plain form would not equal its JSON's;
+- words of a fault: its own say "invalid value for type, expected int" and leave out what was found.
 """
 
 from __future__ import annotations
@@ -16,9 +25,16 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
 from attrs import has
-from cattrs import ClassValidationError, Converter, ForbiddenExtraKeysError, IterableValidationError
+from cattrs import (
+    ClassValidationError,
+    Converter,
+    ForbiddenExtraKeysError,
+    IterableValidationError,
+    transform_error,
+)
 from cattrs.cols import is_mapping, list_structure_factory, mapping_structure_factory
 from cattrs.gen import make_dict_structure_fn
+from cattrs.preconf.json import JsonConverter, make_converter
 
 from analysis.domain.errors import RequestError
 
@@ -117,14 +133,12 @@ def _short_tuple(kind: Any, converter: Converter) -> Callable[[Any, Any], Any]:
     return structure
 
 
-def _make() -> Converter:
-    converter = Converter(forbid_extra_keys=True, detailed_validation=True)
+def _make() -> JsonConverter:
+    converter = make_converter(forbid_extra_keys=True, detailed_validation=True)
     for kind in (int, str, bool):
         converter.register_structure_hook(kind, _exactly(kind))
     converter.register_structure_hook(float, _number)
     converter.register_structure_hook(datetime, _moment)
-    converter.register_unstructure_hook(datetime, datetime.isoformat)
-    # Left to itself, cattrs keeps tuples of fixed length as tuples, which JSON has not.
     converter.register_unstructure_hook_func(
         _is_short_tuple, lambda items: [converter.unstructure(one) for one in items]
     )
@@ -180,7 +194,7 @@ def to_json(record: Any, *, indent: int | None = 2) -> str:
     Raises:
         ValueError: a number is not finite.
     """
-    return json.dumps(to_plain(record), indent=indent, ensure_ascii=False, allow_nan=False)
+    return _converter.dumps(record, indent=indent, ensure_ascii=False, allow_nan=False)
 
 
 def from_json(kind: type[T], text: str | bytes, *, source: str = "the JSON text") -> T:
@@ -204,7 +218,7 @@ def from_json(kind: type[T], text: str | bytes, *, source: str = "the JSON text"
         # cattrs passes on whatever a hook or an attrs validator raised, alone or in its exception groups.
         if not isinstance(error, (ClassValidationError, IterableValidationError, TypeError, ValueError)):
             raise
-        raise RequestError(f"{source}: {'; '.join(_faults(error, '$'))}") from error
+        raise RequestError(f"{source}: {'; '.join(_faults(error))}") from error
 
 
 def from_json_file(kind: type[T], path: Path) -> T:
@@ -233,26 +247,25 @@ def _each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _faults(error: BaseException, path: str) -> list[str]:
-    """Flatten cattrs' tree of errors into ``path: what is wrong``."""
-    if isinstance(error, ClassValidationError):
-        with_notes, without_notes = error.group_exceptions()
-        return [
-            *(fault for one, note in with_notes for fault in _faults(one, f"{path}.{note.name}")),
-            *(fault for one in without_notes for fault in _faults(one, path)),
-        ]
-    if isinstance(error, IterableValidationError):
-        items, others = error.group_exceptions()
-        return [
-            *(fault for one, note in items for fault in _faults(one, f"{path}[{json.dumps(note.index)}]")),
-            *(fault for one in others for fault in _faults(one, path)),
-        ]
+def _faults(error: BaseException) -> list[str]:
+    """Every fault that cattrs found, as ``path: what is wrong``."""
+    faults = []
+    for line in transform_error(error, format_exception=_in_words):
+        # cattrs writes " @ " and the path behind our words, which may hold such signs themselves.
+        below, end = json.JSONDecoder().raw_decode(line)
+        path = line[end:].removeprefix(" @ ")
+        faults += [f"{path}{place}: {words}" for place, words in below]
+    return faults
+
+
+def _in_words(error: BaseException, kind: type | None) -> str:
+    """JSON of [place below the path, what is wrong] pairs."""
     if isinstance(error, ForbiddenExtraKeysError):
-        return [f"{path}.{name}: unknown field" for name in sorted(error.extra_fields)]
+        return json.dumps([[f".{name}", "unknown field"] for name in sorted(error.extra_fields)])
     if isinstance(error, KeyError):
-        return [f"{path}: missing"]
+        return json.dumps([["", "missing"]])
     # attrs' own validators add the attribute, the bound and the value to their message as further arguments.
     message = str(error.args[0]) if error.args else str(error)
     if named := _FAULT_OF_A_FIELD.match(message):
-        return [f"{path}.{named[1]}: {named[2]}"]
-    return [f"{path}: {message}"]
+        return json.dumps([[f".{named[1]}", named[2]]])
+    return json.dumps([["", message]])
