@@ -70,6 +70,7 @@ _at_least_one = st.integers(min_value=1, max_value=2**63)
 _absolute = _text.map(lambda one: f"/{one}")
 _model = st.one_of(_absolute, st.sampled_from(["deepseek-ocr", "deepseek-ai/DeepSeek-OCR", "a/b.c-d_e"]))
 _mfu = st.one_of(st.none(), st.floats(min_value=0, max_value=1.5))
+_ratio = st.one_of(st.none(), st.floats(min_value=0, max_value=1))
 _moments = st.datetimes(
     timezones=st.one_of(st.none(), st.integers(-1439, 1439).map(lambda one: timezone(timedelta(minutes=one))))
 )
@@ -93,6 +94,8 @@ CONSTRAINED: dict[tuple[type, str], st.SearchStrategy[Any]] = {
     (KernelSummary, "shapes"): _at_least_one,
     **{(KernelSummary, name): _counts for name in ("total_ns", "min_ns", "max_ns")},
     **{(KernelSummary, name): _not_negative for name in ("mean_ns", "median_ns")},
+    **{(KernelSummary, name): _ratio for name in ("share", "theoretical_occupancy")},
+    **{(KernelSummary, name): st.one_of(st.none(), _not_negative) for name in ("p95_ns", "per_token", "waves")},
     (RunMeta, "repeats"): _at_least_one,
     (RunMeta, "repo_root"): st.one_of(st.none(), _absolute),
     (RunMeta, "peak_tflops_bf16"): st.one_of(st.none(), _positive),

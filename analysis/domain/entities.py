@@ -80,6 +80,8 @@ def mfu_per_stage_in_guardrails(instance: _Instance, attribute: _Attr, value: Ma
 
 _positive = validators.and_(_finite, validators.gt(0))
 _not_negative = validators.and_(_finite, validators.ge(0))
+_known_ratio = validators.optional(validators.and_(_finite, validators.ge(0), validators.le(1)))
+_known_amount = validators.optional(_not_negative)
 
 
 @frozen
@@ -186,18 +188,18 @@ class KernelSummary:
     human_name: str | None = None
     tensor_core: bool | None = None
     """None: the name does not tell."""
-    p95_ns: float | None = None
-    share: float | None = None
+    p95_ns: float | None = field(default=None, validator=_known_amount)
+    share: float | None = field(default=None, validator=_known_ratio)
     """Of the stage's kernel sum."""
-    per_token: float | None = None
+    per_token: float | None = field(default=None, validator=_known_amount)
     """Calls per token of the stage: prompt tokens in prefill, emitted ones in decode."""
     grid: tuple[int, int, int] | None = None
     """Blocks in x, y, z. None, like the other parts of a shape: not recorded, or not the same for all launches."""
     block: tuple[int, int, int] | None = None
     """Threads in x, y, z."""
     registers_per_thread: int | None = None
-    theoretical_occupancy: float | None = None
-    waves: float | None = None
+    theoretical_occupancy: float | None = field(default=None, validator=_known_ratio)
+    waves: float | None = field(default=None, validator=_known_amount)
     shared_bytes: int | None = None
     """Shared memory per block, static and dynamic."""
     shapes: int = field(default=1, validator=validators.ge(1))

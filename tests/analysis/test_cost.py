@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from analysis.domain.errors import RequestError
 from analysis.domain.manifest import ComponentCost, PromptTokens, StageCost
-from analysis.efficiency.cost import DEEPSEEK_OCR, closed_form, decode_cost, expected_experts, prefill_cost
+from analysis.efficiency.cost import (
+    DEEPSEEK_OCR,
+    PRESETS,
+    TEXT_MODE,
+    closed_form,
+    decode_cost,
+    expected_experts,
+    prefill_cost,
+)
 
 GUNDAM = PromptTokens(image_index=0, mode="gundam", tiles=6, image_tokens=903, text_tokens=13, prompt_tokens=916)
 
@@ -96,6 +106,81 @@ def test_fp32_moves_twice_the_bytes() -> None:
         assert sum(part.weight_bytes for part in two.components) == pytest.approx(
             2 * sum(part.weight_bytes for part in one.components), abs=2
         )
+
+
+@pytest.mark.parametrize("preset", sorted(PRESETS))
+@given(data=st.data())
+def test_more_work_never_needs_less(preset: str, data: st.DataObject) -> None:
+    """More positions, tiles, tokens, sequences or wider numbers: no component needs fewer FLOPs or bytes."""
+    vision = PRESETS[preset].vision
+    mode = data.draw(st.sampled_from(sorted(vision.modes) if vision else [TEXT_MODE]))
+    most_tiles = vision.modes[mode].max_tiles if vision else 0
+    tiles = data.draw(st.sampled_from([0, *range(2, most_tiles + 1)]))
+    tokens, steps, batch = (data.draw(st.integers(1, most)) for most in (4000, 50, 8))
+
+    def needs(**more: Any) -> dict[tuple[str, str, str], float]:
+        prompt = PromptTokens(0, mode, more.get("tiles", tiles), 0, tokens, tokens + more.get("tokens", 0))
+        costs = closed_form(
+            preset,
+            [prompt],
+            max_new_tokens=1 + steps + more.get("steps", 0),
+            dtype=more.get("dtype", "bf16"),
+            batch_size=batch + more.get("batch", 0),
+        )
+        return {
+            (cost.stage, part.component, name): getattr(part, name)
+            for cost in costs
+            for part in cost.components
+            for name in ("flop", "flop_full", "weight_bytes", "kv_read_bytes", "kv_write_bytes")
+        }
+
+    less = needs()
+    more_tiles = min(most_tiles, max(2, tiles + 1)) if most_tiles else 0
+    for change in ({"tokens": 7}, {"steps": 3}, {"batch": 1}, {"dtype": "fp32"}, {"tiles": more_tiles}):
+        more = needs(**change)
+        # A table that is read whole for the head is not read again by row, once the input reads as many rows.
+        assert less.keys() - more.keys() <= {key for key in less if key[1] == "embedding"}
+        assert all(more[key] >= less[key] for key in less if key in more), change
+    for (stage, component, name), amount in less.items():
+        if name == "flop":
+            assert amount <= less[stage, component, "flop_full"]
+
+
+def test_a_tied_table_is_read_by_row_and_whole() -> None:
+    short, long = (
+        by_component(prefill_cost(PRESETS["llama-tiny"], view_sides=[], prompt_tokens=tokens))
+        for tokens in (8191, 8192)
+    )
+    assert short["embedding"].weight_bytes == 2 * 256 * 8191
+    assert short["lm_head"].weight_bytes == long["lm_head"].weight_bytes == 2 * 256 * 8192
+    assert "embedding" not in long
+
+
+def test_a_text_model_has_no_vision_and_no_experts() -> None:
+    prompt = PromptTokens(0, "text", 0, 0, 100, 100)
+    prefill, decode = closed_form("llama-1b", [prompt], max_new_tokens=3)
+    names = {"attention_projections", "attention_scores", "dense_mlp", "lm_head", "embedding", "other"}
+    assert by_component(prefill).keys() == by_component(decode).keys() == names
+    # 16 layers; 32 heads and 8 key heads of 64; an MLP of three matrices.
+    per_layer = 2048 * (2 * 2048 + 2 * 512) + 3 * 2048 * 8192
+    products = 16 * per_layer + 2048 * 128256
+    assert sum(part.weight_bytes for part in decode.components if part.flop) == 2 * 2 * products
+
+
+@pytest.mark.parametrize(
+    ("preset", "mode", "tiles", "message"),
+    [
+        ("deepseek-ocr", "base", 6, "'base' of deepseek-ocr has no tiles, not 6"),
+        ("deepseek-ocr", "gundam", 1, "has 2 to 9 tiles, or 0, not 1"),
+        ("deepseek-ocr-2", "gundam", 7, "has 2 to 6 tiles, or 0, not 7"),
+        ("llama-1b", "gundam", 0, "llama-1b reads no images"),
+        ("llama-1b", "text", 2, "llama-1b reads no images"),
+        ("deepseek-ocr", "text", 0, "unknown input mode 'text' of deepseek-ocr; known are tiny, small"),
+    ],
+)
+def test_views_that_a_preset_does_not_have_are_refused(preset: str, mode: str, tiles: int, message: str) -> None:
+    with pytest.raises(RequestError, match=message):
+        closed_form(preset, [PromptTokens(0, mode, tiles, 0, 900, 900)], max_new_tokens=2)
 
 
 @pytest.mark.parametrize(

@@ -321,6 +321,60 @@ def test_a_measured_peak_knows_only_what_was_measured() -> None:
     assert peak.flop_per_s["fp8"] is None
 
 
-@given(st.text(max_size=60))
-def test_any_name_is_answered(name: str) -> None:
-    assert isinstance(peak_for(name), (Peak, UnknownPeak))
+NAMES = st.one_of(
+    st.text(max_size=60),
+    st.builds(
+        lambda name, before, after: f"{before}{name}{after}",
+        st.sampled_from([name for card in cards() for name in card.names]),
+        st.sampled_from(["", "NVIDIA ", "Tesla ", "NVIDIA GeForce ", "Quadro ", "EIZO "]),
+        st.sampled_from(["", " Laptop GPU", "X", " SUPER", "-8Q", " with Max-Q Design", " MIG 1g.10gb", "e", " "]),
+    ),
+)
+
+
+@given(
+    NAMES,
+    st.one_of(st.none(), st.sampled_from(sorted({card.compute_capability for card in cards()})), st.just("99.0")),
+    st.one_of(st.none(), st.integers(-1, 300)),
+    st.one_of(st.none(), st.floats(-1, 3e9)),
+    st.one_of(st.none(), st.floats(-1, 1e13)),
+)
+def test_a_peak_is_a_rows_or_a_limit_or_unknown(
+    name: str, compute_capability: str | None, sm_count: int | None, clock_hz: float | None, bandwidth: float | None
+) -> None:
+    found = peak_for(
+        name,
+        compute_capability=compute_capability,
+        sm_count=sm_count,
+        clock_hz=clock_hz,
+        memory_bandwidth=bandwidth,
+    )
+    if isinstance(found, UnknownPeak):
+        assert found.reason
+        return
+    assert found.device_name == name
+    assert found.source
+    assert found.bytes_per_s is None or found.bytes_per_s > 0
+    assert all(rate is None or rate > 0 for rate in found.flop_per_s.values())
+    if found.how == "spec":
+        rows = [
+            card
+            for card in cards()
+            if found.matched in card.names and card.sm_count in (None, sm_count or card.sm_count)
+        ]
+        assert found.flop_per_s in [card.flop_per_s for card in rows]
+        # The printed name is the row's, but for the vendor's words before it.
+        assert name.strip().casefold().endswith(found.matched.casefold())
+    else:
+        assert found.how == "derived"
+        assert "at most" in found.matched
+        assert "upper limit" in found.source
+
+
+@given(st.sampled_from(cards()), st.data())
+def test_case_and_vendor_words_do_not_matter(card: Card, data: st.DataObject) -> None:
+    name = data.draw(st.sampled_from([one for one in card.names if not one.startswith("NVIDIA")] or [card.names[0]]))
+    vendor = data.draw(st.sampled_from(["", "NVIDIA ", "nvidia "]))
+    found = peak_for(name.upper() if name.startswith("NVIDIA") else vendor + name.lower(), sm_count=card.sm_count)
+    assert isinstance(found, Peak)
+    assert found.flop_per_s == card.flop_per_s

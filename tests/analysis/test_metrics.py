@@ -1,7 +1,12 @@
 from __future__ import annotations
 
-import pytest
+from typing import Literal
 
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from analysis.domain.entities import MFU_GUARDRAIL
 from analysis.domain.manifest import PromptTokens
 from analysis.efficiency.cost import closed_form
 from analysis.efficiency.hardware import Peak, peak_for
@@ -33,6 +38,34 @@ def test_above_one_the_inputs_are_suspect() -> None:
     assert beyond.value is None
     assert beyond.because is not None
     assert "outside" in beyond.because
+
+
+def test_above_one_a_bandwidth_utilisation_names_its_inputs() -> None:
+    high = mbu(12e11, 1.0, PEAK)
+    assert high.value == pytest.approx(1.2)
+    assert high.suspect == "the byte count, the bandwidth (1000 GB/s, spec) or the time"
+    beyond = mbu(16e11, 1.0, PEAK)
+    assert (beyond.value, beyond.suspect) == (None, high.suspect)
+
+
+@given(
+    st.floats(0, 1e18),
+    st.floats(1e-6, 1e3),
+    st.floats(1e9, 1e16),
+    st.sampled_from(["spec", "derived", "measured", "override"]),
+)
+def test_a_utilisation_is_in_the_guardrails_or_says_why_not(
+    amount: float, seconds: float, rate: float, how: Literal["spec", "derived", "measured", "override"]
+) -> None:
+    peak = Peak("test", "test", {"bf16": rate}, rate, "test", how)
+    for found in (mfu(amount, seconds, peak), mbu(amount, seconds, peak)):
+        if found.value is None:
+            assert found.because
+            assert found.suspect
+            assert how in found.suspect
+        else:
+            assert 0 <= found.value <= MFU_GUARDRAIL
+            assert (found.suspect is not None) == (found.value > 1)
 
 
 def test_the_roofline() -> None:
