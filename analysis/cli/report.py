@@ -37,14 +37,14 @@ def report(
 
     with opened(trace, options) as analysed, progress() as say:
         say("reading")
-        from analysis import render  # imported while the trace is being read
-        from analysis.cli.report_folder import claim
+        from analysis.cli.report_folder import claim  # imported while the trace is being read
+        from analysis.render.formats import check_formats, write_report
 
-        render.check(formats)
+        check_formats(formats)
         assembled = analysed.report()
         folder, remark = claim(out, analysed.trace.path, analysed.manifest)
         say("writing")
-        written = render.write_all(assembled, analysed.attribution, folder, formats)
+        written = write_report(assembled, analysed.attribution, folder, formats)
     from analysis.render import answers, terminal
 
     if remark is not None:

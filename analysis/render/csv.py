@@ -33,10 +33,21 @@ def write_csv(spec: Specification[R], rows: Sequence[R], stream: TextIO) -> None
         rows: in order.
         stream: opened without translation of line ends.
     """
-    writer = csv.writer(stream, lineterminator="\n")
+    writer = csv.writer(_Lines(stream), lineterminator="\r\n")
     writer.writerow(spec.keys)
     values = [column.value for column in spec.data]
     writer.writerows([_cell(value(row)) for value in values] for row in rows)
+
+
+class _Lines:
+    r"""Ends lines with ``\n``. The writer quotes only those line ends that it writes itself, and a name may hold ``\r``."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, line: str) -> int:
+        """Write one line, as the csv module gives it."""
+        return self._stream.write(f"{line.removesuffix(chr(13) + chr(10))}\n")
 
 
 def _cell(value: Any) -> Any:

@@ -7,7 +7,8 @@ from typing import Final
 from xml.sax.saxutils import escape
 
 from analysis.domain.annotations import STAGES
-from analysis.domain.figures import duration
+from analysis.domain.figures import duration, share, whole_per_cents
+from analysis.render.spec.budget import BUDGET_PARTS, time_budget
 from analysis.render.spec.text import shortened, visible
 from analysis.report import Report
 
@@ -26,13 +27,6 @@ text { fill: #9198a1; } .ink { fill: #e5e9f0; } .on { fill: #0f1217; } .line { s
 .prefill { fill: #6ba3ff; } .decode { fill: #f59d4a; } .busy { fill: #2fbfa5; } .launching { fill: #a78bea; }
 .outside { fill: #434c5a; } .synchronising { fill: #f0746a; } .other { fill: #d9b354; } }
 """
-_PARTS: Final = (
-    ("busy", "GPU busy"),
-    ("launching", "idle: launching"),
-    ("outside", "idle: outside CUDA calls"),
-    ("synchronising", "idle: synchronising"),
-    ("other", "idle: other calls"),
-)
 _MAX_POINTS: Final = 1000
 
 
@@ -57,36 +51,33 @@ def _text(x: float, y: float, text: str, *, kind: str = "", anchor: str = "start
 
 def budget_picture(report: Report) -> str | None:
     """Where each stage's host time goes; None: there are no stages."""
-    stages = [(stage, stage.gaps) for stage in report.stages if stage.gaps is not None and stage.host_elapsed_ns]
+    stages = [
+        (stage, parts) for stage in report.stages if (parts := time_budget(stage)) is not None and stage.host_elapsed_ns
+    ]
     if not stages:
         return None
     room = _WIDTH - _LEFT - _RIGHT
-    parts: list[str] = []
+    drawn: list[str] = []
     x: float = _LEFT
-    for kind, label in _PARTS:
-        parts += [_rect(kind, x, 6, 10, 10, label), _text(x + 15, 15, label)]
-        x += 28 + 6.4 * len(label)
-    for index, (stage, gaps) in enumerate(stages):
+    for part in BUDGET_PARTS:
+        drawn += [_rect(part.key, x, 6, 10, 10, part.label), _text(x + 15, 15, part.label)]
+        x += 28 + 6.4 * len(part.label)
+    for index, (stage, parts) in enumerate(stages):
         y = 34 + 40 * index
-        values = {
-            "busy": max(0, stage.host_elapsed_ns - gaps.total_ns),
-            "launching": gaps.launching_ns,
-            "outside": gaps.outside_api_ns,
-            "synchronising": gaps.synchronising_ns,
-            "other": gaps.other_api_ns,
-        }
         label = f"{stage.stage}, {duration(stage.host_elapsed_ns)}"
-        parts.append(_text(_LEFT - 10, y + 18, label, kind="ink", anchor="end"))
+        drawn.append(_text(_LEFT - 10, y + 18, label, kind="ink", anchor="end"))
         x = _LEFT
-        for kind, name in _PARTS:
-            part = values[kind] / stage.host_elapsed_ns
-            width = room * part
-            parts.append(_rect(kind, x, y, width, 26, f"{stage.stage}: {name}, {duration(values[kind])}, {part:.1%}"))
-            if part >= 0.05:
-                face = "ink" if kind == "outside" else "on"
-                parts.append(_text(x + width / 2, y + 17, f"{part:.0%}", kind=face, anchor="middle"))
+        whole = whole_per_cents([parts[part.key] for part in BUDGET_PARTS])
+        for part, per_cent in zip(BUDGET_PARTS, whole, strict=True):
+            ratio = parts[part.key] / stage.host_elapsed_ns
+            width = room * ratio
+            hint = f"{stage.stage}: {part.label}, {duration(parts[part.key])}, {share(ratio)}"
+            drawn.append(_rect(part.key, x, y, width, 26, hint))
+            if ratio >= 0.05:
+                face = "ink" if part.key == "outside" else "on"
+                drawn.append(_text(x + width / 2, y + 17, per_cent, kind=face, anchor="middle"))
             x += width
-    return _svg(40 + 40 * len(stages), "Where each stage's host time goes", parts)
+    return _svg(40 + 40 * len(stages), "Where each stage's host time goes", drawn)
 
 
 def category_picture(report: Report) -> str | None:
@@ -111,9 +102,9 @@ def category_picture(report: Report) -> str | None:
             part = shares.get((name, stage), 0.0)
             width = room * part / most
             top = y + 12 * index
-            parts.append(_rect(stage, _LEFT, top, width, 11, f"{visible(name)}, {stage}: {part:.2%}"))
+            parts.append(_rect(stage, _LEFT, top, width, 11, f"{visible(name)}, {stage}: {share(part)}"))
             if part:
-                parts.append(_text(_LEFT + width + 5, top + 10, f"{part:.1%}"))
+                parts.append(_text(_LEFT + width + 5, top + 10, share(part)))
     return _svg(36 + step * len(names), "Share of GPU time by kernel category", parts)
 
 

@@ -9,16 +9,16 @@ import pyarrow.parquet as pq
 import pytest
 from attrs import evolve
 
-from analysis import render
 from analysis.domain.contracts import LLMProfileReportSummary
 from analysis.domain.convert import from_json, to_plain
 from analysis.domain.entities import LLMProfileReport
 from analysis.domain.errors import RequestError
+from analysis.render import formats
 from analysis.render import json as json_
 from analysis.report import Report
 from report_builder import HOSTILE, hostile_report, plain_report
 
-ALL = tuple(render.FORMATS)
+ALL = tuple(formats.FORMATS)
 
 
 @pytest.fixture(params=[plain_report, hostile_report], ids=["plain", "hostile"])
@@ -28,7 +28,7 @@ def report(request: pytest.FixtureRequest) -> Report:
 
 
 def test_every_format_returns_what_it_wrote_and_leaves_nothing_else(report: Report, tmp_path: Path) -> None:
-    written = render.render_all(report, tmp_path / "out", ALL)
+    written = formats.render_all(report, tmp_path / "out", ALL)
     assert sorted(written) == sorted((tmp_path / "out").iterdir())
     assert {path.name for path in written} >= {
         "report.md", "report.html", "report.json", "summary.json", "kernels.parquet", "kernels.csv",
@@ -37,7 +37,7 @@ def test_every_format_returns_what_it_wrote_and_leaves_nothing_else(report: Repo
 
 def test_an_unknown_format_is_refused_before_anything_is_written(tmp_path: Path) -> None:
     with pytest.raises(RequestError, match=r"unknown format 'pdf': choose from markdown, html"):
-        render.render_all(plain_report(), tmp_path / "out", ("markdown", "pdf"))
+        formats.render_all(plain_report(), tmp_path / "out", ("markdown", "pdf"))
     assert not (tmp_path / "out").exists()
 
 
@@ -68,7 +68,7 @@ def test_summary_json_is_the_contract_and_its_schemas_version(report: Report, tm
 
 
 def test_parquet_has_every_kernel_with_its_whole_name(report: Report, tmp_path: Path) -> None:
-    (path,) = render.renderer("parquet").render(report, tmp_path)
+    (path,) = formats.renderer("parquet").render(report, tmp_path)
     rows = pq.read_table(path).to_pylist()
     assert len(rows) == len(report.kernels)
     for row, kernel in zip(rows, report.kernels, strict=True):
@@ -79,14 +79,14 @@ def test_parquet_has_every_kernel_with_its_whole_name(report: Report, tmp_path: 
 
 
 def test_parquet_of_no_kernels_has_the_columns(tmp_path: Path) -> None:
-    (path,) = render.renderer("parquet").render(plain_report(kernels=()), tmp_path)
+    (path,) = formats.renderer("parquet").render(plain_report(kernels=()), tmp_path)
     assert pq.read_table(path).num_rows == 0
     assert "median_ns" in pq.read_schema(path).names
 
 
 def test_csv_holds_the_same_and_no_formula(tmp_path: Path) -> None:
     report = hostile_report()
-    (path,) = render.renderer("csv").render(report, tmp_path)
+    (path,) = formats.renderer("csv").render(report, tmp_path)
     csv.field_size_limit(10**7)
     with path.open(newline="") as file:
         rows = list(csv.DictReader(file))
@@ -95,7 +95,7 @@ def test_csv_holds_the_same_and_no_formula(tmp_path: Path) -> None:
 
 
 def test_the_pictures_are_well_formed_and_hold_no_script(tmp_path: Path) -> None:
-    render.renderer("markdown").render(hostile_report(), tmp_path)
+    formats.renderer("markdown").render(hostile_report(), tmp_path)
     pictures = sorted(tmp_path.glob("*.svg"))
     assert [path.name for path in pictures] == ["budget.svg", "categories.svg", "steps.svg"]
     for path in pictures:
@@ -114,7 +114,7 @@ def test_a_report_of_almost_nothing_can_be_rendered(name: str, tmp_path: Path) -
     bare = evolve(full.report, model=None, input_set=None, timings=(), operators_topk=(), mfu_model_level=None,
                   mfu_per_stage={}, aggregates={}, notes="", meta=None)  # fmt: skip
     report = evolve(full, report=bare, module_rows={}, manifest=None, timeline=None, **empty)
-    assert render.renderer(name).render(report, tmp_path)
+    assert formats.renderer(name).render(report, tmp_path)
 
 
 def test_hostile_names_are_many() -> None:

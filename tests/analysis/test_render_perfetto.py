@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from perfetto.protos.perfetto.trace import perfetto_trace_pb2 as pb
 
-from analysis import render
 from analysis.attribution.attribution import Attribution
+from analysis.render.formats import write_report
 from analysis.render.perfetto import SHORTEST_IDLE_NS, lanes, render_trace
 from analysis.render.perfetto_packets import begin_template, counter_template, end_template
 from analysis.trace.reader import Trace
@@ -142,7 +142,7 @@ def test_real_traces_are_there_in_full(
 
 def test_the_format_is_written_with_the_others_and_has_the_metrics(attribute: Attribute, tmp_path: Path) -> None:
     attribution = attribute(TraceBuilder().launch(0, 1, ("a", 10, 20)))
-    written = render.write_all(plain_report(), attribution, tmp_path, ("json", "perfetto"))
+    written = write_report(plain_report(), attribution, tmp_path, ("json", "perfetto"))
     assert [path.name for path in written] == ["report.json", "summary.json", "timeline.pftrace"]
     assert "SMs Active" in read(written[-1]).counters
 

@@ -17,14 +17,14 @@ from analysis.domain.annotations import STAGES
 from analysis.domain.entities import KernelSummary
 from analysis.domain.figures import whole_per_cents
 from analysis.render.spec import kernels
-from analysis.render.spec.glossary import GLOSSARY
+from analysis.render.spec.budget import BUDGET_PARTS, time_budget
 from analysis.render.spec.gpu_time import all_operations_ns
 from analysis.render.spec.shown import added_up, heading
 from analysis.render.spec.specification import Column
 from analysis.render.spec.text import visible
 from analysis.report import Report
 from analysis.sums.grouping import UNATTRIBUTED
-from analysis.sums.records import GapSummary, GpuRow, StageSummary, StepPoint
+from analysis.sums.records import GpuRow, StepPoint
 
 __all__ = ["MAX_INSTANCES", "MAX_KERNELS", "MAX_METRICS", "MAX_MODULES", "MAX_NAME_BYTES", "MAX_STEPS", "page_data"]
 
@@ -94,37 +94,15 @@ def _timeline(report: Report) -> _Plain | None:
     }
 
 
-_BUDGET: Final = (
-    ("busy", "GPU busy", "busy"),
-    ("launching", "idle: host launching", "gap_launching"),
-    ("outside", "idle: host outside CUDA calls", "gap_outside_api"),
-    ("synchronising", "idle: host synchronising", "gap_synchronising"),
-    ("other", "idle: other CUDA calls", "gap_other_api"),
-)
-"""Part of a stage's host time, its label, and its term in the glossary."""
-
-
-def budget_of(stage: StageSummary, gaps: GapSummary) -> dict[str, int]:
-    """The parts of a stage's host time, ns; they add up to it."""
-    return {
-        # Busy inside the host range: what of it runs on after the range has closed is not part of it.
-        "busy": max(0, stage.host_elapsed_ns - gaps.total_ns),
-        "launching": gaps.launching_ns,
-        "outside": gaps.outside_api_ns,
-        "synchronising": gaps.synchronising_ns,
-        "other": gaps.other_api_ns,
-    }
-
-
 def _budget(report: Report) -> _Plain:
     rows = []
     for stage in report.stages:
-        if stage.gaps is not None:
-            parts = budget_of(stage, stage.gaps)
-            ordered = whole_per_cents([parts[key] for key, _, _ in _BUDGET])
-            rows.append({"stage": stage.stage, "elapsed": stage.host_elapsed_ns, "whole": ordered, **parts})
+        parts = time_budget(stage)
+        if parts is not None:
+            whole = whole_per_cents([parts[part.key] for part in BUDGET_PARTS])
+            rows.append({"stage": stage.stage, "elapsed": stage.host_elapsed_ns, "whole": whole, **parts})
     return {
-        "parts": [{"key": key, "label": label, "definition": GLOSSARY[term]} for key, label, term in _BUDGET],
+        "parts": [{"key": part.key, "label": part.label, "definition": part.definition} for part in BUDGET_PARTS],
         "rows": rows,
     }
 

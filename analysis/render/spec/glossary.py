@@ -47,6 +47,8 @@ GLOSSARY: Final[dict[str, str]] = {
     "gap_launching": "GPU idle while the host was inside a launching call.",
     "gap_other_api": "GPU idle while the host was inside another CUDA call (allocation, module loading, …).",
     "gap_outside_api": "GPU idle while the host was in no CUDA call: Python, the framework, the program.",
+    "range_name": "Domain and name of the ranges; of the default domain, the name alone.",
+    "range_style": "PushPop: ranges that nest on their thread; StartEnd: ranges that may end elsewhere.",
     "overhead": "Profiled ÷ unprofiled time of the same inputs.",
     "bound": "What limits the stage, judged by stated thresholds; the evidence is beside it.",
     "ceiling": "What removing the top cause can save at most. A ceiling, not a forecast.",

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from analysis.render.spec.glossary import GLOSSARY
 from analysis.render.spec.specification import COUNT, EXACT_MS, MICROSECONDS, NAME, PLAIN, TEXT, Column, Specification
 from analysis.sums.range_kernels import ProjectionRow, RangeKernelRow
 
 __all__ = ["PROJECTIONS", "RANGE_KERNELS"]
-
-_STYLE: Final = "PushPop: ranges that nest on their thread; StartEnd: ranges that may end elsewhere."
-_NAME: Final = "Domain and name of the ranges; of the default domain, the name alone."
 
 
 def _spread(kind: type[Any], what: str) -> tuple[Column[Any], ...]:
@@ -34,8 +32,8 @@ RANGE_KERNELS: Final = Specification[RangeKernelRow](
     title="Kernels by range",
     rows="One kernel within all ranges of one name, style and thread (nsys stats' nvtx_kern_sum).",
     columns=(
-        _K("range_name", "Range", "string", NAME, _NAME, priority=0),
-        _K("style", "Style", "string", TEXT, _STYLE, priority=6),
+        _K("range_name", "Range", "string", NAME, GLOSSARY["range_name"], priority=0),
+        _K("style", "Style", "string", TEXT, GLOSSARY["range_style"], priority=6),
         _K("pid", "PID", "int64", PLAIN, "Number of the ranges' process.", nullable=True, priority=7),
         _K("tid", "TID", "int64", PLAIN, "Number of the ranges' thread.", nullable=True, priority=7),
         _K("kernel", "Kernel", "string", NAME, "Demangled name of the kernel.", priority=0),
@@ -59,8 +57,8 @@ PROJECTIONS: Final = Specification[ProjectionRow](
     title="Ranges on the GPU's timeline",
     rows="All ranges of one name and style, projected onto the GPU (nsys stats' nvtx_gpu_proj_sum).",
     columns=(
-        _P("range_name", "Range", "string", NAME, _NAME, priority=0),
-        _P("style", "Style", "string", TEXT, _STYLE, priority=6),
+        _P("range_name", "Range", "string", NAME, GLOSSARY["range_name"], priority=0),
+        _P("style", "Style", "string", TEXT, GLOSSARY["range_style"], priority=6),
         _P("range_instances", "Ranges", "int64", COUNT, "Ranges with at least one GPU operation."),
         _P("operations", "Operations", "int64", COUNT, "GPU operations, once per range; a CUDA graph's nodes each."),
         _P("projected_ns", "Projected", "int64", EXACT_MS, "Sum over the ranges of first start to last end."),

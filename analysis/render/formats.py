@@ -1,0 +1,111 @@
+"""Which formats there are, and who writes them: a module each, with ``render(report, out) -> tuple[Path, ...]``.
+
+A renderer writes into the folder ``out``, replaces what is there in one step, and returns the paths that it wrote.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Protocol, cast
+
+from analysis.domain.errors import RequestError
+
+if TYPE_CHECKING:
+    from analysis.attribution.attribution import Attribution
+    from analysis.report import Report
+    from analysis.sums.records import MetricSeries
+
+__all__ = [
+    "DEFAULT_FORMATS",
+    "FORMATS",
+    "TRACE_FORMATS",
+    "Renderer",
+    "check_formats",
+    "render_all",
+    "renderer",
+    "write_report",
+]
+
+FORMATS: Final[dict[str, str]] = {
+    "markdown": "analysis.render.markdown",
+    "html": "analysis.render.html.page",
+    "json": "analysis.render.json",
+    "parquet": "analysis.render.parquet",
+    "csv": "analysis.render.csv",
+}
+"""Format → module, imported when it is first asked for."""
+
+DEFAULT_FORMATS: Final = ("markdown", "html", "json", "parquet")
+TRACE_FORMATS: Final[dict[str, str]] = {"perfetto": "analysis.render.perfetto"}
+"""Formats that need the trace itself: ``render_trace(attribution, out, metrics)``."""
+
+
+class Renderer(Protocol):
+    """What a module of `FORMATS` offers."""
+
+    def render(self, report: Report, out: Path) -> tuple[Path, ...]:
+        """Write the report into the folder ``out``; returns the files."""
+
+
+class TraceRenderer(Protocol):
+    """What a module of `TRACE_FORMATS` offers."""
+
+    def render_trace(self, attribution: Attribution, out: Path, metrics: Sequence[MetricSeries]) -> tuple[Path, ...]:
+        """Write the trace's events into the folder ``out``; returns the files."""
+
+
+def renderer(name: str) -> Renderer:
+    """Load the renderer of a format.
+
+    Raises:
+        RequestError: there is no such format; names those that there are.
+    """
+    if name not in FORMATS:
+        raise RequestError(f"unknown format {name!r}: choose from {', '.join((*FORMATS, *TRACE_FORMATS))}")
+    return cast(Renderer, import_module(FORMATS[name]))
+
+
+def render_all(report: Report, out: Path, formats: Sequence[str] = DEFAULT_FORMATS) -> tuple[Path, ...]:
+    """Write a report in several formats.
+
+    Raises:
+        RequestError: a format is unknown (before anything is written), or the folder cannot be written to.
+    """
+    renderers = [renderer(name) for name in formats]
+    return tuple(path for each in renderers for path in each.render(report, out))
+
+
+def check_formats(formats: Sequence[str] | None) -> None:
+    """Refuse unknown formats before the work begins.
+
+    Raises:
+        RequestError: there is no such format; names those that there are.
+    """
+    for name in formats or ():
+        if name not in TRACE_FORMATS:
+            renderer(name)
+
+
+def write_report(
+    report: Report, attribution: Attribution, out: Path, formats: Sequence[str] | None = None
+) -> tuple[Path, ...]:
+    """Write a report in the formats asked for, those that need the trace itself included.
+
+    Args:
+        report: what to write.
+        attribution: of its trace.
+        out: folder; made if it is missing.
+        formats: None or empty: `DEFAULT_FORMATS`.
+
+    Raises:
+        RequestError: the folder cannot be written to.
+    """
+    chosen = tuple(formats or DEFAULT_FORMATS)
+    written = render_all(report, out, [name for name in chosen if name not in TRACE_FORMATS])
+    for name in chosen:
+        if name in TRACE_FORMATS:
+            module = cast(TraceRenderer, import_module(TRACE_FORMATS[name]))
+            written += module.render_trace(attribution, out, report.metrics)
+    return written
