@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 import sys
 import uuid
 from collections.abc import Callable, Mapping
@@ -102,9 +103,24 @@ def prepare(
     pages = InputSet("pages", "/pages", 1, (InputImage("/pages/a.png", 10, 10),))
     directory.create()
     directory.write(directory.plan_file, plan)
-    directory.write(
-        directory.manifest_file, first_manifest(plan, environ, status="running", nsys=tool, input_set=pages)
-    )
+    directory.write(directory.manifest_file, first_manifest(plan, status="running", nsys=tool, input_set=pages))
     (directory.path / "behaviour").write_text(behaviour)
     lines = [] if said is None else said
     return Run(directory, plan, collector, collection, environ, lines.append, command=command, analysis=analysis)
+
+
+_HOLDER = """
+import os, sys, time
+from runner.launcher.device_lock import DeviceLock
+with DeviceLock(sys.argv[1], (), os.environ).held(wait=False):
+    print("held", flush=True)
+    time.sleep(300)
+"""
+
+
+def hold_device(device: str, environ: dict[str, str]) -> subprocess.Popen[str]:
+    """Another process that holds a device until it is killed."""
+    process = subprocess.Popen([sys.executable, "-c", _HOLDER, device], env=environ, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "held\n"
+    return process

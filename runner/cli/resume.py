@@ -13,7 +13,7 @@ __all__ = ["resume"]
 
 def resume(run_id: RunId, out: Out = Path("reports"), nsys: Nsys = None) -> None:
     """Go on at import, export or analysis after the cause of a failure has been removed."""
-    from runner.launcher.launch import choose_again
+    from runner.collectors.choosing import planned_collector
     from runner.launcher.outcome import print_result
     from runner.launcher.queue import find_run
     from runner.launcher.run import Run
@@ -21,6 +21,8 @@ def resume(run_id: RunId, out: Out = Path("reports"), nsys: Nsys = None) -> None
 
     directory = find_run(out, run_id)
     with Interrupts() as interrupts, directory.locked():
-        choice = choose_again(directory.read_plan(), nsys, os.environ, needed=not directory.trace_file.is_file())
+        plan = directory.read_plan()
+        left_to_export = not directory.trace_file.is_file()
+        choice = planned_collector(plan.collector, nsys or plan.settings.nsys, os.environ, needs_tool=left_to_export)
         manifest = Run.open(directory, choice, os.environ, say).resume(interrupts)
     print_result(directory, manifest)

@@ -56,7 +56,7 @@ def run(
     from runner.process.driver import driver_facts
 
     out = out.expanduser().absolute()
-    facts = driver_facts(os.environ)
+    facts = driver_facts()
     request = make_request(
         model or DEFAULT_PRESET,
         images or out / "sample-pages",

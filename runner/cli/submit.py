@@ -34,5 +34,5 @@ def submit(
     request = from_json_file(LLMProfileRequest, request_file)
     resolve_model(request.model_path)
     plan, choice = make_plan(request, settings, out, os.environ)
-    directory = prepare(plan, choice, driver_facts(os.environ), os.environ, say)
-    typer.echo(to_json(submit_run(directory, request.device, os.environ)))
+    directory = prepare(plan, choice, driver_facts(), os.environ, say)
+    typer.echo(to_json(submit_run(directory, os.environ)))

@@ -62,7 +62,7 @@ def diagnose(
         nsys: as ``--nsys``.
         say: told what is being done before it takes long.
     """
-    facts = driver_facts(environ)
+    facts = driver_facts()
     checks: list[Check] = [_python(), *_libraries()]
     torch_works = all(check.verdict != "failed" for check in checks)
     checks.append(_gpu(facts))
@@ -73,7 +73,7 @@ def diagnose(
         checks += [_importer(tool), _driver_fits(tool, facts), _nvtx_fits(tool)]
         if tool.fault is None:
             say("probing: a short program under nsys")
-            probe_check = _functional(tool, environ, on_gpu=facts.device_count > 0)
+            probe_check = _functional(tool, environ, on_gpu=bool(facts.gpus))
             checks.append(probe_check)
             nsys_works = probe_check.verdict == "ok"
         else:
@@ -118,13 +118,13 @@ def _gpu(facts: DriverFacts) -> Check:
             "GPU", "warning", "no NVIDIA driver", "on a machine without a GPU runs use the CPU and torch.profiler"
         )
     speaks = f"driver {facts.driver or 'of unknown version'}, CUDA {facts.cuda[0]}.{facts.cuda[1]}"
-    if facts.device_count == 0:
+    if not facts.gpus:
         return Check(
             "GPU", "warning", f"{speaks}, but no device is visible", "look at CUDA_VISIBLE_DEVICES and nvidia-smi"
         )
     if torch_cuda_version() is None:
         return Check("GPU", "warning", f"{speaks}; torch is built without CUDA", "install a CUDA build of torch")
-    return Check("GPU", "ok", f"{facts.device_count} × {facts.names[0] if facts.names else 'device'}, {speaks}")
+    return Check("GPU", "ok", f"{len(facts.gpus)} × {facts.gpus[0].name}, {speaks}")
 
 
 def _nsys(named: str | None, environ: Mapping[str, str]) -> tuple[NsysTool | None, list[Check]]:
@@ -202,7 +202,7 @@ def _private_processes(environ: Mapping[str, str]) -> Check:
 
 def _gpu_metrics(facts: DriverFacts) -> Check:
     name = "GPU metrics"
-    if facts.device_count == 0:
+    if not facts.gpus:
         return Check(name, "skipped", "no GPU")
     parameters = Path("/proc/driver/nvidia/params")
     try:

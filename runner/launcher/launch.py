@@ -1,4 +1,4 @@
-"""What ``run``, ``submit`` and ``resume`` have in common: make a run's folder, hold run and device, carry it out."""
+"""From a plan to a finished run: make its folder, hold run and device, carry it out."""
 
 from __future__ import annotations
 
@@ -7,18 +7,19 @@ from pathlib import Path
 
 from attrs import evolve
 
-from analysis.domain.errors import DsocrError
+from analysis.domain.contracts import AcceptedStatus
+from analysis.domain.errors import DsocrError, InterruptedRunError
 from analysis.domain.manifest import RunManifest
-from runner.collectors.choosing import Choice, planned_collector
+from runner.collectors.choosing import Choice
+from runner.launcher.device_lock import DeviceLock
 from runner.launcher.provenance import first_manifest, now
-from runner.launcher.queue import DeviceLock
 from runner.launcher.run import Run
 from runner.launcher.run_directory import RunDirectory
 from runner.plan.plan import RunPlan
-from runner.process.driver import DriverFacts
+from runner.process.driver import DriverFacts, driver_facts
 from runner.process.process import Interrupts
 
-__all__ = ["carry_out", "choose_again", "prepare"]
+__all__ = ["carry_out", "prepare"]
 
 
 def prepare(
@@ -43,7 +44,6 @@ def prepare(
     commands = Run(directory, plan, choice.collector, collection, environ, say).commands()
     manifest = first_manifest(
         plan,
-        environ,
         status="queued",
         argv=tuple(commands["capture"]),
         nsys=choice.tool,
@@ -58,18 +58,41 @@ def prepare(
 
 
 def carry_out(
-    directory: RunDirectory, choice: Choice, environ: Mapping[str, str], say: Callable[[str], None], *, wait: bool
+    directory: RunDirectory,
+    choice: Choice,
+    environ: Mapping[str, str],
+    say: Callable[[str], None],
+    *,
+    wait: bool,
+    answer: Callable[[AcceptedStatus], None] = lambda status: None,
 ) -> RunManifest:
     """Hold run and device, and do the run.
+
+    Args:
+        directory: of the prepared run.
+        choice: its collector.
+        environ: the launcher's environment.
+        say: takes one line for the user.
+        wait: wait for the device while another run holds it.
+        answer: told ``queued`` if it has to wait, and ``running`` once it holds the device.
 
     Raises:
         BusyError: another run holds the device and ``wait`` is false, or another process works on this run.
         DsocrError: as `Run.start`.
     """
+
+    def waiting(line: str) -> None:
+        say(line)
+        answer("queued")
+
     with Interrupts() as interrupts, directory.locked():
         plan = directory.read_plan()
         try:
-            with DeviceLock(plan.request.device, environ).held(wait=wait, interrupts=interrupts, waiting=say):
+            gpus = driver_facts().gpus if plan.request.device != "cpu" else ()
+            with DeviceLock(plan.request.device, gpus, environ).held(wait=wait, interrupts=interrupts, waiting=waiting):
+                if directory.cancel_file.exists():
+                    raise InterruptedRunError("cancelled before it began")
+                answer("running")
                 directory.write(directory.manifest_file, evolve(directory.read_manifest(), status="running"))
                 directory.link_latest()
                 return Run.open(directory, choice, environ, say).start(interrupts)
@@ -80,12 +103,3 @@ def carry_out(
                 ended = evolve(left, status="cancelled" if cancelled else "failed", error=str(error), finished_at=now())
                 directory.write(directory.manifest_file, ended)
             raise
-
-
-def choose_again(plan: RunPlan, nsys: str | None, environ: Mapping[str, str], *, needed: bool) -> Choice:
-    """Find the collector of a plan again; its program is only looked for where one is needed.
-
-    Raises:
-        CaptureError: it is needed, and there is no usable one.
-    """
-    return planned_collector(plan.collector, nsys or plan.settings.nsys, environ, needs_tool=needed)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import platform
 import shlex
 import subprocess
-from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -37,7 +36,6 @@ def now() -> str:
 
 def first_manifest(
     plan: RunPlan,
-    environ: Mapping[str, str],
     *,
     status: RunStatus,
     argv: tuple[str, ...] = (),
@@ -50,7 +48,6 @@ def first_manifest(
 
     Args:
         plan: the resolved plan.
-        environ: to ask the driver with.
         status: queued or running.
         argv: the profiled command; secrets are redacted here.
         nsys: the nsys that will be used, if any.
@@ -58,7 +55,7 @@ def first_manifest(
         facts: what the driver says; None: ask it.
         notes: in words, for the report.
     """
-    facts = facts or driver_facts(environ)
+    facts = facts or driver_facts()
     fields_of_their_own, options = as_recorded(plan.settings)
     if not COLLECTORS[plan.collector].uses_preset_options:
         fields_of_their_own["preset"] = None

@@ -1,116 +1,32 @@
-"""One run at a time per device, and runs in the background: submit, status, cancel.
-
-A device's lock is ``flock`` on a file: the system frees it when its owner dies, so no stale lock can block a device.
-"""
+"""Runs in the background: submit, find, status, cancel."""
 
 from __future__ import annotations
 
-import fcntl
 import os
-import re
-import signal
-import stat
+import select
 import subprocess
-import sys
-import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
+import psutil
 from attrs import evolve, frozen
 
-from analysis.domain.contracts import LLMProfileAccepted
-from analysis.domain.errors import BusyError, InterruptedRunError, RequestError
-from analysis.domain.manifest import RunManifest, RunStatus
+from analysis.domain.contracts import AcceptedStatus, LLMProfileAccepted
+from analysis.domain.errors import BusyError, RequestError
+from analysis.domain.manifest import RunStatus
 from runner.launcher.provenance import now
 from runner.launcher.run_directory import RunDirectory
-from runner.process.driver import physical_device
-from runner.process.process import Interrupts
+from runner.process.python import import_path, module_command
 
-__all__ = ["DeviceLock", "RunState", "all_states", "cancel", "find_run", "run_state", "submit"]
+__all__ = ["RunState", "all_states", "cancel", "find_run", "run_state", "submit"]
 
-LOCK_FOLDER_VARIABLE: Final = "DSOCR_LOCK_DIR"
+_UNFINISHED: Final = ("queued", "running")
 _POLL_S: Final = 0.2
-_START_PATIENCE_S: Final = 10.0
+_START_PATIENCE_S: Final = 30.0
 _CANCEL_PATIENCE_S: Final = 30.0
-
-
-class DeviceLock:
-    """The lock of one device, shared by all users of the machine."""
-
-    def __init__(self, device: str, environ: Mapping[str, str]) -> None:
-        """Name the lock; ``$DSOCR_LOCK_DIR`` moves the folder of locks out of the system's temporary one."""
-        self.name = re.sub(r"[^\w.-]", "_", physical_device(device, environ))
-        chosen = environ.get(LOCK_FOLDER_VARIABLE)
-        self.folder = Path(chosen) if chosen else Path(tempfile.gettempdir()) / "dsocr-profiler-locks"
-        self.file = self.folder / f"{self.name}.lock"
-
-    def is_free(self) -> bool:
-        """Say whether nobody holds it at this moment."""
-        try:
-            with self.held(wait=False):
-                return True
-        except BusyError:
-            return False
-
-    @contextmanager
-    def held(
-        self, *, wait: bool, interrupts: Interrupts | None = None, waiting: Callable[[str], None] | None = None
-    ) -> Iterator[None]:
-        """Hold the device.
-
-        Args:
-            wait: wait for it rather than fail.
-            interrupts: end the waiting.
-            waiting: told once, if it has to wait.
-
-        Raises:
-            BusyError: another run holds it, and ``wait`` is false.
-            InterruptedRunError: ended while waiting.
-        """
-        descriptor = self._open()
-        try:
-            told = False
-            while True:
-                try:
-                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    break
-                except BlockingIOError as error:
-                    owner = os.pread(descriptor, 64, 0).decode("utf-8", "replace").strip() or "unknown"
-                    if not wait:
-                        raise BusyError(
-                            f"{self.name} is held by another run ({owner}); wait with --wait, or queue with submit"
-                        ) from error
-                    if waiting is not None and not told:
-                        waiting(f"{self.name} is held by another run ({owner}); waiting")
-                        told = True
-                    if interrupts is not None and interrupts.count:
-                        raise InterruptedRunError("interrupted while waiting for the device") from error
-                    time.sleep(_POLL_S)
-            os.ftruncate(descriptor, 0)
-            os.pwrite(descriptor, f"process {os.getpid()}".encode(), 0)
-            yield
-        finally:
-            os.close(descriptor)
-
-    def _open(self) -> int:
-        try:
-            if not self.folder.is_dir():
-                self.folder.mkdir(parents=True, exist_ok=True)
-                self.folder.chmod(0o777 | stat.S_ISVTX)
-            try:
-                return os.open(self.file, os.O_RDWR | os.O_CLOEXEC)
-            except FileNotFoundError:
-                descriptor = os.open(self.file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-                os.fchmod(descriptor, 0o666)
-                return descriptor
-        except OSError as error:
-            raise RequestError(
-                f"{self.file}: the device's lock cannot be used ({error.strerror}); set {LOCK_FOLDER_VARIABLE} to "
-                "a folder that can be written"
-            ) from error
 
 
 @frozen
@@ -124,44 +40,44 @@ class RunState:
     error: str | None
 
 
-def submit(directory: RunDirectory, device: str, environ: Mapping[str, str]) -> LLMProfileAccepted:
+def submit(directory: RunDirectory, environ: Mapping[str, str]) -> LLMProfileAccepted:
     """Start a prepared run in the background.
 
     Args:
         directory: holds plan.json and run.json (status queued).
-        device: of the request.
         environ: of the background process.
 
     Returns:
-        The answer at once: ``queued`` while another run holds the device, else ``running``.
+        The answer as soon as the background process has come up: ``running`` if it holds the device, ``queued`` while
+        another run does.
 
     Raises:
         RequestError: the background process did not come up; its words are in the message.
     """
-    lock = DeviceLock(device, environ)
-    free = lock.is_free()
     log = directory.log("launcher")
-    with log.open("ab") as output:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "runner.cli", "work", str(directory.path)],
-            env=dict(environ),
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-    # It has come up once it holds the run's lock; only then can it be cancelled or asked for.
-    until = time.monotonic() + _START_PATIENCE_S
-    while directory.owner() is None and time.monotonic() < until:
-        if process.poll() is not None:
-            if directory.read_manifest().status not in ("queued", "running"):
-                break  # it is done already
-            words = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-            raise RequestError(f"the background process did not come up: {words[-1] if words else 'it said nothing'}")
-        time.sleep(_POLL_S / 4)
-    return LLMProfileAccepted(
-        run_id=directory.path.name, status="running" if free else "queued", artifacts_dir=str(directory.path)
-    )
+    # The worker itself says whether it has the device: to try the lock here would take it from a run that starts.
+    reading, writing = os.pipe()
+    with open(reading, "rb", buffering=0) as answers, log.open("ab") as output:  # noqa: PTH123 - a descriptor, no path
+        try:
+            process = subprocess.Popen(
+                module_command("runner.cli", "work", str(directory.path), "--answer", str(writing)),
+                env={**environ, **import_path(environ)},
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                pass_fds=(writing,),
+            )
+        finally:
+            os.close(writing)
+        ready, _, _ = select.select([answers], [], [], _START_PATIENCE_S)
+        answer = answers.read(16).decode("ascii") if ready else "queued"  # slow to start: it has no device yet
+    if not answer:
+        process.wait()
+        words = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+        raise RequestError(f"the background process did not come up: {words[-1] if words else 'it said nothing'}")
+    status: AcceptedStatus = "running" if answer == "running" else "queued"
+    return LLMProfileAccepted(run_id=directory.path.name, status=status, artifacts_dir=str(directory.path))
 
 
 def find_run(out: Path, run_id: str) -> RunDirectory:
@@ -174,26 +90,30 @@ def find_run(out: Path, run_id: str) -> RunDirectory:
     if run_id == "latest" and (folder / "latest").is_dir():
         return RunDirectory((folder / "latest").resolve())
     # The id is the user's text: compared, never joined to a path.
-    found = [
+    beginning = [
         path
         for path in (sorted(folder.iterdir()) if folder.is_dir() else [])
         if path.name.startswith(run_id) and not path.is_symlink() and (path / "run.json").is_file()
     ]
-    exact = [path for path in found if path.name == run_id]
-    if len(exact or found) != 1:
-        what = "no run" if not found else f"{len(found)} runs"
+    exact = [path for path in beginning if path.name == run_id]
+    if len(exact or beginning) != 1:
+        what = f"{len(beginning)} runs" if beginning else "no run"
         raise RequestError(f"{what} in {folder} with an id that begins with {run_id!r}; `dsocr-profile status --all`")
-    return RunDirectory((exact or found)[0])
+    return RunDirectory((exact or beginning)[0])
 
 
 def run_state(directory: RunDirectory) -> RunState:
     """Read a run's state. One that says queued or running but has no living process has failed."""
     manifest = directory.read_manifest()
-    owner = directory.owner()
+    process = directory.holder()
     status, error = manifest.status, manifest.error
-    if status in ("queued", "running") and owner is None:
+    if status in _UNFINISHED and process is None:
+        # It may have finished between the two readings: the process ends after its last word in run.json.
+        manifest = directory.read_manifest()
+        status, error = manifest.status, manifest.error
+    if status in _UNFINISHED and process is None:
         status, error = "failed", "its process is gone; `dsocr-profile resume` goes on with what it captured"
-    return RunState(manifest.run_id, status, str(directory.path), owner, error)
+    return RunState(manifest.run_id, status, str(directory.path), process or None, error)
 
 
 def all_states(out: Path) -> list[RunState]:
@@ -222,19 +142,24 @@ def cancel(directory: RunDirectory) -> RunState:
         BusyError: it does not end.
     """
     manifest = directory.read_manifest()
-    if manifest.status not in ("queued", "running"):
+    if manifest.status not in _UNFINISHED:
         raise RequestError(f"run {manifest.run_id} is {manifest.status} already")
     directory.cancel_file.touch()
-    owner = directory.owner()
-    if owner:
-        os.kill(owner, signal.SIGTERM)
+    process = directory.holder()
+    if process is not None:
+        if process == 0:
+            raise BusyError(f"run {manifest.run_id}: its process cannot be told; cancel it as the user who started it")
+        with suppress(psutil.NoSuchProcess):
+            psutil.Process(process).terminate()
         until = time.monotonic() + _CANCEL_PATIENCE_S
-        while directory.owner() is not None:
+        while directory.holder() is not None:
             if time.monotonic() > until:
-                raise BusyError(f"run {manifest.run_id}: process {owner} is still ending it; ask `status` again later")
+                raise BusyError(
+                    f"run {manifest.run_id}: process {process} is still ending it; ask `status` again later"
+                )
             time.sleep(_POLL_S)
-    left: RunManifest = directory.read_manifest()
-    if left.status in ("queued", "running"):
+    left = directory.read_manifest()
+    if left.status in _UNFINISHED:
         directory.write(
             directory.manifest_file, evolve(left, status="cancelled", error="cancelled by the user", finished_at=now())
         )

@@ -49,7 +49,7 @@ def make_request(
     if device == "auto":
         device, reason = default_device(facts)
         say(f"device: {device} ({reason})")
-    elif device.startswith("cuda") and facts.device_count == 0:
+    elif device.startswith("cuda") and not facts.gpus:
         raise RequestError(f"--device {device}: no CUDA device is visible; `dsocr-profile doctor` says more")
     is_folder = Path(model).is_dir()
     if model in presets:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import re
 import shutil
-import sys
 import time
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -34,6 +33,7 @@ from runner.launcher.run_directory import RunDirectory
 from runner.plan.plan import RunPlan, WorkloadResult
 from runner.process.environment import RUN_MARK, child_environment
 from runner.process.process import Interrupts, Outcome, run_process
+from runner.process.python import module_command
 
 __all__ = ["CONTROL", "PROFILED", "Run", "analysis_command", "child_command"]
 
@@ -53,15 +53,13 @@ _SAME_CODE: Final = {kind.exit_code: kind for kind in (RequestError, ModelError,
 
 def child_command(run: RunDirectory, role: str) -> list[str]:
     """Give the command line of the child, as the kernel will show it."""
-    argv = [sys.executable, "-m", "runner.child.workload", str(run.plan_file), "--role", role]
-    if role == "capture":
-        argv += ["--manifest", str(run.manifest_file)]
-    return argv
+    manifest = ("--manifest", str(run.manifest_file)) if role == "capture" else ()
+    return module_command("runner.child.workload", str(run.plan_file), "--role", role, *manifest)
 
 
 def analysis_command(run: RunDirectory) -> list[str]:
     """Give the command line of the analysis."""
-    return [sys.executable, "-m", "analysis.cli", str(run.trace_file), "--out", str(run.path)]
+    return module_command("analysis.cli", str(run.trace_file), "--out", str(run.path))
 
 
 @frozen
@@ -290,8 +288,17 @@ class Run:
 
     # -- failures ------------------------------------------------------------------------------------------------------
 
-    def _recording_failure(self) -> AbstractContextManager[None]:
-        return _RecordFailure(self)
+    @contextmanager
+    def _recording_failure(self) -> Iterator[None]:
+        """Write an error into run.json on its way out; if that fails too (disk full), the first error is raised."""
+        try:
+            yield
+        except DsocrError as error:
+            try:
+                self._update(status=self._status_of(error), error=str(error), finished_at=now())
+            except DsocrError as second:
+                self.say(str(second))
+            raise
 
     def _status_of(self, error: DsocrError) -> RunStatus:
         if isinstance(error, InterruptedRunError):
@@ -332,8 +339,14 @@ class Run:
             grace_s=self.plan.settings.grace_s,
         )
 
-    def _environment(self) -> AbstractContextManager[dict[str, str]]:
-        return _Environment(self)
+    @contextmanager
+    def _environment(self) -> Iterator[dict[str, str]]:
+        """The program's environment, with a temporary folder that lives as long as it where the collector needs one."""
+        extra = {RUN_MARK: self.plan.run_id}
+        with ExitStack() as stack:
+            if self.collector.needs_private_tmp:
+                extra["TMPDIR"] = str(stack.enter_context(self.directory.temporary()))
+            yield child_environment(self.environ, keep=self.plan.settings.keep_env, extra=extra)
 
     def commands(self) -> dict[str, list[str]]:
         """Give the exact commands of a run, by step, for ``--dry-run``."""
@@ -342,42 +355,6 @@ class Run:
             "capture": self.collection.command(self._job({}, None)),
             "analysis": self.analysis(self.directory),
         }
-
-
-class _Environment:
-    """The child's environment, with a temporary folder that lives as long as it."""
-
-    def __init__(self, run: Run) -> None:
-        self._run = run
-        self._folder = run.directory.temporary() if run.collector.needs_private_tmp else nullcontext(None)
-
-    def __enter__(self) -> dict[str, str]:
-        folder = self._folder.__enter__()
-        extra = {RUN_MARK: self._run.plan.run_id}
-        if folder is not None:
-            extra["TMPDIR"] = str(folder)
-        return child_environment(self._run.environ, keep=self._run.plan.settings.keep_env, extra=extra)
-
-    def __exit__(self, *error: object) -> None:
-        self._folder.__exit__(None, None, None)
-
-
-class _RecordFailure:
-    """Write an error into run.json on its way out; if that fails too (disk full), the first error is the one told."""
-
-    def __init__(self, run: Run) -> None:
-        self._run = run
-
-    def __enter__(self) -> None:
-        return
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        if not isinstance(error, DsocrError):
-            return
-        try:
-            self._run._update(status=self._run._status_of(error), error=str(error), finished_at=now())
-        except DsocrError as second:
-            self._run.say(f"{second}")
 
 
 def _last_line(log: Path) -> str:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,10 +14,14 @@ from attrs import frozen
 
 from analysis.domain.convert import from_json_file, to_json
 from analysis.domain.errors import BusyError, CaptureError, RequestError
+from analysis.domain.files import WriteOptions, write_text
 from analysis.domain.manifest import RunManifest
 from runner.plan.plan import RunPlan, WorkloadResult
+from runner.process.lock import LockFile, Timeout
 
-__all__ = ["RunDirectory", "write_whole"]
+__all__ = ["RunDirectory"]
+
+_RECORD: Final = WriteOptions(durable=True, error=CaptureError)
 
 _SOCKET_FOLDER_MAX: Final = 64
 """nsys opens sockets in its temporary folder; their whole path must stay below Linux' 108 characters."""
@@ -51,11 +53,6 @@ class RunDirectory:
     def report_file(self) -> Path:
         """What nsys wrote."""
         return self.path / "trace.nsys-rep"
-
-    @property
-    def lock_file(self) -> Path:
-        """Held by the process that works on the run; holds its process id."""
-        return self.path / ".lock"
 
     @property
     def cancel_file(self) -> Path:
@@ -104,7 +101,7 @@ class RunDirectory:
         Raises:
             CaptureError: the disk is full or the folder cannot be written.
         """
-        write_whole(file, to_json(record) + "\n")
+        write_text(file, to_json(record) + "\n", _RECORD)
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -113,33 +110,24 @@ class RunDirectory:
         Raises:
             BusyError: another process works on this run.
         """
-        descriptor = os.open(self.lock_file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
+        with ExitStack() as stack:
             try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise BusyError(f"{self.path}: another process works on this run (process {self.owner()})") from error
-            os.ftruncate(descriptor, 0)
-            os.write(descriptor, str(os.getpid()).encode())
+                stack.enter_context(self._lock.held())
+            except Timeout as error:
+                raise BusyError(
+                    f"{self.path}: another process works on this run (process {self._lock.written() or 'unknown'})"
+                ) from error
+            except OSError as error:
+                raise RequestError(f"{self._lock.path}: the run cannot be locked ({error.strerror})") from error
             yield
-        finally:
-            os.close(descriptor)
 
-    def owner(self) -> int | None:
-        """Process that holds the run's lock, None if nobody does."""
-        try:
-            descriptor = os.open(self.lock_file, os.O_RDWR | os.O_CLOEXEC)
-        except OSError:
-            return None
-        try:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            except BlockingIOError:
-                text = os.read(descriptor, 32).decode("ascii", "replace").strip()
-                return int(text) if text.isdigit() else 0
-            return None
-        finally:
-            os.close(descriptor)
+    def holder(self) -> int | None:
+        """Process that works on the run, None if none does; 0 if one does, or may, and it cannot be told which."""
+        return self._lock.holder()
+
+    @property
+    def _lock(self) -> LockFile:
+        return LockFile(self.path / ".lock", mode=0o600)
 
     @contextmanager
     def temporary(self) -> Iterator[Path]:
@@ -167,22 +155,3 @@ class RunDirectory:
             fresh.replace(link)
         except OSError:
             return
-
-
-def write_whole(file: Path, text: str) -> None:
-    """Write a text file under a temporary name in the same folder, then move it to its own.
-
-    Raises:
-        CaptureError: the disk is full or the folder cannot be written; the file keeps its former content.
-    """
-    partial = file.with_name(f".{file.name}.{os.getpid()}.partial")
-    try:
-        with partial.open("w", encoding="utf-8") as stream:
-            stream.write(text)
-            stream.flush()
-            os.fsync(stream.fileno())
-        partial.replace(file)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        why = "the disk is full" if error.errno == errno.ENOSPC else error.strerror
-        raise CaptureError(f"{file}: cannot be written ({why})") from error

@@ -6,16 +6,15 @@ import ast
 import ctypes
 import importlib.metadata
 import importlib.util
-import os
-import subprocess
-from collections.abc import Mapping
+import uuid
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
 
 from attrs import frozen
 
 __all__ = [
     "DriverFacts",
+    "VisibleGpu",
     "default_device",
     "driver_facts",
     "installed_version",
@@ -23,7 +22,14 @@ __all__ = [
     "torch_cuda_version",
 ]
 
-_TIMEOUT_S: Final = 30.0
+
+@frozen
+class VisibleGpu:
+    """One GPU that CUDA programs see here."""
+
+    name: str
+    uuid: str
+    """Of the GPU, or of the MIG instance; the same however CUDA_VISIBLE_DEVICES or CUDA_DEVICE_ORDER spell it."""
 
 
 @frozen
@@ -33,32 +39,24 @@ class DriverFacts:
     cuda: tuple[int, int] | None
     """Newest CUDA that the driver speaks; None: no driver."""
     driver: str | None
-    device_count: int
-    """CUDA devices that this process may use (CUDA_VISIBLE_DEVICES applies)."""
-    names: tuple[str, ...] = ()
-    """All devices of the machine, as nvidia-smi names them."""
+    gpus: tuple[VisibleGpu, ...] = ()
+    """As CUDA numbers them: the first is ``cuda:0``."""
 
 
-def driver_facts(environ: Mapping[str, str]) -> DriverFacts:
-    """Ask libcuda and nvidia-smi; both may be missing."""
-    cuda, count = _ask_libcuda()
-    rows = _nvidia_smi(environ, "driver_version,name")
-    return DriverFacts(
-        cuda=cuda,
-        driver=rows[0][0] if rows else None,
-        device_count=count,
-        names=tuple(row[1] for row in rows),
-    )
+def driver_facts() -> DriverFacts:
+    """Ask the driver; there may be none."""
+    cuda, gpus = _ask_cuda()
+    return DriverFacts(cuda=cuda, driver=_driver_version(), gpus=gpus)
 
 
 def default_device(facts: DriverFacts) -> tuple[str, str]:
     """Choose ``cuda:0`` or ``cpu``, with the reason in words."""
-    if facts.device_count == 0:
+    if not facts.gpus:
         return "cpu", "no CUDA device is visible"
     built_for = torch_cuda_version()
     if built_for is None:
         return "cpu", "this torch is built without CUDA"
-    return "cuda:0", f"{facts.names[0] if facts.names else 'a CUDA device'} is visible"
+    return "cuda:0", f"{facts.gpus[0].name} is visible"
 
 
 def torch_cuda_version() -> str | None:
@@ -84,14 +82,21 @@ def torch_cuda_version() -> str | None:
     return None
 
 
-def physical_device(device: str, environ: Mapping[str, str]) -> str:
-    """Name the machine's device behind ``cuda:0``: its index or UUID, through CUDA_VISIBLE_DEVICES; ``cpu`` stays."""
-    if not device.startswith("cuda"):
+def physical_device(device: str, gpus: Sequence[VisibleGpu]) -> str:
+    """Name the machine's own device behind ``cuda:0``, the same for every process of the machine.
+
+    Args:
+        device: ``cpu``, ``cuda`` or ``cuda:N``.
+        gpus: as CUDA numbers them for the process that says ``device``.
+
+    Returns:
+        ``cuda-`` and the UUID; ``cpu`` stays, and so does the number of a GPU that is not there.
+    """
+    kind, _, number = device.partition(":")
+    if kind != "cuda":
         return device
-    index = int(device.partition(":")[2] or 0)
-    visible = environ.get("CUDA_VISIBLE_DEVICES", "").strip()
-    names = [name.strip() for name in visible.split(",")] if visible else []
-    return f"cuda-{names[index]}" if index < len(names) else f"cuda-{index}"
+    index = int(number or 0)
+    return f"cuda-{gpus[index].uuid if index < len(gpus) else index}"
 
 
 def installed_version(package: str) -> str | None:
@@ -102,28 +107,48 @@ def installed_version(package: str) -> str | None:
         return None
 
 
-def _ask_libcuda() -> tuple[tuple[int, int] | None, int]:
+def _driver_version() -> str | None:
+    import pynvml  # of the extra `runner`; `dsocr-profile --help` must work without it
+
     try:
-        library = ctypes.CDLL("libcuda.so.1")
+        pynvml.nvmlInit()
+    except pynvml.NVMLError:
+        return None
+    try:
+        return str(pynvml.nvmlSystemGetDriverVersion())
+    except pynvml.NVMLError:
+        return None
+    finally:
+        pynvml.nvmlShutdown()
+
+
+def _ask_cuda() -> tuple[tuple[int, int] | None, tuple[VisibleGpu, ...]]:
+    """Ask libcuda for the CUDA version that it speaks and the devices that this process may use.
+
+    NVML knows neither CUDA_VISIBLE_DEVICES nor CUDA's order of devices (the fastest first), and to parse the variable
+    again would be to guess what the driver makes of indices, prefixes of UUIDs and mistakes. These six calls are all
+    that is wanted of libcuda; a package of bindings for them would be larger than this program.
+    """
+    try:
+        cuda = ctypes.CDLL("libcuda.so.1")
     except OSError:
-        return None, 0
+        return None, ()
     number = ctypes.c_int()
     version = None
-    if library.cuDriverGetVersion(ctypes.byref(number)) == 0:
+    if cuda.cuDriverGetVersion(ctypes.byref(number)) == 0:
         version = (number.value // 1000, number.value % 1000 // 10)
-    if library.cuInit(0) != 0 or library.cuDeviceGetCount(ctypes.byref(number)) != 0:
-        return version, 0
-    return version, number.value
-
-
-def _nvidia_smi(environ: Mapping[str, str], fields: str) -> list[list[str]]:
-    argv = ["nvidia-smi", f"--query-gpu={fields}", "--format=csv,noheader,nounits"]
-    try:
-        done = subprocess.run(
-            argv, env=dict(environ) or dict(os.environ), capture_output=True, text=True, timeout=_TIMEOUT_S, check=False
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return []
-    if done.returncode != 0:
-        return []
-    return [[cell.strip() for cell in line.split(",")] for line in done.stdout.splitlines() if line.strip()]
+    if cuda.cuInit(0) != 0 or cuda.cuDeviceGetCount(ctypes.byref(number)) != 0:
+        return version, ()
+    # The second version tells MIG instances of one GPU apart; drivers before CUDA 11.4 lack it.
+    get_uuid = getattr(cuda, "cuDeviceGetUuid_v2", None) or cuda.cuDeviceGetUuid
+    gpus = []
+    for index in range(number.value):
+        device, name, identity = ctypes.c_int(), ctypes.create_string_buffer(256), ctypes.create_string_buffer(16)
+        if (
+            cuda.cuDeviceGet(ctypes.byref(device), index) != 0
+            or cuda.cuDeviceGetName(name, len(name), device) != 0
+            or get_uuid(identity, device) != 0
+        ):
+            return version, ()
+        gpus.append(VisibleGpu(name.value.decode("utf-8", "replace"), str(uuid.UUID(bytes=identity.raw))))
+    return version, tuple(gpus)

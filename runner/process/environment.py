@@ -10,6 +10,8 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
+from runner.process.python import import_path
+
 __all__ = ["RUN_MARK", "child_environment", "looks_secret", "redact"]
 
 RUN_MARK: Final = "DSOCR_PROFILE_RUN"
@@ -56,21 +58,21 @@ def child_environment(
         extra: set on top.
 
     Returns:
-        The allow-listed variables. The Hugging Face hub is switched offline: models are resolved before the child
-        starts, so it needs no token.
+        The allow-listed variables, and those by which our own packages are found. The Hugging Face hub is switched
+        offline: models are resolved before the child starts, so it needs no token.
     """
-    kept = set(keep)
+    asked_for = set(keep)
     chosen = {
         name: value
         for name, value in environ.items()
-        if name in kept
+        if name in asked_for
         or (name in _ALLOWED and not _SECRET_VALUE.search(value))
         or (name.startswith(_ALLOWED_PREFIXES) and not looks_secret(name, value))
     }
     for name, value in (("HF_HUB_OFFLINE", "1"), ("HF_HUB_DISABLE_TELEMETRY", "1"), ("PYTHONUNBUFFERED", "1")):
         chosen.setdefault(name, value)
-    chosen.update(extra or {})
-    return chosen
+    chosen.pop("PYTHONPATH", None)
+    return {**chosen, **import_path(environ), **(extra or {})}
 
 
 def redact(argv: Sequence[str]) -> tuple[str, ...]:

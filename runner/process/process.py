@@ -11,10 +11,12 @@ import signal
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import IO, Final, Literal, TypeAlias
 
+import psutil
 from attrs import frozen
 
 from analysis.domain.errors import CaptureError
@@ -125,7 +127,7 @@ def run_process(
                     or now - asked_at > grace_s + finish_s
                 ):  # it never came up: there is nothing to save
                     gave_up = True
-                    _kill_group(process.pid)
+                    _signal_group(process.pid, signal.SIGKILL)
                 elif now - asked_at > grace_s and not killed_target:
                     killed_target = True
                     _signal_target(process, target, mark, signal.SIGKILL)
@@ -135,7 +137,7 @@ def run_process(
                 continue
     finally:
         if process.poll() is None:
-            _kill_group(process.pid)
+            _signal_group(process.pid, signal.SIGKILL)
             process.wait()
         if mark is not None:
             reap(mark)
@@ -148,22 +150,17 @@ def run_process(
     )
 
 
-def marked_processes(mark: str) -> dict[int, tuple[str, ...]]:
-    """Find the processes that a run started: process id → command line.
+def marked_processes(mark: str) -> list[psutil.Process]:
+    """Find the processes that a run started and that still run.
 
-    Processes of other users cannot be read and are skipped.
+    Processes of other users cannot be read and are skipped; so are zombies, which have no environment any more.
     """
-    wanted = f"{RUN_MARK}={mark}".encode()
-    found: dict[int, tuple[str, ...]] = {}
-    for folder in Path("/proc").iterdir():
-        if not folder.name.isdigit() or int(folder.name) == os.getpid():
-            continue
-        try:
-            if wanted in (folder / "environ").read_bytes().split(b"\0"):
-                found[int(folder.name)] = _command_line(folder)
-        except OSError:  # gone, or another user's
-            continue
-    return found
+    marked = []
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            if process.pid != os.getpid() and process.environ().get(RUN_MARK) == mark:
+                marked.append(process)
+    return marked
 
 
 def reap(mark: str, *, patience_s: float = 5.0) -> list[int]:
@@ -172,18 +169,18 @@ def reap(mark: str, *, patience_s: float = 5.0) -> list[int]:
     Returns:
         The process ids that had to be ended.
     """
-    ended = list(marked_processes(mark))
+    first = marked_processes(mark)
+    left = first
     for number in (signal.SIGTERM, signal.SIGKILL):
-        left = marked_processes(mark)
-        for pid in left:
-            _send(pid, number)
+        for process in left:
+            _send(process, number)
+        # Looked for anew each time: what ends may have started others, which psutil.wait_procs would not know of.
         until = time.monotonic() + patience_s
-        while left and time.monotonic() < until:
+        while (left := marked_processes(mark)) and time.monotonic() < until:
             time.sleep(_POLL_S)
-            left = marked_processes(mark)
         if not left:
             break
-    return ended
+    return [process.pid for process in first]
 
 
 def _start(
@@ -209,12 +206,18 @@ def _start(
             raise CaptureError(f"{argv[0]}: cannot be started ({error.strerror})") from error
 
 
-def _targets(pid: int, target: Sequence[str], mark: str | None) -> list[int]:
-    """Process ids of the profiled program below ``pid``: those whose command line is exactly ``target``."""
-    wanted = tuple(target)
-    if mark is not None:
-        return [one for one, line in marked_processes(mark).items() if line == wanted]
-    return [one for one in _descendants(pid) if _line_of(one) == wanted]
+def _targets(pid: int, target: Sequence[str], mark: str | None) -> list[psutil.Process]:
+    """The profiled program among a run's processes (else below ``pid``): its command line is exactly ``target``."""
+    try:
+        candidates = psutil.Process(pid).children(recursive=True) if mark is None else marked_processes(mark)
+    except psutil.Error:  # ended meanwhile
+        return []
+    found = []
+    for process in candidates:
+        with suppress(psutil.Error):
+            if process.cmdline() == list(target):
+                found.append(process)
+    return found
 
 
 def _signal_target(
@@ -222,53 +225,23 @@ def _signal_target(
 ) -> bool:
     """Signal the profiled program; the whole group where it is the process itself. Say whether it was there."""
     if target is None:
-        _kill_group(process.pid, number)
+        _signal_group(process.pid, number)
         return True
     # If it is gone already nsys is writing, and must be left alone.
-    pids = _targets(process.pid, target, mark)
-    for pid in pids:
-        _send(pid, number)
-    return bool(pids)
+    targets = _targets(process.pid, target, mark)
+    for one in targets:
+        _send(one, number)
+    return bool(targets)
 
 
-def _descendants(pid: int) -> list[int]:
-    children: dict[int, list[int]] = {}
-    for folder in Path("/proc").iterdir():
-        if folder.name.isdigit():
-            try:
-                fields = (folder / "stat").read_text().rsplit(")", 1)[1].split()
-            except OSError:
-                continue
-            children.setdefault(int(fields[1]), []).append(int(folder.name))
-    found: list[int] = []
-    todo = [pid]
-    while todo:
-        below = children.get(todo.pop(), [])
-        found += below
-        todo += below
-    return found
-
-
-def _line_of(pid: int) -> tuple[str, ...]:
-    try:
-        return _command_line(Path("/proc") / str(pid))
-    except OSError:
-        return ()
-
-
-def _command_line(folder: Path) -> tuple[str, ...]:
-    return tuple(os.fsdecode(part) for part in (folder / "cmdline").read_bytes().split(b"\0")[:-1])
-
-
-def _kill_group(pid: int, number: signal.Signals = signal.SIGKILL) -> None:
-    try:
+def _signal_group(pid: int, number: signal.Signals) -> None:
+    """Signal a whole process group at once, which psutil cannot: a member that forks meanwhile does not escape."""
+    with suppress(ProcessLookupError, PermissionError):
         os.killpg(pid, number)
-    except (ProcessLookupError, PermissionError):
-        return
 
 
-def _send(pid: int, number: signal.Signals) -> None:
-    try:
-        os.kill(pid, number)
-    except (ProcessLookupError, PermissionError):
-        return
+def _send(process: psutil.Process, number: signal.Signals) -> None:
+    with suppress(
+        psutil.Error
+    ):  # ended meanwhile (psutil sees that a process id was taken by another), or another user's
+        process.send_signal(number)

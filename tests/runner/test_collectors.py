@@ -57,7 +57,7 @@ def test_without_its_program_a_finished_run_can_be_analysed_and_nothing_else() -
     collection = COLLECTORS["nsys"].for_plan(WITH_ARGUMENTS, {})
     folder = Path("/runs/a")
     job = Job(PLAN.run_id, folder, ("python",), {}, folder / "log", folder / "profiled.json", None)
-    assert collection.warnings(DriverFacts(cuda=(13, 0), driver="580.1", device_count=1)) == ()
+    assert collection.warnings(DriverFacts(cuda=(13, 0), driver="580.1")) == ()
     with Interrupts() as interrupts:
         for refused in (
             lambda: collection.command(job),

@@ -12,7 +12,7 @@ import pytest
 
 from launch_kit import ROOT, environment, fake_nsys
 from runner.launcher.doctor import Check, diagnose
-from runner.process.driver import DriverFacts, default_device, torch_cuda_version
+from runner.process.driver import DriverFacts, VisibleGpu, default_device, torch_cuda_version
 
 BAD_IMPORTER = "#!/bin/sh\nexit 127\n"
 
@@ -54,8 +54,8 @@ def test_a_probe_whose_events_do_not_arrive_fails(tmp_path: Path) -> None:
 def test_an_nsys_older_than_the_driver_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tool = fake_nsys(tmp_path / "nsys", importer=None)
     (tmp_path / "nsys/target-linux-x64/libcupti.so.12.3").touch()
-    facts = DriverFacts(cuda=(13, 0), driver="580.1", device_count=1, names=("a GPU",))
-    monkeypatch.setattr("runner.launcher.doctor.driver_facts", lambda environ: facts)
+    facts = DriverFacts(cuda=(13, 0), driver="580.1", gpus=(VisibleGpu("a GPU", "7"),))
+    monkeypatch.setattr("runner.launcher.doctor.driver_facts", lambda: facts)
     check = by_name(diagnose(environment(), tmp_path, nsys=tool.path).checks)["nsys and driver"]
     assert check.verdict == "failed"
     assert "13.0" in check.observed
@@ -87,8 +87,8 @@ def test_json_and_exit_code(tmp_path: Path) -> None:
 
 
 def test_the_default_device_has_its_reason() -> None:
-    assert default_device(DriverFacts(None, None, 0)) == ("cpu", "no CUDA device is visible")
-    device, reason = default_device(DriverFacts((13, 0), "580", 1, ("NVIDIA H100",)))
+    assert default_device(DriverFacts(None, None)) == ("cpu", "no CUDA device is visible")
+    device, reason = default_device(DriverFacts((13, 0), "580", (VisibleGpu("NVIDIA H100", "7"),)))
     expected = "cpu" if torch_cuda_version() is None else "cuda:0"
     assert device == expected
     assert reason

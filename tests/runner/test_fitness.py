@@ -40,7 +40,7 @@ def test_newer_nvtx_needs_a_newer_nsys(nsys: str, nvtx: str | None, fits: bool) 
 def test_an_older_cupti_loses_kernels(
     knows: tuple[int, int] | None, speaks: tuple[int, int] | None, fits: bool
 ) -> None:
-    facts = DriverFacts(cuda=speaks, driver="580.1", device_count=1)
+    facts = DriverFacts(cuda=speaks, driver="580.1")
     assert (driver_misfit(evolve(TOOL, cupti_cuda=knows), facts) is None) is fits
 
 

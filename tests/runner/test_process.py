@@ -88,7 +88,7 @@ def test_what_outlives_the_program_is_reaped(tmp_path: Path) -> None:
     with Interrupts() as interrupts:
         outcome = run_process(python(code), env=env, log=tmp_path / "log", interrupts=interrupts)
     assert outcome.returncode == 0
-    assert marked_processes("test-reap") == {}
+    assert marked_processes("test-reap") == []
     assert reap("test-reap") == []
 
 

@@ -1,10 +1,11 @@
-"""Locks, background runs, status and cancel."""
+"""Background runs, status and cancel."""
 
 from __future__ import annotations
 
 import json
 import os
 import signal
+import stat
 import subprocess
 import sys
 import time
@@ -13,20 +14,11 @@ from pathlib import Path
 import pytest
 from attrs import evolve
 
-from analysis.domain.errors import BusyError, InterruptedRunError, RequestError
-from launch_kit import ROOT, environment, fake_nsys, prepare
-from runner.launcher.queue import DeviceLock, all_states, cancel, find_run, run_state
-from runner.launcher.run_directory import RunDirectory, write_whole
-from runner.process.driver import physical_device
-from runner.process.process import Interrupts
-
-HOLDER = """
-import sys, time
-from runner.launcher.queue import DeviceLock
-with DeviceLock("cpu", {"DSOCR_LOCK_DIR": sys.argv[1]}).held(wait=False):
-    print("held", flush=True)
-    time.sleep(300)
-"""
+from analysis.domain.errors import RequestError
+from launch_kit import ROOT, environment, fake_nsys, hold_device, prepare
+from runner.launcher.device_lock import DeviceLock
+from runner.launcher.queue import all_states, cancel, find_run, run_state
+from runner.launcher.run_directory import RunDirectory
 
 
 @pytest.fixture
@@ -34,54 +26,10 @@ def environ(tmp_path: Path) -> dict[str, str]:
     return environment(DSOCR_LOCK_DIR=str(tmp_path / "locks"))
 
 
-def holder(environ: dict[str, str]) -> subprocess.Popen[str]:
-    process = subprocess.Popen(
-        [sys.executable, "-c", HOLDER, environ["DSOCR_LOCK_DIR"]], env=environ, stdout=subprocess.PIPE, text=True
-    )
-    assert process.stdout is not None
-    assert process.stdout.readline() == "held\n"
-    return process
-
-
-def test_a_device_is_held_by_one_and_freed_when_its_owner_dies(environ: dict[str, str]) -> None:
-    lock = DeviceLock("cpu", environ)
-    process = holder(environ)
-    try:
-        assert not lock.is_free()
-        with pytest.raises(BusyError, match=rf"process {process.pid}"), lock.held(wait=False):
-            pass
-        assert DeviceLock("cuda:1", environ).is_free()
-    finally:
-        process.kill()
-        process.wait()
-    assert lock.is_free()
-
-
-def test_waiting_can_be_interrupted(environ: dict[str, str]) -> None:
-    process = holder(environ)
-    said: list[str] = []
-    try:
-        with Interrupts() as interrupts:
-            interrupts.count = 1
-            waiting = DeviceLock("cpu", environ).held(wait=True, interrupts=interrupts, waiting=said.append)
-            with pytest.raises(InterruptedRunError), waiting:
-                pass
-    finally:
-        process.kill()
-        process.wait()
-    assert len(said) == 1
-
-
-def test_devices_are_named_as_the_machine_has_them() -> None:
-    assert physical_device("cuda:1", {"CUDA_VISIBLE_DEVICES": "3,GPU-abc"}) == "cuda-GPU-abc"
-    assert physical_device("cuda", {}) == "cuda-0"
-    assert physical_device("cpu", {"CUDA_VISIBLE_DEVICES": "3"}) == "cpu"
-
-
 def test_a_second_writer_is_refused(tmp_path: Path) -> None:
     run = prepare(tmp_path / "out", fake_nsys(tmp_path / "nsys"))
     with run.directory.locked():
-        assert run.directory.owner() == os.getpid()
+        assert run.directory.holder() == os.getpid()
         code = (
             "import sys; from pathlib import Path; from runner.launcher.run_directory import RunDirectory\n"
             "with RunDirectory(Path(sys.argv[1])).locked(): pass"
@@ -93,8 +41,9 @@ def test_a_second_writer_is_refused(tmp_path: Path) -> None:
             text=True,
             check=False,
         )
-        assert "another process works on this run" in second.stderr
-    assert run.directory.owner() is None
+        assert f"another process works on this run (process {os.getpid()})" in second.stderr
+    assert run.directory.holder() is None
+    assert stat.S_IMODE((run.directory.path / ".lock").stat().st_mode) == 0o600
 
 
 def test_a_run_whose_process_is_gone_has_failed(tmp_path: Path) -> None:
@@ -163,7 +112,7 @@ def test_submit_answers_at_once_and_a_queued_run_can_be_cancelled(
     tmp_path: Path, environ: dict[str, str], request_file: Path
 ) -> None:
     out = tmp_path / "out"
-    process = holder(environ)
+    process = hold_device("cpu", environ)
     try:
         answer = dsocr(environ, "submit", str(request_file), "--out", str(out))
         assert answer.returncode == 0, answer.stderr
@@ -181,7 +130,7 @@ def test_submit_answers_at_once_and_a_queued_run_can_be_cancelled(
         process.wait()
     directory = RunDirectory(out / accepted["run_id"])
     assert directory.read_manifest().status == "cancelled"
-    assert directory.owner() is None
+    assert directory.holder() is None
     listed = dsocr(environ, "status", "--all", "--out", str(out))
     assert accepted["run_id"] in listed.stdout
 
@@ -192,16 +141,16 @@ def test_a_killed_background_run_frees_the_device(tmp_path: Path, environ: dict[
     accepted = json.loads(answer.stdout)
     assert accepted["status"] == "running"
     directory = RunDirectory(Path(accepted["artifacts_dir"]))
-    owner = directory.owner()
-    assert owner
-    os.kill(owner, signal.SIGKILL)
+    holder = directory.holder()
+    assert holder
+    os.kill(holder, signal.SIGKILL)
     until = time.monotonic() + 20
-    while directory.owner() is not None and time.monotonic() < until:
+    while directory.holder() is not None and time.monotonic() < until:
         time.sleep(0.05)
     from runner.process.process import reap
 
     reap(accepted["run_id"])
-    assert DeviceLock("cpu", environ).is_free()
+    assert DeviceLock("cpu", (), environ).file.holder() is None
     assert run_state(directory).status == "failed"
 
 
@@ -222,11 +171,3 @@ def test_a_wrong_request_is_refused_in_one_line(
     assert len(answer.stderr.strip().splitlines()) == 1
     assert words.replace("\\", "") in answer.stderr
     assert not (tmp_path / "out").exists()
-
-
-def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
-    file = tmp_path / "run.json"
-    write_whole(file, "one")
-    write_whole(file, "two")
-    assert file.read_text() == "two"
-    assert list(tmp_path.iterdir()) == [file]

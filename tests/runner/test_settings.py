@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from analysis.domain.convert import from_json, to_json
 from analysis.domain.errors import RequestError
 from analysis.domain.manifest import RunManifest
-from launch_kit import environment, prepare
+from launch_kit import prepare
 from runner.cli.app import app
 from runner.cli.options import from_options, with_settings
 from runner.launcher.provenance import as_recorded, first_manifest
@@ -77,7 +77,7 @@ def test_a_setting_goes_from_the_command_line_to_the_manifest(name: str) -> None
 
     run = prepare_plan(taken[0])
     assert from_json(RunPlan, to_json(run)) == run
-    manifest = first_manifest(run, environment(), status="queued")
+    manifest = first_manifest(run, status="queued")
     if name in ("collector", "annotation_level"):
         return  # the manifest says what was chosen
     held = {one.name for one in fields(RunManifest)}

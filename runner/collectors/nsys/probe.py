@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sqlite3
-import sys
 import tempfile
 import time
 import uuid
@@ -19,6 +18,7 @@ from runner.collectors.nsys.tool import NsysTool, profile_argv
 from runner.process.environment import RUN_MARK, child_environment
 from runner.process.isolation import namespace_prefix
 from runner.process.process import Interrupts, run_process
+from runner.process.python import module_command
 
 __all__ = ["PROBE_DOMAIN", "PROBE_MARK", "PROBE_RANGE", "ProbeResult", "functional_probe"]
 
@@ -52,21 +52,12 @@ def functional_probe(tool: NsysTool, environ: Mapping[str, str], *, with_kernel:
     """
     wanted = {"trace": "cuda,nvtx" if with_kernel else "nvtx", "sample": "none", "cpuctxsw": "none"}
     options = {name: value for name, value in wanted.items() if name in tool.profile_options}
-    source = str(Path(__file__).resolve().parents[3])
     with tempfile.TemporaryDirectory(prefix="dsocr-") as name, Interrupts() as interrupts:
         folder = Path(name)
         run_id = f"probe-{uuid.uuid4()}"
         (folder / "tmp").mkdir()
-        python_path = environ.get("PYTHONPATH")
-        env = child_environment(
-            environ,
-            extra={
-                RUN_MARK: run_id,
-                "TMPDIR": str(folder / "tmp"),
-                "PYTHONPATH": f"{source}:{python_path}" if python_path else source,
-            },
-        )
-        target = (sys.executable, "-m", "runner.collectors.nsys.probe_program", *(["kernel"] if with_kernel else []))
+        env = child_environment(environ, extra={RUN_MARK: run_id, "TMPDIR": str(folder / "tmp")})
+        target = module_command("runner.collectors.nsys.probe_program", *(["kernel"] if with_kernel else []))
         argv = profile_argv(tool, options, output=str(folder / "trace"), session=run_id[:14], target=target)
         log = folder / "log"
         outcome = run_process(

@@ -1,0 +1,34 @@
+"""Modules of ours as programs of their own, safe from what lies in the current folder."""
+
+from __future__ import annotations
+
+import os
+import site
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+__all__ = ["import_path", "module_command"]
+
+
+def module_command(module: str, *arguments: str) -> list[str]:
+    """Give the command line that runs a module of ours.
+
+    ``-P`` keeps the current folder out of the import path: without it a user's ``analysis.py`` or ``numpy.py`` there
+    would be imported in place of ours.
+    """
+    return [sys.executable, "-P", "-m", module, *arguments]
+
+
+def import_path(environ: Mapping[str, str]) -> dict[str, str]:
+    """Give the variables by which a program started here finds our packages, and nothing of the current folder.
+
+    Run from sources that are not installed, our packages would only be found through the current folder: so their
+    folder comes first in PYTHONPATH. Installed, they are found without it. Empty entries of PYTHONPATH (from
+    ``PYTHONPATH=$PYTHONPATH:/lib`` where it was unset) mean the current folder to Python, and are left out.
+    """
+    sources = str(Path(__file__).resolve().parents[2])
+    entries = [entry for entry in environ.get("PYTHONPATH", "").split(os.pathsep) if entry]
+    if sources not in (str(Path(folder).resolve()) for folder in (*site.getsitepackages(), site.getusersitepackages())):
+        entries = [sources, *(entry for entry in entries if entry != sources)]
+    return {"PYTHONSAFEPATH": "1", **({"PYTHONPATH": os.pathsep.join(entries)} if entries else {})}
