@@ -63,9 +63,10 @@ integration: $(DEV_STAMP) ## Run the slower tests: real Nsight Systems (make nsy
 	$(BIN)/python -m pytest -m integration $(ARGS)
 
 .PHONY: lint
-lint: $(DEV_STAMP) ## Check style and types
+lint: $(DEV_STAMP) ## Check style and types, the page's script included
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/oxlint --deny-warnings analysis
 	$(BIN)/mypy
 
 .PHONY: schemas

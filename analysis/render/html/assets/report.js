@@ -64,9 +64,9 @@
   const axis = (more = {}) => ({
     axisLine: { lineStyle: { color: colour("line") } },
     axisTick: { lineStyle: { color: colour("line") } },
-    axisLabel: { color: colour("muted"), ...(more.axisLabel || {}) },
-    splitLine: { lineStyle: { color: colour("line") }, ...(more.splitLine || {}) },
-    nameTextStyle: { color: colour("muted"), ...(more.nameTextStyle || {}) },
+    axisLabel: { color: colour("muted"), ...more.axisLabel },
+    splitLine: { lineStyle: { color: colour("line") }, ...more.splitLine },
+    nameTextStyle: { color: colour("muted"), ...more.nameTextStyle },
     ...Object.fromEntries(Object.entries(more).filter(([key]) => !["axisLabel", "splitLine", "nameTextStyle"].includes(key))),
   });
   const legend = (more = {}) => ({ textStyle: { color: colour("ink") }, itemWidth: 12, itemHeight: 12, icon: "roundRect", ...more });
@@ -181,7 +181,7 @@
       yAxis: { ...axis(), type: "value", name: "steps", nameLocation: "middle", nameGap: 34, minInterval: 1 },
       series: [{
         name: "steps", type: "custom", itemStyle: { color: colour("decode") }, encode: { x: [0, 1], y: 2 },
-        data: steps.histogram.counts.map((count, index) => [edges[index], edges[index + 1], count]),
+        data: steps.histogram.counts.map((height, index) => [edges[index], edges[index + 1], height]),
         renderItem: (params, api) => {
           const top = api.coord([api.value(0), api.value(2)]);
           const foot = api.coord([api.value(1), 0]);
@@ -333,7 +333,7 @@
     const paints = ["#4878b0", "#3f9384", "#a8763e", "#8a68b3", "#b5606a", "#6d8a3c", "#5f7a93", "#a3628f"];
     const order = new Map();
     for (const tree of Object.values(data.modules)) {
-      for (const node of [...tree].sort((a, b) => b.value - a.value)) {
+      for (const node of tree.toSorted((a, b) => b.value - a.value)) {
         const family = node.name.replace(/\d+$/, "");
         if (!order.has(family)) order.set(family, paints[order.size % paints.length]);
       }
@@ -378,7 +378,7 @@
     return typeof a === "number" && typeof b === "number" ? a - b : String(a).localeCompare(String(b), "en");
   };
   // Unknown stays last, whichever way the column is sorted.
-  const sorted = (rows, key, descending) => [...rows].sort((a, b) => {
+  const sorted = (rows, key, descending) => rows.toSorted((a, b) => {
     const order = compare(key(a), key(b));
     return Math.abs(order) === 2 && (key(a) === null || key(b) === null) ? order : descending ? -order : order;
   });
@@ -557,7 +557,7 @@
   table.tHead.append(head);
   sortable([...head.cells], state.column, (column, descending) => { Object.assign(state, { column, descending }); showKernels(); });
   const inOrder = (stage) => ["prefill", "decode"].indexOf(stage) + 1 || 9;
-  const kernelStages = [...new Set(allRows.map(stageOf))].sort((a, b) => inOrder(a) - inOrder(b));
+  const kernelStages = [...new Set(allRows.map(stageOf))].toSorted((a, b) => inOrder(a) - inOrder(b));
   segmented(at("kernel-stages"), ["all", ...kernelStages], "all", (name) => { state.stage = name; state.all = false; showKernels(); });
   at("kernel-search").addEventListener("input", (event) => { state.search = event.target.value; showKernels(); });
   at("kernel-more").addEventListener("click", () => { state.all = true; showKernels(); });
