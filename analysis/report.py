@@ -112,13 +112,14 @@ def assemble(
     capture = evolve(
         capture_info(trace, attribution, manifest), stated_model=options.cost.preset if options.cost else None
     )
-    findings = examine(trace, attribution, manifest)
-    device = main_device(trace.info.devices, attribution)
     host = HostCalls(attribution)
+    findings = examine(trace, attribution, manifest, host)
+    device = main_device(trace.info.devices, attribution)
+    stage_rows = gpu_rows(gpu_table(attribution, "stage"))
     instances = instance_summaries(attribution, host)
     steps = step_points(attribution)
     tokens = tokens_by_stage(manifest, instances, options.cost.prompt_tokens if options.cost else None)
-    stages = stage_summaries(attribution, host, instances, tokens, device.sm_count if device else None)
+    stages = stage_summaries(attribution, host, stage_rows, instances, tokens, device.sm_count if device else None)
     kernel_rows = kernel_tables(
         attribution, {str(name): count for name, count in tokens.items()}, device, load_rules(options.kernel_rules)
     )
@@ -171,7 +172,7 @@ def assemble(
         instances=instances,
         steps=steps,
         utilisation=used,
-        stage_rows=gpu_rows(gpu_table(attribution, "stage")),
+        stage_rows=stage_rows,
         module_rows={
             "all": gpu_rows(gpu_table(attribution, "module")),
             **{stage: gpu_rows(gpu_table(attribution, "module", stage=stage)) for stage in STAGES},

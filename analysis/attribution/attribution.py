@@ -1,26 +1,29 @@
-"""GPU operation → launching call → enclosing ranges → image, stage, step, module.
+"""GPU operation → launch call → enclosing ranges → image, stage, step, module.
 
 An operation belongs to the API call with its correlation id in its process; a call belongs to the ranges on its thread
 that contain it. When the operation ran plays no part: kernels run after their range has closed.
+
+Which ranges are around a call, and which an operation belongs to, are two questions (`Attribution.call_level`,
+`Attribution.operation_level`): today the second is answered by the first for the operation's launch call.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cached_property
 from itertools import pairwise
 from typing import Any, Final, Literal, TypeAlias, TypeVar
 
 import numpy as np
-from attrs import frozen
+from attrs import field, frozen
 from numpy.typing import NDArray
 
-from analysis.attribution.range_tree import Indices, RangeForest
+from analysis.attribution.range_tree import Indices, RangeTree
 from analysis.domain.annotations import DECODE_STEP, IMAGE_NAME, MODULE_DOMAIN, STAGE_DOMAIN, STAGES, Stage
 from analysis.trace.reader import Trace
 from analysis.trace.records import Calls, Codes, Operations, OtherCalls, RangeRows, TraceInfo
 
-__all__ = ["LEVELS", "Attribution", "Level", "owners", "slices_by_thread"]
+__all__ = ["LEVELS", "Attribution", "Level", "launch_calls", "slices_by_thread"]
 
 Level: TypeAlias = Literal["image", "stage", "step", "module", "operator"]
 LEVELS: Final[tuple[Level, ...]] = ("image", "stage", "step", "module", "operator")
@@ -28,13 +31,13 @@ LEVELS: Final[tuple[Level, ...]] = ("image", "stage", "step", "module", "operato
 _OPERATOR_MARKS: Final = ("::", ", seq = ", ", op_id = ")
 """How PyTorch names the ranges of its operators: ``aten::mm``, with ``, seq = 7`` under emit_nvtx."""
 
-_Kept = TypeVar("_Kept")
+_Answer = TypeVar("_Answer")
 
 _DENSE_FACTOR: Final = 8
 """Correlation ids are looked up in a table as long as it is at most this many times longer than the calls."""
 
 
-def owners(operations: Operations, calls: Calls, call_process: Codes) -> Indices:
+def launch_calls(operations: Operations, calls: Calls, call_process: Codes) -> Indices:
     """Find the call that launched each operation: same correlation id, same process.
 
     Two calls may bear one id (a runtime call and the driver call inside it); the first to start is taken, so that an
@@ -48,19 +51,21 @@ def owners(operations: Operations, calls: Calls, call_process: Codes) -> Indices
     Returns:
         Index into calls, [n]; -1: no call has that id.
     """
-    owner = np.full(len(operations), -1, dtype=np.int32)
+    launch_call = np.full(len(operations), -1, dtype=np.int32)
     if not len(calls) or not len(operations):
-        return owner
+        return launch_call
     processes = np.unique(call_process)
     for process in processes:
-        mine = np.arange(len(calls)) if processes.size == 1 else np.flatnonzero(call_process == process)
+        own_calls = np.arange(len(calls)) if processes.size == 1 else np.flatnonzero(call_process == process)
         if processes.size == 1:
-            theirs: Any = (operations.process == process) | (operations.process == -1)
-            theirs = slice(None) if bool(theirs.all()) else np.flatnonzero(theirs)
+            own_work: Any = (operations.process == process) | (operations.process == -1)
+            own_work = slice(None) if bool(own_work.all()) else np.flatnonzero(own_work)
         else:
-            theirs = np.flatnonzero(operations.process == process)
-        owner[theirs] = _match(operations.correlation[theirs], calls.correlation[mine], calls.start[mine], mine)
-    return owner
+            own_work = np.flatnonzero(operations.process == process)
+        launch_call[own_work] = _match(
+            operations.correlation[own_work], calls.correlation[own_calls], calls.start[own_calls], own_calls
+        )
+    return launch_call
 
 
 def _match(wanted: Codes, correlation: Codes, start: NDArray[np.int64], index: NDArray[np.intp]) -> NDArray[np.int32]:
@@ -97,10 +102,10 @@ def slices_by_thread(threads: Codes) -> dict[int, slice]:
 
 @frozen(eq=False, slots=False)
 class Attribution:
-    """Which call owns each operation, and which ranges surround each call.
+    """The launch call of each operation, and the ranges around each call.
 
-    Built once per trace; every answer is computed when first asked for. Range answers are rows of ``ranges``, -1 where
-    there is none.
+    Built once per trace; every answer is computed when it is first asked for. Answers that are ranges are rows of
+    ``ranges``, -1 where there is none.
     """
 
     operations: Operations
@@ -108,15 +113,17 @@ class Attribution:
     other_calls: OtherCalls
     """They own nothing and are attributed to nothing; they tell when the host was inside CUDA."""
     ranges: RangeRows
-    forest: RangeForest
-    owner: Indices
-    """Operation → call, [n]; -1: no call is known."""
+    tree: RangeTree
+    launch_call: Indices
+    """Operation → call, [operations]; -1: no call is known."""
     info: TraceInfo
     """Of processes and threads by code."""
     thread_process: NDArray[np.int64]
     """Thread code → process code; -1 → -1."""
     cross_thread: bool = False
-    """Offer a call outside all stages of its own thread to the stage open on another thread of its process."""
+    """Offer calls outside all ranges of a kind on their own thread to those open on another thread of the process."""
+    _memo: dict[tuple[str, Any], Any] = field(factory=dict, init=False)
+    """Question → answer, of `_memoised`."""
 
     @classmethod
     def of(cls, trace: Trace, *, cross_thread: bool = False) -> Attribution:
@@ -128,12 +135,19 @@ class Attribution:
             calls=calls,
             other_calls=trace.other_calls,
             ranges=ranges,
-            forest=RangeForest.build(ranges),
-            owner=owners(operations, calls, thread_process[calls.thread]),
+            tree=RangeTree.build(ranges),
+            launch_call=launch_calls(operations, calls, thread_process[calls.thread]),
             info=trace.info,
             thread_process=thread_process,
             cross_thread=cross_thread,
         )
+
+    def _memoised(self, question: tuple[str, Any], answer: Callable[[], _Answer]) -> _Answer:
+        """Answer a question about this attribution once."""
+        if question not in self._memo:
+            self._memo[question] = answer()
+        memoised: _Answer = self._memo[question]
+        return memoised
 
     @cached_property
     def _thread_slices(self) -> dict[int, slice]:
@@ -147,70 +161,123 @@ class Attribution:
     def _call_end(self) -> NDArray[np.int64]:
         return self.calls.end
 
+    # --- calls and operations inside the ranges of one stack ---------------------------------------------------
+
+    def _calls_in_stack(self, index: int) -> tuple[slice, Indices] | None:
+        """The calls of a stack's thread and the innermost range of the stack around each; None: it makes no calls.
+
+        Memoised, because image, stage and step ask the same question of the same stack.
+        """
+        stack = self.tree.stacks[index]
+        own = self._thread_slices.get(stack.thread)
+        if own is None:
+            return None
+        rows = self._memoised(("stack", index), lambda: stack.innermost(self.calls.start[own], self._call_end[own]))
+        return own, rows
+
     @cached_property
     def _operations_of_thread(self) -> dict[int, Indices]:
         """Operations by the thread whose calls launched them, in order of their start."""
-        launched = np.flatnonzero(self.owner >= 0).astype(np.int32)
-        thread = self.calls.thread[self.owner[launched]] if launched.size else launched
+        launched = np.flatnonzero(self.launch_call >= 0).astype(np.int32)
+        thread = self.calls.thread[self.launch_call[launched]] if launched.size else launched
         if len(self._thread_slices) <= 1:
             return dict.fromkeys(self._thread_slices, launched)
         order = np.argsort(thread, kind="stable")
         cuts = np.flatnonzero(np.diff(thread[order])) + 1
         groups = np.split(launched[order], cuts)
-        return {int(self.calls.thread[self.owner[group[0]]]): group for group in groups if group.size}
+        return {int(self.calls.thread[self.launch_call[group[0]]]): group for group in groups if group.size}
 
-    def operations_in_lane(self, index: int) -> tuple[Indices, Indices]:
-        """The operations inside any range of a lane and the innermost such range, both [m], in order of start."""
-        around = self._around(index)
-        nothing = np.zeros(0, dtype=np.int32)
-        launched = self._operations_of_thread.get(self.forest.lanes[index].thread)
-        if around is None or launched is None:
-            return nothing, nothing
-        where, inside = around
-        row = inside[self.owner[launched] - where.start]
-        found = row >= 0
-        return launched[found], row[found]
+    def operations_in_stack(self, index: int) -> tuple[Indices, Indices]:
+        """The operations inside any range of a stack and the innermost such range, both [m], in order of start.
 
-    def _around(self, index: int) -> tuple[slice, Indices] | None:
-        """The calls of a lane's thread and the innermost range of the lane around each; None: it makes no calls.
-
-        Kept, because image, stage and step ask the same question of the same lane.
+        With ``cross_thread`` also those that calls of other threads launched, as `_offered_calls` says.
         """
-        lane = self.forest.lanes[index]
-        where = self._thread_slices.get(lane.thread)
-        if where is None:
-            return None
-        inside = self.kept(("lane", index), lambda: lane.innermost(self.calls.start[where], self._call_end[where]))
-        return where, inside
+        in_stack = self._calls_in_stack(index)
+        launched = self._operations_of_thread.get(self.tree.stacks[index].thread)
+        operations = rows = np.zeros(0, dtype=np.int32)
+        if in_stack is not None and launched is not None:
+            own, by_call = in_stack
+            rows = by_call[self.launch_call[launched] - own.start]
+            inside = rows >= 0
+            operations, rows = launched[inside], rows[inside]
+        offered = self._offered_calls.get(index) if self.cross_thread else None
+        if offered is None:
+            return operations, rows
+        by_call = np.full(len(self.calls), -1, dtype=np.int32)
+        by_call[offered[0]] = offered[1]
+        more = self.to_operations(by_call)
+        also = np.flatnonzero(more >= 0).astype(np.int32)
+        operations, rows = np.concatenate((operations, also)), np.concatenate((rows, more[also]))
+        order = np.argsort(operations, kind="stable")
+        return operations[order], rows[order]
+
+    @cached_property
+    def _offered_calls(self) -> dict[int, tuple[NDArray[np.intp], Indices]]:
+        """Stack → calls of other threads that its ranges are offered, and the innermost range around each.
+
+        A call outside all ranges of a domain on its own thread is offered those of one other thread of its process: of
+        the threads with a range of the domain open around the call, the one whose innermost such range started last.
+        """
+        offered: dict[int, tuple[NDArray[np.intp], Indices]] = {}
+        for domain in range(len(self.ranges.domains)):
+            outside = np.flatnonzero(self.call_ranges(domain) < 0)
+            candidates = list(self._open_elsewhere({domain}, outside))
+            nearest = np.full(outside.size, -1, dtype=np.int32)
+            for _, rows in candidates:
+                nearest = self._later(nearest, rows)
+            thread = self.ranges.thread[nearest]
+            for index, rows in candidates:
+                taken = (rows >= 0) & (thread == self.tree.stacks[index].thread)
+                if taken.any():
+                    offered[index] = (outside[taken], rows[taken])
+        return offered
+
+    # --- the innermost range around a call ---------------------------------------------------------------------
 
     def call_ranges(self, domain: int) -> Indices:
-        """Innermost range of a domain around each call, [calls]; where lanes overlap, the one that started last."""
+        """Innermost range of a domain around each call, [calls]; where stacks overlap, the one that started last."""
         return self._innermost({domain}, np.arange(len(self.ranges), dtype=np.int32))
 
     def _innermost(self, domains: set[int], nearest: Indices) -> Indices:
-        """Around each call, what ``nearest`` makes of the innermost range in each lane of the domains, [calls].
+        """Around each call, what ``nearest`` makes of the innermost range in each stack of the domains, [calls].
 
         Args:
             domains: codes of the domains to look in.
             nearest: range → the range to take instead, -1 for none, [ranges].
         """
-        found = np.full(len(self.calls), -1, dtype=np.int32)
+        around = np.full(len(self.calls), -1, dtype=np.int32)
         nearest = np.append(nearest, np.int32(-1))  # no range stays none
-        for index, lane in enumerate(self.forest.lanes):
-            around = self._around(index) if lane.domain in domains else None
-            if around is not None:
-                where, inside = around
-                found[where] = self._later(found[where], nearest[inside])
-        return found
+        for index, stack in enumerate(self.tree.stacks):
+            in_stack = self._calls_in_stack(index) if stack.domain in domains else None
+            if in_stack is not None:
+                own, rows = in_stack
+                around[own] = self._later(around[own], nearest[rows])
+        return around
 
-    def _later(self, one: Indices, other: Indices) -> Indices:
+    def _open_elsewhere(self, domains: set[int], calls: NDArray[np.intp]) -> Iterator[tuple[int, Indices]]:
+        """For each stack of the domains, its innermost range around each of some calls of its process, [calls].
+
+        Args:
+            domains: codes of the domains to look in.
+            calls: which calls, in order.
+        """
+        process = self.thread_process[self.calls.thread[calls]]
+        start, end = self.calls.start[calls], self._call_end[calls]
+        for index, stack in enumerate(self.tree.stacks):
+            near = process == self.thread_process[stack.thread]
+            if stack.domain in domains and near.any():
+                rows = np.full(calls.size, -1, dtype=np.int32)
+                rows[near] = stack.innermost(start[near], end[near])
+                yield index, rows
+
+    def _later(self, rows: Indices, others: Indices) -> Indices:
         """Row by row, the range that started last – of two that started together, the shorter; -1 loses against any."""
-        if not (one >= 0).any():
-            return other
+        if not (rows >= 0).any():
+            return others
         start, end = self.ranges.start, self.ranges.end
-        inner = (start[other] > start[one]) | ((start[other] == start[one]) & (end[other] < end[one]))
-        take = (other >= 0) & ((one < 0) | inner)
-        return np.where(take, other, one).astype(np.int32)
+        inner = (start[others] > start[rows]) | ((start[others] == start[rows]) & (end[others] < end[rows]))
+        take = (others >= 0) & ((rows < 0) | inner)
+        return np.where(take, others, rows).astype(np.int32)
 
     # --- levels -----------------------------------------------------------------------------------------------
 
@@ -221,15 +288,14 @@ class Attribution:
 
     @cached_property
     def _is_operator(self) -> NDArray[np.bool_]:
-        by_name = np.array([any(mark in name for mark in _OPERATOR_MARKS) for name in self.ranges.names], dtype=bool)
-        by_domain = np.array([one in ("", "torch") for one in self.ranges.domains], dtype=bool)
         if not len(self.ranges):
             return np.zeros(0, dtype=bool)
+        by_name = np.array([any(mark in name for mark in _OPERATOR_MARKS) for name in self.ranges.names], dtype=bool)
+        by_domain = np.array([name in ("", "torch") for name in self.ranges.domains], dtype=bool)
         operators: NDArray[np.bool_] = by_name[self.ranges.name] & by_domain[self.ranges.domain]
         return operators
 
-    def _is_level(self, level: Level) -> NDArray[np.bool_]:
-        """Which ranges make a level, [ranges]."""
+    def _ranges_of_level(self, level: Level) -> NDArray[np.bool_]:
         names = self.ranges.names
         if level == "operator":
             return self._is_operator
@@ -245,60 +311,42 @@ class Attribution:
         domain = self.domain(STAGE_DOMAIN)
         if domain is None or not names:
             return np.zeros(len(self.ranges), dtype=bool)
-        found: NDArray[np.bool_] = np.array(wanted, dtype=bool)[self.ranges.name] & (self.ranges.domain == domain)
-        return found
+        of_level: NDArray[np.bool_] = np.array(wanted, dtype=bool)[self.ranges.name] & (self.ranges.domain == domain)
+        return of_level
 
     def is_level(self, level: Level) -> NDArray[np.bool_]:
         """Which ranges make a level, [ranges]."""
-        return self.kept(("is", level), lambda: self._is_level(level))
+        return self._memoised(("is level", level), lambda: self._ranges_of_level(level))
 
     def call_level(self, level: Level) -> Indices:
-        """Innermost range of a level around each call, as a row of ``ranges``, [calls]; -1: none."""
-        return self.kept(("call", level), lambda: self._call_level(level))
+        """Innermost range of a level around each call, [calls]."""
+        return self._memoised(("call level", level), lambda: self._call_level(level))
 
     def operation_level(self, level: Level) -> Indices:
-        """Innermost range of a level around each operation's call, [operations]; -1: none."""
-        return self.kept(("operation", level), lambda: self.of_owner(self.call_level(level)))
+        """Innermost range of a level that each operation belongs to, [operations]: that of its launch call."""
+        return self._memoised(("operation level", level), lambda: self.to_operations(self.call_level(level)))
 
-    def of_owner(self, by_call: Indices) -> Indices:
-        """Carry an answer about calls over to the operations that they own."""
+    def to_operations(self, by_call: Indices) -> Indices:
+        """Carry an answer about calls over to the operations that they launched, [operations]."""
         if not by_call.size:
-            return np.full(self.owner.size, -1, dtype=np.int32)
-        return np.where(self.owner >= 0, by_call[self.owner], np.int32(-1)).astype(np.int32)
+            return np.full(self.launch_call.size, -1, dtype=np.int32)
+        return np.where(self.launch_call >= 0, by_call[self.launch_call], np.int32(-1)).astype(np.int32)
 
     def _call_level(self, level: Level) -> Indices:
         wanted = self.is_level(level)
         if not wanted.any():
             return np.full(len(self.calls), -1, dtype=np.int32)
-        nearest = self.forest.nearest(wanted)
+        nearest = self.tree.nearest(wanted)
         domains = set(np.unique(self.ranges.domain[wanted]).tolist())
-        found = self._innermost(domains, nearest)
+        around = self._innermost(domains, nearest)
         if self.cross_thread:
-            self._offer_across_threads(found, domains, nearest)
-        return found
-
-    def _offer_across_threads(self, found: Indices, domains: set[int], nearest: Indices) -> None:
-        """Give calls without a range of the level to the one open at that time on another thread of the process."""
-        outside = np.flatnonzero(found < 0)
-        process = self.thread_process[self.calls.thread[outside]]
-        start, end = self.calls.start[outside], self._call_end[outside]
-        nearest = np.append(nearest, np.int32(-1))
-        best = np.full(outside.size, -1, dtype=np.int32)
-        for lane in self.forest.lanes:
-            if lane.domain not in domains:
-                continue
-            near = np.flatnonzero(process == self.thread_process[lane.thread])
-            if near.size:
-                best[near] = self._later(best[near], nearest[lane.innermost(start[near], end[near])])
-        found[outside] = best
-
-    def kept(self, key: tuple[Any, ...], make: Callable[[], _Kept]) -> _Kept:
-        """Answer a question once: what ``make`` returns is kept under ``key`` for as long as the attribution lives."""
-        answers: dict[tuple[Any, ...], Any] = self.__dict__.setdefault("_answers", {})
-        if key not in answers:
-            answers[key] = make()
-        kept: _Kept = answers[key]
-        return kept
+            outside = np.flatnonzero(around < 0)
+            nearest = np.append(nearest, np.int32(-1))
+            elsewhere = np.full(outside.size, -1, dtype=np.int32)
+            for _, rows in self._open_elsewhere(domains, outside):
+                elsewhere = self._later(elsewhere, nearest[rows])
+            around[outside] = elsewhere
+        return around
 
     # --- names ------------------------------------------------------------------------------------------------
 
@@ -329,8 +377,8 @@ class Attribution:
         return paths
 
     def _parent_of_interest(self, wanted: NDArray[np.bool_]) -> Indices:
-        nearest = np.append(self.forest.nearest(wanted), np.int32(-1))
-        return nearest[self.forest.parent].astype(np.int32)
+        nearest = np.append(self.tree.nearest(wanted), np.int32(-1))
+        return nearest[self.tree.parent].astype(np.int32)
 
     @cached_property
     def _stage_code(self) -> NDArray[np.int8]:
@@ -348,18 +396,18 @@ class Attribution:
     @cached_property
     def call_stage(self) -> NDArray[np.int8]:
         """Stage of each call as index into `STAGES`; ``len(STAGES)``: none, [calls]."""
-        found: NDArray[np.int8] = self._stage_code[self.call_level("stage")]
-        return found
+        stage: NDArray[np.int8] = self._stage_code[self.call_level("stage")]
+        return stage
 
     @cached_property
     def operation_stage(self) -> NDArray[np.int8]:
         """Stage of each operation as index into `STAGES`; ``len(STAGES)``: none, [operations]."""
-        found: NDArray[np.int8] = self._stage_code[self.operation_level("stage")]
-        return found
+        stage: NDArray[np.int8] = self._stage_code[self.operation_level("stage")]
+        return stage
 
     def ranges_in_stage(self, stage: Stage) -> NDArray[np.bool_]:
         """Which ranges of the stage domain are a stage of that name or lie inside one, [ranges]."""
-        nearest = self.forest.nearest(self.is_level("stage"))
+        nearest = self.tree.nearest(self.is_level("stage"))
         inside: NDArray[np.bool_] = self._stage_code[nearest] == STAGES.index(stage)
         return inside
 

@@ -1,7 +1,7 @@
-"""NVTX ranges as a forest per thread and domain, and the question "which range was open around this call?".
+"""The range tree: which NVTX range lies in which, and which was open around a call.
 
-Push/pop ranges of one domain on one thread nest. Start/end ranges need not: those that cross are spread over *lanes*,
-within each of which ranges nest, so that one way of looking up serves both.
+Push/pop ranges of one domain on one thread nest: they are a *stack*. Start/end ranges may cross: they are divided among
+several stacks, within each of which ranges nest, so that both kinds are looked up in one way.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 
 from analysis.trace.records import Codes, RangeRows, Times
 
-__all__ = ["Lane", "RangeForest"]
+__all__ = ["RangeStack", "RangeTree"]
 
 Indices = NDArray[np.int32]
 
 
 @frozen(eq=False)
-class Lane:
+class RangeStack:
     """Ranges of one thread, domain and style that nest. Local index i is the i-th by (start, longest first)."""
 
     thread: int
@@ -41,10 +41,10 @@ class Lane:
             end: [m], ns.
 
         Returns:
-            Rows of `RangeRows`, [m]; -1 where no range of this lane contains the call.
+            Rows of `RangeRows`, [m]; -1 where no range of this stack contains the call.
         """
         # The last range that starts at or before the call is the deepest candidate; whatever contains the call is it
-        # or one of its ancestors, because ranges of a lane nest.
+        # or one of its ancestors, because ranges of a stack nest.
         candidate = np.searchsorted(self.start, start, side="right").astype(np.int32) - 1
         pending = np.flatnonzero(candidate >= 0)
         pending = pending[self.end[candidate[pending]] < end[pending]]
@@ -57,36 +57,36 @@ class Lane:
 
 
 @frozen(eq=False)
-class RangeForest:
-    """All ranges of a trace, as lanes."""
+class RangeTree:
+    """All ranges of a trace, divided into stacks."""
 
     ranges: RangeRows
-    lanes: tuple[Lane, ...]
+    stacks: tuple[RangeStack, ...]
 
     @classmethod
-    def build(cls, ranges: RangeRows) -> RangeForest:
-        """Sort the ranges into lanes."""
-        lanes: list[Lane] = []
+    def build(cls, ranges: RangeRows) -> RangeTree:
+        """Divide the ranges into stacks."""
+        stacks: list[RangeStack] = []
         if len(ranges):
             key = (ranges.thread.astype(np.int64) << 33) | (ranges.domain.astype(np.int64) << 1) | ranges.paired
             order = np.lexsort((-ranges.end, ranges.start, key))
             cuts = np.flatnonzero(np.diff(key[order])) + 1
             for rows in np.split(order.astype(np.int32), cuts):
-                lanes.extend(_lanes(ranges, rows))
-        return cls(ranges, tuple(lanes))
+                stacks.extend(_divided(ranges, rows))
+        return cls(ranges, tuple(stacks))
 
     @cached_property
     def parent(self) -> Indices:
-        """Row → row of the innermost range of the same lane that contains it, -1 for roots, [n]."""
-        found = np.full(len(self.ranges), -1, dtype=np.int32)
-        for lane in self.lanes:
-            inner = lane.parent >= 0
-            found[lane.rows[inner]] = lane.rows[lane.parent[inner]]
-        return found
+        """Row → row of the innermost range of the same stack that contains it, -1 for roots, [n]."""
+        parent = np.full(len(self.ranges), -1, dtype=np.int32)
+        for stack in self.stacks:
+            inner = stack.parent >= 0
+            parent[stack.rows[inner]] = stack.rows[stack.parent[inner]]
+        return parent
 
     @cached_property
     def depth(self) -> Indices:
-        """Row → number of ranges of its lane around it, [n]."""
+        """Row → number of ranges of its stack around it, [n]."""
         depth = np.zeros(len(self.ranges), dtype=np.int32)
         above = self.parent.copy()
         inside = np.flatnonzero(above >= 0)
@@ -105,19 +105,19 @@ class RangeForest:
         return tuple(np.split(order, np.cumsum(np.bincount(self.depth))[:-1]))
 
     def nearest(self, wanted: NDArray[np.bool_]) -> Indices:
-        """For each range, itself or the innermost ancestor in its lane that is wanted, -1 where none is, [n].
+        """For each range, itself or the innermost ancestor in its stack that is wanted, -1 where none is, [n].
 
         Args:
             wanted: [n], by row.
         """
-        found = np.where(wanted, np.arange(len(self.ranges), dtype=np.int32), np.int32(-1)).astype(np.int32)
+        nearest = np.where(wanted, np.arange(len(self.ranges), dtype=np.int32), np.int32(-1)).astype(np.int32)
         for rows in self.by_depth[1:]:
-            missing = rows[found[rows] < 0]
-            found[missing] = found[self.parent[missing]]
-        return found
+            missing = rows[nearest[rows] < 0]
+            nearest[missing] = nearest[self.parent[missing]]
+        return nearest
 
     def first_of_its_name(self) -> NDArray[np.bool_]:
-        """Whether no ancestor in the lane bears the same name: inclusive sums count those only, [n]."""
+        """Whether no ancestor in the stack bears the same name: inclusive sums count those only, [n]."""
         first = np.ones(len(self.ranges), dtype=bool)
         name: Codes = self.ranges.name
         above = self.parent.copy()
@@ -129,15 +129,15 @@ class RangeForest:
         return first
 
 
-def _lanes(ranges: RangeRows, rows: Indices) -> list[Lane]:
+def _divided(ranges: RangeRows, rows: Indices) -> list[RangeStack]:
     start, end = ranges.start[rows], ranges.end[rows]
     parent = _parents(end)
-    groups = [np.arange(rows.size)] if _nests(start, end, parent) else _spread(start, end)
-    lanes = []
+    groups = [np.arange(rows.size)] if _nests(start, end, parent) else _without_crossing(start, end)
+    stacks = []
     for group in groups:
         own = rows[group]
-        lanes.append(
-            Lane(
+        stacks.append(
+            RangeStack(
                 thread=int(ranges.thread[own[0]]),
                 domain=int(ranges.domain[own[0]]),
                 paired=bool(ranges.paired[own[0]]),
@@ -147,7 +147,7 @@ def _lanes(ranges: RangeRows, rows: Indices) -> list[Lane]:
                 parent=parent if len(groups) == 1 else _parents(end[group]),
             )
         )
-    return lanes
+    return stacks
 
 
 def _parents(end: Times) -> Indices:
@@ -184,21 +184,21 @@ def _nests(start: Times, end: Times, parent: Indices) -> bool:
     return bool(np.all(np.arange(start.size) - closed <= depth))
 
 
-def _spread(start: Times, end: Times) -> list[NDArray[np.intp]]:
-    """Put crossing ranges on lanes, each on the first one where it nests. Rare, and few ranges: a plain loop."""
-    stacks: list[list[int]] = []
-    lane_of = np.empty(start.size, dtype=np.int64)
+def _without_crossing(start: Times, end: Times) -> list[NDArray[np.intp]]:
+    """Divide crossing ranges: each goes to the first stack where it nests. Rare, and few ranges: a plain loop."""
+    open_ends: list[list[int]] = []
+    place = np.empty(start.size, dtype=np.int64)
     for index, (opens, closes) in enumerate(zip(start.tolist(), end.tolist(), strict=True)):
-        lane = 0
-        while lane < len(stacks):
-            stack = stacks[lane]
-            while stack and stack[-1] <= opens and stack[-1] < closes:
-                stack.pop()
-            if not stack or closes <= stack[-1]:
+        number = 0
+        while number < len(open_ends):
+            ends = open_ends[number]
+            while ends and ends[-1] <= opens and ends[-1] < closes:
+                ends.pop()
+            if not ends or closes <= ends[-1]:
                 break
-            lane += 1
+            number += 1
         else:
-            stacks.append([])
-        stacks[lane].append(closes)
-        lane_of[index] = lane
-    return [np.flatnonzero(lane_of == lane) for lane in range(len(stacks))]
+            open_ends.append([])
+        open_ends[number].append(closes)
+        place[index] = number
+    return [np.flatnonzero(place == number) for number in range(len(open_ends))]

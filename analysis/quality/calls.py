@@ -49,7 +49,7 @@ _ERRORS: Final = {
 """What a launch may return, of cudaError_t (CUDA runtime API) and CUresult (driver API), which share these codes."""
 
 
-def check(trace: Trace, attribution: Attribution, manifest: RunManifest | None) -> list[Finding]:
+def check(trace: Trace, attribution: Attribution, manifest: RunManifest | None, host: HostCalls) -> list[Finding]:
     """All checks on calls and operations."""
     found: list[Finding] = []
     if not len(attribution.operations) and manifest is not None and ran_on_cpu(manifest):
@@ -83,7 +83,6 @@ def check(trace: Trace, attribution: Attribution, manifest: RunManifest | None) 
             )
         )
     else:
-        host = HostCalls(attribution)
         found += _failed(attribution, host) + _unanswered(attribution, host) + _orphans(attribution)
         found += _unrecorded(trace, attribution) + _foreign_threads(attribution)
     return found + _clocks(trace, attribution) + _whole_graphs(attribution)
@@ -99,7 +98,7 @@ def _unanswered(attribution: Attribution, host: HostCalls) -> list[Finding]:
     if not (launch >= 0).any():
         return []
     own_work = np.zeros(len(calls), dtype=bool)
-    launching = attribution.owner[attribution.owner >= 0]
+    launching = attribution.launch_call[attribution.launch_call >= 0]
     own_work[launching] = True
     answered = own_work.copy()
     answered[launch[launching[launch[launching] >= 0]]] = True
@@ -174,7 +173,7 @@ def _while_capturing(attribution: Attribution) -> NDArray[np.bool_]:
 def _orphans(attribution: Attribution) -> list[Finding]:
     """GPU rows whose call is missing, but for those that were under way when the capture began."""
     operations, calls = attribution.operations, attribution.calls
-    lonely = attribution.owner < 0
+    lonely = attribution.launch_call < 0
     if len(calls):
         lonely = lonely & (operations.start >= int(calls.start.min()))
     count = int(lonely.sum())
@@ -227,9 +226,9 @@ def _foreign_threads(attribution: Attribution) -> list[Finding]:
     if not stage.any():
         return []
     with_stage = np.unique(attribution.ranges.thread[stage])
-    owned = attribution.owner >= 0
+    owned = attribution.launch_call >= 0
     outside = owned & (attribution.operation_level("stage") < 0)
-    thread = attribution.calls.thread[attribution.owner[outside]]
+    thread = attribution.calls.thread[attribution.launch_call[outside]]
     elsewhere = thread[~np.isin(thread, with_stage)]
     if elsewhere.size < OTHER_THREAD_SHARE * len(attribution.operations):
         return []
@@ -247,9 +246,9 @@ def _foreign_threads(attribution: Attribution) -> list[Finding]:
 def _clocks(trace: Trace, attribution: Attribution) -> list[Finding]:
     operations, calls, ranges = attribution.operations, attribution.calls, attribution.ranges
     oddities: list[str] = []
-    owned = np.flatnonzero(attribution.owner >= 0)
+    owned = np.flatnonzero(attribution.launch_call >= 0)
     if owned.size:
-        lead = calls.start[attribution.owner[owned]] - operations.start[owned]
+        lead = calls.start[attribution.launch_call[owned]] - operations.start[owned]
         early = int((lead > CLOCK_TOLERANCE_NS).sum())
         if early:
             oddities.append(

@@ -14,6 +14,7 @@ from analysis.attribution.attribution import Attribution
 from analysis.domain.manifest import RunManifest
 from analysis.quality import calls, expected, profiler, ranges
 from analysis.quality.findings import Finding, Severity
+from analysis.sums.host_calls import HostCalls
 from analysis.trace.reader import Trace
 
 __all__ = ["examine", "is_unfit"]
@@ -36,19 +37,22 @@ _LOSS_SIGNS: Final = {
 _SIGNS_THAT_CONDEMN: Final = 2
 
 
-def examine(trace: Trace, attribution: Attribution, manifest: RunManifest | None) -> tuple[Finding, ...]:
+def examine(
+    trace: Trace, attribution: Attribution, manifest: RunManifest | None, host: HostCalls | None = None
+) -> tuple[Finding, ...]:
     """Look for everything that would make the numbers of a trace wrong or misleading.
 
     Args:
         trace: opened.
         attribution: of the same trace.
         manifest: of the run; None: nobody knows what the run was meant to do.
+        host: the attribution's calls, where they are classified already.
 
     Returns:
         Findings, the gravest first; within one severity in the order of the checks.
     """
     found: list[Finding] = []
-    found += calls.check(trace, attribution, manifest)
+    found += calls.check(trace, attribution, manifest, host or HostCalls(attribution))
     found += profiler.check(trace, manifest)
     if len(attribution.ranges):
         found += ranges.check(attribution)

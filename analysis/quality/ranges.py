@@ -93,7 +93,7 @@ def _times_the_median(attribution: Attribution, rows: Indices) -> NDArray[np.flo
 
 def _contains_own_name(attribution: Attribution) -> NDArray[np.bool_]:
     """Ranges with a descendant of their own name, [ranges]."""
-    name, parent = attribution.ranges.name, attribution.forest.parent
+    name, parent = attribution.ranges.name, attribution.tree.parent
     found = np.zeros(name.size, dtype=bool)
     above = parent.copy()
     inside = np.flatnonzero(above >= 0)
@@ -168,7 +168,7 @@ def _long(attribution: Attribution, rows: Indices, factor: NDArray[np.float64], 
 
 def _depths(attribution: Attribution, rows: Indices) -> list[Finding]:
     """Names that stand at several depths: a module has one place in the model."""
-    ranges, depth = attribution.ranges, attribution.forest.depth
+    ranges, depth = attribution.ranges, attribution.tree.depth
     group = _group(attribution, rows)
     size = int(group.max()) + 1
     low = np.full(size, np.iinfo(np.int32).max, dtype=np.int32)
@@ -182,7 +182,7 @@ def _depths(attribution: Attribution, rows: Indices) -> list[Finding]:
         ranges.domain[several],
         [ranges.domains.index(one) for one in (STAGE_DOMAIN, MODULE_DOMAIN) if one in ranges.domains],
     )
-    nested = ~attribution.forest.first_of_its_name()[several]
+    nested = ~attribution.tree.first_of_its_name()[several]
     return [
         Finding(
             code="depth-anomalies",
@@ -253,7 +253,7 @@ def _cold_steps(attribution: Attribution) -> list[Finding]:
     steps = np.flatnonzero(attribution.is_level("step")).astype(np.int32)
     if not steps.size:
         return []
-    stage = np.append(attribution.forest.nearest(attribution.is_level("stage")), np.int32(-1))[steps]
+    stage = np.append(attribution.tree.nearest(attribution.is_level("stage")), np.int32(-1))[steps]
     duration = (ranges.end - ranges.start)[steps]
     order = np.lexsort((ranges.start[steps], stage))
     worst: tuple[float, int, int, float] | None = None

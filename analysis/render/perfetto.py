@@ -190,10 +190,10 @@ def _add_device(
     operations = attribution.operations
     codes = names.codes(operations.names)
     idle_name = names.code("idle")
-    owned = attribution.owner >= 0
+    owned = attribution.launch_call >= 0
     # An arrow ends at the first operation of its launch: one launch of a graph owns many.
     arriving = np.zeros(len(operations), dtype=np.int64)
-    launches, first = np.unique(attribution.owner, return_index=True)
+    launches, first = np.unique(attribution.launch_call, return_index=True)
     arriving[first[launches >= 0]] = arrow[launches[launches >= 0]]
     for device in np.unique(operations.device).tolist():
         parent = tracks.add(f"GPU {device}" if device >= 0 else "GPU")
@@ -223,7 +223,7 @@ def _add_device(
             slices.add(low, high, np.full(low.size, idle), np.full(low.size, idle_name))
         waiting = np.flatnonzero(mine & owned)
         if waiting.size:
-            launched = np.sort(attribution.calls.start[attribution.owner[waiting]])
+            launched = np.sort(attribution.calls.start[attribution.launch_call[waiting]])
             begun = np.sort(operations.start[waiting])
             value = np.searchsorted(launched, begun, side="right") - np.arange(1, begun.size + 1)
             queue = tracks.add("Launched, not started", parent, counter="operations", order=len(streams) + 1)
@@ -233,7 +233,7 @@ def _add_device(
 def _arrows(attribution: Attribution) -> Codes:
     """Number of the arrow that leaves each call, [calls]; 0: it owns no operation."""
     arrow = np.zeros(len(attribution.calls), dtype=np.int64)
-    owners = np.unique(attribution.owner[attribution.owner >= 0])
+    owners = np.unique(attribution.launch_call[attribution.launch_call >= 0])
     arrow[owners] = np.arange(1, owners.size + 1)
     return arrow
 

@@ -76,7 +76,7 @@ class HostCalls:
             [next((kind for kind, rule in _RULES if rule.match(name)), OTHER) for name in calls.names], dtype=np.int8
         )
         kind = by_name[calls.name] if by_name.size else np.zeros(len(calls), dtype=np.int8)
-        owner = self.attribution.owner
+        owner = self.attribution.launch_call
         owned = owner >= 0
         kernels = owner[owned & (self.attribution.operations.kind == KERNEL)]
         nameless = kernels[kind[kernels] == OTHER]
@@ -180,8 +180,8 @@ class HostCalls:
         calls = self.attribution.calls
         waits = np.flatnonzero(self.waits)
         rows += self._count(level, "synchronise", place[waits], calls.name[waits], calls.duration[waits], names)
-        small = np.flatnonzero(self.small_copies & (self.attribution.owner >= 0))
-        owner = self.attribution.owner[small]
+        small = np.flatnonzero(self.small_copies & (self.attribution.launch_call >= 0))
+        owner = self.attribution.launch_call[small]
         lasted = self.attribution.operations.duration[small]
         rows += self._count(level, "small device-to-host copy", place[owner], calls.name[owner], lasted, names)
         return sorted(rows, key=lambda row: (-row.calls, row.where, row.call))

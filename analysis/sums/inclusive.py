@@ -14,7 +14,7 @@ from analysis.attribution.range_tree import Indices
 from analysis.domain.errors import ConservationError
 from analysis.sums.grouping import COUNTED, UNATTRIBUTED, GpuTable, grouped, select
 
-__all__ = ["LaneWork", "inclusive_table", "name_keys", "operation_lanes", "pairs_by_name"]
+__all__ = ["StackWork", "inclusive_table", "name_keys", "pairs_by_name", "work_by_stack"]
 
 
 def name_keys(attribution: Attribution) -> tuple[NDArray[np.int32], tuple[str, ...]]:
@@ -28,32 +28,32 @@ def name_keys(attribution: Attribution) -> tuple[NDArray[np.int32], tuple[str, .
 
 
 @frozen(eq=False)
-class LaneWork:
-    """The operations inside a lane's ranges."""
+class StackWork:
+    """The operations inside a stack's ranges."""
 
     index: int
-    """Of the lane."""
+    """Of the stack."""
     operations: Indices
     """[m], in order of start."""
     rows: Indices
-    """Innermost range of the lane around each, [m]."""
+    """Innermost range of the stack around each, [m]."""
 
 
-def operation_lanes(attribution: Attribution, selected: NDArray[np.bool_] | None = None) -> list[LaneWork]:
-    """The work of each lane that has any.
+def work_by_stack(attribution: Attribution, selected: NDArray[np.bool_] | None = None) -> list[StackWork]:
+    """The work of each stack that has any.
 
     Args:
         attribution: of the trace.
         selected: which operations to count, [n]; None: all.
     """
     found = []
-    for index in range(len(attribution.forest.lanes)):
-        operations, rows = attribution.operations_in_lane(index)
+    for index in range(len(attribution.tree.stacks)):
+        operations, rows = attribution.operations_in_stack(index)
         if selected is not None:
             keep = selected[operations]
             operations, rows = operations[keep], rows[keep]
         if operations.size:
-            found.append(LaneWork(index, operations, rows))
+            found.append(StackWork(index, operations, rows))
     return found
 
 
@@ -68,7 +68,7 @@ def inclusive_table(attribution: Attribution, selected: NDArray[np.bool_] | None
         Names by time, the operations in no range at all last.
 
     Raises:
-        ConservationError: the roots' sums are not what their lanes hold.
+        ConservationError: the roots' sums are not what their stacks hold.
     """
     operations = attribution.operations
     keys, names = name_keys(attribution)
@@ -77,9 +77,9 @@ def inclusive_table(attribution: Attribution, selected: NDArray[np.bool_] | None
     low = np.full(size, np.iinfo(np.int64).max, dtype=np.int64)
     high = np.full(size, -1, dtype=np.int64)
     anywhere = np.zeros(len(operations), dtype=bool)
-    lanes = operation_lanes(attribution, selected)
+    stacks = work_by_stack(attribution, selected)
     duration = operations.duration
-    for work in lanes:
+    for work in stacks:
         anywhere[work.operations] = True
         kinds, lasted = operations.kind[work.operations], duration[work.operations]
         for kind, count, total in COUNTED:
@@ -90,22 +90,22 @@ def inclusive_table(attribution: Attribution, selected: NDArray[np.bool_] | None
         np.minimum.at(low, work.rows, operations.start[work.operations])
         np.maximum.at(high, work.rows, operations.end[work.operations])
     held = {name: int(value.sum()) for name, value in columns.items()}
-    for rows in reversed(attribution.forest.by_depth[1:]):
-        above = attribution.forest.parent[rows]
+    for rows in reversed(attribution.tree.by_depth[1:]):
+        above = attribution.tree.parent[rows]
         for value in columns.values():
             np.add.at(value, above, value[rows])
         np.minimum.at(low, above, low[rows])
         np.maximum.at(high, above, high[rows])
-    roots = attribution.forest.parent < 0
+    roots = attribution.tree.parent < 0
     for name, value in columns.items():
         if int(value[roots].sum()) != held[name]:
             raise ConservationError(f"internal error: inclusive {name} of the root ranges is not what they hold")
-    first = attribution.forest.first_of_its_name()
+    first = attribution.tree.first_of_its_name()
     by_name = {name: sum_by_group(keys[first], value[first], len(names)) for name, value in columns.items()}
     used = first & (high >= 0)
     by_name["projected_ns"] = sum_by_group(keys[used], (high - low)[used], len(names))
-    by_name["busy_ns"] = _busy(attribution, lanes, keys, len(names), by_name)
-    _count_once(attribution, lanes, keys, by_name)
+    by_name["busy_ns"] = _busy(attribution, stacks, keys, len(names), by_name)
+    _count_once(attribution, stacks, keys, by_name)
     return _finish(attribution, names, by_name, anywhere, selected)
 
 
@@ -117,11 +117,11 @@ def pairs_by_name(
     Args:
         attribution: of the trace.
         chosen: operations, [m].
-        rows: innermost range of one lane around each, [m].
+        rows: innermost range of one stack around each, [m].
         keys: name key of each range.
     """
-    first = attribution.forest.first_of_its_name()
-    parent = attribution.forest.parent
+    first = attribution.tree.first_of_its_name()
+    parent = attribution.tree.parent
     operations, ranges = [], []
     at = rows
     while True:
@@ -140,7 +140,7 @@ def pairs_by_name(
 
 def _busy(
     attribution: Attribution,
-    lanes: list[LaneWork],
+    stacks: list[StackWork],
     keys: NDArray[np.int32],
     names: int,
     by_name: dict[str, NDArray[np.int64]],
@@ -150,10 +150,10 @@ def _busy(
     shared = overlapping(operations.start, operations.end)
     busy = sum((by_name[total] for _, _, total in COUNTED), np.zeros(names, dtype=np.int64))
     by_domain: dict[int, list[tuple[Indices, Indices]]] = {}
-    for work in lanes:
+    for work in stacks:
         walked = shared[work.operations]
         if walked.any():
-            domain = attribution.forest.lanes[work.index].domain
+            domain = attribution.tree.stacks[work.index].domain
             by_domain.setdefault(domain, []).append((work.operations[walked], work.rows[walked]))
     for parts in by_domain.values():  # one after the other: a name lies in one domain, and the pairs take memory
         pairs = [pairs_by_name(attribution, chosen, rows, keys) for chosen, rows in parts]
@@ -169,20 +169,20 @@ def _busy(
 
 def _count_once(
     attribution: Attribution,
-    lanes: list[LaneWork],
+    stacks: list[StackWork],
     keys: NDArray[np.int32],
     by_name: dict[str, NDArray[np.int64]],
 ) -> None:
-    """Recount names that stand in several lanes of one thread: there, one operation may be inside two of them."""
+    """Recount names that stand in several stacks of one thread: there, one operation may be inside two of them."""
     holders: dict[tuple[int, int], int] = {}
-    for work in lanes:
-        lane = attribution.forest.lanes[work.index]
-        for key in np.unique(keys[lane.rows]).tolist():
-            holders[lane.thread, key] = holders.get((lane.thread, key), 0) + 1
+    for work in stacks:
+        stack = attribution.tree.stacks[work.index]
+        for key in np.unique(keys[stack.rows]).tolist():
+            holders[stack.thread, key] = holders.get((stack.thread, key), 0) + 1
     for key in sorted({key for (_, key), count in holders.items() if count > 1}):
-        nearest = attribution.forest.nearest(keys == key)
+        nearest = attribution.tree.nearest(keys == key)
         inside = np.zeros(len(attribution.operations), dtype=bool)
-        for work in lanes:
+        for work in stacks:
             inside[work.operations[nearest[work.rows] >= 0]] = True
         group = np.zeros(int(inside.sum()), dtype=np.int32)
         once = grouped(select(attribution.operations, inside), group, 1)

@@ -37,7 +37,7 @@ def operator_summaries(
     ranges = attribution.ranges
     wanted = attribution.is_level(level)
     keys, names = name_keys(attribution)
-    outer = wanted & attribution.forest.first_of_its_name()
+    outer = wanted & attribution.tree.first_of_its_name()
     calls = np.bincount(keys[wanted], minlength=len(names))
     host = sum_by_group(keys[outer], (ranges.end - ranges.start)[outer], len(names))
     gpu = {row.name: row.kernel_sum_ns + row.memcpy_ns + row.memset_ns + row.graph_ns for row in range_rows}

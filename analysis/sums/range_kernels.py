@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from analysis.attribution.attribution import Attribution
 from analysis.domain.annotations import STAGES, Stage
-from analysis.sums.inclusive import name_keys, operation_lanes, pairs_by_name
+from analysis.sums.inclusive import name_keys, pairs_by_name, work_by_stack
 from analysis.trace.records import KERNEL
 
 __all__ = ["ProjectionRow", "RangeKernelRow", "projection_rows", "range_kernel_rows"]
@@ -79,12 +79,12 @@ class _Pairs:
 def _pairs(attribution: Attribution, selected: NDArray[np.bool_] | None, keys: NDArray[np.int32]) -> _Pairs:
     parts: list[tuple[NDArray[np.integer[Any]], NDArray[np.int32], NDArray[np.int32]]] = []
     paired, thread = [], []
-    for work in operation_lanes(attribution, selected):
-        lane = attribution.forest.lanes[work.index]
+    for work in work_by_stack(attribution, selected):
+        stack = attribution.tree.stacks[work.index]
         part = pairs_by_name(attribution, work.operations, work.rows, keys)
         parts.append(part)
-        paired.append(np.full(part[0].size, lane.paired))
-        thread.append(np.full(part[0].size, lane.thread, dtype=np.int32))
+        paired.append(np.full(part[0].size, stack.paired))
+        thread.append(np.full(part[0].size, stack.thread, dtype=np.int32))
     if not parts:
         nothing = np.zeros(0, dtype=np.int32)
         return _Pairs(nothing.astype(np.intp), nothing, nothing, nothing.astype(bool), nothing)

@@ -29,6 +29,7 @@ def gpu_rows(table: GpuTable) -> tuple[GpuRow, ...]:
 def stage_summaries(
     attribution: Attribution,
     host: HostCalls,
+    stage_rows: Sequence[GpuRow],
     instances: Sequence[InstanceSummary],
     tokens: dict[Stage, int | None],
     sm_count: int | None,
@@ -38,14 +39,15 @@ def stage_summaries(
     Args:
         attribution: of the trace.
         host: its calls.
+        stage_rows: its table by stage.
         instances: its stage instances.
         tokens: prompt tokens of prefill and steps of decode, over all instances; None: unknown.
         sm_count: of the device that ran it.
     """
     operations, calls, ranges = attribution.operations, attribution.calls, attribution.ranges
-    table = {row.name: row for row in gpu_rows(gpu_table(attribution, "stage"))}
+    by_stage = {row.name: row for row in stage_rows}
     kernels = operations.kind == KERNEL
-    outermost = attribution.forest.first_of_its_name()
+    outermost = attribution.tree.first_of_its_name()
     small_grid = _small_grids(attribution, sm_count)
     found = []
     for stage in STAGES:
@@ -61,7 +63,7 @@ def stage_summaries(
         my_kernels = mine & kernels
         duration = operations.duration[my_kernels]
         delay = _delay(attribution, my_kernels)
-        gpu = table[stage]
+        gpu = by_stage[stage]
         # A stage inside one of the same name adds no time of its own.
         outer = rows[outermost[rows]]
         elapsed = int((_finished(attribution, rows, outer) - ranges.start[outer]).sum())
@@ -145,8 +147,8 @@ def _small_grids(attribution: Attribution, sm_count: int | None) -> NDArray[np.b
 
 def _delay(attribution: Attribution, which: NDArray[np.bool_]) -> NDArray[np.int64]:
     """Queueing delay: kernel start − launch start, ns, of the chosen operations that have a launch."""
-    chosen = np.flatnonzero(which & (attribution.owner >= 0))
-    return attribution.operations.start[chosen] - attribution.calls.start[attribution.owner[chosen]]
+    chosen = np.flatnonzero(which & (attribution.launch_call >= 0))
+    return attribution.operations.start[chosen] - attribution.calls.start[attribution.launch_call[chosen]]
 
 
 def _launch_gap(attribution: Attribution, launching: NDArray[np.bool_]) -> float | None:
@@ -179,7 +181,7 @@ def _places(attribution: Attribution, rows: NDArray[np.intp]) -> dict[int, _Plac
         rows: of the instances, in time order.
     """
     ranges = attribution.ranges
-    image_row = attribution.forest.nearest(attribution.is_level("image"))
+    image_row = attribution.tree.nearest(attribution.is_level("image"))
     process = attribution.thread_process[ranges.thread[rows]].tolist()
     pids = sorted({(attribution.info.pid(one) or 0, one) for one in process})
     ranks = {one: rank for rank, (_, one) in enumerate(pids)}
@@ -217,7 +219,7 @@ def instance_summaries(attribution: Attribution, host: HostCalls | None = None) 
     table = {row.name: row for row in gpu_rows(gpu_table(attribution, "instance"))}
     paths, places = attribution.instance_names, _places(attribution, rows)
     steps = np.bincount(
-        attribution.forest.nearest(attribution.is_level("stage"))[np.flatnonzero(attribution.is_level("step"))] + 1,
+        attribution.tree.nearest(attribution.is_level("stage"))[np.flatnonzero(attribution.is_level("step"))] + 1,
         minlength=len(ranges) + 1,
     )[1:]
     host = host or HostCalls(attribution)
@@ -267,7 +269,7 @@ def step_points(attribution: Attribution) -> tuple[StepPoint, ...]:
     if not rows.size:
         return ()
     table = gpu_table(attribution, "step")
-    stage = attribution.forest.nearest(attribution.is_level("stage"))
+    stage = attribution.tree.nearest(attribution.is_level("stage"))
     paths, places = attribution.instance_names, _places(attribution, _stage_rows_in_time(attribution))
     busy, kernels = table.columns["busy_ns"].tolist(), table.columns["kernels"].tolist()
     gpu_end = _gpu_ends(attribution, "step")

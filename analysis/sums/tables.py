@@ -33,17 +33,9 @@ def gpu_table(attribution: Attribution, by: TableKind, *, stage: Stage | None = 
             exclusive (innermost) and add up.
         stage: keep the operations of this stage only.
 
-    Returns:
-        The table; the same one when it is asked for again.
-
     Raises:
         ConservationError: rows do not add up to the operations' total.
     """
-    table: GpuTable = attribution.kept(("table", by, stage), lambda: _make(attribution, by, stage))
-    return table
-
-
-def _make(attribution: Attribution, by: TableKind, stage: Stage | None) -> GpuTable:
     selected = attribution.operation_stage == STAGES.index(stage) if stage is not None else None
     operations = attribution.operations if selected is None else select(attribution.operations, selected)
     if by == "range":

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from analysis.attribution.attribution import Attribution
-from analysis.attribution.range_tree import RangeForest
+from analysis.attribution.range_tree import RangeTree
 from analysis.sums.grouping import UNATTRIBUTED
 from analysis.sums.tables import gpu_table
 from analysis.trace.reader import Trace
@@ -139,7 +139,7 @@ def test_innermost_range_of_a_domain_is_the_brute_force_one(ranges: list[Range],
     attribution = analysed(ranges, launches)
     for domain in DOMAINS:
         code = attribution.domain(domain)
-        found = {} if code is None else by_launch(attribution, attribution.of_owner(attribution.call_ranges(code)))
+        found = {} if code is None else by_launch(attribution, attribution.to_operations(attribution.call_ranges(code)))
         for number, launch in enumerate(launches):
             expected = innermost(around(ranges, launch, domain))
             assert interval(attribution, found.get(f"k{number}", -1)) == expected
@@ -181,6 +181,30 @@ def test_ranges_of_other_threads_are_offered_by_time_within_the_process(
 
 @SETTINGS
 @given(random_ranges(), random_launches())
+def test_inclusive_table_across_threads_is_the_brute_force_one(ranges: list[Range], launches: list[Launch]) -> None:
+    """A call outside all ranges of a domain is in those that are open on another thread of its process."""
+    attribution = analysed(ranges, launches, cross_thread=True)
+
+    def offered(launch: Launch, domain: str) -> list[Range]:
+        others = [thread for thread in THREADS if PROCESS_OF[thread] == PROCESS_OF[launch.thread]]
+        return around(ranges, launch, domain) or [
+            one for thread in others for one in around(ranges, launch._replace(thread=thread), domain)
+        ]
+
+    expected = {}
+    for domain, name in {(one.domain, one.name) for one in ranges}:
+        inside = [launch for launch in launches if any(one.name == name for one in offered(launch, domain))]
+        if inside:
+            expected[f"{domain}:{name}"] = sums(inside)
+    outside = [launch for launch in launches if not any(offered(launch, domain) for domain in DOMAINS)]
+    if outside:
+        expected[UNATTRIBUTED] = sums(outside)
+    rows = gpu_table(attribution, "range").rows()
+    assert {row["name"]: (row["kernels"], row["kernel_sum_ns"], row["busy_ns"]) for row in rows} == expected
+
+
+@SETTINGS
+@given(random_ranges(), random_launches())
 def test_inclusive_table_is_the_brute_force_one(ranges: list[Range], launches: list[Launch]) -> None:
     table = gpu_table(analysed(ranges, launches), "range")
     found = {row["name"]: (row["kernels"], row["kernel_sum_ns"], row["busy_ns"]) for row in table.rows()}
@@ -213,23 +237,23 @@ def test_exclusive_tables_add_up_to_the_trace(ranges: list[Range], launches: lis
 
 @SETTINGS
 @given(random_ranges())
-def test_lanes_nest_and_lose_no_range(ranges: list[Range]) -> None:
+def test_stacks_nest_and_lose_no_range(ranges: list[Range]) -> None:
     attribution = analysed(ranges, [Launch(1, 0, 1, 2, 3)])
-    forest: RangeForest = attribution.forest
-    rows = np.concatenate([lane.rows for lane in forest.lanes]) if forest.lanes else np.zeros(0, int)
+    tree: RangeTree = attribution.tree
+    rows = np.concatenate([stack.rows for stack in tree.stacks]) if tree.stacks else np.zeros(0, int)
     assert sorted(rows.tolist()) == list(range(len(ranges)))
-    for lane in forest.lanes:
-        intervals = list(zip(lane.start.tolist(), lane.end.tolist(), strict=True))
+    for stack in tree.stacks:
+        intervals = list(zip(stack.start.tolist(), stack.end.tolist(), strict=True))
         for index, (start, end) in enumerate(intervals):
             for other_start, other_end in intervals[:index]:
-                assert other_end <= start or end <= other_end, "no two ranges of a lane cross"
+                assert other_end <= start or end <= other_end, "no two ranges of a stack cross"
                 assert other_start <= start
 
 
 @SETTINGS
 @given(random_ranges())
-def test_push_pop_ranges_of_a_thread_and_domain_are_one_lane(ranges: list[Range]) -> None:
+def test_push_pop_ranges_of_a_thread_and_domain_are_one_stack(ranges: list[Range]) -> None:
     """They nest by themselves: splitting them would cost time and lose parents."""
     paired = [one for one in ranges if one.style == PUSH_POP]
-    lanes = analysed(paired, [Launch(1, 0, 1, 2, 3)]).forest.lanes
-    assert len(lanes) == len({(one.thread, one.domain) for one in paired})
+    stacks = analysed(paired, [Launch(1, 0, 1, 2, 3)]).tree.stacks
+    assert len(stacks) == len({(one.thread, one.domain) for one in paired})

@@ -8,6 +8,9 @@ import numpy as np
 import pytest
 
 from analysis.attribution.attribution import Attribution, Level
+from analysis.sums.operators import operator_summaries
+from analysis.sums.range_kernels import projection_rows, range_kernel_rows
+from analysis.sums.stages import gpu_rows
 from analysis.sums.tables import gpu_table
 from placement import counts, place
 from trace_builder import START_END, TraceBuilder, thread_id
@@ -95,6 +98,32 @@ def test_launches_of_another_thread_are_offered_by_time_on_the_host_when_asked(
     assert place(attribute(worker_thread(), cross_thread=True), level) == {
         "main": name, "worker": name, "worker after": None, "other process": None,
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(("cross_thread", "kernels"), [(False, ["main"]), (True, ["main", "worker"])])
+def test_tables_of_ranges_hold_what_other_threads_launched_when_asked(
+    attribute: Attribute, cross_thread: bool, kernels: list[str]
+) -> None:
+    """By range, by range and kernel, projected, and by operator: as by stage and module."""
+    attribution = attribute(worker_thread(), cross_thread=cross_thread)
+    rows = {row["name"]: row for row in gpu_table(attribution, "range").rows()}
+    of_ranges = range_kernel_rows(attribution)
+    for name in ("dsocr:prefill", "dsocr.module:sam"):
+        assert rows[name]["kernels"] == len(kernels)
+        mine = [row for row in of_ranges if row.range_name == name]
+        assert [row.kernel for row in mine] == kernels
+        assert {row.tid for row in mine} == {1}, "a row is of the range's thread"
+        assert [row.operations for row in projection_rows(attribution) if row.range_name == name] == [len(kernels)]
+    (operator,) = operator_summaries(attribution, gpu_rows(gpu_table(attribution, "range")))
+    assert (operator.op_name, operator.cuda_time_ms) == ("sam", 10e-6 * len(kernels))
+    assert rows["(unattributed)"]["kernels"] == 4 - len(kernels)
+
+
+def test_a_thread_with_ranges_of_its_own_is_offered_none_of_that_domain(attribute: Attribute) -> None:
+    built = TraceBuilder().range("prefill", 0, 100, domain="dsocr").range("sam", 0, 100, domain="dsocr.module")
+    built.thread(1, 2).range("clip", 40, 60, domain="dsocr.module").launch(50, 51, ("worker", 60, 70))
+    rows = gpu_table(attribute(built, cross_thread=True), "range").rows()
+    assert {row["name"]: row["kernels"] for row in rows} == {"dsocr:prefill": 1, "dsocr.module:clip": 1}
 
 
 def test_eight_threads_keep_to_themselves(attribute: Attribute) -> None:

@@ -68,8 +68,8 @@ def test_totals(name: str, real_attribution: RealAttribution, expected: Expected
         "memset_ns": summary(attribution, operations.kind == MEMSET)["total_ns"],
         "nvtx_ranges": len(attribution.ranges),
         "nvtx_ranges_null_end": int(attribution.ranges.unclosed.sum()),
-        "ops_without_api": int((attribution.owner < 0).sum()),
-        "api_launch_threads": np.unique(attribution.calls.thread[attribution.owner]).size,
+        "ops_without_api": int((attribution.launch_call < 0).sum()),
+        "api_launch_threads": np.unique(attribution.calls.thread[attribution.launch_call]).size,
     }
     assert found == {key: totals[key] for key in found}
     graphless = operations.kind <= MEMSET

@@ -134,7 +134,7 @@ def test_real_traces_are_there_in_full(
     arrived = [flow for one in gpu for flow in one.arrives]
     left = [flow for one in shown.slices for flow in one.leaves]
     assert sorted(arrived) == sorted(left) == list(range(1, len(left) + 1))
-    assert len(left) == np.unique(attribution.owner[attribution.owner >= 0]).size
+    assert len(left) == np.unique(attribution.launch_call[attribution.launch_call >= 0]).size
     ranges = sum(1 for one in shown.slices if one.track[0].startswith("Thread") and not one.track[1].startswith("CUDA"))
     assert ranges == len(attribution.ranges)
     assert [value for _, value in shown.counters["SMs Active"]] == [1.0, 90.5, 3.0]

@@ -17,7 +17,8 @@ import pytest
 from analysis.attribution.attribution import Attribution
 from analysis.sums.host_calls import HostCalls, host_call_rows
 from analysis.sums.records import StageSummary, StreamSummary
-from analysis.sums.stages import instance_summaries, stage_summaries, step_points, stream_summaries
+from analysis.sums.stages import gpu_rows, instance_summaries, stage_summaries, step_points, stream_summaries
+from analysis.sums.tables import gpu_table
 from analysis.sums.tokens import tokens_by_stage
 from analysis.trace.reader import Trace
 from analysis.verdict.rules import verdicts
@@ -30,7 +31,8 @@ RealAttribution = Callable[[str], tuple[Trace, Attribution]]
 def summaries(attribution: Attribution, sm_count: int | None = 132) -> dict[str, StageSummary]:
     instances = instance_summaries(attribution)
     tokens = tokens_by_stage(None, instances)
-    found = stage_summaries(attribution, HostCalls(attribution), instances, tokens, sm_count)
+    rows = gpu_rows(gpu_table(attribution, "stage"))
+    found = stage_summaries(attribution, HostCalls(attribution), rows, instances, tokens, sm_count)
     return {one.stage: one for one in found}
 
 
