@@ -96,7 +96,7 @@ def _is_union(kind: Any) -> bool:
 
 def _is_plain_union(kind: Any) -> bool:
     """A union of scalars only: ``int | float | str | None``."""
-    return _is_union(kind) and all(one in (int, float, str, bool, type(None)) for one in get_args(kind))
+    return _is_union(kind) and all(member in (int, float, str, bool, type(None)) for member in get_args(kind))
 
 
 def _plain_union(value: Any, kind: Any) -> Any:
@@ -105,7 +105,7 @@ def _plain_union(value: Any, kind: Any) -> Any:
         return _number(value, float) if type(value) is float else value
     if type(value) is int and float in allowed:
         return float(value)
-    names = " or ".join("null" if one is type(None) else one.__name__ for one in allowed)
+    names = " or ".join("null" if member is type(None) else member.__name__ for member in allowed)
     raise TypeError(f"expected {names}, found {_describe(value)}")
 
 
@@ -128,7 +128,7 @@ def _short_tuple(kind: Any, converter: Converter) -> Callable[[Any, Any], Any]:
     def structure(value: Any, _: Any) -> Any:
         if len(value) != len(kinds):
             raise ValueError(f"expected {len(kinds)} items, found {len(value)}")
-        return tuple(converter.structure(one, kind) for one, kind in zip(value, kinds, strict=True))
+        return tuple(converter.structure(item, kind) for item, kind in zip(value, kinds, strict=True))
 
     return structure
 
@@ -140,7 +140,7 @@ def _make() -> JsonConverter:
     converter.register_structure_hook(float, _number)
     converter.register_structure_hook(datetime, _moment)
     converter.register_unstructure_hook_func(
-        _is_short_tuple, lambda items: [converter.unstructure(one) for one in items]
+        _is_short_tuple, lambda items: [converter.unstructure(item) for item in items]
     )
     converter.register_structure_hook_func(_is_literal, _literal)
     converter.register_structure_hook_func(_is_plain_union, _plain_union)
@@ -239,12 +239,12 @@ def _refuse_constant(name: str) -> float:
 
 
 def _each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
+    by_key = dict(pairs)
+    if len(by_key) < len(pairs):
         names = [name for name, _ in pairs]
         twice = next(name for name in names if names.count(name) > 1)
         raise ValueError(f"the key {json.dumps(twice)} is given twice in one object")
-    return found
+    return by_key
 
 
 def _faults(error: BaseException) -> list[str]:

@@ -74,8 +74,8 @@ def mfu_in_guardrails(instance: _Instance, attribute: _Attr, value: float | None
 
 def mfu_per_stage_in_guardrails(instance: _Instance, attribute: _Attr, value: Mapping[Stage, float | None]) -> None:
     """Attrs validator: every stage's MFU is unknown or in the guardrails."""
-    for one in value.values():
-        mfu_in_guardrails(instance, attribute, one)
+    for mfu in value.values():
+        mfu_in_guardrails(instance, attribute, mfu)
 
 
 _positive = validators.and_(_finite, validators.gt(0))

@@ -400,11 +400,11 @@ def _vision(
         return []
     sam, encoder, width = vision.sam, vision.encoder, shape.decoder.width
     cells = [_cells(sam, side) for side in view_sides]
-    vectors = sum(encoder.vectors(one) for one in cells)
+    vectors = sum(encoder.vectors(side) for side in cells)
     if isinstance(encoder, ClipShape):
-        name, flop, parameters = "clip", sum(_clip_flop(encoder, one) for one in cells), _clip_parameters(encoder)
+        name, flop, parameters = "clip", sum(_clip_flop(encoder, side) for side in cells), _clip_parameters(encoder)
     else:
-        name, flop = "encoder", sum(_query_encoder_flop(encoder, one) for one in cells)
+        name, flop = "encoder", sum(_query_encoder_flop(encoder, side) for side in cells)
         parameters = _query_encoder_parameters(encoder)
     sam_flop = sum(_sam_flop(sam, side) for side in view_sides)
     projector = 2 * vectors * vision.projected_width * width
@@ -566,4 +566,4 @@ def _decoder(
         _component("embedding", 0, rows_read * width * dtype_bytes),
         _component("other", 0, ((2 * shape.layers + 1) * passes * width + more_weights) * dtype_bytes),
     )
-    return tuple(one for one in parts if one.flop or one.weight_bytes)
+    return tuple(part for part in parts if part.flop or part.weight_bytes)

@@ -116,7 +116,9 @@ def peak_for(
         bandwidth, remark = _bandwidth(card, memory_bandwidth)
         return Peak(
             device_name=name,
-            matched=next(one for one in card.names if one.casefold() in (bare.casefold(), name.strip().casefold())),
+            matched=next(
+                known for known in card.names if known.casefold() in (bare.casefold(), name.strip().casefold())
+            ),
             flop_per_s=dict(card.flop_per_s),
             bytes_per_s=bandwidth,
             source=card.source + remark,
@@ -190,7 +192,7 @@ def _state(peak: Peak | UnknownPeak, dtype: str, flop_per_s: float | None, bytes
 def _named(name: str, bare: str) -> list[Card]:
     """The rows of that name, never one that it merely begins with: L40S is not L40."""
     spellings = (name.casefold(), bare.casefold())
-    return [card for card in cards() if any(one.casefold() in spellings for one in card.names)]
+    return [card for card in cards() if any(known.casefold() in spellings for known in card.names)]
 
 
 def _bandwidth(card: Card, drivers: float | None) -> tuple[float | None, str]:
@@ -203,14 +205,14 @@ def _bandwidth(card: Card, drivers: float | None) -> tuple[float | None, str]:
     if not drivers or drivers <= 0:
         if len(card.bytes_per_s) == 1:
             return card.bytes_per_s[0], ""
-        sold = " or ".join(f"{one / 1e9:g}" for one in card.bytes_per_s)
+        sold = " or ".join(f"{sheet / 1e9:g}" for sheet in card.bytes_per_s)
         return None, f"; bandwidth: boards with {sold} GB/s have this name, and the driver's figure is unknown"
-    same = [one for one in card.bytes_per_s if abs(one - drivers) <= _SAME_BANDWIDTH * one]
+    same = [sheet for sheet in card.bytes_per_s if abs(sheet - drivers) <= _SAME_BANDWIDTH * sheet]
     if same:
         return same[0], ""
     if drivers < min(card.bytes_per_s):
         return drivers, f"; bandwidth: the driver's figure, the sheet has {min(card.bytes_per_s) / 1e9:g} GB/s"
-    return max(one for one in card.bytes_per_s if one < drivers), ""
+    return max(sheet for sheet in card.bytes_per_s if sheet < drivers), ""
 
 
 def _derive(
@@ -278,7 +280,7 @@ def _card(table: Mapping[str, Any]) -> Card:
         compute_capability=table["cc"],
         sm_count=table.get("sm_count"),
         flop_per_s={dtype: table[dtype] * 1e12 if dtype in table else None for dtype in DTYPES},
-        bytes_per_s=tuple(one * 1e9 for one in bandwidths),
+        bytes_per_s=tuple(bandwidth * 1e9 for bandwidth in bandwidths),
         source=table["source"],
     )
 

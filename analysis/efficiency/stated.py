@@ -102,19 +102,19 @@ def check_needs(
     Raises:
         RequestError: a stage needs more arithmetic or bytes than the peaks allow; one line with both figures.
     """
-    if any(one.rank is not None for one in instances):
+    if any(instance.rank is not None for instance in instances):
         return "least time (several processes share the work of a stage)"
     if peak is not None and peak.how == "override":
         return "least time (the peak is stated as well)"
     rate = None if peak is None else peak.flop_per_s.get(dtype)
     bandwidth = None if peak is None else peak.bytes_per_s
     compared = False
-    for one in instances:
-        cost = costs.get((one.image_index or 0, one.stage))
-        if cost is None or not one.busy_ns:
+    for instance in instances:
+        cost = costs.get((instance.image_index or 0, instance.stage))
+        if cost is None or not instance.busy_ns:
             continue
-        need, passes = sum_needs([cost]), cost.tokens if one.stage == "decode" else 1
-        seconds = one.busy_ns / 1e9
+        need, passes = sum_needs([cost]), cost.tokens if instance.stage == "decode" else 1
+        seconds = instance.busy_ns / 1e9
         for amount, unit, most in (
             (need.flop, "FLOP", rate),
             (max(0, need.bytes - passes * _LARGEST_CACHE), "bytes from memory", bandwidth),
@@ -124,7 +124,7 @@ def check_needs(
             compared = True
             if amount > _BOOST * most * seconds:
                 raise RequestError(
-                    f"the stated model cannot have run here: {one.path} would need {amount:.3g} {unit}, at least "
+                    f"the stated model cannot have run here: {instance.path} would need {amount:.3g} {unit}, at least "
                     f"{amount / most * 1e3:.3g} ms on this device, and its GPU work took {seconds * 1e3:.3g} ms; "
                     "check --model, --input-mode, --tiles and --prompt-tokens"
                 )
@@ -153,9 +153,9 @@ def _check_manifest(request: CostRequest, prompts: Sequence[PromptTokens]) -> No
 def _check_positions(request: CostRequest, evidence: TraceEvidence) -> bool:
     """Whether every prefill's positions could be compared."""
     seen: dict[str, tuple[int, str]] = {}
-    for one in evidence.instances:
-        if one.stage == "prefill" and one.payload is not None and one.payload > 0:
-            seen[one.path] = one.payload, f"{one.path} ran {one.payload}, by its range's payload"
+    for instance in evidence.instances:
+        if instance.stage == "prefill" and instance.payload is not None and instance.payload > 0:
+            seen[instance.path] = instance.payload, f"{instance.path} ran {instance.payload}, by its range's payload"
     for step in evidence.steps:
         if step.index == 0 and step.context is not None and step.context > 0:
             before = f"the first step of {step.instance} attends over {step.context}, its own token included"
@@ -163,14 +163,14 @@ def _check_positions(request: CostRequest, evidence: TraceEvidence) -> bool:
     for tokens, words in seen.values():
         if tokens != request.prompt_tokens:
             raise RequestError(f"--prompt-tokens {request.prompt_tokens}: {words}")
-    prefills = [one for one in evidence.instances if one.stage == "prefill"]
+    prefills = [instance for instance in evidence.instances if instance.stage == "prefill"]
     return bool(seen) and len(seen) >= len(prefills)
 
 
 def _check_modules(request: CostRequest, evidence: TraceEvidence) -> bool:
     """Whether there are module ranges to compare with."""
     shape = find_preset(request.preset)
-    layers = {int(found[1]) for name in evidence.modules if (found := _LAYER.fullmatch(name))}
+    layers = {int(match[1]) for name in evidence.modules if (match := _LAYER.fullmatch(name))}
     towers = {name for name in evidence.modules if name.startswith("vision.")}
     if layers and len(layers) != shape.decoder.layers:
         raise RequestError(
@@ -178,7 +178,7 @@ def _check_modules(request: CostRequest, evidence: TraceEvidence) -> bool:
             f"name {len(layers)}"
         )
     expected = set() if shape.vision is None else {"vision.sam", _encoder_path(shape.vision), "vision.projector"}
-    prefilled = any(one.stage == "prefill" for one in evidence.instances)
+    prefilled = any(instance.stage == "prefill" for instance in evidence.instances)
     if (towers or (layers and prefilled)) and towers != expected:
         raise RequestError(
             f"--model {request.preset}: its prefill runs {_and(sorted(expected)) or 'no vision modules'}, this trace's "
@@ -230,11 +230,11 @@ def _hint(vision: VisionShape | None, calls: Mapping[int, int]) -> str:
     for mode, sizes in vision.modes.items():
         for tiles in (0, *range(2, sizes.max_tiles + 1)):
             rows = _rows(vision, [sizes.side, *[sizes.tile_side] * tiles])
-            if {one for tower in rows for one in tower} == set(calls):
+            if {count for tower in rows for count in tower} == set(calls):
                 return f", which is --input-mode {mode} --tiles {tiles}"
     return ""
 
 
 def _and(words: Sequence[object]) -> str:
-    shown = [str(one) for one in words]
+    shown = [str(word) for word in words]
     return " and ".join([", ".join(shown[:-1]), shown[-1]] if len(shown) > 1 else shown)

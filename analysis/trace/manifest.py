@@ -22,11 +22,11 @@ def manifest_of_marks(marks: Marks, source: str) -> RunManifest | None:
     Raises:
         RequestError: the mark is there, but does not hold a manifest.
     """
-    found = None
+    written = None
     for domain, text in zip(marks.domains, marks.texts, strict=True):
         if domain == META_DOMAIN and text.startswith(MANIFEST_MARK_PREFIX):
-            found = text.removeprefix(MANIFEST_MARK_PREFIX)
-    return None if found is None else from_json(RunManifest, found, source=f"{source}: manifest mark")
+            written = text.removeprefix(MANIFEST_MARK_PREFIX)
+    return None if written is None else from_json(RunManifest, written, source=f"{source}: manifest mark")
 
 
 def find_manifest(trace: Path, marks: Marks, stated: Path | None) -> RunManifest | None:
@@ -42,9 +42,7 @@ def find_manifest(trace: Path, marks: Marks, stated: Path | None) -> RunManifest
     """
     inside = manifest_of_marks(marks, os.fspath(trace))
     beside = stated if stated is not None else trace.with_name("run.json")
-    if stated is None and not beside.is_file():
-        return inside
-    if stated is None and not _is_a_manifest(beside):
+    if stated is None and not (beside.is_file() and _is_a_manifest(beside)):
         return inside
     outside = from_json_file(RunManifest, beside)
     if inside is not None and inside.run_id != outside.run_id:

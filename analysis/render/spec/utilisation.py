@@ -51,7 +51,7 @@ UTILISATION: Final = Specification[Utilisation](
         ),
         _U(
             "peak_how", "Peak from", "string", TEXT, "Dense peaks of the device, and where they come from: specification, "
-            "derived from clock and SM count, measured here, or stated by the user.", nullable=True, priority=6,
+            "an upper limit derived from clock and SM count, measured here, or stated by the user.", nullable=True, priority=6,
         ),
         _known("time_ns", "Time", "int64", DURATION, "Time of the stage by its time base, all instances.", priority=2),
         _known(
