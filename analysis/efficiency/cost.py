@@ -23,6 +23,7 @@ from typing import Final
 from attrs import field, frozen
 
 from analysis.domain.errors import RequestError
+from analysis.domain.experts import expected_experts
 from analysis.domain.manifest import ComponentCost, PromptTokens, StageCost
 
 __all__ = [
@@ -39,7 +40,6 @@ __all__ = [
     "VisionShape",
     "closed_form",
     "decode_cost",
-    "expected_experts",
     "find_preset",
     "prefill_cost",
     "view_sides",
@@ -385,11 +385,6 @@ def decode_cost(
         batch_size=batch_size,
     )
     return StageCost("decode", image_index, steps, context_first, context_last, components, "closed form")
-
-
-def expected_experts(experts: int, experts_per_token: int, tokens: int) -> float:
-    """How many of a layer's experts ``tokens`` tokens touch, each drawing ``experts_per_token`` evenly: a mean."""
-    return experts * (1 - (1 - experts_per_token / experts) ** tokens)
 
 
 def _vision(

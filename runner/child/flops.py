@@ -20,10 +20,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from analysis.domain.errors import ModelError
+from analysis.domain.experts import expected_experts
 from analysis.domain.manifest import ComponentCost, StageCost
 from runner.child.models.family import Family, ModelInputs
 
-__all__ = ["Components", "count_costs", "expected_experts", "meta_network"]
+__all__ = ["Components", "count_costs", "meta_network"]
 
 _ROUTERS: Final = frozenset({"gate", "router"})
 _MLPS: Final = frozenset({"mlp", "feed_forward", "ffn", "block_sparse_moe", "moe"})
@@ -189,14 +190,6 @@ class Components:
             return None
         window = getattr(self._config, "sliding_window", None)
         return window if isinstance(window, int) else None
-
-
-def expected_experts(experts: int, experts_per_token: int, tokens: int) -> float:
-    """How many of a layer's experts ``tokens`` tokens touch, each drawing ``experts_per_token`` evenly: a mean.
-
-    The same rule as `analysis.efficiency.cost.expected_experts`, which the runner must not import.
-    """
-    return experts * (1 - (1 - experts_per_token / experts) ** tokens)
 
 
 def _kept_pairs(tokens: int, window: int | None) -> int:

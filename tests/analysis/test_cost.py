@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from analysis.domain.errors import RequestError
+from analysis.domain.experts import expected_experts
 from analysis.domain.manifest import ComponentCost, PromptTokens, StageCost
 from analysis.efficiency.cost import (
     DEEPSEEK_OCR,
@@ -16,7 +17,6 @@ from analysis.efficiency.cost import (
     TEXT_MODE,
     closed_form,
     decode_cost,
-    expected_experts,
     prefill_cost,
 )
 
