@@ -13,12 +13,18 @@ from pathlib import Path
 
 import pytest
 from attrs import evolve
+from filelock import FileLock
 
-from analysis.domain.errors import RequestError
+from analysis.domain.errors import BusyError, InterruptedRunError, RequestError
 from launch_kit import ROOT, environment, fake_nsys, hold_device, prepare
+from runner.collectors.choosing import planned_collector
 from runner.launcher.device_lock import DeviceLock
+from runner.launcher.launch import carry_out
 from runner.launcher.queue import all_states, cancel, find_run, run_state
+from runner.launcher.queue import submit as submit_run
 from runner.launcher.run_directory import RunDirectory
+from runner.plan.options import options_of
+from runner.plan.settings import Settings
 
 
 @pytest.fixture
@@ -171,3 +177,61 @@ def test_a_wrong_request_is_refused_in_one_line(
     assert len(answer.stderr.strip().splitlines()) == 1
     assert words.replace("\\", "") in answer.stderr
     assert not (tmp_path / "out").exists()
+
+
+def test_submit_takes_no_devices_lock_itself(
+    tmp_path: Path, environ: dict[str, str], request_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It tried the lock to know whether the device is free: a run that wanted it just then was refused."""
+    from runner.cli.submit import submit
+
+    taken: list[str] = []
+    acquire = FileLock.acquire
+
+    def noted(self: FileLock, *arguments: object, **options: object) -> object:
+        taken.append(Path(self.lock_file).name)
+        return acquire(self, *arguments, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(FileLock, "acquire", noted)
+    for name, value in environ.items():
+        monkeypatch.setenv(name, value)
+    submit(request_file=request_file, out=tmp_path / "out", **{one.name: one.default for one in options_of(Settings)})
+    (directory,) = (RunDirectory(folder) for folder in (tmp_path / "out").iterdir() if not folder.is_symlink())
+    cancel(directory)
+    assert "cpu.lock" not in taken
+    assert (Path(environ["DSOCR_LOCK_DIR"]) / "cpu.lock").exists()  # the worker took it
+
+
+def test_a_run_that_was_cancelled_before_it_began_does_not_begin(tmp_path: Path, environ: dict[str, str]) -> None:
+    run = prepare(tmp_path / "out", None, environ=environ)
+    run.directory.write(run.directory.manifest_file, evolve(run.directory.read_manifest(), status="queued"))
+    run.directory.cancel_file.touch()
+    answers: list[str] = []
+    with pytest.raises(InterruptedRunError, match="cancelled before it began"):
+        carry_out(
+            run.directory,
+            planned_collector("torch", None, environ, needs_tool=True),
+            environ,
+            lambda line: None,
+            wait=True,
+            answer=answers.append,
+        )
+    assert answers == []
+    assert run.directory.read_manifest().status == "cancelled"
+    assert not (run.directory.path / "control.json").exists()
+
+
+def test_a_worker_that_does_not_come_up_is_told_in_its_own_words(tmp_path: Path, environ: dict[str, str]) -> None:
+    directory = prepare(tmp_path / "out", None, environ=environ).directory
+    directory.plan_file.write_text("{")
+    with pytest.raises(RequestError, match=r"did not come up: error: .*plan\.json: not valid JSON"):
+        submit_run(directory, environ)
+
+
+def test_who_may_not_look_at_a_run_does_not_call_it_dead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    directory = prepare(tmp_path / "out", None).directory
+    monkeypatch.setattr(RunDirectory, "holder", lambda self: 0)  # another user's lock file
+    state = run_state(directory)
+    assert (state.status, state.process) == ("running", None)
+    with pytest.raises(BusyError, match="cancel it as the user who started it"):
+        cancel(directory)
