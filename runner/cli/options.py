@@ -38,11 +38,11 @@ def with_settings(record: type[Any] = Settings) -> Callable[[Callable[..., None]
 
         @functools.wraps(command)
         def with_options(**given: Any) -> None:
-            command(settings=from_options(record, {one.name: given.pop(one.name) for one in options}), **given)
+            command(settings=from_options(record, {option.name: given.pop(option.name) for option in options}), **given)
 
         own = inspect.signature(command, eval_str=True).parameters.values()
         parameters = [one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in own if one.name != "settings"]
-        parameters += [_parameter(one) for one in options]
+        parameters += [_parameter(option) for option in options]
         # typer reads both; the annotations are in the signature as objects already.
         with_options.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         with_options.__annotations__ = {one.name: one.annotation for one in parameters}
@@ -57,7 +57,7 @@ def from_options(record: type[Any], given: Mapping[str, Any]) -> Any:
     Raises:
         RequestError: a value is out of its range; the option is named as the user knows it.
     """
-    flags = {one.name: one.flag for one in options_of(record)}
+    flags = {option.name: option.flag for option in options_of(record)}
     try:
         return record(**{name: tuple(value) if isinstance(value, list) else value for name, value in given.items()})
     except ValueError as error:

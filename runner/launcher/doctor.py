@@ -1,4 +1,4 @@
-"""``dsocr-profile doctor``: can a trace be had here, and if not, what mends it."""
+"""``dsocr-profile doctor``: can a trace be made here, and if not, what is to be done."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from attrs import frozen
 
 from analysis.domain.errors import DsocrError
 from runner.collectors.nsys.collector import local_folders
-from runner.collectors.nsys.fitness import driver_misfit, nvtx_misfit
+from runner.collectors.nsys.fitness import driver_mismatch, nvtx_mismatch
 from runner.collectors.nsys.probe import ProbeResult, functional_probe
 from runner.collectors.nsys.tool import NsysTool, find_nsys, usable_tools
 from runner.process.driver import DriverFacts, default_device, driver_facts, installed_version, torch_cuda_version
@@ -66,8 +66,8 @@ def diagnose(
     checks: list[Check] = [_python(), *_libraries()]
     torch_works = all(check.verdict != "failed" for check in checks)
     checks.append(_gpu(facts))
-    tool, found = _nsys(nsys, environ)
-    checks += found
+    tool, nsys_checks = _nsys(nsys, environ)
+    checks += nsys_checks
     nsys_works = False
     if tool is not None:
         checks += [_importer(tool), _driver_fits(tool, facts), _nvtx_fits(tool)]
@@ -135,7 +135,7 @@ def _nsys(named: str | None, environ: Mapping[str, str]) -> tuple[NsysTool | Non
             Check("nsys", "warning", str(error), "install Nsight Systems, or `make nsys` on Debian and Ubuntu")
         ]
     others, reasons = ([], []) if named else usable_tools(environ, folders=local_folders())
-    rest = [f"{one.path} ({one.version})" for one in others if one.path != tool.path] + reasons
+    rest = [f"{other.path} ({other.version})" for other in others if other.path != tool.path] + reasons
     also = f"; also {'; '.join(rest)}" if rest else ""
     return tool, [Check("nsys", "ok", f"{tool.path}, version {tool.version}{also}")]
 
@@ -156,8 +156,8 @@ def _driver_fits(tool: NsysTool, facts: DriverFacts) -> Check:
         return Check(name, "skipped", "no driver")
     if tool.cupti_cuda is None:
         return Check(name, "skipped", f"nsys {tool.version} does not show the CUDA that it was built for")
-    if misfit := driver_misfit(tool, facts):
-        return Check(name, "failed", misfit.found, misfit.mend)
+    if mismatch := driver_mismatch(tool, facts):
+        return Check(name, "failed", mismatch.observed, mismatch.remedy)
     speaks, knows = (f"{major}.{minor}" for major, minor in (facts.cuda, tool.cupti_cuda))
     return Check(name, "ok", f"driver CUDA {speaks}, nsys knows CUDA up to {knows}")
 
@@ -167,8 +167,8 @@ def _nvtx_fits(tool: NsysTool) -> Check:
     version = installed_version("nvtx")
     if version is None:
         return Check(name, "skipped", "nvtx is not installed")
-    if misfit := nvtx_misfit(tool, version):
-        return Check(name, "failed", misfit.found, misfit.mend)
+    if mismatch := nvtx_mismatch(tool, version):
+        return Check(name, "failed", mismatch.observed, mismatch.remedy)
     return Check(name, "ok", f"nvtx {version} under nsys {tool.version}")
 
 
@@ -177,7 +177,7 @@ def _functional(tool: NsysTool, environ: Mapping[str, str], *, on_gpu: bool) -> 
     try:
         result: ProbeResult = functional_probe(tool, environ, with_kernel=on_gpu)
     except DsocrError as error:
-        return Check(name, "failed", str(error), "the lines above say what to mend; `--nsys PATH` tries another nsys")
+        return Check(name, "failed", str(error), "see the failed checks above; `--nsys PATH` tries another nsys")
     if result.missing:
         return Check(
             name,
@@ -242,12 +242,12 @@ def _disk(out: Path) -> Check:
     if not os.access(place, os.W_OK):
         return Check(name, "failed", f"{place} cannot be written", "choose another --out")
     free = shutil.disk_usage(place).free
-    found = f"{free / 2**30:.1f} GiB free in {place}"
+    space = f"{free / 2**30:.1f} GiB free in {place}"
     if free < 64 << 20:
-        return Check(name, "failed", found, "free at least 64 MiB")
+        return Check(name, "failed", space, "free at least 64 MiB")
     if free < _EXPECTED_BYTES:
-        return Check(name, "warning", found, "large captures (preset os-runtime) may need 2 GiB and more")
-    return Check(name, "ok", found)
+        return Check(name, "warning", space, "large captures (preset os-runtime) may need 2 GiB and more")
+    return Check(name, "ok", space)
 
 
 def _temporary(environ: Mapping[str, str]) -> Check:

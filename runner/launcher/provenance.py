@@ -24,7 +24,7 @@ __all__ = ["as_recorded", "first_manifest", "now"]
 
 _PACKAGE = "dsocr-profiler"
 
-_MANIFEST_FIELDS: Final = frozenset(one.name for one in fields(RunManifest))
+_MANIFEST_FIELDS: Final = frozenset(attribute.name for attribute in fields(RunManifest))
 _RESOLVED: Final = frozenset({"annotation_level", "collector"})
 """Settings that the plan resolves: the manifest says what was chosen."""
 
@@ -111,7 +111,7 @@ def as_recorded(settings: Any) -> tuple[dict[str, Any], dict[str, bool | int | f
     """
     own: dict[str, Any] = {}
     others: dict[str, bool | int | float | str | None] = {}
-    for name in (one.name for one in options_of(type(settings)) if one.name not in _RESOLVED):
+    for name in (option.name for option in options_of(type(settings)) if option.name not in _RESOLVED):
         value = getattr(settings, name)
         if name in _MANIFEST_FIELDS:
             own[name] = value

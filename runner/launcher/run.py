@@ -143,7 +143,7 @@ class Run:
                 grace_s=self.plan.settings.grace_s,
             )
         self._codes(control=outcome.returncode)
-        self._raise_if_ended(outcome, "the control run", kept=None)
+        self._raise_if_ended(outcome, "the control run", saved=None)
         result = self.directory.read_result(CONTROL)
         if outcome.returncode != 0 or result is None:
             raise self._child_error("control", outcome.returncode, "in the control run")
@@ -162,36 +162,36 @@ class Run:
     def _check_collected(self, collected: Collected, interrupts: Interrupts) -> None:
         """Fail if the child did; but first save what was captured of it."""
         outcome = collected.outcome
-        kept = None
+        saved = None
         if collected.usable and (collected.child != 0 or outcome.ended_by != "itself"):
-            kept = self._keep(collected, interrupts)
-        self._raise_if_ended(outcome, "the capture", kept)
+            saved = self._save(collected, interrupts)
+        self._raise_if_ended(outcome, "the capture", saved)
         if collected.child is None:
             words = _last_line(self.directory.log("capture"))
             raise CaptureError(
                 f"{self.collector.name} did not start the program (exit code {outcome.returncode}): {words}"
             )
         if collected.child != 0:
-            raise self._child_error("capture", collected.child, f"under {self.collector.name}", kept)
+            raise self._child_error("capture", collected.child, f"under {self.collector.name}", saved)
         if not collected.usable:
             words = _last_line(self.directory.log("capture"))
             raise CaptureError(f"{self.collector.name} left no report (exit code {outcome.returncode}): {words}")
 
-    def _keep(self, collected: Collected, interrupts: Interrupts) -> Path | None:
+    def _save(self, collected: Collected, interrupts: Interrupts) -> Path | None:
         """Save what was captured of a program that did not end well, and say so in run.json."""
-        kept = None
+        saved = None
         if collected.child != 0 and collected.outcome.ended_by != "interrupt" and self.collector.exports:
             try:
                 self._export(interrupts)
-                kept = self.directory.trace_file
+                saved = self.directory.trace_file
             except DsocrError as error:
                 self.say(f"what was captured before could not be exported: {error}")
         elif self.directory.report_file.is_file():
-            kept = self.directory.report_file
-        if kept is not None:
-            note = f"The program did not end well; {kept.name} holds what it did until then."
+            saved = self.directory.report_file
+        if saved is not None:
+            note = f"The program did not end well; {saved.name} holds what it did until then."
             self._update(notes=(*self._manifest().notes, note))
-        return kept
+        return saved
 
     def _export(self, interrupts: Interrupts) -> None:
         with self._environment() as env:
@@ -305,21 +305,21 @@ class Run:
             return "cancelled" if self.directory.cancel_file.exists() else "interrupted"
         return "timed_out" if isinstance(error, TimeoutExceededError) else "failed"
 
-    def _raise_if_ended(self, outcome: Outcome, what: str, kept: Path | None) -> None:
+    def _raise_if_ended(self, outcome: Outcome, what: str, saved: Path | None) -> None:
         if outcome.ended_by == "itself":
             return
         rest = ""
-        if kept is not None:
-            rest = f"; what it captured is in {kept}: dsocr-profile resume {self.plan.run_id}"
+        if saved is not None:
+            rest = f"; what it captured is in {saved}: dsocr-profile resume {self.plan.run_id}"
         elif outcome.gave_up:
             rest = "; it was killed, and nothing usable is left"
         if outcome.ended_by == "timeout":
             raise TimeoutExceededError(f"{what} was ended by --timeout {self.plan.settings.timeout_s:g}{rest}")
         raise InterruptedRunError(f"{what} was interrupted{rest}")
 
-    def _child_error(self, step: str, code: int, where: str, kept: Path | None = None) -> DsocrError:
+    def _child_error(self, step: str, code: int, where: str, saved: Path | None = None) -> DsocrError:
         words = _last_line(self.directory.log(step)).removeprefix("workload: ").removeprefix("error: ")
-        rest = f"; what was captured before is kept in {kept}" if kept is not None else ""
+        rest = f"; what was captured before is kept in {saved}" if saved is not None else ""
         if code in _SAME_CODE:
             return _SAME_CODE[code](f"{words}{rest}")
         ended = f"was ended by signal {-code}" if code < 0 else f"failed with exit code {code}"

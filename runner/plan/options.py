@@ -69,8 +69,10 @@ def options_of(record: type[Any]) -> tuple[Option, ...]:
     """
     kinds = typing.get_type_hints(record)
     declared = []
-    for one in fields(record):
-        declaration: _Declaration = one.metadata[_KEY]
-        flag = declaration.flag or "--" + one.name.replace("_", "-")
-        declared.append(Option(one.name, flag, kinds[one.name], one.default, declaration.help, declaration.panel))
+    for attribute in fields(record):
+        declaration: _Declaration = attribute.metadata[_KEY]
+        flag = declaration.flag or "--" + attribute.name.replace("_", "-")
+        declared.append(
+            Option(attribute.name, flag, kinds[attribute.name], attribute.default, declaration.help, declaration.panel)
+        )
     return tuple(declared)

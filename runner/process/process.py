@@ -212,12 +212,12 @@ def _targets(pid: int, target: Sequence[str], mark: str | None) -> list[psutil.P
         candidates = psutil.Process(pid).children(recursive=True) if mark is None else marked_processes(mark)
     except psutil.Error:  # ended meanwhile
         return []
-    found = []
+    targets = []
     for process in candidates:
         with suppress(psutil.Error):
             if process.cmdline() == list(target):
-                found.append(process)
-    return found
+                targets.append(process)
+    return targets
 
 
 def _signal_target(
@@ -229,8 +229,8 @@ def _signal_target(
         return True
     # If it is gone already nsys is writing, and must be left alone.
     targets = _targets(process.pid, target, mark)
-    for one in targets:
-        _send(one, number)
+    for target_process in targets:
+        _send(target_process, number)
     return bool(targets)
 
 

@@ -11,7 +11,7 @@ from attrs import evolve
 from analysis.domain.errors import CaptureError
 from launch_kit import environment, fake_nsys
 from runner.collectors.choosing import choose_collector
-from runner.collectors.nsys.fitness import driver_misfit, nvtx_misfit
+from runner.collectors.nsys.fitness import driver_mismatch, nvtx_mismatch
 from runner.collectors.nsys.presets import load_preset
 from runner.collectors.nsys.tool import NsysTool
 from runner.process.driver import DriverFacts
@@ -30,7 +30,7 @@ TOOL = NsysTool("/nsys", "2022.4.2.1", {}, {}, "/importer")
     ],
 )
 def test_newer_nvtx_needs_a_newer_nsys(nsys: str, nvtx: str | None, fits: bool) -> None:
-    assert (nvtx_misfit(evolve(TOOL, version=nsys), nvtx) is None) is fits
+    assert (nvtx_mismatch(evolve(TOOL, version=nsys), nvtx) is None) is fits
 
 
 @pytest.mark.parametrize(
@@ -41,7 +41,7 @@ def test_an_older_cupti_loses_kernels(
     knows: tuple[int, int] | None, speaks: tuple[int, int] | None, fits: bool
 ) -> None:
     facts = DriverFacts(cuda=speaks, driver="580.1")
-    assert (driver_misfit(evolve(TOOL, cupti_cuda=knows), facts) is None) is fits
+    assert (driver_mismatch(evolve(TOOL, cupti_cuda=knows), facts) is None) is fits
 
 
 def test_a_run_is_refused_before_it_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ from analysis.domain.manifest import Collector as CollectorName
 from runner.collectors.interface.collector import Collected, Collector, ExportResult, Job
 from runner.collectors.interface.recording import Recording
 from runner.collectors.nsys.export import export_report, finish_import
-from runner.collectors.nsys.fitness import driver_misfit, nvtx_misfit
+from runner.collectors.nsys.fitness import driver_mismatch, nvtx_mismatch
 from runner.collectors.nsys.presets import ResolvedOptions, load_preset, resolve_options
 from runner.collectors.nsys.tool import NsysTool, export_argv, find_nsys, profile_argv
 from runner.plan.plan import RunPlan
@@ -38,8 +38,8 @@ class NsysCollection:
 
     def warnings(self, facts: DriverFacts) -> tuple[str, ...]:
         """What of the preset this nsys does not know, and whether it is too old for the driver."""
-        misfit = driver_misfit(self.tool, facts)
-        return self.options.warnings if misfit is None else (*self.options.warnings, str(misfit))
+        mismatch = driver_mismatch(self.tool, facts)
+        return self.options.warnings if mismatch is None else (*self.options.warnings, str(mismatch))
 
     def command(self, job: Job) -> list[str]:
         """``unshare … nsys profile … child``."""
@@ -148,9 +148,9 @@ class NsysCollector(Collector):
                 and export do not depend on nvtx.)
         """
         tool = find_nsys(named, environ, folders=local_folders())
-        misfit = nvtx_misfit(tool, installed_version("nvtx")) if to_record else None
-        if misfit is not None:
-            raise CaptureError(f"{tool.path}: {misfit}")
+        mismatch = nvtx_mismatch(tool, installed_version("nvtx")) if to_record else None
+        if mismatch is not None:
+            raise CaptureError(f"{tool.path}: {mismatch}")
         return evolve(self, nsys=tool)
 
     def _collection(self, plan: RunPlan, environ: Mapping[str, str]) -> NsysCollection | _NoNsys:
