@@ -81,6 +81,9 @@ def print_kernels(rows: Sequence[KernelSummary], found: int) -> None:
         found: how many there are altogether.
     """
     to = console()
-    to.print(FittedTable(shown(kernels.KERNELS, rows, "terminal"), title=False))
+    # A grid and a block belong to one launch shape; rows over several say how many.
+    several = any(row.shapes > 1 for row in rows)
+    leave_out = ("grid", "block") if several else ("shapes",)
+    to.print(FittedTable(shown(kernels.KERNELS, rows, "terminal", leave_out=leave_out), title=False))
     if found > len(rows):
         to.print(f"{count(found - len(rows))} more; --top shows them")

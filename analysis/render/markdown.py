@@ -95,7 +95,7 @@ def _modules(report: Report, tables: ReportTables) -> list[str]:
     lines = ["## Modules", ""]
     found = [stage for stage in tables.stages if report.module_rows.get(stage)]
     for stage in found:
-        lines += [f"### Modules, {stage}", "", *table_lines(tables.module_kinds(stage), _TOP_MODULES)]
+        lines += [f"### Modules, {stage}", "", *table_lines(tables.module_kinds(stage, _TOP_MODULES))]
     return lines if found else [*lines, "n/a: the trace has no module ranges.", ""]
 
 

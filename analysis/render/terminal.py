@@ -90,9 +90,9 @@ def print_report(report: Report, console: Console, *, top: int = 10) -> None:
     tables = ReportTables(report, "terminal")
     parts += [FittedTable(tables.stage_times()), Text(), FittedTable(tables.compared()), Text()]
     for stage in tables.stages:
-        parts += [FittedTable(tables.kernels(stage), top), Text()]
+        parts += [FittedTable(tables.kernels(stage, top)), Text()]
         if report.module_rows.get(stage):
-            parts += [FittedTable(tables.module_kinds(stage), top), Text()]
+            parts += [FittedTable(tables.module_kinds(stage, top)), Text()]
     if report.utilisation:
         parts += [FittedTable(tables.utilisation()), Text()]
     console.print(Group(*parts))

@@ -17,8 +17,9 @@ __all__ = ["FittedTable"]
 _GAP: Final = 2
 """Blanks between columns."""
 _LONGEST_NAME: Final = 60
-_SHORTEST_NAME: Final = 16
-"""A text is cut down to this before a column is left out for it."""
+_SHORTEST_NAME: Final = 28
+_SHORTEST_TEXT: Final = 16
+"""The first column, and other texts, are cut down to this before a column is left out for them."""
 
 
 class FittedTable:
@@ -28,16 +29,9 @@ class FittedTable:
     middle; numbers are whole or not there.
     """
 
-    def __init__(self, table: Table, limit: int | None = None, *, title: bool = True) -> None:
-        """Take a table.
-
-        Args:
-            table: to print.
-            limit: how many of its rows; None: all.
-            title: whether its title is printed.
-        """
+    def __init__(self, table: Table, *, title: bool = True) -> None:
+        """Take a table, and whether its title is printed."""
         self._table = table
-        self._rows = table.rows[:limit]
         self._title = title
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
@@ -64,7 +58,7 @@ class FittedTable:
                 overflow="ellipsis",
                 footer=self._text(table.total[place], width, "bold") if table.total is not None else "",
             )
-        for row in self._rows:
+        for row in table.rows:
             made.add_row(*(self._text(row[place], width) for place, width in widths.items()))
         yield made
 
@@ -82,7 +76,7 @@ class FittedTable:
         table = self._table
         totals = [table.total] if table.total is not None else []
         whole = {
-            place: max(cell_len(heading.text), *(cell_len(row[place].text) for row in (*self._rows, *totals)), 1)
+            place: max(cell_len(heading.text), *(cell_len(row[place].text) for row in (*table.rows, *totals)), 1)
             for place, heading in enumerate(table.columns)
         }
         texts = [place for place, heading in enumerate(table.columns) if heading.align == "left"]
@@ -92,7 +86,9 @@ class FittedTable:
         def needed(widths: dict[int, int]) -> int:
             return sum(widths.values()) + _GAP * (len(widths) - 1)
 
-        least = {place: min(width, _SHORTEST_NAME) if place in texts else width for place, width in whole.items()}
+        least = dict(whole)
+        for place in texts:
+            least[place] = min(whole[place], _SHORTEST_TEXT if place else _SHORTEST_NAME)
         while needed(least) > room:
             droppable = [place for place in least if table.columns[place].priority > 0 and place > 0]
             if not droppable:

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -391,13 +392,13 @@ def printed(table: FittedTable, width: int) -> list[str]:
 @pytest.mark.parametrize("width", [40, 60, 80, 100, 120, 160, 240])
 def test_a_terminal_table_drops_columns_by_priority_and_never_wraps_a_number(width: int, real: Report) -> None:
     for stage in ("prefill", "decode"):
-        table = ReportTables(real, "terminal").kernels(stage)
-        lines = printed(FittedTable(table, 20), width)
+        table = ReportTables(real, "terminal").kernels(stage, 20)
+        lines = printed(FittedTable(table), width)
         assert all(len(line) <= width for line in lines)
         head = lines[1]
         there = [place for place, heading in enumerate(table.columns) if f"{heading.text} " in f"{head} "]
         assert 0 in there
-        for row, line in zip(table.rows[:20], lines[2:], strict=False):
+        for row, line in zip(table.rows, lines[2:], strict=False):
             numbers = [row[place].text for place in there if table.columns[place].align == "right"]
             for number in numbers:
                 assert f" {number} " in f" {line} "
@@ -407,8 +408,22 @@ def test_a_terminal_table_drops_columns_by_priority_and_never_wraps_a_number(wid
         assert ("no room for: " in "\n".join(lines)) == bool(dropped)
 
 
+@pytest.mark.parametrize("width", [80, 200])
+def test_rows_of_a_terminal_table_add_up_to_its_total_as_printed(width: int, real: Report) -> None:
+    for table in (
+        ReportTables(real, "terminal").kernels("decode", 5),
+        ReportTables(real, "terminal").module_kinds("decode", 3),
+    ):
+        assert table.rows[-1][0].text.startswith("(")
+        lines = printed(FittedTable(table), width)[2:]
+        exact = [re.findall(r"\d[\d,]*\.\d{6}", line) for line in lines[: len(table.rows) + 1]]
+        *rows, total = [[int(text.replace(",", "").replace(".", "")) for text in line] for line in exact]
+        assert [sum(column) for column in zip(*rows, strict=True)] == total
+        assert total
+
+
 def test_eighty_columns_show_what_matters(real: Report) -> None:
-    text = "\n".join(printed(FittedTable(ReportTables(real, "terminal").kernels("decode"), 5), 80))
+    text = "\n".join(printed(FittedTable(ReportTables(real, "terminal").kernels("decode", 5)), 80))
     for wanted in ("Kernel", "Calls", "Total, ms", "Share"):
         assert wanted in text
     for table in (ReportTables(real, "terminal").stage_times(), ReportTables(real, "terminal").compared()):

@@ -12,6 +12,7 @@ import pytest
 from analysis.attribution.attribution import Attribution
 from analysis.domain.figures import exact_ms
 from analysis.render.html import page as html
+from analysis.render.spec import kernels
 from analysis.render.spec.text import visible
 from analysis.report import Report, assemble
 from analysis.trace.reader import Trace
@@ -150,6 +151,24 @@ def test_kernels_sort_by_any_column(opened: Callable[[Report], Any], real_report
     per_token = kernel_cells(page, 8)
     known = [text for text in per_token if text != "n/a"]
     assert per_token == known + ["n/a"] * (len(per_token) - len(known))
+
+
+def test_the_page_writes_what_python_writes(opened: Callable[[Report], Any], real_report: Report) -> None:
+    """The script's kernel table against the same rows written by the declaration, cell by cell."""
+    page = opened(real_report)
+    press(page, page.find_element("id", "kernel-more"))
+    spec = kernels.KERNELS
+    rows = sorted(real_report.kernels, key=lambda row: -row.total_ns)
+    columns = [column for column in spec.for_reader("html") if not column.below]
+    below = {column.below: column for column in spec.for_reader("html") if column.below}
+    for place, column in enumerate(columns):
+        found = kernel_cells(page, place)
+        second = below.get(column.key)
+        for row, text in zip(rows, found, strict=True):
+            first, *rest = text.split("\n")
+            assert first == column.style(column.value(row))
+            if second is not None and second.value(row) is not None and second.style.name != "name":
+                assert rest == [second.style(second.value(row))]
 
 
 def test_launch_shapes_unfold_below_their_kernel(opened: Callable[[Report], Any], real_report: Report) -> None:

@@ -81,11 +81,11 @@ KERNELS: Final = Specification[KernelSummary](
         ),
         _K(
             "grid", "Grid", "shape", SHAPE, "Blocks per launch (x × y × z).", nullable=True,
-            shown=("html",), why=_differs,
+            shown=("html", "terminal"), priority=2, why=_differs,
         ),
         _K(
-            "block", "Block", "shape", SHAPE, "Threads per block (x × y × z).", nullable=True, shown=("html",),
-            below="grid", why=_differs,
+            "block", "Block", "shape", SHAPE, "Threads per block (x × y × z).", nullable=True,
+            shown=("html", "terminal"), priority=2, below="grid", why=_differs,
         ),
         _K(
             "registers_per_thread", "Regs", "int64", COUNT, "Registers per thread.", nullable=True, shown=("html",),

@@ -116,7 +116,8 @@ def shown(
     columns = [column for column in spec.for_reader(reader, rows) if column.key not in leave_out]
     under = {column.below: column for column in columns if column.below} if reader == "html" else {}
     columns = [column for column in columns if column not in under.values()]
-    apart, together = (rows, ()) if limit is None else (rows[:limit], rows[limit:])
+    # One row would be no shorter as "(1 more)".
+    apart, together = (rows, ()) if limit is None or len(rows) <= limit + 1 else (rows[:limit], rows[limit:])
     written = [tuple(_cell(column, row, under.get(column.key)) for column in columns) for row in apart]
     if together:
         written.append(_sums(spec, columns, together, rest.format(count(len(together))), rows))

@@ -40,12 +40,13 @@ class ReportTables:
             key=f"modules_{stage}", title=f"Modules, {stage}", total=True,
         )  # fmt: skip
 
-    def module_kinds(self, stage: str) -> Table:
-        """The same with layer numbers folded."""
+    def module_kinds(self, stage: str, limit: int | None = None) -> Table:
+        """The same with layer numbers folded; those after ``limit`` as one row."""
         rows = gpu_time.module_kinds(self._report.module_rows.get(stage, ()))
         return shown(
             gpu_time.MODULE_KINDS, rows, self._reader,
             key=f"module_kinds_{stage}", title=f"Modules, {stage}", total=True,
+            limit=limit, rest="({} more)",
         )  # fmt: skip
 
     def kernels(self, stage: str, limit: int | None = None) -> Table:
@@ -55,7 +56,7 @@ class ReportTables:
         )
         return shown(
             kernels.KERNELS, mine, self._reader, key=f"kernels_{stage}", title=f"Kernels, {stage}", total=True,
-            limit=limit, rest="({} more kernels)", leave_out=("stage",),
+            limit=limit, rest="({} more kernels)", leave_out=("stage", "grid", "block") if self._reader == "terminal" else (),
         )  # fmt: skip
 
     def compared(self) -> Table:
