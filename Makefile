@@ -73,6 +73,10 @@ lint: $(DEV_STAMP) ## Check style and types, the page's script included
 schemas: $(DEV_STAMP) ## Write docs/schemas anew from the records behind report.json and summary.json
 	for name in report summary; do $(BIN)/python -m analysis.cli schema $$name >docs/schemas/$$name.schema.json || exit; done
 
+.PHONY: columns
+columns: $(DEV_STAMP) ## Write docs/columns.md anew from the tables' declarations
+	$(BIN)/python -m analysis.render.catalogue >docs/columns.md
+
 .PHONY: bench
 bench: $(DEV_STAMP) ## Measure the analysis at 115 k, 1 M and 10 M kernels
 	$(BIN)/python benchmarks/run.py $(ARGS)

@@ -43,6 +43,7 @@ GLOSSARY: Final[dict[str, str]] = {
     "queue_delay": "Kernel start − launch start. Small: the GPU was waiting for the host. Large: work was queued up.",
     "synchronise": "Calls in which the host waits for the GPU, and the time spent in them.",
     "gap": "Time inside the stage's host range in which its GPU was idle.",
+    "longest_gap": "Longest single time in which the stage's GPU was idle.",
     "gap_synchronising": "GPU idle while the host waited in a synchronise or a blocking copy.",
     "gap_launching": "GPU idle while the host was inside a launching call.",
     "gap_other_api": "GPU idle while the host was inside another CUDA call (allocation, module loading, …).",

@@ -41,7 +41,7 @@ _IDLE: Final = (
     _gap("idle_synchronising_ns", "· while synchronising", "gap_synchronising", lambda gaps: gaps.synchronising_ns),
     _gap("idle_other_api_ns", "· in other CUDA calls", "gap_other_api", lambda gaps: gaps.other_api_ns),
     _gap("idle_outside_api_ns", "· outside CUDA calls", "gap_outside_api", lambda gaps: gaps.outside_api_ns),
-    _gap("longest_gap_ns", "· longest gap", "gap", lambda gaps: gaps.largest_ns),
+    _gap("longest_gap_ns", "· longest gap", "longest_gap", lambda gaps: gaps.largest_ns),
 )
 
 STAGES_TABLE: Final = Specification[StageSummary](
@@ -128,7 +128,7 @@ GAPS: Final = Specification[StageSummary](
         _only_gap("synchronising_ns", "Synchronising", "gap_synchronising", lambda gaps: gaps.synchronising_ns, priority=2),
         _only_gap("other_api_ns", "Other CUDA calls", "gap_other_api", lambda gaps: gaps.other_api_ns, priority=2),
         _only_gap("outside_api_ns", "Outside CUDA calls", "gap_outside_api", lambda gaps: gaps.outside_api_ns, priority=2),
-        _only_gap("longest_ns", "Longest", "gap", lambda gaps: gaps.largest_ns, priority=3),
+        _only_gap("longest_ns", "Longest", "longest_gap", lambda gaps: gaps.largest_ns, priority=3),
     ),
     note="By what the host did while the GPU was idle; the parts add up to the idle time.",
 )  # fmt: skip

@@ -1,0 +1,69 @@
+"""All tables that are declared, by key, and their reference: docs/columns.md is written from it (``make columns``)."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from analysis.render.markdown_tables import code, escaped, head_lines, row_line
+from analysis.render.spec.gpu_time import GPU_TIME, MODULE_KINDS, STREAMS
+from analysis.render.spec.host import HOST_CALLS, OPERATORS
+from analysis.render.spec.kernels import CATEGORIES, KERNELS
+from analysis.render.spec.ranges import PROJECTIONS, RANGE_KERNELS
+from analysis.render.spec.specification import Column, Specification
+from analysis.render.spec.stages import GAPS, INSTANCES, LATENCIES, OVERHEAD, STAGES_TABLE, STEPS
+from analysis.render.spec.utilisation import METRICS, UTILISATION, VERDICTS
+
+__all__ = ["TABLES", "reference"]
+
+_DECLARED: Final[tuple[Specification[Any], ...]] = (
+    STAGES_TABLE,
+    INSTANCES,
+    STEPS,
+    GAPS,
+    KERNELS,
+    CATEGORIES,
+    *GPU_TIME.values(),
+    MODULE_KINDS,
+    STREAMS,
+    *HOST_CALLS.values(),
+    OPERATORS,
+    RANGE_KERNELS,
+    PROJECTIONS,
+    UTILISATION,
+    METRICS,
+    VERDICTS,
+    LATENCIES,
+    OVERHEAD,
+)
+TABLES: Final = {spec.key: spec for spec in _DECLARED}
+"""Key → declaration."""
+
+
+def reference() -> str:
+    """Every table with its columns, as Markdown."""
+    lines = [
+        "# Columns",
+        "",
+        "<!-- Written by `make columns` from analysis/render/spec; a test compares them. -->",
+        "",
+        "The tables of the analysis, as CSV, JSON, Parquet and DataFrames hold them. Names and types are stable; a quantity",
+        "with a unit ends with it. Shares and utilisation are ratios, 1 being the whole. Unknown is null: an empty cell in",
+        "CSV, `pd.NA` or NaN in a DataFrame. Which rows add up is said in the column *adds up*.",
+    ]
+    for spec in TABLES.values():
+        lines += ["", f"## {spec.key}", "", escaped(spec.rows), ""]
+        lines += head_lines([("Column", "left"), ("Type", "left"), ("Meaning", "left"), ("Adds up", "left")])
+        lines += [row_line(_cells(column)) for column in spec.data]
+    return "\n".join(lines) + "\n"
+
+
+def _cells(column: Column[Any]) -> tuple[str, str, str, str]:
+    adds = f"within one {code(column.within)}" if column.within else "yes" if column.adds else ""
+    unknown = " or null" if column.nullable else ""
+    return code(column.key), f"{column.type}{unknown}", escaped(column.definition), adds
+
+
+if __name__ == "__main__":
+    import sys
+
+    sys.stdout.write(reference())
