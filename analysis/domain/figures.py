@@ -39,6 +39,10 @@ _TIME_UNITS: Final = (("s", 1e9, 9), ("ms", 1e6, 6), ("µs", 1e3, 3))
 """Unit, its nanoseconds, and the decimals with which it is exact to the nanosecond."""
 _NEXT_UNIT: Final = 0.9995
 """From this part of a unit on a value rounds to 1.00 of it, and is written in it."""
+_DIGITS: Final = ((99.95, 0), (9.995, 1), (_NEXT_UNIT, 2), (0.09995, 3), (0.009995, 4), (0.0009995, 5))
+"""From this size on, so many decimals give three significant digits."""
+_LEAST: Final = 1e-6
+"""What is smaller, and not 0, is said to be smaller than this."""
 _MOST_DIGITS: Final = 5
 """Significant digits of the largest of several figures that are written together."""
 
@@ -54,13 +58,14 @@ def count(value: int | None) -> str:
 
 
 def significant(value: float | None) -> str:
-    """Three significant digits, no exponent: ``1,240``, ``78.3``, ``0.125``."""
-    return NOT_AVAILABLE if value is None else f"{value:,.{_decimals_for_three(value)}f}"
-
-
-def _decimals_for_three(value: float) -> int:
+    """Three significant digits, no exponent, six decimals at most: ``1,240``, ``78.3``, ``0.125``, ``0.00379``."""
+    if value is None:
+        return NOT_AVAILABLE
     size = abs(value)
-    return 0 if size >= 99.95 else 1 if size >= 9.995 else 2 if size >= _NEXT_UNIT or size == 0 else 3
+    if 0 < size < _LEAST:
+        return f"< {_LEAST:.6f}" if value > 0 else f"> -{_LEAST:.6f}"
+    digits = 2 if size == 0 else next((digits for least, digits in _DIGITS if size >= least), 6)
+    return f"{value:,.{digits}f}"
 
 
 def duration(ns: float | None) -> str:

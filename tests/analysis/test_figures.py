@@ -44,6 +44,20 @@ def test_a_small_share_does_not_read_as_none(value: float | None, shown: str) ->
     assert figures.share(value) == figures.ratio(value) == shown
 
 
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [(1240.4, "1,240"), (78.34, "78.3"), (0.125, "0.125"), (0.00378788, "0.00379"), (0.0001894, "0.000189"), (0, "0.00"),
+     (3e-7, "< 0.000001"), (0.09995, "0.100"), (-0.0042, "-0.00420")],
+)  # fmt: skip
+def test_three_digits_are_significant(value: float, shown: str) -> None:
+    assert figures.significant(value) == shown
+
+
+@given(st.floats(min_value=0, exclude_min=True, max_value=1e12))
+def test_what_is_not_zero_does_not_read_as_zero(value: float) -> None:
+    assert re.search(r"[1-9]", figures.significant(value))
+
+
 @given(st.floats(min_value=0, max_value=1e6))
 def test_a_share_never_exceeds_its_whole(value: float) -> None:
     shown = figures.share(value)

@@ -4,6 +4,8 @@
 const figures = (() => {
   const NOT_AVAILABLE = "n/a";
   const NEXT_UNIT = 0.9995;
+  const DIGITS = [[99.95, 0], [9.995, 1], [NEXT_UNIT, 2], [0.09995, 3], [0.009995, 4], [0.0009995, 5]];
+  const LEAST = 1e-6;
   const SPARE = 25;
 
   // The exact value rounded to so many decimals, a tie to the even digit, thousands grouped: Python's f"{value:,.2f}".
@@ -23,7 +25,9 @@ const figures = (() => {
   const count = (value) => decimal(value, 0);
   const significant = (value) => {
     const size = Math.abs(value);
-    return decimal(value, size >= 99.95 ? 0 : size >= 9.995 ? 1 : size >= NEXT_UNIT || size === 0 ? 2 : 3);
+    if (size > 0 && size < LEAST) return value > 0 ? `< ${LEAST.toFixed(6)}` : `> -${LEAST.toFixed(6)}`;
+    const found = DIGITS.find(([least]) => size >= least);
+    return decimal(value, size === 0 ? 2 : found ? found[1] : 6);
   };
   const duration = (ns) => {
     for (const [unit, size] of [["s", 1e9], ["ms", 1e6], ["µs", 1e3]]) {

@@ -172,7 +172,7 @@
   if (steps) {
     const edges = steps.histogram.edges;
     chart("chart-histogram", () => ({
-      grid: { left: 56, right: 20, top: 30, bottom: 46, outerBoundsMode: "none" },
+      grid: { left: 56, right: 36, top: 30, bottom: 46, outerBoundsMode: "none" },
       tooltip: {
         ...base().tooltip, trigger: "item",
         formatter: (params) => tooltip(`${duration(edges[params.dataIndex])} – ${duration(edges[params.dataIndex + 1])}`, [["steps", count(params.value[2])]]),
