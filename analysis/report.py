@@ -10,12 +10,22 @@ from attrs import evolve, field, frozen
 
 from analysis.attribution.attribution import Attribution
 from analysis.domain.annotations import STAGES
-from analysis.domain.entities import KernelSummary, LLMProfileReport, ModelUnderTest
-from analysis.domain.manifest import Overhead, RunManifest, one_input, ran_on_cpu
+from analysis.domain.entities import KernelSummary, LLMProfileReport, ModelUnderTest, RunMeta
+from analysis.domain.manifest import Overhead, RunManifest
 from analysis.efficiency.latency import aggregates, overheads, stage_timings, stats
-from analysis.efficiency.records import Aggregate, Utilisation
+from analysis.efficiency.records import Aggregate, Captured, Measured, UnitTimes, Utilisation
 from analysis.efficiency.stated import TraceEvidence, check_needs, check_stated
-from analysis.efficiency.utilisation import CostRequest, PeakOverrides, costs_of, headline_mfu, peaks_of, utilisations
+from analysis.efficiency.unit_times import unit_times
+from analysis.efficiency.utilisation import (
+    CostRequest,
+    KnownPeaks,
+    PeakOverrides,
+    costs_of,
+    headline,
+    peak_tflops_bf16,
+    peaks_of,
+    utilisations,
+)
 from analysis.quality.examine import examine, is_unfit
 from analysis.quality.findings import Finding
 from analysis.sums.gpu_metrics import metric_series
@@ -35,7 +45,15 @@ from analysis.sums.records import (
     StepPoint,
     StreamSummary,
 )
-from analysis.sums.stages import gpu_rows, instance_summaries, stage_summaries, step_points, stream_summaries
+from analysis.sums.stages import (
+    WHOLE_CAPTURE,
+    gpu_rows,
+    instance_summaries,
+    stage_summaries,
+    step_points,
+    stream_summaries,
+    whole_capture,
+)
 from analysis.sums.tables import gpu_table
 from analysis.sums.timeline import busy_timeline
 from analysis.sums.tokens import tokens_by_stage
@@ -59,8 +77,11 @@ class Report:
     findings: tuple[Finding, ...]
     verdicts: tuple[Verdict, ...]
     stages: tuple[StageSummary, ...]
+    """Of a trace without stages, the whole capture as one, named ``capture``."""
     instances: tuple[InstanceSummary, ...]
     steps: tuple[StepPoint, ...]
+    unit_times: tuple[UnitTimes, ...]
+    """What a unit of each stage's work takes, and the GPU-busy share: one record per row of ``stages``."""
     utilisation: tuple[Utilisation, ...]
     stage_rows: tuple[GpuRow, ...]
     module_rows: dict[str, tuple[GpuRow, ...]]
@@ -91,6 +112,8 @@ class ReportOptions:
     kernel_rules: Path | None = None
     """Rules of the user's own, tried before ours."""
     top_operators: int = 20
+    skip_first: int = 0
+    """Instances of each stage, the first, that are left out of medians, utilisation and verdicts."""
 
 
 def assemble(
@@ -106,7 +129,8 @@ def assemble(
 
     Raises:
         ConservationError: rows do not add up.
-        RequestError: a cost was requested that has no closed form, or that the trace contradicts.
+        RequestError: a cost was requested that has no closed form, or that the trace contradicts, or all instances of a
+            stage are to be skipped.
     """
     options = options or ReportOptions()
     capture = evolve(
@@ -115,54 +139,64 @@ def assemble(
     host = HostCalls(attribution)
     findings = examine(trace, attribution, manifest, host)
     device = main_device(trace.info.devices, attribution)
+    sm_count = device.sm_count if device else None
     stage_rows = gpu_rows(gpu_table(attribution, "stage"))
     instances = instance_summaries(attribution, host)
     steps = step_points(attribution)
     tokens = tokens_by_stage(manifest, instances, options.cost.prompt_tokens if options.cost else None)
-    stages = stage_summaries(attribution, host, stage_rows, instances, tokens, device.sm_count if device else None)
+    stages = stage_summaries(attribution, host, stage_rows, instances, tokens, sm_count)
+    waits = host_call_rows(attribution, host)
+    if not stages and (whole := whole_capture(attribution, host, stage_rows, sm_count)) is not None:
+        stages = (whole,)
+        waits += tuple(host.waits_by("stage", np.zeros(len(attribution.calls), dtype=np.int64), (WHOLE_CAPTURE,)))
     kernel_rows = kernel_tables(
         attribution, {str(name): count for name, count in tokens.items()}, device, load_rules(options.kernel_rules)
     )
-    kernels = kernel_rows.by_name
-    categories = category_rows(attribution, kernels)
-    waits = host_call_rows(attribution, host)
-    overhead = overheads(manifest, instances)
-    measured = aggregates(manifest, instances, steps)
+    captured = Captured(
+        capture=capture,
+        manifest=manifest,
+        stages=stages,
+        instances=instances,
+        steps=steps,
+        kernels=kernel_rows.by_name,
+        categories=category_rows(attribution, kernel_rows.by_name),
+        host_calls=waits,
+        skip_first=options.skip_first,
+    )
     dtype = _dtype(manifest, options)
-    unchecked: list[str] = []
+    peaks = peaks_of(device, manifest, options.peaks, on_cpu=captured.on_cpu, dtype=dtype)
+    costs = costs_of(manifest, options.cost, instances)
     if options.cost is not None:
         evidence = TraceEvidence(
             instances, steps, kernel_rows.by_shape, _module_names(attribution), manifest.prompts if manifest else ()
         )
-        unchecked += check_stated(options.cost, evidence)
-    costs, costs_missing = costs_of(manifest, options.cost, instances)
-    on_cpu = capture.on_cpu or (manifest is not None and ran_on_cpu(manifest))
-    peaks, peaks_missing = peaks_of(device, manifest, options.peaks, on_cpu=on_cpu, dtype=dtype)
-    if options.cost is not None:
-        incomparable = check_needs(costs, instances, peaks[0] if peaks else None, dtype)
-        unchecked += [incomparable] if incomparable else []
-        findings += _unchecked_sizes(unchecked)
-    control = manifest.control if manifest is not None else ()
-    used = utilisations(stages, instances, control, costs, costs_missing, peaks, peaks_missing, dtype=dtype)
-    judged = (
-        refused(stages, findings)
-        if is_unfit(findings)
-        else verdicts(stages, kernels, waits, used, overhead, on_cpu=on_cpu, one_input=one_input(manifest))
+        unchecked = list(check_stated(options.cost, evidence))
+        incomparable = check_needs(costs.by_stage, instances, peaks.peaks[0] if peaks.peaks else None, dtype)
+        findings += _unchecked_sizes([*unchecked, *([incomparable] if incomparable else [])])
+    measured = Measured(
+        captured=captured,
+        unit_times=unit_times(captured),
+        overhead=overheads(manifest, instances),
+        aggregates=aggregates(captured),
+        utilisation=utilisations(captured, costs, peaks, dtype=dtype),
     )
+    judged = refused(stages, findings) if is_unfit(findings) else verdicts(measured)
     range_rows = gpu_rows(gpu_table(attribution, "range"))
-    mfu = headline_mfu(used)
+    mfu = {name: headline(measured.utilisation, name) for name in (*STAGES, "total")}
+    mfu_of = {name: None if row is None else row.mfu for name, row in mfu.items()}
     report = LLMProfileReport(
         run_id=manifest.run_id if manifest else _NO_RUN,
         model=manifest.model if manifest else None,
         input_set=manifest.input_set if manifest else None,
-        timings=stage_timings(manifest, stages),
+        timings=stage_timings(captured),
         operators_topk=operator_summaries(attribution, range_rows, options.top_operators),
-        mfu_model_level=mfu.get("total"),
-        mfu_per_stage={stage: mfu.get(stage) for stage in STAGES},
-        aggregates={one.name: stats(one) for one in measured},
-        notes=stakeholder_notes(capture, findings, stages, judged, categories, used, overhead, measured, waits),
-        meta=manifest.meta if manifest else None,
+        mfu_model_level=mfu_of["total"],
+        mfu_per_stage={stage: mfu_of[stage] for stage in STAGES},
+        aggregates={one.name: stats(one) for one in measured.aggregates},
+        notes=stakeholder_notes(measured, findings, judged),
+        meta=_meta(manifest, peaks),
     )
+    whole_modules = gpu_rows(gpu_table(attribution, "module"))
     return Report(
         report=report,
         capture=capture,
@@ -171,20 +205,22 @@ def assemble(
         stages=stages,
         instances=instances,
         steps=steps,
-        utilisation=used,
+        unit_times=measured.unit_times,
+        utilisation=measured.utilisation,
         stage_rows=stage_rows,
         module_rows={
-            "all": gpu_rows(gpu_table(attribution, "module")),
+            "all": whole_modules,
             **{stage: gpu_rows(gpu_table(attribution, "module", stage=stage)) for stage in STAGES},
+            **{one.stage: whole_modules for one in stages if one.stage == WHOLE_CAPTURE},
         },
         range_rows=range_rows,
-        categories=categories,
-        kernels=kernels,
+        categories=captured.categories,
+        kernels=captured.kernels,
         streams=stream_summaries(attribution),
         host_calls=waits,
         metrics=metric_series(attribution, trace.metric_samples),
-        overhead=overhead,
-        aggregates=measured,
+        overhead=measured.overhead,
+        aggregates=measured.aggregates,
         manifest=manifest,
         timeline=busy_timeline(attribution),
         kernel_shapes=kernel_rows.by_shape,
@@ -208,6 +244,13 @@ def _unchecked_sizes(unchecked: list[str]) -> tuple[Finding, ...]:
             "make sure that --model, --input-mode, --tiles and --prompt-tokens are those of the profiled program",
         ),
     )
+
+
+def _meta(manifest: RunManifest | None, peaks: KnownPeaks) -> RunMeta | None:
+    """The run's record, with the device's peak, which only the analysis knows."""
+    if manifest is None or manifest.meta.peak_tflops_bf16 is not None:
+        return manifest.meta if manifest else None
+    return evolve(manifest.meta, peak_tflops_bf16=peak_tflops_bf16(peaks))
 
 
 def _dtype(manifest: RunManifest | None, options: ReportOptions) -> str:

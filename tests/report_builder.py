@@ -20,8 +20,7 @@ from analysis.domain.entities import (
     Stats,
 )
 from analysis.domain.manifest import ControlPass, Overhead, RunManifest
-from analysis.efficiency.records import Aggregate, Utilisation
-from analysis.efficiency.utilisation import TimeBase
+from analysis.efficiency.records import Aggregate, TimeBase, UnitTimes, Utilisation
 from analysis.quality.findings import Finding
 from analysis.report import Report
 from analysis.sums.records import (
@@ -57,7 +56,11 @@ HOSTILE: Final = (
 )
 
 
-_TIMED_NS: Final[dict[TimeBase, int]] = {"control": 40_000_000, "elapsed": 99_000_000, "gpu busy": 39_000_000}
+_TIMED_NS: Final[dict[TimeBase, int]] = {
+    "unprofiled": 40_000_000,
+    "profiled elapsed": 99_000_000,
+    "profiled gpu busy": 39_000_000,
+}
 
 
 def _row(name: str, kernels: int, kernel_sum_ns: int, copies: int = 0, copy_ns: int = 0) -> GpuRow:
@@ -104,7 +107,6 @@ def _stage(stage: str, elapsed_ns: int, gpu: GpuRow, tokens: int | None) -> Stag
         busy_ns=gpu.busy_ns,
         kernel_sum_ns=gpu.kernel_sum_ns,
         gpu=gpu,
-        profiled_busy_share=gpu.busy_ns / elapsed_ns,
         launches=gpu.kernels,
         graph_launches=0,
         synchronises=4,
@@ -238,6 +240,27 @@ def plain_report(
             for stage, row, start in (("prefill", prefill, 0), ("decode", decode, elapsed["prefill"]))
         ),
         steps=steps,
+        unit_times=tuple(
+            UnitTimes(
+                stage,
+                per,
+                2,
+                row.busy_ns / units,
+                elapsed[stage] / units,
+                row.kernels / units,
+                alone / units,
+                row.busy_ns / alone,
+                "unprofiled",
+                row.busy_ns / elapsed[stage],
+                row.busy_ns,
+                elapsed[stage],
+                alone,
+            )
+            for stage, per, units, row, alone in (
+                ("prefill", "image", 1, prefill, 3 * totals["prefill"]),
+                ("decode", "token", 4, decode, 8 * totals["decode"]),
+            )
+        ),
         utilisation=tuple(
             Utilisation(
                 stage,
@@ -304,7 +327,7 @@ def plain_report(
         aggregates=(
             Aggregate("ttft_ms", "ms", 40.0, 0.5, 39.9, 39.0, 41.0, 3, "control"),
             Aggregate("tpot_ms", "ms/token", 22.5, 0.25, 22.4, 22.0, 23.0, 3, "control"),
-            Aggregate("profiled_step_ms", "ms", 24.0, 0.1, 24.0, 23.9, 24.1, 4, "trace"),
+            Aggregate("profiled_itl_ms", "ms", 24.0, 0.1, 24.0, 23.9, 24.1, 4, "trace"),
         ),
         manifest=manifest,
         timeline=BusyTimeline(0, slice_ns, tuple(slice_ns * (index % 10) // 10 for index in range(100))),

@@ -99,4 +99,5 @@ class AnalysisOptions:
             peaks=PeakOverrides(self.peak_tflops, self.peak_gbps),
             cost=cost,
             kernel_rules=self.kernel_rules,
+            skip_first=self.skip_first,
         )

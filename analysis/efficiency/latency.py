@@ -1,19 +1,22 @@
-"""Latencies as a user meets them: from the unprofiled control run where there is one, else from the trace."""
+"""Latencies as a user meets them: medians of unprofiled passes, and what the trace says, named ``profiled_…``."""
 
 from __future__ import annotations
 
 import statistics
+from collections import Counter
 from collections.abc import Sequence
+
+from attrs import frozen
 
 from analysis.domain.annotations import STAGES, Stage
 from analysis.domain.entities import StageTiming, Stats
 from analysis.domain.manifest import ControlPass, Overhead, RunManifest
-from analysis.domain.overhead import overheads as domain_overheads
+from analysis.domain.overhead import overheads as compared
 from analysis.domain.overhead import run_overheads
-from analysis.efficiency.records import Aggregate
-from analysis.sums.records import InstanceSummary, StageSummary, StepPoint
+from analysis.efficiency.records import Aggregate, Captured
+from analysis.sums.records import InstanceSummary, StepPoint
 
-__all__ = ["aggregates", "overheads", "stage_timings", "stats"]
+__all__ = ["TypicalImage", "aggregates", "overheads", "stage_timings", "stats", "typical_pass"]
 
 _MS = 1e6
 
@@ -37,57 +40,105 @@ def _aggregate(name: str, unit: str, values: Sequence[float], source: str) -> Ag
     )
 
 
-def aggregates(
-    manifest: RunManifest | None, instances: Sequence[InstanceSummary], steps: Sequence[StepPoint]
-) -> tuple[Aggregate, ...]:
-    """Latency metrics over images and passes.
+def aggregates(captured: Captured) -> tuple[Aggregate, ...]:
+    """Latency metrics over images and passes; headlines are their medians.
 
     TTFT ends with the first token on the host; TPOT is (time of the last token − first) / (tokens − 1); ITL are the
-    steps themselves. From the trace they include the profiler's overhead, and so are named ``profiled_…``.
+    steps themselves. From the trace they include the profiler's overhead, and so are named ``profiled_…``: there a token
+    is there when the step's range and its GPU work have both ended.
     """
+    values = {
+        **_unprofiled(captured.control, captured.batch_size),
+        **_profiled(captured),
+    }
+    return tuple(
+        _aggregate(name, unit, numbers, "trace" if name.startswith("profiled_") else "control")
+        for name, (unit, numbers) in values.items()
+        if numbers
+    )
+
+
+def _unprofiled(control: Sequence[ControlPass], batch: int) -> dict[str, tuple[str, list[float]]]:
+    tpot = [one.step_mean_ns for one in control if one.step_mean_ns is not None]
+    return {
+        "ttft_ms": ("ms", [one.prefill_ns / _MS for one in control]),
+        "decode_ms": ("ms", [one.decode_ns / _MS for one in control if one.step_mean_ns is not None]),
+        "tpot_ms": ("ms/token", [one / _MS for one in tpot]),
+        "decode_tokens_per_s": ("token/s", [batch / one * 1e9 for one in tpot]),
+        "itl_ms": ("ms", [step / _MS for one in control for step in one.step_ns]),
+    }
+
+
+def _profiled(captured: Captured) -> dict[str, tuple[str, list[float]]]:
+    decoded = captured.counted("decode")
+    return {
+        "profiled_prefill_ms": ("ms", [one.elapsed_ns / _MS for one in captured.counted("prefill")]),
+        "profiled_decode_ms": ("ms", [one.elapsed_ns / _MS for one in decoded]),
+        "profiled_tpot_ms": ("ms/token", [one.elapsed_ns / _MS / one.steps for one in decoded if one.steps]),
+        "profiled_itl_ms": ("ms", [one / _MS for one in _between_tokens(decoded, captured.counted_steps())]),
+    }
+
+
+def _between_tokens(instances: Sequence[InstanceSummary], steps: Sequence[StepPoint]) -> list[int]:
+    """Times from one token to the next, ns; the first from the start of its decode.
+
+    Where the host runs ahead, many steps are open at once: from one end to the next is what a reader of the text waits.
+    """
+    begun = {one.path: one.start_ns for one in instances}
+    times = []
+    for one in steps:  # in time order
+        before = begun.get(one.instance, one.start_ns)
+        times.append(max(0, one.finished_ns - before))
+        begun[one.instance] = max(before, one.finished_ns)
+    return times
+
+
+@frozen
+class TypicalImage:
+    """One image of a typical unprofiled pass: medians over the passes."""
+
+    image_index: int
+    prefill_ns: float
+    decode_ns: float
+    """0: it ended with its first token."""
+    steps: int
+
+
+def typical_pass(control: Sequence[ControlPass]) -> tuple[TypicalImage, ...]:
+    """A pass over the input set that no cold pass moves: each image by its medians over the control passes.
+
+    Passes may generate different numbers of tokens (sums in another order). Decode is then that of the passes with the
+    most frequent number; of equally frequent ones, the largest.
+    """
+    by_image: dict[int, list[ControlPass]] = {}
+    for one in control:
+        by_image.setdefault(one.image_index, []).append(one)
     found = []
-    if manifest is not None and manifest.control:
-        control = manifest.control
-        found.append(_aggregate("ttft_ms", "ms", [one.prefill_ns / _MS for one in control], "control"))
-        decoding = [one for one in control if one.new_tokens > 1 and one.decode_ns > 0]
-        if decoding:
-            found.append(_aggregate("decode_ms", "ms", [one.decode_ns / _MS for one in decoding], "control"))
-            tpot = [one.decode_ns / _MS / (one.new_tokens - 1) for one in decoding]
-            found.append(_aggregate("tpot_ms", "ms/token", tpot, "control"))
-            found.append(
-                _aggregate(
-                    "decode_tokens_per_s",
-                    "token/s",
-                    [manifest.batch_size * (one.new_tokens - 1) / one.decode_ns * 1e9 for one in decoding],
-                    "control",
-                )
-            )
-        itl = [one / _MS for run in control for one in run.step_ns]
-        if itl:
-            found.append(_aggregate("itl_ms", "ms", itl, "control"))
-    for stage in STAGES:
-        elapsed = [one.host_elapsed_ns / _MS for one in instances if one.stage == stage]
-        if elapsed:
-            found.append(_aggregate(f"profiled_{stage}_ms", "ms", elapsed, "trace"))
-    if steps:
-        found.append(_aggregate("profiled_step_ms", "ms", [one.host_elapsed_ns / _MS for one in steps], "trace"))
+    for image, passes in sorted(by_image.items()):
+        frequency = Counter(one.steps for one in passes)
+        steps = max(frequency, key=lambda number: (frequency[number], number))
+        alike = [one.decode_ns for one in passes if one.steps == steps]
+        prefill = statistics.median(one.prefill_ns for one in passes)
+        found.append(TypicalImage(image, prefill, statistics.median(alike) if steps else 0, steps))
     return tuple(found)
 
 
-def stage_timings(manifest: RunManifest | None, stages: Sequence[StageSummary]) -> tuple[StageTiming, ...]:
-    """What each stage took per pass over the input set: control run if there is one, else the captured passes."""
+def stage_timings(captured: Captured) -> tuple[StageTiming, ...]:
+    """What each stage took per pass over the input set: a typical unprofiled pass, else the captured ones' mean."""
     found = []
-    for stage in stages:
-        name: Stage = "prefill" if stage.stage == "prefill" else "decode"
-        elapsed_ns, tokens = _control_time(manifest, name)
+    for stage in STAGES:
+        summary = next((one for one in captured.stages if one.stage == stage), None)
+        if summary is None:
+            continue
+        elapsed_ns, tokens = _typical_time(captured, stage)
         if elapsed_ns is None:
-            passes = manifest.capture_passes if manifest is not None else 1
-            elapsed_ns = stage.host_elapsed_ns / passes
-            tokens = None if stage.tokens is None else round(stage.tokens / passes)
+            passes = captured.manifest.capture_passes if captured.manifest is not None else 1
+            elapsed_ns = summary.elapsed_ns / passes
+            tokens = None if summary.tokens is None else round(summary.tokens / passes)
         if elapsed_ns > 0:
             found.append(
                 StageTiming(
-                    stage=name,
+                    stage=stage,
                     elapsed_ms=elapsed_ns / _MS,
                     tokens=tokens,
                     throughput_toks_per_s=None if tokens is None else tokens / elapsed_ns * 1e9,
@@ -96,20 +147,17 @@ def stage_timings(manifest: RunManifest | None, stages: Sequence[StageSummary]) 
     return tuple(found)
 
 
-def _control_time(manifest: RunManifest | None, stage: Stage) -> tuple[float | None, int | None]:
-    """Mean time of a pass over the input set, ns, and its tokens; None: not known."""
-    if manifest is None or not manifest.control:
+def _typical_time(captured: Captured, stage: Stage) -> tuple[float | None, int | None]:
+    """Time of a typical pass over the input set, ns, and its tokens; None: not known."""
+    images = typical_pass(captured.control)
+    if not images or captured.manifest is None:
         return None, None
-    passes = len({one.pass_index for one in manifest.control})
-    prompt = {one.image_index: one.prompt_tokens for one in manifest.prompts}
-    total = sum(one.prefill_ns if stage == "prefill" else one.decode_ns for one in manifest.control)
-    if stage == "prefill":
-        if any(one.image_index not in prompt for one in manifest.control):
-            return total / passes, None
-        tokens = sum(prompt[one.image_index] for one in manifest.control)
-    else:
-        tokens = sum(max(0, one.new_tokens - 1) for one in manifest.control)
-    return total / passes, round(manifest.batch_size * tokens / passes)
+    if stage == "decode":
+        return sum(one.decode_ns for one in images), captured.batch_size * sum(one.steps for one in images)
+    prompt = {one.image_index: one.prompt_tokens for one in captured.manifest.prompts}
+    known = all(one.image_index in prompt for one in images)
+    tokens = captured.batch_size * sum(prompt[one.image_index] for one in images) if known else None
+    return sum(one.prefill_ns for one in images), tokens
 
 
 def overheads(manifest: RunManifest | None, instances: Sequence[InstanceSummary]) -> tuple[Overhead, ...]:
@@ -118,7 +166,7 @@ def overheads(manifest: RunManifest | None, instances: Sequence[InstanceSummary]
         return ()
     if manifest.profiled:
         return run_overheads(manifest)
-    return domain_overheads(manifest, [_as_pass(one) for one in instances if one.image_index is not None], "trace")
+    return compared(manifest, [_as_pass(one) for one in instances if one.image_index is not None], "trace")
 
 
 def _as_pass(instance: InstanceSummary) -> ControlPass:

@@ -1,17 +1,95 @@
-"""Latencies, overhead and utilisation as records. Unknown is None, with its reason beside it where the reader will ask."""
+"""What was captured and what was measured, as records. Unknown is None, with its reason where the reader will ask."""
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, TypeAlias
 
-from attrs import frozen
+from attrs import field, frozen
 
-__all__ = ["Aggregate", "Utilisation"]
+from analysis.domain.entities import KernelSummary
+from analysis.domain.errors import RequestError
+from analysis.domain.manifest import ControlPass, Overhead, RunManifest, one_input, ran_on_cpu
+from analysis.sums.records import (
+    CaptureInfo,
+    CategoryRow,
+    HostCallRow,
+    InstanceSummary,
+    StageSummary,
+    StepPoint,
+)
+
+__all__ = ["Aggregate", "Captured", "Measured", "TimeBase", "UnitTimes", "Utilisation"]
+
+TimeBase: TypeAlias = Literal["unprofiled", "profiled elapsed", "profiled gpu busy"]
+"""One typical pass of the control run; or of the captured instances: range start to the end of range and GPU work, or
+the union of their GPU operations."""
+
+
+@frozen
+class Captured:
+    """What the trace says and what its run's manifest says, before anything is judged.
+
+    Raises:
+        RequestError: ``skip_first`` leaves nothing of a stage.
+    """
+
+    capture: CaptureInfo
+    manifest: RunManifest | None
+    stages: tuple[StageSummary, ...]
+    """Of a trace without stages, the whole capture as one (`analysis.sums.stages.WHOLE_CAPTURE`)."""
+    instances: tuple[InstanceSummary, ...]
+    """In order of start."""
+    steps: tuple[StepPoint, ...]
+    kernels: tuple[KernelSummary, ...]
+    categories: tuple[CategoryRow, ...]
+    host_calls: tuple[HostCallRow, ...]
+    skip_first: int = field(default=0)
+    """So many instances of each stage, the first, are left out of medians, utilisation and verdicts."""
+
+    @skip_first.validator
+    def _leaves_something(self, attribute: object, value: int) -> None:
+        for stage in {one.stage for one in self.instances}:
+            there = sum(one.stage == stage for one in self.instances)
+            if value >= there:
+                raise RequestError(
+                    f"--skip-first {value} leaves nothing of {stage}, of which the trace holds {there}: skip fewer"
+                )
+
+    @property
+    def control(self) -> tuple[ControlPass, ...]:
+        """Unprofiled passes; empty where there is no manifest or it has none."""
+        return self.manifest.control if self.manifest is not None else ()
+
+    @property
+    def batch_size(self) -> int:
+        """Sequences that run at once."""
+        return self.manifest.batch_size if self.manifest is not None else 1
+
+    @property
+    def one_input(self) -> str:
+        """What a prefill is counted by: ``image`` or ``prompt``."""
+        return one_input(self.manifest)
+
+    @property
+    def on_cpu(self) -> bool:
+        """Whether no GPU was profiled: leaf operators of a CPU stand where kernels would, or there are none."""
+        return self.capture.on_cpu or (self.manifest is not None and ran_on_cpu(self.manifest))
+
+    def counted(self, stage: str) -> tuple[InstanceSummary, ...]:
+        """A stage's instances but those that are to be skipped."""
+        return tuple(one for one in self.instances if one.stage == stage)[self.skip_first :]
+
+    def counted_steps(self) -> tuple[StepPoint, ...]:
+        """The decode steps of the instances that are not to be skipped."""
+        skipped = {one.path for one in self.instances if one.stage == "decode"} - {
+            one.path for one in self.counted("decode")
+        }
+        return tuple(one for one in self.steps if one.instance not in skipped)
 
 
 @frozen
 class Aggregate:
-    """A named metric over instances, with its unit."""
+    """A named metric over its values; the median is its headline."""
 
     name: str
     unit: str
@@ -22,6 +100,48 @@ class Aggregate:
     maximum: float
     count: int
     source: Literal["control", "trace"]
+    """``control``: unprofiled. ``trace``: profiled, and named so."""
+
+
+@frozen
+class UnitTimes:
+    """What one unit of a stage's work takes: medians over instances, numerator and denominator over the same images.
+
+    The sums over one pass (each image by its median) say what a saving adds up to.
+    """
+
+    stage: str
+    per: str
+    """The unit: ``image`` or ``prompt``, ``token`` (``step`` of a batch), or ``capture``."""
+    instances: int
+    """Captured ones that the medians are over."""
+    busy_ns: float
+    """GPU busy, captured."""
+    elapsed_ns: float
+    """Profiled: range start to the end of range and GPU work."""
+    launches: float
+    unprofiled_ns: float | None
+    """Without the profiler; None: no control run measured these images."""
+    busy_share: float | None
+    """GPU busy ÷ unprofiled time, or ÷ profiled time where there is no other; at most 1. None: no time passed."""
+    busy_share_base: Literal["unprofiled", "profiled"]
+    profiled_busy_share: float | None
+    """GPU busy ÷ profiled time."""
+    pass_busy_ns: float
+    pass_elapsed_ns: float
+    pass_unprofiled_ns: float | None
+    capped_because: str | None = None
+    """Why ``busy_share`` was cut to 1."""
+
+    @property
+    def time_ns(self) -> float:
+        """What ``busy_share`` is a share of."""
+        return self.elapsed_ns if self.unprofiled_ns is None else self.unprofiled_ns
+
+    @property
+    def pass_time_ns(self) -> float:
+        """The same over one pass."""
+        return self.pass_elapsed_ns if self.pass_unprofiled_ns is None else self.pass_unprofiled_ns
 
 
 @frozen
@@ -30,9 +150,9 @@ class Utilisation:
 
     stage: str
     """prefill, decode or ``total``."""
-    time_base: Literal["elapsed", "gpu busy", "control"]
-    """Host elapsed in the capture, GPU busy in the capture, or host elapsed in the unprofiled control run."""
+    time_base: TimeBase
     time_ns: int | None
+    """Unprofiled: one typical pass over the input set. Profiled: all captured instances."""
     flop: int | None
     flop_full: int | None
     bytes_moved: int | None
@@ -53,3 +173,20 @@ class Utilisation:
     """The arithmetic, with numbers."""
     suspect: str | None = None
     """Above 1: which input is suspect."""
+    ideal_unit_ns: float | None = None
+    """Median over stage instances of the ideal time of one unit of work (see `UnitTimes`)."""
+
+
+@frozen
+class Measured:
+    """What was measured: all that verdicts, notes and renderers read."""
+
+    captured: Captured
+    unit_times: tuple[UnitTimes, ...]
+    overhead: tuple[Overhead, ...]
+    aggregates: tuple[Aggregate, ...]
+    utilisation: tuple[Utilisation, ...]
+
+    def aggregate(self, name: str) -> Aggregate | None:
+        """A metric by its name."""
+        return next((one for one in self.aggregates if one.name == name), None)

@@ -2,23 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Literal, TypeAlias
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import Final
 
 from attrs import frozen
 
 from analysis.domain.annotations import STAGES
-from analysis.domain.manifest import ControlPass, PromptTokens, RunManifest, StageCost
+from analysis.domain.manifest import PromptTokens, RunManifest, StageCost
 from analysis.efficiency import metrics
 from analysis.efficiency.cost import closed_form, find_preset
 from analysis.efficiency.hardware import Peak, UnknownPeak, peak_for, with_measured, with_overrides
-from analysis.efficiency.records import Utilisation
-from analysis.sums.records import InstanceSummary, StageSummary
+from analysis.efficiency.latency import typical_pass
+from analysis.efficiency.records import Captured, TimeBase, Utilisation
+from analysis.sums.records import InstanceSummary
 from analysis.trace.records import Device
 
-__all__ = ["CostRequest", "PeakOverrides", "costs_of", "headline_mfu", "peaks_of", "utilisations"]
+__all__ = [
+    "CostRequest",
+    "KnownCosts",
+    "KnownPeaks",
+    "PeakOverrides",
+    "costs_of",
+    "headline",
+    "peak_tflops_bf16",
+    "peaks_of",
+    "utilisations",
+]
 
-TimeBase: TypeAlias = Literal["elapsed", "gpu busy", "control"]
+_HEADLINE_BASES: Final[tuple[TimeBase, ...]] = ("unprofiled", "profiled elapsed")
 
 
 @frozen
@@ -27,6 +39,25 @@ class PeakOverrides:
 
     tflops: float | None = None
     gbps: float | None = None
+
+
+@frozen
+class KnownCosts:
+    """What each image needs in each stage."""
+
+    by_stage: Mapping[tuple[int, str], StageCost]
+    """(image index, stage) → cost."""
+    missing: str | None = None
+    """Why there is none."""
+
+
+@frozen
+class KnownPeaks:
+    """Peaks to compare with, the one for headlines first."""
+
+    peaks: tuple[Peak, ...]
+    missing: str | None = None
+    """Why there is none."""
 
 
 @frozen
@@ -52,11 +83,8 @@ class CostRequest:
 
 def costs_of(
     manifest: RunManifest | None, request: CostRequest | None, instances: Sequence[InstanceSummary]
-) -> tuple[dict[tuple[int, str], StageCost], str | None]:
-    """What each image needs in each stage.
-
-    Returns:
-        (image index, stage) → cost, and the reason where there is none.
+) -> KnownCosts:
+    """What each image needs in each stage, or why that is not known.
 
     Raises:
         RequestError: there is no closed form for what was requested.
@@ -77,18 +105,20 @@ def costs_of(
             for image in images
         ]
         costs = closed_form(request.preset, prompts, max_new_tokens=1, dtype=request.dtype)
-        return {(one.image_index, one.stage): one for one in costs}, None
+        return KnownCosts({(one.image_index, one.stage): one for one in costs})
     if manifest is None:
-        return {}, "the trace carries no manifest; name the model (--model, --input-mode, --tiles, --prompt-tokens)"
+        return KnownCosts(
+            {}, "the trace carries no manifest; name the model (--model, --input-mode, --tiles, --prompt-tokens)"
+        )
     if not manifest.costs:
-        return {}, manifest.costs_unknown_because or "the runner could not count this model's FLOPs"
-    return {(one.image_index, one.stage): one for one in manifest.costs}, None
+        return KnownCosts({}, manifest.costs_unknown_because or "the runner could not count this model's FLOPs")
+    return KnownCosts({(one.image_index, one.stage): one for one in manifest.costs})
 
 
 def peaks_of(
     device: Device | None, manifest: RunManifest | None, overrides: PeakOverrides, *, on_cpu: bool, dtype: str
-) -> tuple[list[Peak], str | None]:
-    """Peaks to compare with, the one for headlines first, and the reason where there is none."""
+) -> KnownPeaks:
+    """Peaks to compare with, or why there is none."""
     found: list[Peak] = []
     reason: str | None = None
     name = device.name if device is not None else "unknown device"
@@ -119,55 +149,72 @@ def peaks_of(
                 how=measured.how,
             )
         )
-    return found, None if found else reason
+    return KnownPeaks(tuple(found), None if found else reason)
 
 
-def utilisations(
-    stages: Sequence[StageSummary],
-    instances: Sequence[InstanceSummary],
-    control: Sequence[ControlPass],
-    costs: dict[tuple[int, str], StageCost],
-    costs_missing: str | None,
-    peaks: Sequence[Peak],
-    peaks_missing: str | None,
-    *,
-    dtype: str,
-) -> tuple[Utilisation, ...]:
-    """One row per stage (and the total), time base and peak."""
+def utilisations(captured: Captured, costs: KnownCosts, peaks: KnownPeaks, *, dtype: str) -> tuple[Utilisation, ...]:
+    """One row per stage (and the total), time base and peak.
+
+    Unprofiled: one typical pass of the control run, and what one pass needs. Profiled: the captured instances, and what
+    they need.
+    """
     rows = []
     for name in (*STAGES, "total"):
-        names = STAGES if name == "total" else (name,)
-        mine = [one for one in stages if one.stage in names]
-        if not mine:
+        names: tuple[str, ...] = STAGES if name == "total" else (name,)
+        if not any(one.stage in names for one in captured.stages):
             continue
-        captured, missing = _needed(
-            [(one.image_index or 0, one.stage, one.steps) for one in instances if one.stage in names], costs
-        )
-        bases: list[tuple[TimeBase, int, list[StageCost] | None, str | None]] = [
-            ("elapsed", sum(one.host_elapsed_ns for one in mine), captured, missing),
-            ("gpu busy", sum(one.busy_ns for one in mine), captured, missing),
-        ]
-        if control:
-            uncaptured, missing = _needed(
-                [(one.image_index, stage, one.new_tokens - 1) for one in control for stage in names
-                 if stage == "prefill" or one.new_tokens > 1],
-                costs,
-            )  # fmt: skip
-            time = sum(
-                (one.prefill_ns if "prefill" in names else 0) + (one.decode_ns if "decode" in names else 0)
-                for one in control
-            )
-            bases.insert(0, ("control", time, uncaptured, missing))
-        for base, time_ns, needed, missing in bases:
-            for peak in peaks or (None,):
+        for work in _works(captured, names):
+            needed, missing = _needed(work.wanted, costs.by_stage)
+            for peak in peaks.peaks or (None,):
                 rows.append(
-                    _row(name, base, time_ns, needed, costs_missing or missing, peak, peaks_missing, dtype=dtype)
+                    _row(
+                        name,
+                        work,
+                        needed,
+                        costs.missing or missing,
+                        peak,
+                        peaks.missing,
+                        dtype=dtype,
+                    )
                 )
     return tuple(rows)
 
 
+@frozen
+class _Work:
+    """Stage instances and the time that they took together."""
+
+    base: TimeBase
+    time_ns: float
+    wanted: tuple[tuple[int, str, int], ...]
+    """(image index, stage, decode steps) of each instance."""
+
+
+def _works(captured: Captured, stages: Sequence[str]) -> tuple[_Work, ...]:
+    instances = [one for stage in stages for one in captured.counted(stage)]
+    wanted = tuple((one.image_index or 0, one.stage, one.steps) for one in instances)
+    # A stage inside one of its name adds no time of its own: from the stage's sum goes what is skipped.
+    elapsed = sum(one.elapsed_ns for one in captured.stages if one.stage in stages)
+    kept = {id(one) for one in instances}
+    skipped = sum(one.elapsed_ns for one in captured.instances if one.stage in stages and id(one) not in kept)
+    profiled = (
+        _Work("profiled elapsed", elapsed - skipped, wanted),
+        _Work("profiled gpu busy", sum(one.busy_ns for one in instances), wanted),
+    )
+    if not captured.control:
+        return profiled
+    images = typical_pass(captured.control)
+    time_ns = sum(
+        (one.prefill_ns if "prefill" in stages else 0) + (one.decode_ns if "decode" in stages else 0) for one in images
+    )
+    uncaptured = tuple(
+        (one.image_index, stage, one.steps) for one in images for stage in stages if stage == "prefill" or one.steps
+    )
+    return (_Work("unprofiled", time_ns, uncaptured), *profiled)
+
+
 def _needed(
-    wanted: list[tuple[int, str, int]], costs: dict[tuple[int, str], StageCost]
+    wanted: Sequence[tuple[int, str, int]], costs: Mapping[tuple[int, str], StageCost]
 ) -> tuple[list[StageCost] | None, str | None]:
     """Costs of the instances (image, stage, steps); None with the reason if one is not known."""
     if not wanted:
@@ -187,8 +234,7 @@ def _needed(
 
 def _row(
     stage: str,
-    base: TimeBase,
-    time_ns: int,
+    work: _Work,
     needed: list[StageCost] | None,
     missing: str | None,
     peak: Peak | None,
@@ -197,13 +243,16 @@ def _row(
     dtype: str,
 ) -> Utilisation:
     need = metrics.sum_needs(needed) if needed else None
-    seconds = time_ns / 1e9 if time_ns else None
+    seconds = work.time_ns / 1e9 if work.time_ns else None
     mfu = metrics.mfu(need.flop if need else None, seconds, peak, dtype)
     full = metrics.mfu(need.flop_full if need else None, seconds, peak, dtype)
     mbu = metrics.mbu(need.bytes if need else None, seconds, peak)
     # Instance by instance: they run one after the other, so that none can hide in another's floor.
     floors = [metrics.ideal_time(metrics.sum_needs([one]), peak, dtype) for one in needed or ()]
-    ideal = None if not floors or None in floors else sum(one.seconds for one in floors if one is not None)
+    known = [one.seconds for one in floors if one is not None]
+    ideal = sum(known) if known and len(known) == len(floors) else None
+    units = [steps if name == "decode" else 1 for _, name, steps in work.wanted]
+    ideal_unit = None if ideal is None else statistics.median(one / n for one, n in zip(known, units, strict=True))
     because = None
     if mfu.value is None:
         because = missing if need is None else (peak_missing if peak is None else mfu.because)
@@ -211,8 +260,8 @@ def _row(
         because = f"MBU: {mbu.because}"
     return Utilisation(
         stage=stage,
-        time_base=base,
-        time_ns=time_ns or None,
+        time_base=work.base,
+        time_ns=round(work.time_ns) or None,
         flop=need.flop if need else None,
         flop_full=need.flop_full if need else None,
         bytes_moved=need.bytes if need else None,
@@ -228,6 +277,7 @@ def _row(
         unknown_because=because,
         derivation=_derivation(need, seconds, peak, mfu.value, mbu.value, dtype) if need and seconds else None,
         suspect=mfu.suspect or full.suspect or mbu.suspect,
+        ideal_unit_ns=None if ideal_unit is None or stage == "total" else ideal_unit * 1e9,
     )
 
 
@@ -251,11 +301,16 @@ def _derivation(
     return "; ".join(parts)
 
 
-def headline_mfu(rows: Sequence[Utilisation]) -> dict[str, float | None]:
-    """MFU by stage for headlines: unprofiled time where there is a control run, else elapsed; the first peak."""
-    found: dict[str, float | None] = {}
-    for base in ("control", "elapsed"):
+def headline(rows: Sequence[Utilisation], stage: str) -> Utilisation | None:
+    """The row for headlines: of the unprofiled time where there is a control run, else elapsed; the first peak."""
+    for base in _HEADLINE_BASES:
         for row in rows:
-            if row.time_base == base:
-                found.setdefault(row.stage, row.mfu)
-    return found
+            if row.stage == stage and row.time_base == base:
+                return row
+    return None
+
+
+def peak_tflops_bf16(peaks: KnownPeaks) -> float | None:
+    """The device's dense bf16 peak, 10^12 FLOP/s: of its data sheet, derived, or stated – not what was measured."""
+    rates = [one.flop_per_s.get("bf16") for one in peaks.peaks if one.how != "measured"]
+    return next((rate / 1e12 for rate in rates if rate is not None), None)

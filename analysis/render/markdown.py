@@ -82,7 +82,7 @@ def _kernels(report: Report, tables: ReportTables, pictures: dict[str, str]) -> 
     lines = ["## Kernels", ""]
     if "categories.svg" in pictures:
         lines += ["![GPU time by category](categories.svg)", ""]
-    for stage in dict.fromkeys((*tables.stages, *(one.stage for one in report.kernels))):
+    for stage in tables.kernel_stages:
         table = tables.kernels(stage, _TOP_KERNELS)
         if table.rows:
             lines += [f"### {escaped(table.title)}", "", *table_lines(table)]

@@ -89,8 +89,10 @@ def print_report(report: Report, console: Console, *, top: int = 10) -> None:
     parts += [*_verdicts(report, evidence=True), Text(), _tiles(report), Text()]
     tables = ReportTables(report, "terminal")
     parts += [FittedTable(tables.stage_times()), Text(), FittedTable(tables.compared()), Text()]
-    for stage in tables.stages:
+    staged = [stage for stage in tables.kernel_stages if stage in tables.stages]
+    for stage in staged or tables.kernel_stages:  # a trace without stages has kernels of none
         parts += [FittedTable(tables.kernels(stage, top)), Text()]
+    for stage in tables.stages:
         if report.module_rows.get(stage):
             parts += [FittedTable(tables.module_kinds(stage, top)), Text()]
     if report.utilisation:

@@ -108,8 +108,6 @@ class StageSummary:
     """Union of each instance's GPU operations: ranks or images that run at once add up, as their host times do."""
     kernel_sum_ns: int
     gpu: GpuRow
-    profiled_busy_share: float | None
-    """busy / elapsed, both inside the capture; at most 1."""
     launches: int
     """Calls that launch a kernel or a graph, ``cuLaunchKernelEx`` too; a driver call inside a runtime call is none."""
     graph_launches: int

@@ -6,19 +6,30 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 import numpy as np
-from attrs import frozen
+from attrs import evolve, frozen
 from numpy.typing import NDArray
 
 from analysis.attribution.attribution import Attribution, Level
-from analysis.attribution.intervals import sum_by_group, union_by_group
+from analysis.attribution.intervals import sum_by_group, union_by_group, union_ns
 from analysis.domain.annotations import IMAGE_NAME, STAGES, Stage
-from analysis.sums.grouping import GpuTable, distinct, distinct_values
+from analysis.sums.grouping import UNATTRIBUTED, GpuTable, distinct, distinct_values
 from analysis.sums.host_calls import GRAPH_LAUNCH, HostCalls, sum_gaps
 from analysis.sums.records import GapSummary, GpuRow, InstanceSummary, StageSummary, StepPoint, StreamSummary
 from analysis.sums.tables import gpu_table
 from analysis.trace.records import KERNEL, NO_VALUE
 
-__all__ = ["gpu_rows", "instance_summaries", "stage_summaries", "step_points", "stream_summaries"]
+__all__ = [
+    "WHOLE_CAPTURE",
+    "gpu_rows",
+    "instance_summaries",
+    "stage_summaries",
+    "step_points",
+    "stream_summaries",
+    "whole_capture",
+]
+
+WHOLE_CAPTURE: Final = "capture"
+"""Stage of `whole_capture`."""
 
 
 def gpu_rows(table: GpuTable) -> tuple[GpuRow, ...]:
@@ -44,11 +55,9 @@ def stage_summaries(
         tokens: prompt tokens of prefill and steps of decode, over all instances; None: unknown.
         sm_count: of the device that ran it.
     """
-    operations, calls, ranges = attribution.operations, attribution.calls, attribution.ranges
+    ranges = attribution.ranges
     by_stage = {row.name: row for row in stage_rows}
-    kernels = operations.kind == KERNEL
     outermost = attribution.tree.first_of_its_name()
-    small_grid = _small_grids(attribution, sm_count)
     found = []
     for stage in STAGES:
         rows = attribution.stage_rows(stage)
@@ -56,53 +65,129 @@ def stage_summaries(
             continue
         in_stage = np.zeros(len(ranges) + 1, dtype=bool)
         in_stage[rows] = True
-        mine = in_stage[attribution.operation_level("stage")]
-        my_calls = in_stage[attribution.call_level("stage")]
-        launching = my_calls & host.launches
-        waiting = my_calls & host.waits
-        my_kernels = mine & kernels
-        duration = operations.duration[my_kernels]
-        delay = _delay(attribution, my_kernels)
-        gpu = by_stage[stage]
         # A stage inside one of the same name adds no time of its own.
         outer = rows[outermost[rows]]
-        elapsed = int((_finished(attribution, rows, outer) - ranges.start[outer]).sum())
-        busy = sum(one.busy_ns for one in instances if one.stage == stage)
-        total = gpu.kernel_sum_ns + gpu.memcpy_ns + gpu.memset_ns + gpu.graph_ns
-        idle = [one.gaps for one in instances if one.stage == stage and one.gaps is not None]
-        found.append(
-            StageSummary(
-                stage=stage,
-                instances=int(rows.size),
-                tokens=tokens.get(stage),
-                host_elapsed_ns=int((ranges.end[outer] - ranges.start[outer]).sum()),
-                elapsed_ns=elapsed,
-                projected_ns=gpu.projected_ns,
-                busy_ns=busy,
-                kernel_sum_ns=gpu.kernel_sum_ns,
-                gpu=gpu,
-                profiled_busy_share=busy / elapsed if elapsed else None,
-                launches=int(launching.sum()),
-                graph_launches=int((launching & (host.kind == GRAPH_LAUNCH)).sum()),
-                synchronises=int(waiting.sum()),
-                synchronise_ns=int(calls.duration[waiting].sum(dtype=np.int64)),
-                small_d2h_copies=int((mine & host.small_copies).sum()),
-                host_launch_ns=int(calls.duration[launching].sum(dtype=np.int64)),
-                queue_delay_median_ns=float(np.median(delay)) if delay.size else None,
-                queue_delay_p95_ns=float(np.percentile(delay, 95)) if delay.size else None,
-                mean_kernel_ns=float(duration.mean()) if duration.size else None,
-                median_kernel_ns=float(np.median(duration)) if duration.size else None,
-                mean_launch_gap_ns=_launch_gap(attribution, launching),
-                concurrency=total / busy if busy else None,
-                gaps=sum_gaps(idle) if idle else None,
-                small_grid_share=(
-                    float(duration[small_grid[my_kernels]].sum() / duration.sum())
-                    if small_grid is not None and duration.size and duration.sum()
-                    else None
-                ),
-            )
+        mine = [one for one in instances if one.stage == stage]
+        span = _Span(
+            stage=stage,
+            instances=int(rows.size),
+            tokens=tokens.get(stage),
+            host_elapsed_ns=int((ranges.end[outer] - ranges.start[outer]).sum()),
+            elapsed_ns=int((_finished(attribution, rows, outer) - ranges.start[outer]).sum()),
+            busy_ns=sum(one.busy_ns for one in mine),
+            gpu=by_stage[stage],
+            gaps=sum_gaps(one.gaps for one in mine if one.gaps is not None),
+            operations=in_stage[attribution.operation_level("stage")],
+            calls=in_stage[attribution.call_level("stage")],
         )
+        found.append(_summed(attribution, host, span, sm_count))
     return tuple(found)
+
+
+def whole_capture(
+    attribution: Attribution, host: HostCalls, stage_rows: Sequence[GpuRow], sm_count: int | None
+) -> StageSummary | None:
+    """The whole capture as one stage, for a trace that names none: from the first to the last GPU operation.
+
+    Each process has a window of its own; the host's part of it is told by the thread that launches most.
+
+    Args:
+        attribution: of the trace.
+        host: its calls.
+        stage_rows: its GPU time by stage.
+        sm_count: of the device that ran it.
+
+    Returns:
+        None: there is no GPU operation.
+    """
+    operations, calls = attribution.operations, attribution.calls
+    if not len(operations):
+        return None
+    launching = np.bincount(calls.thread[host.launches], minlength=len(attribution.thread_process))
+    windows = []
+    elapsed = busy = 0
+    processes = np.unique(operations.process).tolist()
+    for process in processes:
+        mine = operations.process == process
+        start, end = operations.start[mine], operations.end[mine]
+        low, high = int(start.min()), int(end.max())
+        elapsed += high - low
+        busy += union_ns(start, end)
+        theirs = attribution.thread_process == process if len(processes) > 1 else launching > 0
+        threads = np.flatnonzero(theirs)
+        if threads.size and launching[threads].any():
+            windows.append((low, high, int(threads[launching[threads].argmax()])))
+    gpu = next(row for row in stage_rows if row.name == UNATTRIBUTED)
+    span = _Span(
+        stage=WHOLE_CAPTURE,
+        instances=1,
+        tokens=None,
+        host_elapsed_ns=elapsed,
+        elapsed_ns=elapsed,
+        busy_ns=busy,
+        gpu=evolve(gpu, name=WHOLE_CAPTURE),
+        gaps=sum_gaps(host.idle(windows)) if windows else None,
+        operations=np.ones(len(operations), dtype=bool),
+        calls=np.ones(len(calls), dtype=bool),
+    )
+    return _summed(attribution, host, span, sm_count)
+
+
+@frozen(eq=False)
+class _Span:
+    """A part of the trace to be summed up: its own times, and which rows are in it."""
+
+    stage: str
+    instances: int
+    tokens: int | None
+    host_elapsed_ns: int
+    elapsed_ns: int
+    busy_ns: int
+    gpu: GpuRow
+    gaps: GapSummary | None
+    operations: NDArray[np.bool_]
+    calls: NDArray[np.bool_]
+
+
+def _summed(attribution: Attribution, host: HostCalls, span: _Span, sm_count: int | None) -> StageSummary:
+    operations, calls = attribution.operations, attribution.calls
+    launching = span.calls & host.launches
+    waiting = span.calls & host.waits
+    kernels = span.operations & (operations.kind == KERNEL)
+    duration = operations.duration[kernels]
+    delay = _delay(attribution, kernels)
+    gpu = span.gpu
+    total = gpu.kernel_sum_ns + gpu.memcpy_ns + gpu.memset_ns + gpu.graph_ns
+    small_grid = _small_grids(attribution, sm_count)
+    return StageSummary(
+        stage=span.stage,
+        instances=span.instances,
+        tokens=span.tokens,
+        host_elapsed_ns=span.host_elapsed_ns,
+        elapsed_ns=span.elapsed_ns,
+        projected_ns=gpu.projected_ns,
+        busy_ns=span.busy_ns,
+        kernel_sum_ns=gpu.kernel_sum_ns,
+        gpu=gpu,
+        launches=int(launching.sum()),
+        graph_launches=int((launching & (host.kind == GRAPH_LAUNCH)).sum()),
+        synchronises=int(waiting.sum()),
+        synchronise_ns=int(calls.duration[waiting].sum(dtype=np.int64)),
+        small_d2h_copies=int((span.operations & host.small_copies).sum()),
+        host_launch_ns=int(calls.duration[launching].sum(dtype=np.int64)),
+        queue_delay_median_ns=float(np.median(delay)) if delay.size else None,
+        queue_delay_p95_ns=float(np.percentile(delay, 95)) if delay.size else None,
+        mean_kernel_ns=float(duration.mean()) if duration.size else None,
+        median_kernel_ns=float(np.median(duration)) if duration.size else None,
+        mean_launch_gap_ns=_launch_gap(attribution, launching),
+        concurrency=total / span.busy_ns if span.busy_ns else None,
+        gaps=span.gaps,
+        small_grid_share=(
+            float(duration[small_grid[kernels]].sum() / duration.sum())
+            if small_grid is not None and duration.size and duration.sum()
+            else None
+        ),
+    )
 
 
 def _gpu_ends(attribution: Attribution, level: Level) -> NDArray[np.int64]:

@@ -1,4 +1,4 @@
-"""What a verdict is judged by: a stage's facts, the thresholds, and evidence in words.
+"""What a verdict is judged by: the numbers of one stage, and the thresholds.
 
 Every threshold stands here, once. They are conventions, not laws: the evidence is printed beside the verdict, so that a
 reader can disagree.
@@ -6,14 +6,19 @@ reader can disagree.
 
 from __future__ import annotations
 
+import statistics
+from functools import cached_property
 from typing import Final
 
 from attrs import frozen
 
 from analysis.domain.entities import KernelSummary
-from analysis.domain.manifest import Overhead
-from analysis.efficiency.records import Utilisation
-from analysis.sums.records import HostCallRow, StageSummary
+from analysis.efficiency.records import Measured, UnitTimes, Utilisation
+from analysis.sums.grouping import UNATTRIBUTED
+from analysis.sums.host_calls import sum_gaps
+from analysis.sums.kernel_classes import is_communication
+from analysis.sums.records import CategoryRow, GapSummary, HostCallRow, StageSummary
+from analysis.sums.stages import WHOLE_CAPTURE
 
 __all__ = [
     "BUSY_ENOUGH",
@@ -22,13 +27,9 @@ __all__ = [
     "MEMORY_BOUND_MBU",
     "SMALL_GRID_SHARE",
     "WAITING_SHARE",
+    "Communication",
     "Facts",
-    "idle_evidence",
-    "ms",
-    "per_cent",
-    "saving",
-    "us",
-    "wait_evidence",
+    "facts_of",
 ]
 
 BUSY_ENOUGH: Final = 0.6
@@ -42,132 +43,99 @@ MEMORY_BOUND_MBU: Final = 0.5
 SMALL_GRID_SHARE: Final = 0.5
 """Of the kernel time in kernels with fewer blocks than the device has SMs."""
 
-_MS: Final = 1e6
-
 
 @frozen
+class Communication:
+    """The collectives of a stage. Times are sums over the stage."""
+
+    kernels: tuple[KernelSummary, ...]
+    total_ns: int
+    fastest_ns: int
+    """What all calls would take if each were as fast as the fastest of its kind."""
+    beyond_median_ns: float
+    """What each kind takes beyond calls × its median: waiting for a slower rank, or for the link."""
+    share: float
+    """Of the kernel sum."""
+
+
+@frozen(slots=False)
 class Facts:
     """One stage with all that is known of it."""
 
     stage: StageSummary
+    times: UnitTimes
+    gaps: GapSummary | None
+    """Idle time over the instances that count."""
+    waiting_share: float
+    """Of the idle time, inside synchronising calls: median over instances."""
     kernels: tuple[KernelSummary, ...]
     waits: tuple[HostCallRow, ...]
+    categories: tuple[CategoryRow, ...]
     busy_base: Utilisation | None
-    overhead: Overhead | None
+    """MFU and MBU over GPU-busy time."""
     one_input: str
     """``image`` or ``prompt``."""
 
     @property
-    def unit(self) -> str:
-        """What times are given per."""
-        return "token" if self.stage.stage == "decode" and self.stage.tokens else self.one_input
+    def is_whole_capture(self) -> bool:
+        """Whether the trace has no stages, and this is all of it."""
+        return self.stage.stage == WHOLE_CAPTURE
 
     @property
-    def units(self) -> int:
-        """Tokens for decode, where known; else instances."""
-        if self.stage.stage == "decode" and self.stage.tokens:
-            return self.stage.tokens
-        return self.stage.instances
+    def is_decode(self) -> bool:
+        """Whether the stage repeats one step."""
+        return self.stage.stage == "decode"
 
     @property
-    def busy_share(self) -> float:
-        """Of the time without the profiler where a control run measured it: profiling slows the host, not the kernels.
-
-        At most 1: the GPU may work on when the host has left the stage.
-        """
-        if self.unprofiled_ns:
-            return min(1.0, self.stage.busy_ns / self.units / self.unprofiled_ns)
-        return min(1.0, self.stage.profiled_busy_share or 0.0)
+    def saved_over_a_pass_ns(self) -> int:
+        """Idle time of one pass over the input set: what the host keeps the GPU waiting for."""
+        return round(max(0.0, self.times.pass_time_ns - self.times.pass_busy_ns))
 
     @property
-    def time(self) -> str:
-        """What `busy_share` is a share of."""
-        return "unprofiled time" if self.unprofiled_ns else "time"
+    def distance_to_peak_over_a_pass_ns(self) -> int | None:
+        """GPU-busy time beyond the ideal time, of one pass; None: the ideal time is unknown."""
+        row = self.busy_base
+        if row is None or row.ideal_ns is None or not row.time_ns:
+            return None
+        return round(max(0.0, self.times.pass_busy_ns * (1 - row.ideal_ns / row.time_ns)))
 
     @property
-    def communication(self) -> tuple[KernelSummary, ...]:
+    def passes(self) -> float:
+        """Passes over the input set that the stage's sums are over."""
+        return self.stage.busy_ns / self.times.pass_busy_ns if self.times.pass_busy_ns else 1.0
+
+    @cached_property
+    def communication(self) -> Communication:
         """Its collectives."""
-        return tuple(one for one in self.kernels if one.category.startswith("NCCL"))
-
-    @property
-    def unprofiled_ns(self) -> float | None:
-        """Host time per unit without the profiler, where a control run measured it."""
-        same = self.overhead is not None and self.overhead.per == self.unit
-        return self.overhead.unprofiled_ms * _MS if self.overhead is not None and same else None
-
-
-def ms(nanoseconds: float) -> str:
-    """Milliseconds, or microseconds below a tenth of one."""
-    value = nanoseconds / _MS
-    return f"{value:,.2f} ms" if value >= 0.1 else f"{nanoseconds / 1e3:,.2f} µs"
-
-
-def us(nanoseconds: float | None) -> str:
-    """Microseconds."""
-    return "n/a" if nanoseconds is None else f"{nanoseconds / 1e3:,.2f} µs"
-
-
-def idle_evidence(facts: Facts) -> list[str]:
-    """How busy the GPU was, and what the host did while it was not."""
-    stage, gaps = facts.stage, facts.stage.gaps
-    share = stage.profiled_busy_share or 0.0
-    beyond = f"idle {1 - share:.1%}" if share <= 1 else "the GPU works on after the host has left the stage"
-    profiled = f"GPU busy {ms(stage.busy_ns)} of {ms(stage.host_elapsed_ns)} host time = {share:.1%}"
-    if facts.unprofiled_ns:
-        lines = [
-            f"GPU busy {ms(stage.busy_ns / facts.units)} of {ms(facts.unprofiled_ns)} per {facts.unit} without the "
-            f"profiler = {facts.busy_share:.1%} (threshold {BUSY_ENOUGH:.0%})",
-            f"under the profiler: {profiled} ({beyond})",
-        ]
-    else:
-        lines = [f"{profiled} ({beyond}; threshold {BUSY_ENOUGH:.0%})"]
-    if stage.mean_kernel_ns is not None and stage.mean_launch_gap_ns is not None:
-        lines.append(
-            f"{stage.launches:,} launches = {stage.launches / facts.units:,.0f} per {facts.unit}; a launch every "
-            f"{us(stage.mean_launch_gap_ns)}, a kernel lasts {us(stage.mean_kernel_ns)} (mean)"
+        rows = tuple(one for one in self.kernels if is_communication(one.category))
+        total = sum(one.total_ns for one in rows)
+        return Communication(
+            kernels=rows,
+            total_ns=total,
+            fastest_ns=sum(one.calls * one.min_ns for one in rows),
+            beyond_median_ns=sum(max(0.0, one.total_ns - one.calls * one.median_ns) for one in rows),
+            share=total / self.stage.kernel_sum_ns if self.stage.kernel_sum_ns else 0.0,
         )
-    if gaps is not None and gaps.total_ns:
-        lines.append(
-            f"while the GPU idled {ms(gaps.total_ns)}, the host was outside CUDA calls {gaps.outside_api_ns / gaps.total_ns:.0%} "
-            f"(Python, framework), launching {gaps.launching_ns / gaps.total_ns:.0%}, synchronising "
-            f"{gaps.synchronising_ns / gaps.total_ns:.0%}, in other calls {gaps.other_api_ns / gaps.total_ns:.0%}"
-        )
-    if stage.queue_delay_median_ns is not None:
-        lines.append(f"queueing delay (kernel start − launch start): median {us(stage.queue_delay_median_ns)}")
-    return lines
 
 
-def saving(facts: Facts) -> tuple[int, float, str]:
-    """Idle time: over the stage, per unit, and on which basis."""
-    stage = facts.stage
-    busy = stage.busy_ns / facts.units
-    if facts.unprofiled_ns is not None:
-        saved = max(0.0, facts.unprofiled_ns - busy)
-        basis = f"{ms(facts.unprofiled_ns)} unprofiled − {ms(busy)} GPU busy"
-    else:
-        elapsed = stage.host_elapsed_ns / facts.units
-        saved = max(0.0, elapsed - busy)
-        basis = f"{ms(elapsed)} profiled − {ms(busy)} GPU busy"
-    return round(saved * facts.units), saved, basis
-
-
-def wait_evidence(facts: Facts) -> list[str]:
-    """The calls in which the host waits, and the small copies, by name."""
-    if not facts.waits:
-        return []
-    named = ", ".join(f"{one.calls:,} × {one.call} ({one.kind}, {ms(one.total_ns)})" for one in facts.waits[:4])
-    return [f"waits: {named}"]
-
-
-def per_cent(ratio: float | None, decimals: int = 1, *, at_least: int = 2) -> str:
-    """Per cent, fine enough that a small ratio does not read as none.
-
-    Args:
-        ratio: None: not known.
-        decimals: of one that still has two digits with so many.
-        at_least: significant digits of a smaller one.
-    """
-    if ratio is None:
-        return "n/a"
-    enough = ratio >= 10 ** -(decimals + 1) or ratio == 0
-    return f"{ratio:.{decimals}%}" if enough else f"{100 * ratio:.{at_least}g}%"
+def facts_of(measured: Measured, stage: StageSummary) -> Facts:
+    """Gather what is known of a stage."""
+    captured = measured.captured
+    name = stage.stage
+    among = UNATTRIBUTED if name == WHOLE_CAPTURE else name
+    idle = [one.gaps for one in captured.counted(name) if one.gaps is not None]
+    if not idle and stage.gaps is not None:
+        idle = [stage.gaps]
+    return Facts(
+        stage=stage,
+        times=next(one for one in measured.unit_times if one.stage == name),
+        gaps=sum_gaps(idle) if idle else None,
+        waiting_share=statistics.median([one.synchronising_ns / one.total_ns for one in idle if one.total_ns] or [0.0]),
+        kernels=tuple(one for one in captured.kernels if one.stage == among),
+        waits=tuple(one for one in captured.host_calls if one.level == "stage" and one.where == name),
+        categories=tuple(one for one in captured.categories if one.stage == among),
+        busy_base=next(
+            (one for one in measured.utilisation if one.stage == name and one.time_base == "profiled gpu busy"), None
+        ),
+        one_input=captured.one_input,
+    )

@@ -6,13 +6,16 @@ import re
 from collections.abc import Sequence
 from typing import Final
 
-from analysis.domain.figures import times
+from analysis.domain.annotations import STAGES
+from analysis.domain.figures import count, duration, ratio, share, times, whole_per_cents
 from analysis.domain.manifest import Overhead
 from analysis.domain.overhead import worth_a_warning
-from analysis.efficiency.records import Aggregate, Utilisation
+from analysis.efficiency.records import Captured, Measured, UnitTimes, Utilisation
+from analysis.efficiency.utilisation import headline
 from analysis.quality.findings import Finding
-from analysis.sums.records import CaptureInfo, CategoryRow, HostCallRow, StageSummary
-from analysis.verdict.facts import per_cent
+from analysis.sums.grouping import UNATTRIBUTED
+from analysis.sums.records import CaptureInfo, HostCallRow
+from analysis.sums.stages import WHOLE_CAPTURE
 from analysis.verdict.records import Verdict
 
 __all__ = ["MOST_SENTENCES", "SHARE_WORTH_NAMING", "sentences_in", "stakeholder_notes"]
@@ -22,44 +25,35 @@ _STOP: Final = re.compile(r"[.!?](?=\s|$)")
 SHARE_WORTH_NAMING: Final = 0.01
 
 
-def stakeholder_notes(
-    capture: CaptureInfo,
-    findings: Sequence[Finding],
-    stages: Sequence[StageSummary],
-    verdicts: Sequence[Verdict],
-    categories: Sequence[CategoryRow],
-    utilisation: Sequence[Utilisation],
-    overhead: Sequence[Overhead],
-    aggregates: Sequence[Aggregate],
-    host_calls: Sequence[HostCallRow],
-) -> str:
+def stakeholder_notes(measured: Measured, findings: Sequence[Finding], verdicts: Sequence[Verdict]) -> str:
     """Say where the time goes, why, what to do first and what it can bring.
 
     Returns:
         At most `MOST_SENTENCES` sentences; what matters least is left out.
     """
+    captured = measured.captured
     # In the order of reading, each with how early it is kept where there is no room for all.
     parts = [
-        (0, _caveats(capture, findings)),
-        (1, _where(stages)),
+        (0, _caveats(captured.capture, findings)),
+        (1, _where(measured.unit_times)),
         (2, [one.sentence for one in verdicts]),
-        (5, _waits(host_calls)),
-        (6, _categories(categories)),
+        (5, _waits(captured.host_calls)),
+        (6, _categories(captured)),
         (3, _first_step(verdicts)),
-        (4, _useful(utilisation, aggregates)),
-        (7, _overhead(overhead)),
+        (4, [*_useful(measured.utilisation), *_latencies(measured)]),
+        (7, _overhead(measured.overhead)),
     ]
     if any(one.severity == "unfit" for one in findings):
         parts = [parts[0], parts[2]]  # what an unfit capture seems to show is no news
     room = MOST_SENTENCES
-    kept: list[tuple[int, str]] = []
+    chosen: list[tuple[int, str]] = []
     for _, place in sorted((rank, place) for place, (rank, _) in enumerate(parts)):
         for text in parts[place][1]:
             needed = sentences_in(text)
             if needed <= room:
                 room -= needed
-                kept.append((place, text))
-    return " ".join(text for _, text in sorted(kept, key=lambda one: one[0]))
+                chosen.append((place, text))
+    return " ".join(text for _, text in sorted(chosen, key=lambda one: one[0]))
 
 
 def sentences_in(text: str) -> int:
@@ -79,15 +73,18 @@ def _caveats(capture: CaptureInfo, findings: Sequence[Finding]) -> list[str]:
     return found
 
 
-def _where(stages: Sequence[StageSummary]) -> list[str]:
-    total = sum(one.host_elapsed_ns for one in stages)
-    if not total:
+def _where(unit_times: Sequence[UnitTimes]) -> list[str]:
+    """Where the time of one pass over the inputs goes, unprofiled if every stage was measured so."""
+    stages = [one for one in unit_times if one.stage in STAGES]
+    if not stages:
         return []
-    parts = [
-        f"{one.stage} {one.host_elapsed_ns / 1e6:,.1f} ms ({one.host_elapsed_ns / total:.0%})"
-        for one in sorted(stages, key=lambda one: -one.host_elapsed_ns)
-    ]
-    return [f"Of {total / 1e6:,.1f} ms in stages, {' and '.join(parts)}."]
+    unprofiled = all(one.pass_unprofiled_ns is not None for one in stages)
+    spent = {one.stage: one.pass_time_ns if unprofiled else one.pass_elapsed_ns for one in stages}
+    parts = zip(sorted(spent, key=lambda name: -spent[name]), whole_per_cents(sorted(spent.values(), reverse=True)),
+                strict=True)  # fmt: skip
+    named = " and ".join(f"{name} {duration(spent[name])} ({part})" for name, part in parts)
+    base = "one unprofiled pass" if unprofiled else "profiled"
+    return [f"Of {duration(sum(spent.values()))} in stages ({base}), {named}."]
 
 
 def _waits(rows: Sequence[HostCallRow]) -> list[str]:
@@ -99,21 +96,22 @@ def _waits(rows: Sequence[HostCallRow]) -> list[str]:
     for one in modules:
         by_call[one.call] = by_call.get(one.call, 0) + one.calls
     top = modules[0]
-    if top.where == "(unattributed)" or top.calls * 2 <= by_call[top.call]:
+    if top.where == UNATTRIBUTED or top.calls * 2 <= by_call[top.call]:
         return []
     return [
-        f"{top.calls:,} of {by_call[top.call]:,} {top.call} calls sit inside {top.where}, where the host waits "
-        f"{top.total_ns / 1e6:,.1f} ms."
+        f"{count(top.calls)} of {count(by_call[top.call])} {top.call} calls sit inside {top.where}, where the host waits "
+        f"{duration(top.total_ns)}."
     ]
 
 
-def _categories(rows: Sequence[CategoryRow]) -> list[str]:
+def _categories(captured: Captured) -> list[str]:
     found = []
-    for stage in ("prefill", "decode"):
-        top = [one for one in rows if one.stage == stage and one.share >= SHARE_WORTH_NAMING][:2]
+    for stage in captured.stages:
+        among = UNATTRIBUTED if stage.stage == WHOLE_CAPTURE else stage.stage
+        top = [one for one in captured.categories if one.stage == among and one.share >= SHARE_WORTH_NAMING][:2]
         if top:
-            named = ", ".join(f"{one.category} {one.share:.0%}" for one in top)
-            found.append(f"{stage.capitalize()}'s device time is mostly {named}.")
+            named = ", ".join(f"{one.category} {share(one.share)}" for one in top)
+            found.append(f"{stage.stage.capitalize()}'s device time is mostly {named}.")
     return found
 
 
@@ -122,33 +120,32 @@ def _first_step(verdicts: Sequence[Verdict]) -> list[str]:
     if not gains:
         return []
     best = max(gains, key=lambda one: one.ceiling_ns or 0)
-    return [f"First, for {best.stage}: {best.action} {best.ceiling}"]
+    return [
+        f"First, for {'the whole capture' if best.stage == WHOLE_CAPTURE else best.stage}: {best.action} {best.ceiling}"
+    ]
 
 
-def _useful(rows: Sequence[Utilisation], aggregates: Sequence[Aggregate]) -> list[str]:
-    found = []
-    for base in ("control", "elapsed"):
-        staged = [one for one in rows if one.time_base == base and one.stage in ("prefill", "decode")]
-        known = [one for one in staged if one.mfu is not None]
-        if known:
-            seen: dict[str, str] = {}
-            for one in known:
-                mbu = f", MBU {per_cent(one.mbu, 2, at_least=1)}" if one.mbu is not None else ""
-                seen.setdefault(one.stage, f"{one.stage} MFU {per_cent(one.mfu, 2, at_least=1)}{mbu}")
-            clock = "unprofiled time" if base == "control" else "profiled host time"
-            found.append(f"Against {known[0].peak_how} peaks over {clock}: {'; '.join(seen.values())}.")
-            break
-    else:
-        reason = next((one.unknown_because for one in rows if one.unknown_because), None)
-        if reason:
-            found.append(f"MFU is n/a: {reason}.")
-    latency = {one.name: one for one in aggregates}
-    if "ttft_ms" in latency and "tpot_ms" in latency:
-        found.append(
-            f"Unprofiled, the first token takes {latency['ttft_ms'].median:,.1f} ms and each further one "
-            f"{latency['tpot_ms'].median:,.2f} ms (medians)."
+def _useful(rows: Sequence[Utilisation]) -> list[str]:
+    known = [one for stage in STAGES if (one := headline(rows, stage)) is not None and one.mfu is not None]
+    if known:
+        named = "; ".join(
+            f"{one.stage} MFU {ratio(one.mfu)}" + (f", MBU {ratio(one.mbu)}" if one.mbu is not None else "")
+            for one in known
         )
-    return found
+        clock = "unprofiled time" if known[0].time_base == "unprofiled" else "profiled time"
+        return [f"Against {known[0].peak_how} peaks over {clock}: {named}."]
+    reason = next((one.unknown_because for one in rows if one.unknown_because), None)
+    return [f"MFU is n/a: {reason}."] if reason else []
+
+
+def _latencies(measured: Measured) -> list[str]:
+    ttft, tpot = measured.aggregate("ttft_ms"), measured.aggregate("tpot_ms")
+    if ttft is None or tpot is None:
+        return []
+    return [
+        f"Unprofiled, the first token takes {duration(ttft.median * 1e6)} and each further one "
+        f"{duration(tpot.median * 1e6)} (medians)."
+    ]
 
 
 def _overhead(rows: Sequence[Overhead]) -> list[str]:

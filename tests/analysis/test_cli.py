@@ -151,11 +151,11 @@ def test_explain_and_a_stated_model(run: Run, small: Path) -> None:
     done = run("show", small, "--model", "deepseek-ocr", "--tiles", "6", "--prompt-tokens", "916", "--explain")
     assert done.code == 0
     assert "Model: deepseek-ocr (as stated with --model; the trace carries no manifest)" in done.out
-    assert "decode, elapsed time: MFU = " in done.out
+    assert "decode, profiled elapsed time: MFU = " in done.out
     assert "989.4 TFLOP/s bf16 dense, spec" in done.out
     without = run("show", small, "--explain")
     assert "Model: unknown model (the trace carries no manifest)" in without.out
-    assert "decode, elapsed time: n/a: the trace carries no manifest" in without.out
+    assert "decode, profiled elapsed time: n/a: the trace carries no manifest" in without.out
 
 
 def test_stated_peaks(run: Run, small: Path) -> None:
@@ -218,7 +218,7 @@ def test_an_unfit_capture_needs_a_word(run: Run, real_trace: Unpack, tmp_path: P
     done = run(command, lossy, "--accept-lossy")
     assert (done.code, done.err) == (0, "")
     assert "unfit" in done.out
-    assert "No verdict on any stage" in done.out
+    assert "No verdict on the whole capture" in done.out
 
 
 ROWS = [("table",), ("table", "--by", "range-kernel"), ("table", "--by", "kernel", "--format", "json"), ("kernels",)]

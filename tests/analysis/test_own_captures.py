@@ -38,7 +38,7 @@ def test_the_trace_carries_its_run(report: Report) -> None:
     assert manifest.meta.gpu_name == "NVIDIA H200"
     assert report.capture.random_weights
     known = {(one.stage, one.time_base) for one in report.utilisation if one.mfu is not None}
-    assert {("prefill", "control"), ("decode", "control")} <= known
+    assert {("prefill", "unprofiled"), ("decode", "unprofiled")} <= known
     assert {one.source for one in report.aggregates if one.name in ("ttft_ms", "tpot_ms")} == {"control"}
     assert [one.stage for one in report.overhead] == ["prefill", "decode"]
 

@@ -107,7 +107,7 @@ def test_the_pictures_are_well_formed_and_hold_no_script(tmp_path: Path) -> None
 def test_a_report_of_almost_nothing_can_be_rendered(name: str, tmp_path: Path) -> None:
     full = plain_report()
     lists = (
-        "findings", "verdicts", "stages", "instances", "steps", "utilisation", "stage_rows", "range_rows",
+        "findings", "verdicts", "stages", "instances", "steps", "unit_times", "utilisation", "stage_rows", "range_rows",
         "categories", "kernels", "streams", "host_calls", "metrics", "overhead", "aggregates",
     )  # fmt: skip
     empty: dict[str, Any] = dict.fromkeys(lists, ())

@@ -15,6 +15,8 @@ import numpy as np
 import pytest
 
 from analysis.attribution.attribution import Attribution
+from analysis.efficiency.records import Measured
+from analysis.efficiency.unit_times import unit_times
 from analysis.sums.host_calls import HostCalls, host_call_rows
 from analysis.sums.records import StageSummary, StreamSummary
 from analysis.sums.stages import gpu_rows, instance_summaries, stage_summaries, step_points, stream_summaries
@@ -22,6 +24,7 @@ from analysis.sums.tables import gpu_table
 from analysis.sums.tokens import tokens_by_stage
 from analysis.trace.reader import Trace
 from analysis.verdict.rules import verdicts
+from measured_builder import captured_of
 from trace_builder import TraceBuilder
 
 Attribute = Callable[..., Attribution]
@@ -62,7 +65,6 @@ def test_a_stage_by_hand(attribute: Attribute) -> None:
     prefill, decode = found["prefill"], found["decode"]
     assert (prefill.instances, prefill.tokens, prefill.host_elapsed_ns) == (2, 10 + 11, 600)
     assert (prefill.busy_ns, prefill.projected_ns, prefill.kernel_sum_ns) == (200, 200, 200)
-    assert prefill.profiled_busy_share == pytest.approx(200 / 600)
     assert (prefill.launches, prefill.graph_launches, prefill.host_launch_ns) == (4, 0, 60)
     assert (prefill.mean_kernel_ns, prefill.median_kernel_ns) == (50, 50)
     assert prefill.mean_launch_gap_ns == 40  # within an instance: never from one image to the next
@@ -108,7 +110,7 @@ def test_two_ranks_are_each_as_busy_as_they_are(attribute: Attribute) -> None:
     for pid in (1, 2):
         built.thread(pid, pid).range("decode", 0, 100, domain="dsocr").launch(5, 10, ("k", 10, 90), device=pid - 1)
     decode = summaries(attribute(built))["decode"]
-    assert (decode.host_elapsed_ns, decode.busy_ns, decode.profiled_busy_share) == (200, 160, 0.8)
+    assert (decode.host_elapsed_ns, decode.elapsed_ns, decode.busy_ns) == (200, 200, 160)
     assert decode.gpu.busy_ns == 80  # the table's row is the union over everything
     assert decode.gaps is not None
     assert decode.gaps.total_ns == 40
@@ -130,7 +132,6 @@ def test_a_stage_ends_when_its_gpu_work_has(attribute: Attribute) -> None:
     attribution = attribute(built)
     decode = summaries(attribution)["decode"]
     assert (decode.host_elapsed_ns, decode.elapsed_ns, decode.busy_ns) == (200, 560, 520)
-    assert decode.profiled_busy_share == pytest.approx(520 / 560)
     first, second = instance_summaries(attribution)
     assert (first.gpu_end_ns, first.finished_ns, first.elapsed_ns, first.launches) == (280, 280, 280, 2)
     assert (second.finished_ns, second.elapsed_ns) == (1280, 280)
@@ -207,7 +208,10 @@ def test_a_module_that_is_called_decode_adds_nothing_to_the_stages_waits(attribu
     assert [(row.level, row.where, row.calls, row.total_ns) for row in rows] == [
         ("module", "decode", 1, 20), ("stage", "decode", 1, 20),
     ]  # fmt: skip
-    (verdict,) = verdicts(tuple(summaries(attribution).values()), (), rows, (), (), on_cpu=False)
+    captured = captured_of(
+        instances=instance_summaries(attribution), stages=tuple(summaries(attribution).values()), host_calls=rows
+    )
+    (verdict,) = verdicts(Measured(captured, unit_times(captured), (), (), ()))
     (waits,) = [line for line in verdict.evidence if line.startswith("waits:")]
     assert waits.count("cudaDeviceSynchronize") == 1
 
@@ -218,7 +222,7 @@ def test_no_streams_without_operations(attribute: Attribute) -> None:
     decode = summaries(attribution)["decode"]
     assert (decode.mean_kernel_ns, decode.queue_delay_median_ns, decode.concurrency, decode.tokens) == (None,) * 4
     assert (decode.mean_launch_gap_ns, decode.small_grid_share) == (None, None)
-    assert decode.profiled_busy_share == 0
+    assert decode.busy_ns == 0
 
 
 def test_small_grids(attribute: Attribute) -> None:
@@ -327,10 +331,8 @@ def test_real_stages(
     assert found.gaps is not None
     idle = found.gaps
     assert idle.synchronising_ns + idle.launching_ns + idle.other_api_ns + idle.outside_api_ns == idle.total_ns
-    assert found.profiled_busy_share is not None
-    assert found.profiled_busy_share == pytest.approx(found.busy_ns / found.elapsed_ns)
     assert found.elapsed_ns >= found.host_elapsed_ns
-    assert found.profiled_busy_share <= 1
+    assert found.busy_ns <= found.elapsed_ns
 
 
 @pytest.mark.parametrize("name", ["deepseek-ocr_h100_64tok", "llama_h100_cuda-graph", "tensor-parallel_2xh200_rank0"])

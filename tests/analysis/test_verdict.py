@@ -3,30 +3,33 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
-from attrs import evolve
+from attrs import astuple, evolve
 
 from analysis.attribution.attribution import Attribution
 from analysis.domain.contracts import LLMProfileRequest
 from analysis.domain.convert import from_json, to_json
 from analysis.domain.entities import KernelSummary, LLMProfileReport, RunMeta
-from analysis.domain.manifest import Overhead, RunManifest
-from analysis.efficiency.records import Utilisation
+from analysis.domain.errors import RequestError
+from analysis.domain.manifest import ControlPass, PromptTokens, RunManifest
+from analysis.efficiency.records import Captured, Measured, Utilisation
+from analysis.efficiency.unit_times import unit_times
 from analysis.efficiency.utilisation import CostRequest
 from analysis.quality.findings import Finding
 from analysis.render import json as json_
 from analysis.report import Report, ReportOptions, assemble
-from analysis.sums.records import GapSummary, GpuRow, HostCallRow, StageSummary
+from analysis.sums.records import GapSummary, GpuRow, HostCallRow, InstanceSummary, StageSummary
 from analysis.trace.reader import Trace
 from analysis.verdict import facts as verdict_facts
-from analysis.verdict import rules as verdict
 from analysis.verdict.notes import MOST_SENTENCES, sentences_in, stakeholder_notes
 from analysis.verdict.records import Verdict
+from analysis.verdict.rules import refused, verdicts
+from measured_builder import captured_of, measured_of
 from report_builder import hostile_report, plain_report
 from trace_builder import TraceBuilder
 
@@ -49,7 +52,7 @@ def stage(name: str = "decode", *, busy: int, **changes: Any) -> StageSummary:
     idle = max(0, 100 - busy) * MS
     plain = StageSummary(
         stage=name, instances=2, tokens=10, host_elapsed_ns=100 * MS, elapsed_ns=100 * MS, projected_ns=100 * MS, busy_ns=busy * MS,
-        kernel_sum_ns=busy * MS, gpu=gpu, profiled_busy_share=busy / 100, launches=1000, graph_launches=0, synchronises=0,
+        kernel_sum_ns=busy * MS, gpu=gpu, launches=1000, graph_launches=0, synchronises=0,
         synchronise_ns=0, small_d2h_copies=0, host_launch_ns=MS, queue_delay_median_ns=5000.0,
         queue_delay_p95_ns=6000.0, mean_kernel_ns=2000.0, median_kernel_ns=1500.0, mean_launch_gap_ns=30_000.0,
         concurrency=1.0, gaps=GapSummary(idle, 10, idle // 10, 0, 0, 0, idle), small_grid_share=0.1,
@@ -69,7 +72,44 @@ def used(
     name: str = "decode", *, mfu: float | None = 0.1, mbu: float | None = 0.1, ideal: int | None = 10 * MS
 ) -> Utilisation:
     reason = None if mfu is not None else "nobody counted"
-    return Utilisation(name, "gpu busy", MS, 1, 1, 1, 1.0, 1.0, "spec", mfu, mfu, mbu, 1.0, 1.0, ideal, reason, None)
+    unit = None if ideal is None else ideal / (10 if name == "decode" else 2)
+    return Utilisation(name, "profiled gpu busy", 90 * MS, 1, 1, 1, 1.0, 1.0, "spec", mfu, mfu, mbu, 1.0, 1.0, ideal,
+                       reason, None, ideal_unit_ns=unit)  # fmt: skip
+
+
+def parts_of(one: StageSummary) -> tuple[InstanceSummary, ...]:
+    """The stage's instances, all alike."""
+    count = one.instances
+    gaps = one.gaps and GapSummary(*(value // count for value in astuple(one.gaps)))
+    return tuple(
+        InstanceSummary(
+            f"image[{image}]/{one.stage}", f"image[{image}]", one.stage, 0, one.host_elapsed_ns // count,
+            one.host_elapsed_ns // count, one.projected_ns // count, one.busy_ns // count, one.kernel_sum_ns // count,
+            one.gpu.kernels // count, None, (one.tokens or 0) // count if one.stage == "decode" else 0,
+            image_index=image, pass_index=0, launches=one.launches // count, gaps=gaps,
+        )
+        for image in range(count)
+    )  # fmt: skip
+
+
+def run_of(instances: Sequence[InstanceSummary], alone_ms: float, *, image_tokens: int = 1) -> RunManifest:
+    """A run whose control pass took so long for each image, or for each token."""
+    alone = round(alone_ms * MS)
+    control = tuple(
+        ControlPass(0, one.image_index or 0, alone, 0, 1)
+        if one.stage == "prefill"
+        else ControlPass(0, one.image_index or 0, MS, alone * one.steps, one.steps + 1)
+        for one in instances
+    )
+    return RunManifest(
+        "r", "complete", LLMProfileRequest("/m", "/pages"), "nsys", RunMeta("r", datetime(2026, 1, 2, tzinfo=UTC), 1),
+        prompts=(PromptTokens(0, "base", 0, image_tokens, 10, 10 + image_tokens),), control=control,
+    )  # fmt: skip
+
+
+def judged(captured: Captured, row: Utilisation | None = None) -> Verdict:
+    (found,) = verdicts(Measured(captured, unit_times(captured), (), (), (row or used(captured.stages[0].stage),)))
+    return found
 
 
 def judge(
@@ -77,10 +117,15 @@ def judge(
     *kernels: KernelSummary,
     waits: tuple[HostCallRow, ...] = (),
     row: Utilisation | None = None,
-    overhead: tuple[Overhead, ...] = (),
+    alone_ms: float | None = None,
     on_cpu: bool = False,
+    image_tokens: int = 1,
 ) -> Verdict:
-    (found,) = verdict.verdicts([one], kernels, waits, [row] if row else [used()], overhead, on_cpu=on_cpu)
+    instances = parts_of(one)
+    run = None if alone_ms is None else run_of(instances, alone_ms, image_tokens=image_tokens)
+    captured = captured_of(run, instances, stages=[one], kernels=kernels, host_calls=waits,
+                           capture=evolve(plain_report().capture, on_cpu=on_cpu))  # fmt: skip
+    found = judged(captured, row)
     assert found.stage == one.stage
     assert found.evidence
     assert found.action
@@ -97,41 +142,136 @@ def judge(
 def test_launch_bound() -> None:
     found = judge(stage(busy=20))
     assert (found.bound, found.ceiling_ns) == ("launch-bound", 80 * MS)
-    assert found.sentence.startswith("Decode is launch-bound: the GPU works 20% of the time")
+    assert found.sentence.startswith("Decode is launch-bound: the GPU works 20.0 % of the profiled time")
     assert "100 kernels per token" in found.sentence
     assert found.ceiling == (
-        "Replaying decode as a CUDA graph saves at most 8.00 ms per token (10.00 ms profiled − 2.00 ms GPU busy)."
+        "Replaying decode as a CUDA graph saves at most 8.0 ms per token (10.0 ms profiled − 2.0 ms GPU busy)."
     )
-    assert "1,000 launches = 100 per token; a launch every 30.00 µs, a kernel lasts 2.00 µs (mean)" in found.evidence
+    assert found.evidence[0] == "GPU busy 2.0 ms of 10.0 ms per token = 20.0 % (medians of 2; threshold 60 %)"
+    assert (
+        "1,000 launches, 100 per token (median); a launch every 30.0 µs, a kernel lasts 2.00 µs (means)"
+        in found.evidence
+    )
     assert "CUDA graph" in found.action
 
 
 def test_the_ceiling_is_that_of_the_unprofiled_run() -> None:
     """Profiling costs time of its own: what a graph saves is counted against the run without it."""
-    found = judge(stage(busy=20), overhead=(Overhead("decode", 6.0, 10.0, 10 / 6, "token"),))
+    found = judge(stage(busy=20), alone_ms=6.0)
     assert found.ceiling_ns == 40 * MS
     assert "4.00 ms per token (6.00 ms unprofiled − 2.00 ms GPU busy)" in found.ceiling
     # Less time than the GPU alone was busy for: the two runs differ, and the device is the bound.
-    none_left = judge(stage(busy=20), overhead=(Overhead("decode", 1.0, 10.0, 10.0, "token"),))
+    none_left = judge(stage(busy=20), alone_ms=1.0)
     assert none_left.bound == "mixed"
+    assert (
+        "= 100.0 %, cut from more: 2.00 ms GPU busy per token in the capture exceed the unprofiled 1.00 ms"
+        in (none_left.evidence[0])
+    )
 
 
 def test_the_bound_is_that_of_the_unprofiled_run() -> None:
     """The profiler slows the host: what it leaves of the GPU's share says little of the program alone."""
     busy = stage(busy=40, small_grid_share=0.1)
     assert judge(busy).bound == "launch-bound"
-    found = judge(busy, overhead=(Overhead("decode", 5.0, 10.0, 2.0, "token"),))
+    found = judge(busy, alone_ms=5.0)
     assert found.bound == "mixed"
-    assert "busy 80% of the unprofiled time" in found.sentence
-    assert found.evidence[0] == "GPU busy 4.00 ms of 5.00 ms per token without the profiler = 80.0% (threshold 60%)"
-    slow = judge(stage(busy=20), overhead=(Overhead("decode", 8.0, 10.0, 1.25, "token"),))
-    assert slow.sentence.startswith("Decode is launch-bound: the GPU works 25% of the unprofiled time")
-    assert "under the profiler: GPU busy 20.00 ms of 100.00 ms host time = 20.0% (idle 80.0%)" in slow.evidence
+    assert "busy 80.0 % of the unprofiled time" in found.sentence
+    assert found.evidence[0] == (
+        "GPU busy 4.00 ms of 5.00 ms per token without the profiler = 80.0 % (medians of 2; threshold 60 %)"
+    )
+    slow = judge(stage(busy=20), alone_ms=8.0)
+    assert slow.sentence.startswith("Decode is launch-bound: the GPU works 25.0 % of the unprofiled time")
+    assert "under the profiler: GPU busy 2.0 ms of 10.0 ms per token = 20.0 %" in slow.evidence
+
+
+def pages(*busy_and_elapsed_ms: tuple[float, float]) -> tuple[InstanceSummary, ...]:
+    """One prefill a page, one after the other."""
+    found = []
+    at = 0
+    for image, (busy, elapsed) in enumerate(busy_and_elapsed_ms):
+        busy_ns, ns = round(busy * MS), round(elapsed * MS)
+        found.append(
+            InstanceSummary(
+                f"image[{image}]/prefill", f"image[{image}]", "prefill", at, at + ns, ns, busy_ns, busy_ns, busy_ns, 100,
+                None, 0, image_index=image, pass_index=0, launches=100,
+                gaps=GapSummary(ns - busy_ns, 1, ns - busy_ns, 0, 0, 0, ns - busy_ns),
+            )
+        )  # fmt: skip
+        at += ns
+    return tuple(found)
+
+
+def of_pages(
+    instances: tuple[InstanceSummary, ...], alone_ms: Sequence[float] | None = None, **changes: Any
+) -> Captured:
+    busy, elapsed = sum(one.busy_ns for one in instances), sum(one.elapsed_ns for one in instances)
+    whole = evolve(stage("prefill", busy=1), instances=len(instances), busy_ns=busy, elapsed_ns=elapsed,
+                   host_elapsed_ns=elapsed, kernel_sum_ns=busy, launches=sum(one.launches for one in instances))  # fmt: skip
+    run = None
+    if alone_ms is not None:
+        run = evolve(
+            run_of(instances, 1.0),
+            control=tuple(ControlPass(0, image, round(ms * MS), 0, 1) for image, ms in enumerate(alone_ms)),
+        )
+    return captured_of(run, instances, stages=[whole], **changes)
+
+
+def test_a_verdict_compares_like_with_like() -> None:
+    """Of pages that differ, a mean of the busy time over a median of the time was 38.40 ms of 20.00 ms = 100 %."""
+    found = judged(of_pages(pages(*[(8, 30)] * 4, (160, 500)), [20, 20, 20, 20, 400]))
+    assert found.bound == "launch-bound"
+    assert found.evidence[0] == (
+        "GPU busy 8.0 ms of 20.0 ms per image without the profiler = 40.0 % (medians of 5; threshold 60 %)"
+    )
+    assert "12.0 ms per image (20.0 ms unprofiled − 8.0 ms GPU busy)" in found.ceiling
+    assert found.ceiling_ns == ((20 - 8) * 4 + 400 - 160) * MS, "over a pass: each page by its own median"
+
+
+def test_only_images_of_both_runs_are_compared() -> None:
+    """The capture holds the two long pages, the control run all four."""
+    instances = tuple(
+        evolve(one, image_index=image) for one, image in zip(pages((200, 500), (220, 520)), (2, 3), strict=True)
+    )
+    found = judged(of_pages(instances, [20, 20, 400, 440]))
+    assert found.evidence[0] == (
+        "GPU busy 210 ms of 420 ms per image without the profiler = 50.0 % (medians of 2; threshold 60 %)"
+    )
+
+
+def test_a_slow_first_instance_does_not_set_the_verdict() -> None:
+    first = evolve(pages((30, 900))[0], gaps=GapSummary(870 * MS, 9, 800 * MS, 800 * MS, 0, 0, 70 * MS))
+    instances = (first, *pages((0, 0), *[(18, 20)] * 4)[1:])
+    steady = judged(of_pages(instances))
+    assert steady.bound == "mixed"
+    assert "busy 90.0 % of the profiled time" in steady.sentence
+    waiting = judged(of_pages((first, *pages((0, 0), *[(8, 20)] * 4)[1:])))
+    assert waiting.bound == "launch-bound", "only the first waited in synchronises"
+
+
+def test_skipped_instances_are_left_out_of_every_median() -> None:
+    """Two of three are slow: the median alone does not help, and the user says how many to leave out."""
+    instances = pages((30, 900), (30, 700), (18, 20), (18, 20))
+    assert judged(of_pages(instances[:3])).bound == "launch-bound"
+    found = judged(of_pages(instances, skip_first=2))
+    assert found.bound == "mixed"
+    assert "18.0 ms of 20.0 ms per image = 90.0 % (medians of 2" in found.evidence[0]
+    with pytest.raises(RequestError, match="--skip-first 4 leaves nothing of prefill, of which the trace holds 4"):
+        of_pages(instances, skip_first=4)
+
+
+@pytest.mark.parametrize(("busy", "alone"), [(0.4583, 2.0234), (1.005, 15.306), (0.0461, 2.02), (37.96, 64.18)])
+def test_what_a_verdict_shows_adds_up(busy: float, alone: float) -> None:
+    """2.02 − 0.46 was shown as 1.57."""
+    found = judged(of_pages(pages((busy, 2 * alone)), [alone]))
+    rest, whole, part = re.findall(r"([\d.]+) ms", found.ceiling)
+    assert float(whole) - float(part) == pytest.approx(float(rest), abs=1e-9)
+    part, whole, shown = re.findall(r"GPU busy ([\d.]+) ms of ([\d.]+) ms .* = ([\d.]+) %", found.evidence[0])[0]
+    assert round(100 * float(part) / float(whole), len(shown.partition(".")[2])) == float(shown)
 
 
 def test_mixed_names_the_largest_kernel_and_its_share() -> None:
     found = judge(stage(busy=90), kernel("GEMM", 45 * MS))
-    assert found.action == "Start with the largest kernel: some GEMM (50% of the kernel time)."
+    assert found.action == "Start with the largest kernel: some GEMM (50.0 % of the kernel time)."
 
 
 def test_graphs_traced_as_a_whole_ask_for_their_kernels() -> None:
@@ -139,7 +279,7 @@ def test_graphs_traced_as_a_whole_ask_for_their_kernels() -> None:
     graphs = evolve(graphs, gpu=evolve(graphs.gpu, graphs=10, graph_ns=90 * MS))
     found = judge(graphs, row=used(mfu=0.0004, mbu=0.093))
     assert found.bound == "mixed"
-    assert "CUDA graphs that reach 0.04% MFU and 9.3% MBU" in found.sentence
+    assert "CUDA graphs that reach 0.04 % MFU and 9.3 % MBU" in found.sentence
     assert "cuda-graph-nodes" in found.action
 
 
@@ -147,15 +287,14 @@ def test_launch_bound_prefill_counts_images() -> None:
     found = judge(stage("prefill", busy=20))
     assert found.bound == "launch-bound"
     assert "500 kernels per image" in found.sentence
-    assert "40.00 ms per image (50.00 ms profiled − 10.00 ms GPU busy)" in found.ceiling
+    assert "40.0 ms per image (50.0 ms profiled − 10.0 ms GPU busy)" in found.ceiling
     assert "CUDA graph" not in found.action
 
 
 def test_a_model_of_text_counts_prompts() -> None:
-    alone = (Overhead("prefill", 40.0, 50.0, 1.25, "prompt"),)
-    (found,) = verdict.verdicts([stage("prefill", busy=20)], (), (), [used()], alone, on_cpu=False, one_input="prompt")
+    found = judge(stage("prefill", busy=20), alone_ms=40.0, image_tokens=0)
     assert "500 kernels per prompt" in found.sentence
-    assert "30.00 ms per prompt (40.00 ms unprofiled − 10.00 ms GPU busy)" in found.ceiling
+    assert "30.0 ms per prompt (40.0 ms unprofiled − 10.0 ms GPU busy)" in found.ceiling
     assert "batch prompts" in found.action
 
 
@@ -188,7 +327,7 @@ def test_host_blocked_names_the_calls() -> None:
     )
     found = judge(stage(busy=20, gaps=gaps, synchronises=30), waits=waits)
     assert (found.bound, found.ceiling_ns) == ("host-blocked", 80 * MS)
-    assert "38% of that inside synchronising calls" in found.sentence
+    assert "of the rest the host spends 37.5 % inside synchronising calls" in found.sentence
     named = next(line for line in found.evidence if line.startswith("waits"))
     assert "30 × cudaStreamSynchronize" in named
     assert "30 × cudaMemcpyAsync (small device-to-host copy, 1.00 ms)" in named
@@ -199,12 +338,21 @@ def test_communication_bound() -> None:
     rows = (kernel("NCCL AllReduce", 40 * MS, fastest=1 * MS, median=2.0 * MS), kernel("GEMM", 40 * MS))
     found = judge(stage(busy=80), *rows)
     assert (found.bound, found.ceiling_ns) == ("communication-bound", 30 * MS)
-    assert "collectives take 50% of the kernel time (40.00 ms), of which 30.00 ms is beyond" in found.sentence
+    assert "collectives take 50.0 % of the kernel time (40.0 ms), of which 30.0 ms is beyond" in found.sentence
     assert "rank" in found.sentence
     assert any(
-        "time beyond the median of each collective: 20.00 ms = 50% of communication" in line for line in found.evidence
+        "time beyond the median of each collective: 20.0 ms of 40.0 ms = 50.0 % of communication" in line
+        for line in found.evidence
     )
-    assert "3.00 ms per token" in found.ceiling
+    assert "at most 30.0 ms (40.0 ms − 10.0 ms over all its instances)" in found.ceiling
+
+
+@pytest.mark.parametrize("category", ["NCCL AllReduce", "custom AllReduce", "NCCL other"])
+def test_communication_is_what_its_category_says(category: str) -> None:
+    """An engine's own all-reduce is one: at 67 % of the kernel time it was "mixed" where NCCL's was named."""
+    found = judge(stage(busy=90, kernel_sum_ns=90 * MS), kernel(category, 60 * MS), kernel("GEMM", 30 * MS))
+    assert found.bound == "communication-bound"
+    assert "66.7 %" in found.evidence[0]
 
 
 def test_little_communication_is_no_verdict() -> None:
@@ -220,13 +368,13 @@ def test_compute_bound() -> None:
 def test_memory_bound() -> None:
     found = judge(stage(busy=90), row=used(mbu=0.6))
     assert found.bound == "memory-bound"
-    assert "MBU over GPU-busy time: 60.0% (threshold 50%)" in found.evidence
+    assert "MBU over GPU-busy time: 60.0 % (threshold 50 %)" in found.evidence
 
 
 def test_under_occupied() -> None:
     found = judge(stage(busy=90, small_grid_share=0.7))
     assert found.bound == "under-occupied"
-    assert "70%" in found.sentence
+    assert "70.0 %" in found.sentence
 
 
 def test_mixed() -> None:
@@ -248,10 +396,12 @@ def test_nothing_on_the_gpu() -> None:
 
 
 def test_a_gpu_that_works_on_after_the_host_has_left() -> None:
-    found = judge(stage(busy=300))
-    assert "busy 100% of the time" in found.sentence
-    assert "the GPU works on after the host has left the stage" in found.evidence[0]
-    assert "-" not in found.evidence[0].replace("n/a", "")
+    """The stage ends with its GPU work: 300 ms busy of 300, not of the host's 100."""
+    late = tuple(evolve(one, busy_ns=150 * MS, gpu_end_ns=one.start_ns + 150 * MS) for one in parts_of(stage(busy=50)))
+    whole = evolve(stage(busy=300), elapsed_ns=300 * MS)
+    found = judged(captured_of(None, late, stages=[whole]))
+    assert "busy 100.0 % of the profiled time" in found.sentence
+    assert found.evidence[0] == "GPU busy 30.0 ms of 30.0 ms per token = 100.0 % (medians of 2; threshold 60 %)"
 
 
 @pytest.mark.parametrize("busy", [59, 60])
@@ -263,7 +413,7 @@ def test_the_threshold_is_the_documented_one(busy: int) -> None:
 def test_on_a_cpu_nothing_is_said_of_a_gpu() -> None:
     found = judge(stage(busy=90), kernel("GEMM", 50 * MS), on_cpu=True)
     assert (found.bound, found.ceiling_ns) == ("unknown", None)
-    assert "operators fill 90% of its time" in found.sentence
+    assert "operators fill 90.0 % of the profiled time" in found.sentence
     silent = judge(stage(busy=0), on_cpu=True)
     assert "host times only" in silent.sentence
 
@@ -277,20 +427,20 @@ def report_of(real_attribution: RealAttribution, name: str, **options: Any) -> R
 
 @pytest.mark.parametrize(
     ("name", "share", "launches"),
-    [("deepseek-ocr_h100_64tok", "9%", "866"), ("deepseek-ocr_h100_small", "5%", "1,702")],
+    [("deepseek-ocr_h100_64tok", "9.2 %", "866"), ("deepseek-ocr_h100_small", "5.4 %", "1,702")],
 )
 def test_decode_is_launch_bound(name: str, share: str, launches: str, real_attribution: RealAttribution) -> None:
     report = report_of(real_attribution, name)
     found = next(one for one in report.verdicts if one.stage == "decode")
     decode = next(one for one in report.stages if one.stage == "decode")
     assert found.bound == "launch-bound"
-    assert f"the GPU works {share} of the time" in found.sentence
+    assert f"the GPU works {share} of the profiled time" in found.sentence
     assert f"{launches} kernels per token" in found.sentence
     assert any("a launch every" in line for line in found.evidence)
     assert any("outside CUDA calls" in line for line in found.evidence)
     assert found.ceiling_ns == pytest.approx(decode.host_elapsed_ns - decode.busy_ns, abs=1)
     saved = float(re.findall(r"saves at most ([\d.]+) ms per token", found.ceiling)[0])
-    assert saved == pytest.approx((decode.host_elapsed_ns - decode.busy_ns) / (decode.tokens or 0) / 1e6, abs=0.005)
+    assert saved == pytest.approx((decode.host_elapsed_ns - decode.busy_ns) / (decode.tokens or 0) / 1e6, abs=0.05)
 
 
 def test_the_waits_of_small_are_named(real_attribution: RealAttribution) -> None:
@@ -350,13 +500,8 @@ def test_node_by_node_there_is_nothing_to_say(tmp_path: Path) -> None:
 # --- notes ----------------------------------------------------------------------------------------------------
 
 
-def noted(report: Report, **changes: Any) -> str:
-    parts: dict[str, Any] = {
-        "capture": report.capture, "findings": report.findings, "stages": report.stages, "verdicts": report.verdicts,
-        "categories": report.categories, "utilisation": report.utilisation, "overhead": report.overhead,
-        "aggregates": report.aggregates, "host_calls": report.host_calls,
-    } | changes  # fmt: skip
-    return stakeholder_notes(**parts)
+def noted(report: Report) -> str:
+    return stakeholder_notes(measured_of(report), report.findings, report.verdicts)
 
 
 @pytest.mark.parametrize("name", REAL)
@@ -376,11 +521,11 @@ def test_notes_say_where_why_and_what_first(real_attribution: RealAttribution) -
     request = CostRequest("deepseek-ocr", "gundam", 6, 916)
     notes = report_of(real_attribution, "deepseek-ocr_h100_64tok", cost=request).report.notes
     for words in (
-        "decode 3,382.1 ms (94%)",
+        "Of 3.58 s in stages (profiled), decode 3.38 s (94 %)",
         "launch-bound",
         "First, for decode:",
-        "saves at most 23.98 ms",
-        "MFU 4.31%",
+        "saves at most 24.0 ms",
+        "MFU 4.3 %",
     ):
         assert words in notes
 
@@ -390,7 +535,7 @@ def test_where_there_is_no_room_the_least_goes() -> None:
     wordy = tuple(evolve(one, sentence="One is 1. Two is 2.", action="Do it.") for one in plain_report().verdicts)
     report = plain_report()
     waits = (HostCallRow("sam", "cudaStreamSynchronize", 9, MS, "synchronise", "module"),)
-    notes = noted(report, verdicts=wordy, host_calls=waits)
+    notes = noted(evolve(report, verdicts=wordy, host_calls=waits))
     assert sentences_in(notes) == MOST_SENTENCES == 10
     assert "First, for prefill: Do it." in notes
     assert "Weights are random" in notes
@@ -400,7 +545,7 @@ def test_where_there_is_no_room_the_least_goes() -> None:
 def test_notes_of_an_unfit_capture_conclude_nothing() -> None:
     unfit = Finding("lossy-capture", "unfit", "the profiler lost events", "3 signs", "again")
     report = plain_report()
-    notes = noted(report, findings=(unfit,), verdicts=verdict.refused(report.stages, (unfit,)))
+    notes = noted(evolve(report, findings=(unfit,), verdicts=refused(report.stages, (unfit,))))
     assert notes.count("unfit") == 3
     assert not re.search(r"First,|mostly|MFU", notes)
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from pathlib import PurePath
+from typing import Final
 
-from analysis.domain.figures import NOT_AVAILABLE, bytes_, count, decimal, duration, ratio, share
-from analysis.efficiency.records import Aggregate, Utilisation
+from analysis.domain.figures import NOT_AVAILABLE, bytes_, count, decimal, duration, part_of, ratio, share
+from analysis.efficiency.records import UnitTimes
+from analysis.efficiency.utilisation import headline as headline_utilisation
 from analysis.render.spec.shown import Fact, Tile
 from analysis.render.spec.text import visible
 from analysis.report import Report
 from analysis.sums.records import StageSummary
+from analysis.sums.stages import WHOLE_CAPTURE
 
-__all__ = ["cautions", "devices", "headline", "model_name", "preferred", "provenance", "subject", "title"]
+__all__ = ["cautions", "devices", "headline", "model_name", "provenance", "subject", "title"]
 
 
 def model_name(report: Report) -> str:
@@ -67,68 +70,96 @@ def cautions(report: Report) -> tuple[str, ...]:
     return tuple(found)
 
 
-def preferred(report: Report, stage: str) -> Utilisation | None:
-    """The utilisation row for headlines: the control run's if there is one, else host elapsed in the capture."""
-    for base in ("control", "elapsed"):
-        for row in report.utilisation:
-            if row.stage == stage and row.time_base == base:
-                return row
-    return None
-
-
-def _aggregate(report: Report, *names: str) -> Aggregate | None:
+def _latency(report: Report, label: str, term: str, stage: str, unprofiled: str, profiled: str) -> Tile:
+    """A headline latency: the median of the unprofiled values, else of the profiled ones, and said to be so."""
     by_name = {one.name: one for one in report.aggregates}
-    return next((by_name[name] for name in names if name in by_name), None)
-
-
-def _latency(report: Report, label: str, term: str, stage: str, *names: str) -> Tile:
-    found = _aggregate(report, *names)
+    found = by_name.get(unprofiled) or by_name.get(profiled)
     if found is None:
         return Tile(label, NOT_AVAILABLE, f"no {stage} in the trace", term, stage)
-    source = "unprofiled control run" if found.source == "control" else "profiled, so with its cost"
-    spread = f"mean of {found.count}, ± {decimal(found.std, 2)} ms · " if found.count > 1 else ""
-    return Tile(label, duration(found.mean * 1e6), spread + source, term, stage)
+    if found.source == "trace":
+        label, source = f"{label}, profiled", "profiled: no unprofiled control run"
+    else:
+        source = "unprofiled control run"
+    low, high = duration(found.minimum * 1e6), duration(found.maximum * 1e6)
+    spread = f"median of {count(found.count)}, {low} to {high} · " if found.count > 1 else ""
+    return Tile(label, duration(found.median * 1e6), spread + source, term, stage)
 
 
-def _busy(stage: StageSummary, *, on_cpu: bool) -> Tile:
-    note = f"{duration(stage.busy_ns)} of {duration(stage.host_elapsed_ns)} profiled"
+def _busy(times: UnitTimes, *, on_cpu: bool) -> Tile:
     what = "Operators busy" if on_cpu else "GPU busy"
-    return Tile(f"{what}, {stage.stage}", share(stage.profiled_busy_share), note, "busy_share", stage.stage)
+    if times.busy_share is None:
+        return Tile(f"{what}, {times.stage}", NOT_AVAILABLE, "no time passed", "busy_share", times.stage)
+    shown = part_of(times.busy_ns, times.time_ns)
+    note = f"{shown.part} of {shown.whole} per {times.per}, {times.busy_share_base}"
+    if times.capped_because:
+        note += " (more than all of it: measured in two runs)"
+    return Tile(f"{what}, {times.stage}", share(times.busy_share), note, "busy_share", times.stage)
+
+
+_BASES: Final = {
+    "unprofiled": "of the unprofiled time",
+    "profiled elapsed": "of the profiled time",
+    "profiled gpu busy": "of the profiled GPU-busy time",
+}
 
 
 def _utilisation(report: Report, stage: str, kind: str) -> Tile:
-    row = preferred(report, stage)
+    row = headline_utilisation(report.utilisation, stage)
     value = None if row is None else row.mfu if kind == "mfu" else row.mbu
     label = f"{kind.upper()}, {stage}"
     if row is None or value is None:
         because = row.unknown_because if row is not None else None
         return Tile(label, NOT_AVAILABLE, visible(because or "not computed"), kind, stage)
-    base = {"control": "unprofiled", "elapsed": "of profiled host time", "gpu busy": "of GPU-busy time"}[row.time_base]
     # Both over the whole base: an ideal time alone would be read as that of one image or token.
     ideal = f" · ideal {duration(row.ideal_ns)} of {duration(row.time_ns)}" if row.ideal_ns and row.time_ns else ""
-    return Tile(label, ratio(value), base + ideal, kind, stage)
+    return Tile(label, ratio(value), _BASES[row.time_base] + ideal, kind, stage)
 
 
 def headline(report: Report) -> tuple[Tile, ...]:
     """At most eight numbers that answer "how fast, and how much of the device?"."""
+    present = [stage.stage for stage in report.stages]
+    if present == [WHOLE_CAPTURE]:
+        return _of_whole_capture(report, report.stages[0])
     tiles = [
         _latency(report, "Time to first token", "ttft", "prefill", "ttft_ms", "profiled_prefill_ms"),
-        _latency(report, "Time per output token", "tpot", "decode", "tpot_ms", "profiled_step_ms"),
+        _latency(report, "Time per output token", "tpot", "decode", "tpot_ms", "profiled_tpot_ms"),
     ]
-    tiles += [_busy(stage, on_cpu=report.capture.on_cpu) for stage in report.stages]
-    present = [stage.stage for stage in report.stages]
+    tiles += [_busy(times, on_cpu=report.capture.on_cpu) for times in report.unit_times]
     tiles += [_utilisation(report, stage, "mfu") for stage in present]
     if "decode" in present:
         tiles.append(_utilisation(report, "decode", "mbu"))
         decode = next(one for one in report.stages if one.stage == "decode")
         # On a CPU nothing is launched; operators inside one another would make the number of outer calls meaningless.
-        what, number = ("operators", decode.gpu.kernels) if report.capture.on_cpu else ("launches", decode.launches)
-        if decode.tokens:
-            note = f"{count(number)} {what}, {count(decode.tokens)} tokens"
-            term = "kernels" if report.capture.on_cpu else "launches"
-            tiles.append(
-                Tile(f"{what.capitalize()} per token", decimal(number / decode.tokens, 0), note, term, "decode")
-            )
+        times = next(one for one in report.unit_times if one.stage == "decode")
+        if decode.tokens and report.capture.on_cpu:
+            note = f"{count(decode.gpu.kernels)} operators, {count(decode.tokens)} tokens"
+            each = decimal(decode.gpu.kernels / decode.tokens, 0)
+            tiles.append(Tile("Operators per token", each, note, "kernels", "decode"))
+        elif decode.tokens:
+            note = f"median of {count(times.instances)}; {count(decode.launches)} launches in all"
+            tiles.append(Tile(f"Launches per {times.per}", decimal(times.launches, 0), note, "launches", "decode"))
+    return tuple(tiles)
+
+
+def _of_whole_capture(report: Report, capture: StageSummary) -> tuple[Tile, ...]:
+    """Of a trace without stages: nothing is known per token, but how busy the GPU was and what kept it waiting."""
+    why = "the trace has no prefill and no decode ranges"
+    tiles = [
+        Tile("Window", duration(capture.elapsed_ns), "first to last GPU operation, profiled", "projected"),
+        *(_busy(times, on_cpu=report.capture.on_cpu) for times in report.unit_times),
+        Tile("Kernels", count(capture.gpu.kernels), f"mean {duration(capture.mean_kernel_ns)}", "kernels"),
+        Tile(
+            "Launches", count(capture.launches), f"one every {duration(capture.mean_launch_gap_ns)}, mean", "launches"
+        ),
+    ]
+    if capture.gaps is not None:
+        tiles.append(
+            Tile("Longest GPU idle", duration(capture.gaps.largest_ns), f"{count(capture.gaps.count)} gaps", "gap")
+        )
+    tiles += [
+        Tile("Time to first token", NOT_AVAILABLE, why, "ttft"),
+        Tile("Time per output token", NOT_AVAILABLE, why, "tpot"),
+    ]
     return tuple(tiles)
 
 

@@ -13,7 +13,10 @@ GLOSSARY: Final[dict[str, str]] = {
     "projected": "Projected: first start to last end of the GPU operations that an instance launched, summed over "
     "instances.",
     "busy": "GPU busy: union of all GPU operations (kernels, copies, memsets, graphs). Overlap counts once.",
-    "busy_share": "GPU busy ÷ time of the stage, at most 100 %. The rest is time in which the GPU had nothing to do.",
+    "elapsed": "Elapsed: from the start of the range to the moment at which range and GPU work have both ended, summed over "
+    "instances. The host may leave a stage while the GPU works on.",
+    "busy_share": "GPU busy ÷ time, medians per image or token: of the time without the profiler where a control run "
+    "measured it, for profiling slows the host and not the kernels; else of the profiled time. At most 100 %.",
     "kernel_sum": "Sum of kernel durations. Kernels that run at the same time count each: a sum, not a time.",
     "all_sum": "Sum of the durations of all GPU operations: kernels, copies, memsets, graphs traced as a whole.",
     "kernels": "Number of kernels that ran.",
@@ -37,8 +40,9 @@ GLOSSARY: Final[dict[str, str]] = {
     "counts as 2, experts only where active, attention causal-exact, lm_head once per emitted position.",
     "mbu": "Memory bandwidth utilisation: bytes that must move (active weights, KV cache read and written) ÷ (time × "
     "peak bandwidth).",
-    "time_base": "Which time the needs are divided by: the unprofiled control run, host elapsed in the capture, or GPU "
-    "busy in the capture.",
+    "time_base": "Which time the needs are divided by. Unprofiled: one typical pass of the control run, each image by its "
+    "median. Profiled: the captured instances, until range and GPU work have ended. Profiled, GPU busy: the union of their "
+    "GPU operations.",
     "launches": "Calls that launch a kernel or a CUDA graph.",
     "queue_delay": "Kernel start − launch start. Small: the GPU was waiting for the host. Large: work was queued up.",
     "synchronise": "Calls in which the host waits for the GPU, and the time spent in them.",
@@ -50,7 +54,8 @@ GLOSSARY: Final[dict[str, str]] = {
     "gap_outside_api": "GPU idle while the host was in no CUDA call: Python, the framework, the program.",
     "range_name": "Domain and name of the ranges; of the default domain, the name alone.",
     "range_style": "PushPop: ranges that nest on their thread; StartEnd: ranges that may end elsewhere.",
-    "overhead": "Profiled ÷ unprofiled time of the same inputs.",
+    "overhead": "Profiled ÷ unprofiled time of the same inputs, medians of both; timed by the program itself where the run's "
+    "record holds it, else by the trace's ranges.",
     "bound": "What limits the stage, judged by stated thresholds; the evidence is beside it.",
     "ceiling": "What removing the top cause can save at most. A ceiling, not a forecast.",
     "metric": "Sampled by the GPU's counters during the capture; mean over the stage's host time.",

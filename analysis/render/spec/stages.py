@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from analysis.domain.manifest import Overhead
-from analysis.efficiency.records import Aggregate
+from analysis.efficiency.records import Aggregate, UnitTimes
 from analysis.render.spec.glossary import GLOSSARY
 from analysis.render.spec.specification import (
     COUNT,
@@ -22,7 +22,7 @@ from analysis.render.spec.specification import (
 )
 from analysis.sums.records import GapSummary, InstanceSummary, StageSummary, StepPoint
 
-__all__ = ["GAPS", "INSTANCES", "LATENCIES", "OVERHEAD", "STAGES_TABLE", "STEPS"]
+__all__ = ["GAPS", "INSTANCES", "LATENCIES", "OVERHEAD", "STAGES_TABLE", "STEPS", "UNIT_TIMES"]
 
 _S = Column[StageSummary]
 
@@ -55,27 +55,15 @@ STAGES_TABLE: Final = Specification[StageSummary](
             "tokens", "Tokens", "int64", COUNT, "Prompt tokens for prefill, emitted steps for decode.", nullable=True,
             why=lambda _: "nothing in the trace or its manifest says how many",
         ),
-        _S("host_elapsed_ns", "Host elapsed", "int64", DURATION, GLOSSARY["host_elapsed"]),
-        _S(
-            "elapsed_ns", "Elapsed", "int64", DURATION,
-            "From the start of the range to the moment at which range and GPU work have both ended, summed over instances.",
-        ),
+        _S("host_elapsed_ns", "Host elapsed, profiled", "int64", DURATION, GLOSSARY["host_elapsed"]),
+        _S("elapsed_ns", "Elapsed, profiled", "int64", DURATION, GLOSSARY["elapsed"]),
         _S("projected_ns", "Projected on the GPU", "int64", DURATION, GLOSSARY["projected"]),
         _S("busy_ns", "GPU busy", "int64", DURATION, GLOSSARY["busy"]),
-        _S(
-            "profiled_busy_share", "GPU busy share, profiled", "float64", SHARE,
-            "GPU busy ÷ elapsed, both inside the capture.", nullable=True,
-        ),
         _S("kernel_sum_ns", "Kernel sum", "int64", DURATION, GLOSSARY["kernel_sum"]),
         _S("kernels", "Kernels", "int64", COUNT, GLOSSARY["kernels"], value=lambda stage: stage.gpu.kernels),
         _S("mean_kernel_ns", "Mean kernel", "float64", DURATION, "Mean duration of the stage's kernels.", nullable=True),
         _S("median_kernel_ns", "Median kernel", "float64", DURATION, "Median duration of the stage's kernels.", nullable=True),
         _S("launches", "Launches", "int64", COUNT, GLOSSARY["launches"]),
-        _S(
-            "launches_per_token", "Launches per token", "float64", decimals(1), "Launches ÷ tokens of the stage.",
-            value=lambda stage: stage.launches / stage.tokens if stage.tokens else None, nullable=True,
-            why=lambda _: "the number of tokens is not known",
-        ),
         _S("graph_launches", "Of these, CUDA graphs", "int64", COUNT, "Launches of a CUDA graph."),
         _S(
             "mean_launch_gap_ns", "Mean launch gap", "float64", DURATION,
@@ -100,6 +88,41 @@ STAGES_TABLE: Final = Specification[StageSummary](
             why=lambda _: "grids or the number of SMs are not recorded",
         ),
         *_IDLE,
+    ),
+)  # fmt: skip
+
+
+_W = Column[UnitTimes]
+
+
+def _share_of(row: UnitTimes) -> str:
+    what = f"{row.busy_share_base} time"
+    return what if row.capped_because is None else f"{what}, cut to all of it: {row.capped_because}"
+
+
+UNIT_TIMES: Final = Specification[UnitTimes](
+    key="unit_times",
+    title="What one image or token takes",
+    rows="A stage: medians over its instances, of the same images in every column.",
+    columns=(
+        _W("stage", "Stage", "string", TEXT, GLOSSARY["stage"], priority=0),
+        _W("per", "Medians per", "string", TEXT, "What the times of the next rows are given per."),
+        _W(
+            "unprofiled_ns", "· time, unprofiled", "float64", DURATION, "Median of the control run, without the profiler.",
+            nullable=True, why=lambda _: "no control run measured these images",
+        ),
+        _W("elapsed_ns", "· time, profiled", "float64", DURATION, "From range start to the end of range and GPU work."),
+        _W("busy_ns", "· GPU busy", "float64", DURATION, GLOSSARY["busy"]),
+        _W("busy_share", "· GPU busy share", "float64", SHARE, GLOSSARY["busy_share"], nullable=True),
+        _W(
+            "busy_share_base", "· which is a share of the", "string", TEXT,
+            "The unprofiled time, where a control run measured it; else the profiled one.", value=_share_of, priority=2,
+        ),
+        _W(
+            "profiled_busy_share", "· GPU busy share, profiled", "float64", SHARE,
+            "GPU busy ÷ profiled time, medians per image or token.", nullable=True,
+        ),
+        _W("launches", "· launches", "float64", decimals(1), GLOSSARY["launches"]),
     ),
 )  # fmt: skip
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
+from attrs import evolve
+
 from analysis.domain.annotations import STAGES
 from analysis.domain.entities import KernelSummary
 from analysis.render.spec import gpu_time, host, kernels, stages, utilisation
@@ -27,6 +29,12 @@ class ReportTables:
     def stages(self) -> tuple[str, ...]:
         """Names of the stages that have ranges, in their order."""
         return tuple(stage.stage for stage in self._report.stages)
+
+    @property
+    def kernel_stages(self) -> tuple[str, ...]:
+        """Names of the stages that have kernels, those of no stage last."""
+        present = {row.stage for row in self._report.kernels}
+        return tuple(name for name in (*STAGES, UNATTRIBUTED) if name in present)
 
     def stage_times(self) -> Table:
         """GPU time by stage, to the nanosecond; rows add up to the trace's total."""
@@ -61,7 +69,13 @@ class ReportTables:
 
     def compared(self) -> Table:
         """Prefill and decode side by side, one quantity a row."""
-        return transposed(stages.STAGES_TABLE, self._report.stages, self._reader, corner="Quantity")
+        each = transposed(stages.UNIT_TIMES, self._report.unit_times, self._reader, corner="Quantity")
+        whole = transposed(stages.STAGES_TABLE, self._report.stages, self._reader, corner="Quantity")
+        return evolve(
+            whole,
+            rows=(*each.rows, *whole.rows),
+            row_definitions=(*each.row_definitions, *whole.row_definitions),
+        )
 
     def gaps(self) -> Table:
         """GPU idle time of each stage by what the host did meanwhile."""

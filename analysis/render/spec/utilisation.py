@@ -32,7 +32,11 @@ from analysis.verdict.records import Verdict
 __all__ = ["METRICS", "UTILISATION", "VERDICTS", "MetricMean", "metric_means", "utilisation_note"]
 
 _U = Column[Utilisation]
-_BASES: Final = {"control": "control run", "elapsed": "host elapsed", "gpu busy": "GPU busy"}
+_BASES: Final = {
+    "unprofiled": "unprofiled, one pass",
+    "profiled elapsed": "profiled",
+    "profiled gpu busy": "profiled, GPU busy",
+}
 
 
 def _known(key: str, label: str, type_: Any, style: Style, definition: str, **more: Any) -> _U:

@@ -245,7 +245,7 @@
     const top = Math.max(...roofline.roofs.map((one) => one.flop_per_s));
     const bottom = Math.min(...roofline.points.map((one) => one.flop_per_s), ...roofline.roofs.map((one) => one.bytes_per_s * low));
     // The same work in three times: one above the other, close together, so each has its label on a side of its own.
-    const bases = { control: ["diamond", true, "right"], elapsed: ["circle", false, "bottom"], "gpu busy": ["circle", true, "top"] };
+    const bases = { unprofiled: ["diamond", true, "right"], "profiled elapsed": ["circle", false, "bottom"], "profiled gpu busy": ["circle", true, "top"] };
     chart("chart-roofline", () => ({
       grid: { left: 84, right: 32, top: 12, bottom: 46, outerBoundsMode: "none" },
       tooltip: { ...base().tooltip, trigger: "item" },

@@ -1,0 +1,117 @@
+"""What one unit of a stage's work takes – an image, a prompt, a token – and how busy the GPU was of it.
+
+The GPU-busy share of every table, tile, verdict, note and file comes from here. Profiling slows the host and not the
+kernels, which the GPU times itself: so GPU-busy time of the capture is set against the time without the profiler.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Iterable, Sequence
+
+from analysis.domain.figures import duration
+from analysis.domain.manifest import ControlPass
+from analysis.domain.overhead import decode_unit
+from analysis.efficiency.records import Captured, UnitTimes
+from analysis.sums.records import InstanceSummary, StageSummary
+from analysis.sums.stages import WHOLE_CAPTURE
+
+__all__ = ["unit_times", "work_units"]
+
+
+def unit_times(captured: Captured) -> tuple[UnitTimes, ...]:
+    """Medians per unit of each stage, in the order of ``captured.stages``."""
+    return tuple(
+        _whole_capture(one) if one.stage == WHOLE_CAPTURE else _of_stage(captured, one.stage) for one in captured.stages
+    )
+
+
+def work_units(captured: Captured, stage: str) -> tuple[str, Callable[[InstanceSummary], int]]:
+    """The unit of a stage's work, and how many of it an instance does.
+
+    Decode counts its steps where the trace has any; an instance without steps then does no unit.
+    """
+    if stage == "decode" and any(one.steps for one in captured.counted(stage)):
+        return decode_unit(captured.batch_size), lambda one: one.steps
+    return captured.one_input, lambda one: 1
+
+
+def _of_stage(captured: Captured, stage: str) -> UnitTimes:
+    per, units = work_units(captured, stage)
+    instances = [one for one in captured.counted(stage) if units(one)]
+    per_step = per == decode_unit(captured.batch_size)
+    passes = [
+        (one.image_index, time, whole) for one in captured.control for time, whole in _times(one, stage, per_step)
+    ]
+    images = {one.image_index for one in instances} & {image for image, _, _ in passes}
+    if images:  # the same images on both sides
+        instances = [one for one in instances if one.image_index in images]
+        passes = [one for one in passes if one[0] in images]
+    else:
+        passes = []
+    unprofiled = statistics.median(time for _, time, _ in passes) if passes else None
+    busy = statistics.median(one.busy_ns / units(one) for one in instances)
+    elapsed = statistics.median(one.elapsed_ns / units(one) for one in instances)
+    time = elapsed if unprofiled is None else unprofiled
+    capped = None
+    if time and busy > time:
+        base = "profiled" if unprofiled is None else "unprofiled"
+        capped = f"{duration(busy)} GPU busy per {per} in the capture exceed the {base} {duration(time)}"
+    return UnitTimes(
+        stage=stage,
+        per=per,
+        instances=len(instances),
+        busy_ns=busy,
+        elapsed_ns=elapsed,
+        launches=statistics.median(one.launches / units(one) for one in instances),
+        unprofiled_ns=unprofiled,
+        busy_share=min(1.0, busy / time) if time else None,
+        busy_share_base="profiled" if unprofiled is None else "unprofiled",
+        profiled_busy_share=busy / elapsed if elapsed else None,
+        pass_busy_ns=_over_a_pass((_image(one), one.busy_ns) for one in instances),
+        pass_elapsed_ns=_over_a_pass((_image(one), one.elapsed_ns) for one in instances),
+        pass_unprofiled_ns=_over_a_pass((image, whole) for image, _, whole in passes) if passes else None,
+        capped_because=capped,
+    )
+
+
+def _times(one: ControlPass, stage: str, per_step: bool) -> Sequence[tuple[float, int]]:
+    """Time per unit and of the whole stage of one image of a control pass; empty: it did not get so far."""
+    if stage == "prefill":
+        return [(one.prefill_ns, one.prefill_ns)] if one.prefill_ns > 0 else []
+    if one.step_mean_ns is None:
+        return []
+    return [(one.step_mean_ns if per_step else one.decode_ns, one.decode_ns)]
+
+
+def _image(instance: InstanceSummary) -> object:
+    """What instances of several passes share: their image, or nothing."""
+    return instance.path if instance.image_index is None else instance.image_index
+
+
+def _over_a_pass(values: Iterable[tuple[object, float]]) -> float:
+    """Sum over images of the median over passes."""
+    by_image: dict[object, list[float]] = {}
+    for image, value in values:
+        by_image.setdefault(image, []).append(value)
+    return sum(statistics.median(one) for one in by_image.values())
+
+
+def _whole_capture(stage: StageSummary) -> UnitTimes:
+    """Of a trace without stages: the time from its first to its last GPU operation."""
+    share = stage.busy_ns / stage.elapsed_ns if stage.elapsed_ns else None
+    return UnitTimes(
+        stage=stage.stage,
+        per="capture",
+        instances=1,
+        busy_ns=stage.busy_ns,
+        elapsed_ns=stage.elapsed_ns,
+        launches=stage.launches,
+        unprofiled_ns=None,
+        busy_share=share,
+        busy_share_base="profiled",
+        profiled_busy_share=share,
+        pass_busy_ns=stage.busy_ns,
+        pass_elapsed_ns=stage.elapsed_ns,
+        pass_unprofiled_ns=None,
+    )
