@@ -46,9 +46,11 @@ def _usage(error: TyperException) -> str:
     """What is wrong with the options, and which help says more."""
     context = getattr(error, "ctx", None)
     command = context.command_path if context is not None else _PROGRAM
-    return f"{error.format_message().rstrip('.')} (see {command} --help)"
+    message = error.format_message().replace("Value error, ", "").rstrip(".")
+    return f"{message} (see {command} --help)"
 
 
 def _fail(message: str, code: int) -> NoReturn:
-    say(f"error: {' '.join(message.split())}")
+    # Names and paths are the user's, words of a log another program's: no control character reaches the terminal.
+    say("error: " + "".join(character if character.isprintable() else " " for character in message))
     sys.exit(code)

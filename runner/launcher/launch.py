@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from attrs import evolve
 
@@ -99,7 +100,10 @@ def carry_out(
         except DsocrError as error:
             left = directory.read_manifest()
             if left.status in ("queued", "running"):
-                cancelled = directory.cancel_file.exists()
-                ended = evolve(left, status="cancelled" if cancelled else "failed", error=str(error), finished_at=now())
-                directory.write(directory.manifest_file, ended)
+                changes: dict[str, Any] = {"status": "failed", "error": str(error), "finished_at": now()}
+                if directory.cancel_file.exists():
+                    changes["status"] = "cancelled"
+                    if left.status == "queued":
+                        changes["error"] = "cancelled before it began"
+                directory.write(directory.manifest_file, evolve(left, **changes))
             raise

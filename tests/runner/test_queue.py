@@ -135,7 +135,8 @@ def test_submit_answers_at_once_and_a_queued_run_can_be_cancelled(
         process.kill()
         process.wait()
     directory = RunDirectory(out / accepted["run_id"])
-    assert directory.read_manifest().status == "cancelled"
+    left = directory.read_manifest()
+    assert (left.status, left.error) == ("cancelled", "cancelled before it began")
     assert directory.holder() is None
     listed = dsocr(environ, "status", "--all", "--out", str(out))
     assert accepted["run_id"] in listed.stdout
@@ -235,3 +236,14 @@ def test_who_may_not_look_at_a_run_does_not_call_it_dead(tmp_path: Path, monkeyp
     assert (state.status, state.process) == ("running", None)
     with pytest.raises(BusyError, match="cancel it as the user who started it"):
         cancel(directory)
+
+
+def test_a_reader_that_goes_away_ends_the_output_quietly(tmp_path: Path, environ: dict[str, str]) -> None:
+    for _ in range(3):
+        prepare(tmp_path / "out", None, environ=environ)
+    command = f"set -o pipefail; {sys.executable} -m runner.cli status --all --out {tmp_path / 'out'} | true"
+    done = subprocess.run(
+        ["bash", "-c", command], env=environ, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60
+    )
+    assert done.returncode in (0, 1)  # typer ends with 1 where nobody reads any more
+    assert done.stderr == ""

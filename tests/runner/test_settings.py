@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any, get_args
 
@@ -10,10 +11,10 @@ import typer
 from attrs import evolve, fields, frozen, make_class
 from typer.testing import CliRunner
 
-from analysis.domain.convert import from_json, to_json
+from analysis.domain.convert import from_json, from_json_file, to_json
 from analysis.domain.errors import RequestError
 from analysis.domain.manifest import RunManifest
-from launch_kit import prepare
+from launch_kit import ROOT, prepare
 from runner.cli.app import app
 from runner.cli.options import from_options, with_settings
 from runner.launcher.provenance import as_recorded, first_manifest
@@ -160,6 +161,14 @@ def test_a_value_that_is_none_of_the_choices_is_one_line(flag: str, allowed: str
     assert len(said) == 1
     for word in (flag, "green", allowed):
         assert word in said[0]
+
+
+@pytest.mark.parametrize("file", sorted(ROOT.glob("reports/examples/*/run.json")), ids=lambda file: file.parent.name)
+def test_runs_that_older_versions_recorded_are_read(file: Path) -> None:
+    manifest = from_json_file(RunManifest, file)
+    assert manifest.manifest_version == 1
+    assert manifest.options["warmup_passes"] == 1
+    assert set(manifest.options) & set(OPTIONS) == set(OPTIONS) & set(json.loads(file.read_text())["options"])
 
 
 def test_a_plan_of_an_older_version_says_what_can_be_done(tmp_path: Path) -> None:
