@@ -18,9 +18,6 @@ from attrs import frozen
 from analysis.domain.errors import RequestError
 
 __all__ = [
-    "GRAPH",
-    "MEMCPY_KINDS",
-    "MEMSET",
     "OTHER",
     "KernelClass",
     "Operation",
@@ -30,7 +27,6 @@ __all__ = [
     "classify_all",
     "is_communication",
     "load_rules",
-    "memcpy_class",
 ]
 
 OTHER: Final = "other"
@@ -40,17 +36,6 @@ OTHER: Final = "other"
 _HEAD: Final = 4096
 _TAIL: Final = 512
 _HUMAN_NAME_LENGTH: Final = 80
-
-MEMCPY_KINDS: Final[Mapping[int, str]] = {1: "HtoD", 2: "DtoH", 8: "DtoD", 9: "HtoH", 10: "PtoP"}
-"""CUPTI's ``CUpti_ActivityMemcpyKind`` by direction. Those of arrays (3–7) and unknown ones are ``other``."""
-
-_MEMCPY_WORDS: Final[Mapping[str, str]] = {
-    "HtoD": "copy, host to device",
-    "DtoH": "copy, device to host",
-    "DtoD": "copy, within the device",
-    "HtoH": "copy, host to host",
-    "PtoP": "copy, device to another device",
-}
 
 
 @frozen
@@ -62,10 +47,6 @@ class KernelClass:
     human_name: str
     tensor_core: bool | None
     """None: the name does not tell."""
-
-
-MEMSET: Final = KernelClass("memset", None, "memset", False)
-GRAPH: Final = KernelClass("graph", None, "CUDA graph, its kernels not traced one by one", None)
 
 
 @frozen
@@ -181,15 +162,9 @@ def classify_all(names: Sequence[str], short_names: Sequence[str], rules: Rules 
     return classes
 
 
-def memcpy_class(copy_kind: int) -> KernelClass:
-    """Class of a memory copy, by CUPTI's ``copyKind``."""
-    direction = MEMCPY_KINDS.get(copy_kind, "other")
-    return KernelClass(f"memcpy {direction}", None, _MEMCPY_WORDS.get(direction, "copy, arrays"), False)
-
-
 def is_communication(category: str) -> bool:
     """Whether a category is communication between devices."""
-    return category.startswith("NCCL ") or category in ("custom AllReduce", "memcpy PtoP")
+    return category.startswith("NCCL ") or category in ("custom AllReduce", "memcpy Peer-to-Peer")
 
 
 def _subject(name: str, short_name: str) -> _Subject:
@@ -287,7 +262,9 @@ def _details(rule: Rule, subject: _Subject) -> list[str]:
     if rule.library == "NCCL":
         details.extend(match[1] for match in [patterns["nccl"].search(subject.name)] if match)
     if dtype := _dtype(subject.name, product="GEMM" in rule.category):
-        details.append(dtype)
+        # The element type of ATen's direct copy is that of its target.
+        casts = "direct_copy_kernel" in subject.name and "loadwithcast" in subject.name
+        details.append(f"to {dtype}" if casts else dtype)
     if rule.library == "NCCL" and (way := patterns["nccl_way"].search(subject.name)):
         details.extend(part.upper() if part.startswith("ll") else part for part in way.groups() if part)
     if vector := patterns["vector"].search(subject.name):
@@ -304,7 +281,7 @@ _LOW_PRECISION: Final = ("fp8", "bf16", "fp16", "tf32")
 
 
 def _dtype(name: str, *, product: bool) -> str | None:
-    """The element type that a name tells; the target for ATen's dedicated cast kernels."""
+    """The element type that a name tells; for a cast, the one that it casts to."""
     patterns = _patterns()
     if name.startswith("_z"):
         return next((dtype for written, dtype in _MANGLED_DTYPES.items() if written in name), None)

@@ -5,12 +5,14 @@ import lzma
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from analysis.attribution.attribution import Attribution
 from analysis.domain.errors import RequestError
 from analysis.sums.kernel_classes import (
     OTHER,
@@ -19,8 +21,9 @@ from analysis.sums.kernel_classes import (
     classify_all,
     is_communication,
     load_rules,
-    memcpy_class,
 )
+from analysis.sums.kernels import category_rows
+from trace_builder import TraceBuilder
 
 NAMES = json.loads(lzma.decompress((Path(__file__).parents[1] / "data" / "kernel_names.json.xz").read_bytes()))
 """Every distinct kernel name of seven real traces (H100, H200), with the GPU time it took in each."""
@@ -92,7 +95,26 @@ ATEN = "void at::native::"
             f"{ATEN}vectorized_elementwise_kernel<(int)8, at::native::bfloat16_copy_kernel_cuda(at::TensorIteratorBase "
             "&)::[lambda(float) (instance 1)], std::array<char *, (unsigned long)2>>(int, T2, T3)",
             "vectorized_elementwise_kernel",
-            KernelClass("copy/cast", "ATen", "copy, to bf16, vectorised ×8", False),
+            KernelClass("copy/cast", "ATen", "cast, to bf16, vectorised ×8", False),
+        ),
+        (
+            f"{ATEN}unrolled_elementwise_kernel<at::native::direct_copy_kernel_cuda(at::TensorIteratorBase &)::[lambda() "
+            "(instance 3)]::operator ()() const::[lambda(float) (instance 1)], std::array<char *, (unsigned long)2>, "
+            "(int)4, TrivialOffsetCalculator<(int)1, unsigned int>, at::native::memory::LoadWithCast<(int)1>, "
+            "at::native::memory::StoreWithCast<(int)1>>(int, T1, T2, T4, T5, T6, T7)",
+            "unrolled_elementwise_kernel",
+            KernelClass("copy/cast", "ATen", "cast, to fp32, unrolled", False),
+        ),
+        (
+            f"{ATEN}elementwise_kernel<(int)128, (int)2, void at::native::gpu_kernel_impl_nocast<at::native::"
+            "direct_copy_kernel_cuda(at::TensorIteratorBase &)::[lambda(float) (instance 1)]>(at::TensorIteratorBase &)>",
+            "elementwise_kernel",
+            KernelClass("copy/cast", "ATen", "copy, fp32, strided", False),
+        ),
+        (
+            "void cudnn::fusion::lean_reduction_kernel<(bool)0, (bool)0, (bool)0>(void *, float *)",
+            "lean_reduction_kernel",
+            KernelClass("attention", "cuDNN", "fused attention, combine the splits, fp32", False),
         ),
     ],
 )
@@ -141,8 +163,8 @@ def test_a_kernel_is_named_in_full(name: str, short_name: str, expected: KernelC
         ("ncclDevKernel_ReduceScatter_Sum_bf16_RING_LL", "NCCL ReduceScatter", "NCCL", False),
         ("ncclDevKernel_SendRecv(ncclDevKernelArgsStorage<4096ul>)", "NCCL SendRecv", "NCCL", False),
         ("ncclDevKernel_Generic(ncclDevKernelArgsStorage<4096ul>)", "NCCL other", "NCCL", False),
-        ("[CUDA memcpy Host-to-Device]", "memcpy HtoD", None, False),
-        ("Memcpy DtoH (Device -> Pinned)", "memcpy DtoH", None, False),
+        ("[CUDA memcpy Host-to-Device]", "memcpy Host-to-Device", None, False),
+        ("Memcpy DtoH (Device -> Pinned)", "memcpy Device-to-Host", None, False),
         ("[CUDA memset]", "memset", None, False),
         ("Memset (Device)", "memset", None, False),
         ("aten::mm", "GEMM", "ATen", None),
@@ -184,18 +206,19 @@ def test_all_are_classified_in_order() -> None:
         classify_all(["a"], [])
 
 
-@pytest.mark.parametrize(
-    ("kind", "category"),
-    [(1, "memcpy HtoD"), (2, "memcpy DtoH"), (8, "memcpy DtoD"), (10, "memcpy PtoP"), (5, "memcpy other")],
-)
-def test_a_copy_is_classified_by_direction(kind: int, category: str) -> None:
-    assert memcpy_class(kind).category == category
+@pytest.mark.parametrize("kind", ["HtoD", "DtoH", "DtoD"])
+def test_a_copy_direction_has_one_name(kind: str, attribute: Callable[..., Attribution]) -> None:
+    """By the trace's row and by the name, as the table of categories and the rules have it."""
+    attribution = attribute(TraceBuilder().copy(0, 5, (10, 30), kind=kind))
+    (row,) = category_rows(attribution, ())
+    (name,) = attribution.operations.names
+    assert row.category == classify(name, name).category == classify(f"Memcpy {kind} (a -> b)", "").category
 
 
 def test_communication_is_told_apart() -> None:
     assert is_communication("NCCL AllReduce")
-    assert is_communication("memcpy PtoP")
-    assert not is_communication("memcpy DtoH")
+    assert is_communication("memcpy Peer-to-Peer")
+    assert not is_communication("memcpy Device-to-Host")
     assert not is_communication("GEMM")
 
 
