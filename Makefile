@@ -69,13 +69,12 @@ lint: $(DEV_STAMP) ## Check style and types, the page's script included
 	$(BIN)/oxlint --deny-warnings analysis
 	$(BIN)/mypy
 
-.PHONY: schemas
-schemas: $(DEV_STAMP) ## Write docs/schemas anew from the records behind report.json and summary.json
-	for name in report summary; do $(BIN)/python -m analysis.cli schema $$name >docs/schemas/$$name.schema.json || exit; done
-
-.PHONY: columns
-columns: $(DEV_STAMP) ## Write docs/columns.md anew from the tables' declarations
+.PHONY: docs
+docs: $(DEV_STAMP) ## Write anew what is made from the code: columns, Python surface, JSON Schemas, the notebook's outputs
 	$(BIN)/python -m analysis.render.catalogue >docs/columns.md
+	$(BIN)/python scripts/write_api_page.py
+	for name in report summary; do $(BIN)/python -m analysis.cli schema $$name >docs/schemas/$$name.schema.json || exit; done
+	$(BIN)/python scripts/run_notebook.py
 
 .PHONY: bench
 bench: $(DEV_STAMP) ## Measure the analysis at 115 k, 1 M and 10 M kernels

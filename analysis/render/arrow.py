@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from analysis.render.spec.specification import Column, Specification
+from analysis.sums.events import Partial, Texts
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -16,6 +18,9 @@ if TYPE_CHECKING:
 __all__ = ["arrow_schema", "arrow_table", "frame", "frame_of"]
 
 R = TypeVar("R")
+
+Values: TypeAlias = Sequence[Any] | NDArray[Any] | Texts | Partial
+"""A column's values, [rows]."""
 
 _ARROW: Final = {
     "string": pa.string(),
@@ -123,12 +128,12 @@ def frame(spec: Specification[R], rows: Sequence[R]) -> pd.DataFrame:
     return frame_of(spec, {column.key: _values(spec, column, rows) for column in spec.data})
 
 
-def frame_of(spec: Specification[Any], columns: Mapping[str, Sequence[Any]]) -> pd.DataFrame:
+def frame_of(spec: Specification[Any], columns: Mapping[str, Values]) -> pd.DataFrame:
     """Columns as a DataFrame like that of `frame`, for tables that were columns all along.
 
     Args:
         spec: of the table.
-        columns: key → values or array, [rows]; all data columns of the declaration.
+        columns: key → values or array, [rows]; all data columns of the declaration. `Texts` become a ``category``.
     """
     import pandas as pd  # half a second that most commands do not need
 
@@ -137,9 +142,13 @@ def frame_of(spec: Specification[Any], columns: Mapping[str, Sequence[Any]]) -> 
     return made
 
 
-def _series(column: Column[Any], values: Sequence[Any]) -> Any:
+def _series(column: Column[Any], values: Values) -> Any:
     import pandas as pd
 
+    if isinstance(values, Texts):
+        return pd.Series(pd.Categorical.from_codes(values.codes, pd.Index(values.names)))
+    if isinstance(values, Partial):
+        return pd.Series(pd.arrays.IntegerArray(values.values, ~values.known))
     if column.type == "shape":
         objects = np.empty(len(values), dtype=object)
         for place, value in enumerate(values):  # assigned at once, numpy would take tuples for a second axis

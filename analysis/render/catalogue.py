@@ -1,22 +1,25 @@
-"""All tables that are declared, by key, and their reference: docs/columns.md is written from it (``make columns``)."""
+"""All tables that are declared, by key, and their reference: docs/columns.md is written from it (``make docs``)."""
 
 from __future__ import annotations
 
 from typing import Any, Final
 
 from analysis.render.markdown_tables import code, escaped, head_lines, row_line
+from analysis.render.spec.events import LAUNCHES, RANGES
+from analysis.render.spec.findings import FINDINGS
 from analysis.render.spec.gpu_time import GPU_TIME, MODULE_KINDS, STREAMS
 from analysis.render.spec.host import HOST_CALLS, OPERATORS
 from analysis.render.spec.kernels import CATEGORIES, KERNELS
 from analysis.render.spec.ranges import PROJECTIONS, RANGE_KERNELS
 from analysis.render.spec.specification import Column, Specification
-from analysis.render.spec.stages import GAPS, INSTANCES, LATENCIES, OVERHEAD, STAGES_TABLE, STEPS
+from analysis.render.spec.stages import GAPS, INSTANCES, LATENCIES, OVERHEAD, STAGES_TABLE, STEPS, UNIT_TIMES
 from analysis.render.spec.utilisation import METRICS, UTILISATION, VERDICTS
 
 __all__ = ["TABLES", "reference"]
 
 _DECLARED: Final[tuple[Specification[Any], ...]] = (
     STAGES_TABLE,
+    UNIT_TIMES,
     INSTANCES,
     STEPS,
     GAPS,
@@ -34,6 +37,9 @@ _DECLARED: Final[tuple[Specification[Any], ...]] = (
     VERDICTS,
     LATENCIES,
     OVERHEAD,
+    FINDINGS,
+    LAUNCHES,
+    RANGES,
 )
 TABLES: Final = {spec.key: spec for spec in _DECLARED}
 """Key → declaration."""
@@ -44,7 +50,7 @@ def reference() -> str:
     lines = [
         "# Columns",
         "",
-        "<!-- Written by `make columns` from analysis/render/spec; a test compares them. -->",
+        "<!-- Written by `make docs` from analysis/render/spec; a test compares them. -->",
         "",
         "The tables of the analysis, as CSV, JSON, Parquet and DataFrames hold them. Names and types are stable; a quantity",
         "with a unit ends with it. Shares and utilisation are ratios, 1 being the whole. Unknown is null: an empty cell in",

@@ -26,6 +26,7 @@ __all__ = [
     "SMALL_COPY_BYTES",
     "SYNCHRONISE",
     "HostCalls",
+    "function_name",
     "host_call_rows",
     "sum_gaps",
 ]
@@ -192,7 +193,7 @@ class HostCalls:
     ) -> list[HostCallRow]:  # fmt: skip
         # An entry point's version, and what the call returned, do not make it another call.
         names: dict[str, int] = {}
-        code = [names.setdefault(_VERSION.sub("", name), len(names)) for name in self.attribution.calls.names]
+        code = [names.setdefault(function_name(name), len(names)) for name in self.attribution.calls.names]
         calls, width = tuple(names), max(1, len(names))
         key = (place.astype(np.int64) + 1) * width + np.array(code or [0])[call]
         present, index = np.unique(key, return_inverse=True)
@@ -340,6 +341,11 @@ def _disjoint(start: Ints, end: Ints) -> bool:
         return False
     start, end = np.sort(start, kind="stable"), np.sort(end, kind="stable")  # stable: the fast one for sorted runs
     return not bool(np.any(start[1:] < end[:-1]))
+
+
+def function_name(call: str) -> str:
+    """A call's name without its version: ``cudaLaunchKernel_v7000`` is ``cudaLaunchKernel``."""
+    return _VERSION.sub("", call)
 
 
 def host_call_rows(attribution: Attribution, host: HostCalls) -> tuple[HostCallRow, ...]:

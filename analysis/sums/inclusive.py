@@ -14,7 +14,15 @@ from analysis.attribution.range_tree import Indices
 from analysis.domain.errors import ConservationError
 from analysis.sums.grouping import COUNTED, UNATTRIBUTED, GpuTable, grouped, select
 
-__all__ = ["StackWork", "inclusive_table", "name_keys", "pairs_by_name", "work_by_stack"]
+__all__ = [
+    "RangeSums",
+    "StackWork",
+    "inclusive_table",
+    "name_keys",
+    "pairs_by_name",
+    "range_sums",
+    "work_by_stack",
+]
 
 
 def name_keys(attribution: Attribution) -> tuple[NDArray[np.int32], tuple[str, ...]]:
@@ -57,30 +65,35 @@ def work_by_stack(attribution: Attribution, selected: NDArray[np.bool_] | None =
     return found
 
 
-def inclusive_table(attribution: Attribution, selected: NDArray[np.bool_] | None = None) -> GpuTable:
-    """Table by ``domain:name``, inclusive.
+@frozen(eq=False)
+class RangeSums:
+    """What the calls inside each range launched, those of the ranges inside it included. All arrays are [ranges]."""
+
+    columns: dict[str, NDArray[np.int64]]
+    """Counts and sums of durations, by the names of `analysis.sums.grouping.COUNTED`."""
+    first_start: NDArray[np.int64]
+    """ns; the largest int64 where a range launched nothing."""
+    last_end: NDArray[np.int64]
+    """ns; -1 where a range launched nothing."""
+
+
+def range_sums(attribution: Attribution, stacks: list[StackWork]) -> RangeSums:
+    """Sum up GPU work by range, inclusively.
 
     Args:
         attribution: of the trace.
-        selected: which operations to count, [n]; None: all.
-
-    Returns:
-        Names by time, the operations in no range at all last.
+        stacks: the work to sum up.
 
     Raises:
         ConservationError: the roots' sums are not what their stacks hold.
     """
     operations = attribution.operations
-    keys, names = name_keys(attribution)
     size = len(attribution.ranges)
     columns = {column: np.zeros(size, dtype=np.int64) for _, count, total in COUNTED for column in (count, total)}
     low = np.full(size, np.iinfo(np.int64).max, dtype=np.int64)
     high = np.full(size, -1, dtype=np.int64)
-    anywhere = np.zeros(len(operations), dtype=bool)
-    stacks = work_by_stack(attribution, selected)
     duration = operations.duration
     for work in stacks:
-        anywhere[work.operations] = True
         kinds, lasted = operations.kind[work.operations], duration[work.operations]
         for kind, count, total in COUNTED:
             which = kinds == kind
@@ -100,6 +113,30 @@ def inclusive_table(attribution: Attribution, selected: NDArray[np.bool_] | None
     for name, value in columns.items():
         if int(value[roots].sum()) != held[name]:
             raise ConservationError(f"internal error: inclusive {name} of the root ranges is not what they hold")
+    return RangeSums(columns, low, high)
+
+
+def inclusive_table(attribution: Attribution, selected: NDArray[np.bool_] | None = None) -> GpuTable:
+    """Table by ``domain:name``, inclusive.
+
+    Args:
+        attribution: of the trace.
+        selected: which operations to count, [n]; None: all.
+
+    Returns:
+        Names by time, the operations in no range at all last.
+
+    Raises:
+        ConservationError: the roots' sums are not what their stacks hold.
+    """
+    operations = attribution.operations
+    keys, names = name_keys(attribution)
+    anywhere = np.zeros(len(operations), dtype=bool)
+    stacks = work_by_stack(attribution, selected)
+    for work in stacks:
+        anywhere[work.operations] = True
+    sums = range_sums(attribution, stacks)
+    columns, low, high = sums.columns, sums.first_start, sums.last_end
     first = attribution.tree.first_of_its_name()
     by_name = {name: sum_by_group(keys[first], value[first], len(names)) for name, value in columns.items()}
     used = first & (high >= 0)

@@ -41,7 +41,7 @@ def closed(schema: Any) -> Any:
 
 @pytest.mark.parametrize("document", ["report", "summary"])
 def test_the_committed_schema_is_that_of_the_records(document: Document) -> None:
-    """After a change of records: make schemas (and see `analysis.render.json.SCHEMA_VERSION`)."""
+    """After a change of records: make docs (and see `analysis.render.json.SCHEMA_VERSION`)."""
     schema = schema_of(document)
     Draft202012Validator.check_schema(schema)
     assert json.loads((SCHEMAS / f"{document}.schema.json").read_text()) == schema

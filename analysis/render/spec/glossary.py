@@ -59,5 +59,11 @@ GLOSSARY: Final[dict[str, str]] = {
     "bound": "What limits the stage, judged by stated thresholds; the evidence is beside it.",
     "ceiling": "What removing the top cause can save at most. A ceiling, not a forecast.",
     "metric": "Sampled by the GPU's counters during the capture; mean over the stage's host time.",
+    "image_index": "Number of the image or prompt around it.",
+    "pass_index": "Which time it is, from 0, that its process ran this stage of this image.",
+    "rank": "Place of its process, by process id, among those that have stages.",
+    "step_index": "Number of the decode step in its instance, from 0.",
+    "pid": "Process id.",
+    "tid": "Thread id, as the operating system numbers it.",
 }
 """Term → what it means."""

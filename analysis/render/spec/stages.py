@@ -167,15 +167,15 @@ INSTANCES: Final = Specification[InstanceSummary](
         _I("image", "Image", "string", NAME, "Range of the image or prompt around it.", nullable=True, priority=6),
         _I("stage", "Stage", "string", TEXT, GLOSSARY["stage"], priority=2),
         _I(
-            "image_index", "Image index", "int64", COUNT, "Number of the image or prompt around it.", nullable=True,
+            "image_index", "Image index", "int64", COUNT, GLOSSARY["image_index"], nullable=True,
             optional=True, priority=7,
         ),
         _I(
-            "pass_index", "Pass", "int64", COUNT, "Which time it is, from 0, that its process ran this stage of this image.",
+            "pass_index", "Pass", "int64", COUNT, GLOSSARY["pass_index"],
             nullable=True, optional=True, priority=6,
         ),
         _I(
-            "rank", "Rank", "int64", COUNT, "Place of its process, by process id, among those that have stages.",
+            "rank", "Rank", "int64", COUNT, GLOSSARY["rank"],
             nullable=True, optional=True, priority=3,
         ),
         _I("start_ns", "Start", "int64", EXACT_MS, "Start of the range on the trace's clock.", priority=4),
@@ -206,7 +206,7 @@ STEPS: Final = Specification[StepPoint](
     rows="One decode step.",
     columns=(
         _P("instance", "Instance", "string", NAME, "Decode instance that it belongs to.", priority=0),
-        _P("index", "Step", "int64", COUNT, "Number of the step in its instance, from 0.", priority=0),
+        _P("index", "Step", "int64", COUNT, GLOSSARY["step_index"], priority=0),
         _P("image_index", "Image index", "int64", COUNT, "Of the instance around it.", nullable=True, optional=True, priority=7),
         _P("pass_index", "Pass", "int64", COUNT, "Of the instance around it.", nullable=True, optional=True, priority=6),
         _P("rank", "Rank", "int64", COUNT, "Of the instance around it.", nullable=True, optional=True, priority=5),

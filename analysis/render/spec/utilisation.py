@@ -89,6 +89,10 @@ UTILISATION: Final = Specification[Utilisation](
             priority=2,
         ),
         _known(
+            "ideal_unit_ns", "Ideal each", "float64", DURATION,
+            "Ideal time of one image or token, median over the stage's instances.", shown=(),
+        ),
+        _known(
             "time_over_ideal", "Time ÷ ideal", "float64", factor(1), "Time taken ÷ ideal time.", priority=4,
             value=lambda row: row.time_ns / row.ideal_ns if row.time_ns and row.ideal_ns else None,
         ),
