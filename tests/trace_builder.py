@@ -71,6 +71,11 @@ class TraceBuilder:
             self._add("PROCESSES", globalPid=process, pid=pid, name=f"python{pid}")
         return self
 
+    def thread_name(self, name: str) -> Self:
+        """Name the current thread."""
+        self._add("ThreadNames", nameId=self._string(name), priority=20, globalTid=self.current)
+        return self
+
     @property
     def process(self) -> int:
         return self.current & ~0xFFFFFF

@@ -1,12 +1,13 @@
 """``timeline.pftrace``: the trace as Perfetto (ui.perfetto.dev) opens it.
 
-Per thread: stages and steps, modules, other ranges, CUDA calls. Per device: one track a stream, its operations tied to
-their launches by flow arrows; idle time; operations launched but not yet started. Sampled GPU metrics as counters.
+Per process and thread: stages and steps, modules, other ranges, CUDA calls that launch, copy or wait. Per device: one
+track a stream of a process, its operations tied to their launches by flow arrows; idle time; operations launched but not
+yet started. Sampled GPU metrics as counters.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -29,6 +30,7 @@ from analysis.render.perfetto_packets import (
 )
 from analysis.render.spec.text import shortened, visible
 from analysis.sums.records import MetricSeries
+from analysis.trace.records import TraceInfo
 
 __all__ = ["SHORTEST_IDLE_NS", "render_trace"]
 
@@ -59,15 +61,33 @@ class _Tracks:
     """Tracks by number, and the packets that describe them."""
 
     packets: list[bytes] = field(factory=list)
+    processes: set[int] = field(factory=set)
 
-    def add(self, name: str, parent: int | None = None, *, counter: str | None = None, order: int = 0) -> int:
+    def is_process(self, track: int) -> bool:
+        return track in self.processes
+
+    def add(
+        self,
+        name: str,
+        parent: int | None = None,
+        *,
+        counter: str | None = None,
+        order: int = 0,
+        process: Any = None,
+        thread: Any = None,
+    ) -> int:
         uuid = len(self.packets) + 1
         described = pb.TrackDescriptor(uuid=uuid, name=shortened(visible(name), _NAME_LENGTH))
         if parent is not None:
             described.parent_uuid = parent
             described.sibling_order_rank = order
-        else:
+        if parent is None or thread is not None:
             described.child_ordering = pb.TrackDescriptor.EXPLICIT
+        if process is not None:
+            described.process.CopyFrom(process)
+            self.processes.add(uuid)
+        if thread is not None:
+            described.thread.CopyFrom(thread)
         if counter is not None:
             described.counter.unit_name = counter
         packet = pb.TracePacket(trusted_packet_sequence_id=SEQUENCE, track_descriptor=described)
@@ -106,74 +126,110 @@ class _Slices:
         self.flow_in.append(none if flow_in is None else flow_in)
 
 
-def lanes(start: Times, end: Times) -> Codes:
-    """Spread slices over lanes so that in each lane they nest or follow one another.
+def parallel_tracks(start: Times, end: Times) -> Codes:
+    """Number slices so that those with one number nest or follow one another, as the slices of a track must.
 
     Args:
         start: [n], ns, sorted; of equal starts the longer first.
         end: [n], ns.
 
     Returns:
-        Lane of each slice, [n], from 0.
+        Number of each slice, [n], from 0.
     """
-    lane = np.zeros(start.size, dtype=np.int64)
+    number_of = np.zeros(start.size, dtype=np.int64)
     if start.size < 2 or bool((start[1:] >= np.maximum.accumulate(end)[:-1]).all()):
-        return lane
+        return number_of
     open_ends: list[list[int]] = [[]]
     for index, (low, high) in enumerate(zip(start.tolist(), end.tolist(), strict=True)):
-        for number, stack in enumerate(open_ends):
-            while stack and stack[-1] <= low:
-                stack.pop()
-            if not stack or stack[-1] >= high:
-                stack.append(high)
-                lane[index] = number
+        for number, ends in enumerate(open_ends):
+            while ends and ends[-1] <= low:
+                ends.pop()
+            if not ends or ends[-1] >= high:
+                ends.append(high)
+                number_of[index] = number
                 break
         else:
             open_ends.append([high])
-            lane[index] = len(open_ends) - 1
-    return lane
+            number_of[index] = len(open_ends) - 1
+    return number_of
 
 
-def _placed(start: Times, end: Times, make: Callable[[int], int]) -> tuple[NDArray[np.intp], Codes]:
-    """An order of slices and, in it, the track of each; ``make`` adds the track of a lane."""
-    order = np.lexsort((-end, start))
-    lane = lanes(start[order], end[order])
-    tracks = np.array([make(number) for number in range(int(lane.max()) + 1)], dtype=np.int64)
-    return order, tracks[lane]
+def _placed(
+    tracks: _Tracks, name: str, parent: int, order: int, start: Times, end: Times
+) -> tuple[NDArray[np.intp], Codes]:
+    """An order of slices and, in it, the track of each; tracks are added under ``parent``, as many as it takes."""
+    in_time = np.lexsort((-end, start))
+    number = parallel_tracks(start[in_time], end[in_time])
+    added = [
+        tracks.add(name if place == 0 else f"{name} ({place + 1})", parent, order=order)
+        for place in range(int(number.max()) + 1)
+    ]
+    return in_time, np.array(added, dtype=np.int64)[number]
 
 
-def _numbered(name: str, lane: int) -> str:
-    return name if lane == 0 else f"{name} ({lane + 1})"
+def _process_label(info: TraceInfo, process: int) -> str:
+    """``python3 (process 1234)``, as far as the trace says."""
+    pid, name = info.pid(process), info.process_names.get(process)
+    if pid is None:
+        return "unknown process"
+    return f"{name} (process {pid})" if name else f"process {pid}"
+
+
+@define
+class _Host:
+    """Tracks of processes and threads, added when they are first asked for."""
+
+    info: TraceInfo
+    tracks: _Tracks
+    known: dict[int, int] = field(factory=dict)
+
+    def process(self, process: int) -> int:
+        """Track of a process code."""
+        if process not in self.known:
+            pid = self.info.pid(process)
+            # Process ids of two machines may be equal; Perfetto would take them for one process.
+            unique = (
+                pid is not None and [self.info.pid(other) for other in range(len(self.info.processes))].count(pid) == 1
+            )
+            described = pb.ProcessDescriptor(pid=pid, process_name=visible(self.info.process_names.get(process, "")))
+            self.known[process] = self.tracks.add(
+                _process_label(self.info, process), process=described if unique else None
+            )
+        return self.known[process]
+
+    def thread(self, thread: int) -> int:
+        """A new track for a thread code, under that of its process."""
+        tid, name = self.info.tid(thread), self.info.thread_names.get(thread)
+        process = self.info.thread_process[thread] if thread >= 0 else -1
+        parent = self.process(process)
+        if tid is None:
+            return self.tracks.add("unknown thread", parent)
+        label = f"{name} (thread {tid})" if name else f"thread {tid}"
+        described = pb.ThreadDescriptor(pid=self.info.pid(process), tid=tid, thread_name=visible(name or ""))
+        return self.tracks.add(label, parent, thread=described if self.tracks.is_process(parent) else None)
 
 
 def _add_host(attribution: Attribution, names: _Names, tracks: _Tracks, slices: _Slices, arrow: Codes) -> None:
-    """Ranges and calls of every thread."""
+    """Ranges and calls of every thread, by process."""
     ranges, calls = attribution.ranges, attribution.calls
-    range_names, call_names = names.codes(ranges.names), names.codes((*calls.names, "(unnamed call)"))
-    threads = sorted({*np.unique(ranges.thread).tolist(), *np.unique(calls.thread).tolist()})
-    for thread in threads:
-        parent = tracks.add(f"Thread {thread}" if thread >= 0 else "Thread unknown")
+    range_names, call_names = names.codes(ranges.names), names.codes([name or "(unnamed call)" for name in calls.names])
+    host = _Host(attribution.info, tracks)
+    threads = {*np.unique(ranges.thread).tolist(), *np.unique(calls.thread).tolist()}
+    for thread in sorted(threads, key=lambda code: (attribution.thread_process[code], code)):
+        parent = host.thread(thread)
         domains = np.unique(ranges.domain[ranges.thread == thread]).tolist()
         # Stages first, then modules, then what the program brought along.
         domains.sort(key=lambda code: (ranges.domains[code] != STAGE_DOMAIN, ranges.domains[code]))
         for place, domain in enumerate(domains):
             rows = np.flatnonzero((ranges.thread == thread) & (ranges.domain == domain))
             label = ranges.domains[domain] or "ranges"
-
-            def lane_of_ranges(lane: int, label: str = label, parent: int = parent, place: int = place) -> int:
-                return tracks.add(_numbered(label, lane), parent, order=place)
-
-            order, track = _placed(ranges.start[rows], ranges.end[rows], lane_of_ranges)
+            order, track = _placed(tracks, label, parent, place, ranges.start[rows], ranges.end[rows])
             rows = rows[order]
             slices.add(ranges.start[rows], ranges.end[rows], track, range_names[ranges.name[rows]])
         rows = np.flatnonzero(calls.thread == thread)
         if rows.size:
-
-            def lane_of_calls(lane: int, parent: int = parent, place: int = len(domains)) -> int:
-                return tracks.add(_numbered("CUDA calls", lane), parent, order=place)
-
             ends = calls.end
-            order, track = _placed(calls.start[rows], ends[rows], lane_of_calls)
+            order, track = _placed(tracks, "CUDA calls", parent, len(domains), calls.start[rows], ends[rows])
             rows = rows[order]
             slices.add(calls.start[rows], ends[rows], track, call_names[calls.name[rows]], flow_out=arrow[rows])
 
@@ -198,14 +254,19 @@ def _add_device(
     for device in np.unique(operations.device).tolist():
         parent = tracks.add(f"GPU {device}" if device >= 0 else "GPU")
         mine = operations.device == device
-        streams = np.unique(operations.stream[mine]).tolist()
-        for place, stream in enumerate(streams):
-            rows = np.flatnonzero(mine & (operations.stream == stream))
-
-            def lane_of_stream(lane: int, stream: int = stream, parent: int = parent, place: int = place) -> int:
-                return tracks.add(_numbered(f"Stream {stream}", lane), parent, order=place)
-
-            order, track = _placed(operations.start[rows], operations.end[rows], lane_of_stream)
+        # Numbers of streams repeat from process to process.
+        processes = np.unique(operations.process[mine]).tolist()
+        streams = [
+            (process, stream)
+            for process in processes
+            for stream in np.unique(operations.stream[mine & (operations.process == process)]).tolist()
+        ]
+        for place, (process, stream) in enumerate(streams):
+            rows = np.flatnonzero(mine & (operations.process == process) & (operations.stream == stream))
+            label = f"Stream {stream}"
+            if len(processes) > 1:
+                label += f", {_process_label(attribution.info, process)}"
+            order, track = _placed(tracks, label, parent, place, operations.start[rows], operations.end[rows])
             rows = rows[order]
             slices.add(
                 operations.start[rows],
@@ -233,8 +294,8 @@ def _add_device(
 def _arrows(attribution: Attribution) -> Codes:
     """Number of the arrow that leaves each call, [calls]; 0: it owns no operation."""
     arrow = np.zeros(len(attribution.calls), dtype=np.int64)
-    owners = np.unique(attribution.launch_call[attribution.launch_call >= 0])
-    arrow[owners] = np.arange(1, owners.size + 1)
+    launching = np.unique(attribution.launch_call[attribution.launch_call >= 0])
+    arrow[launching] = np.arange(1, launching.size + 1)
     return arrow
 
 

@@ -14,7 +14,7 @@ from perfetto.protos.perfetto.trace import perfetto_trace_pb2 as pb
 
 from analysis.attribution.attribution import Attribution
 from analysis.render.formats import write_report
-from analysis.render.perfetto import SHORTEST_IDLE_NS, lanes, render_trace
+from analysis.render.perfetto import SHORTEST_IDLE_NS, parallel_tracks, render_trace
 from analysis.render.perfetto_packets import begin_template, counter_template, end_template
 from analysis.trace.reader import Trace
 from report_builder import HOSTILE, plain_report
@@ -88,6 +88,44 @@ def test_every_operation_and_call_is_there_with_its_times_and_arrow(attribute: A
     assert [(one.start, one.end) for one in shown.slices if one.track[1] == "dsocr"] == [(0, 100)]
 
 
+def test_processes_and_threads_have_their_names_and_ids(attribute: Attribute, tmp_path: Path) -> None:
+    built = TraceBuilder()
+    for pid, tid, name in ((11, 11, "main"), (11, 12, None), (22, 23, "worker")):
+        built.thread(pid, tid).launch(0, 5, (f"k{tid}", 10, 20)).range("step", 0, 9)
+        if name:
+            built.thread_name(name)
+    (path,) = render_trace(attribute(built), tmp_path)
+    trace = pb.Trace()
+    trace.ParseFromString(path.read_bytes())
+    described = [packet.track_descriptor for packet in trace.packet if packet.HasField("track_descriptor")]
+    processes = {one.uuid: one for one in described if one.HasField("process")}
+    assert sorted((one.process.pid, one.process.process_name) for one in processes.values()) == [
+        (11, "python11"), (22, "python22"),
+    ]  # fmt: skip
+    threads = [one for one in described if one.HasField("thread")]
+    assert sorted((one.thread.pid, one.thread.tid, one.thread.thread_name, one.name) for one in threads) == [
+        (11, 11, "main", "main (thread 11)"), (11, 12, "", "thread 12"), (22, 23, "worker", "worker (thread 23)"),
+    ]  # fmt: skip
+    assert all(processes[one.parent_uuid].process.pid == one.thread.pid for one in threads)
+    tracks = {one.name: one.track for one in read(path).slices if one.name.startswith("k")}
+    assert tracks == {
+        "k11": ("GPU 0", "Stream 7, python11 (process 11)"),
+        "k12": ("GPU 0", "Stream 7, python11 (process 11)"),
+        "k23": ("GPU 0", "Stream 7, python22 (process 22)"),
+    }
+
+
+def test_processes_of_two_machines_with_one_id_stay_apart(attribute: Attribute, tmp_path: Path) -> None:
+    built = TraceBuilder()
+    for machine in (1, 2):
+        built.thread(7, 7, machine).launch(0, 5, (f"k{machine}", 10, 20))
+    trace = pb.Trace()
+    trace.ParseFromString(render_trace(attribute(built), tmp_path)[0].read_bytes())
+    described = [packet.track_descriptor for packet in trace.packet if packet.HasField("track_descriptor")]
+    assert not any(one.HasField("process") or one.HasField("thread") for one in described)
+    assert [one.name for one in described].count("thread 7") == 2
+
+
 def test_operations_waiting_to_start_are_counted(attribute: Attribute, tmp_path: Path) -> None:
     built = TraceBuilder().launch(0, 1, ("a", 10, 20)).launch(2, 3, ("b", 20, 30)).launch(4, 5, ("c", 30, 40))
     shown = read(render_trace(attribute(built), tmp_path)[0])
@@ -135,7 +173,7 @@ def test_real_traces_are_there_in_full(
     left = [flow for one in shown.slices for flow in one.leaves]
     assert sorted(arrived) == sorted(left) == list(range(1, len(left) + 1))
     assert len(left) == np.unique(attribution.launch_call[attribution.launch_call >= 0]).size
-    ranges = sum(1 for one in shown.slices if one.track[0].startswith("Thread") and not one.track[1].startswith("CUDA"))
+    ranges = sum(1 for one in shown.slices if "thread" in one.track[0] and not one.track[1].startswith("CUDA"))
     assert ranges == len(attribution.ranges)
     assert [value for _, value in shown.counters["SMs Active"]] == [1.0, 90.5, 3.0]
 
@@ -148,14 +186,14 @@ def test_the_format_is_written_with_the_others_and_has_the_metrics(attribute: At
 
 
 @given(st.lists(st.tuples(st.integers(0, 50), st.integers(0, 20)), max_size=40))
-def test_slices_of_one_lane_nest_or_follow(spans: list[tuple[int, int]]) -> None:
+def test_slices_of_one_track_nest_or_follow(spans: list[tuple[int, int]]) -> None:
     ordered = sorted(((low, low + length) for low, length in spans), key=lambda one: (one[0], -one[1]))
     start = np.array([low for low, _ in ordered], dtype=np.int64)
     end = np.array([high for _, high in ordered], dtype=np.int64)
-    lane = lanes(start, end)
+    track = parallel_tracks(start, end)
     for first in range(len(ordered)):
         for second in range(first + 1, len(ordered)):
-            if lane[first] == lane[second]:
+            if track[first] == track[second]:
                 assert end[first] <= start[second] or end[second] <= end[first]
 
 
