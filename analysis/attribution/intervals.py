@@ -134,8 +134,8 @@ def union_by_group(group: NDArray[np.integer], start: Ints, end: Ints, groups: i
     low, span = int(start.min()), int(end.max() - start.min()) + 1
     if span * present.size >= 2**62:
         cuts = np.flatnonzero(np.diff(dense)) + 1
-        for one, starts, ends in zip(present, np.split(start, cuts), np.split(end, cuts), strict=True):
-            total[one] += union_ns(starts, ends)
+        for row, starts, ends in zip(present, np.split(start, cuts), np.split(end, cuts), strict=True):
+            total[row] += union_ns(starts, ends)
         return total
     shift = dense.astype(np.int64) * span - low
     merged_start, merged_end = merge(start + shift, end + shift)

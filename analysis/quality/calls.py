@@ -51,9 +51,9 @@ _ERRORS: Final = {
 
 def check(trace: Trace, attribution: Attribution, manifest: RunManifest | None, host: HostCalls) -> list[Finding]:
     """All checks on calls and operations."""
-    found: list[Finding] = []
+    findings: list[Finding] = []
     if not len(attribution.operations) and manifest is not None and ran_on_cpu(manifest):
-        found.append(
+        findings.append(
             Finding(
                 "host-times-only",
                 "info",
@@ -63,7 +63,7 @@ def check(trace: Trace, attribution: Attribution, manifest: RunManifest | None, 
             )
         )
     elif not len(attribution.operations):
-        found.append(
+        findings.append(
             Finding(
                 "no-gpu-work",
                 "unfit",
@@ -73,7 +73,7 @@ def check(trace: Trace, attribution: Attribution, manifest: RunManifest | None, 
             )
         )
     elif not trace.has_calls_table:
-        found.append(
+        findings.append(
             Finding(
                 "no-api-calls",
                 "unfit",
@@ -83,9 +83,9 @@ def check(trace: Trace, attribution: Attribution, manifest: RunManifest | None, 
             )
         )
     else:
-        found += _failed(attribution, host) + _unanswered(attribution, host) + _orphans(attribution)
-        found += _unrecorded(trace, attribution) + _foreign_threads(attribution)
-    return found + _clocks(trace, attribution) + _whole_graphs(attribution)
+        findings += _failed(attribution, host) + _unanswered(attribution, host) + _orphans(attribution)
+        findings += _unrecorded(trace, attribution) + _foreign_threads(attribution)
+    return findings + _clocks(trace, attribution) + _whole_graphs(attribution)
 
 
 def _unanswered(attribution: Attribution, host: HostCalls) -> list[Finding]:
@@ -148,7 +148,9 @@ def _counted(attribution: Attribution, rows: NDArray[np.intp]) -> str:
     """How many calls of which name, the first few names."""
     calls = attribution.calls
     by_name: dict[str, int] = {}
-    for code, times in zip(*(one.tolist() for one in np.unique(calls.name[rows], return_counts=True)), strict=True):
+    for code, times in zip(
+        *(column.tolist() for column in np.unique(calls.name[rows], return_counts=True)), strict=True
+    ):
         name = calls.names[code] or "unnamed call"
         by_name[name] = by_name.get(name, 0) + times
     return ", ".join(f"{times:,} {name}" for name, times in list(by_name.items())[:_SHOWN])
@@ -199,8 +201,8 @@ def _unrecorded(trace: Trace, attribution: Attribution) -> list[Finding]:
     processes = np.unique(attribution.thread_process[attribution.thread_process >= 0]).tolist()
     process = attribution.thread_process[calls.thread] if len(processes) > 1 else None
     span = 0
-    for one in processes:
-        ids = calls.correlation if process is None else calls.correlation[process == one]
+    for code in processes:
+        ids = calls.correlation if process is None else calls.correlation[process == code]
         if ids.size and int(ids.min()) < 0:
             ids = ids[ids >= 0]  # what has no id must not widen the span
         if ids.size:
@@ -262,7 +264,7 @@ def _clocks(trace: Trace, attribution: Attribution) -> list[Finding]:
         # A range that was never closed has no end of its own.
         ends = [operations.end, calls.end, ranges.end[~ranges.unclosed]]
         limit = duration + CLOCK_TOLERANCE_NS
-        late = sum(int((one > limit).sum()) for one in ends if one.size and int(one.max()) > limit)
+        late = sum(int((end > limit).sum()) for end in ends if end.size and int(end.max()) > limit)
         if late:
             oddities.append(f"{late:,} events end after the session, which lasted {duration:,} ns")
     if not oddities:

@@ -34,7 +34,7 @@ _LOSS_SIGNS: Final = {
 }
 """Finding → what it is evidence about. Findings about the same thing are one sign, however many they are."""
 
-_SIGNS_THAT_CONDEMN: Final = 2
+_SIGNS_OF_AN_UNFIT_CAPTURE: Final = 2
 
 
 def examine(
@@ -51,35 +51,35 @@ def examine(
     Returns:
         Findings, the gravest first; within one severity in the order of the checks.
     """
-    found: list[Finding] = []
-    found += calls.check(trace, attribution, manifest, host or HostCalls(attribution))
-    found += profiler.check(trace, manifest)
+    findings: list[Finding] = []
+    findings += calls.check(trace, attribution, manifest, host or HostCalls(attribution))
+    findings += profiler.check(trace, manifest)
     if len(attribution.ranges):
-        found += ranges.check(attribution)
-    found += expected.check(trace, attribution, manifest)
-    found += _lossy(found)
-    return tuple(sorted(found, key=lambda one: _ORDER[one.severity]))
+        findings += ranges.check(attribution)
+    findings += expected.check(trace, attribution, manifest)
+    findings += _lossy(findings)
+    return tuple(sorted(findings, key=lambda finding: _ORDER[finding.severity]))
 
 
 def is_unfit(findings: tuple[Finding, ...]) -> bool:
     """Whether the numbers must not be used."""
-    return any(one.severity == "unfit" for one in findings)
+    return any(finding.severity == "unfit" for finding in findings)
 
 
-def _lossy(found: list[Finding]) -> list[Finding]:
+def _lossy(findings: list[Finding]) -> list[Finding]:
     """Judge the signs of loss together."""
     signs: dict[str, Finding] = {}
-    for one in found:
-        if one.code in _LOSS_SIGNS and one.severity != "info":
-            signs.setdefault(_LOSS_SIGNS[one.code], one)
-    if len(signs) < _SIGNS_THAT_CONDEMN:
+    for finding in findings:
+        if finding.code in _LOSS_SIGNS and finding.severity != "info":
+            signs.setdefault(_LOSS_SIGNS[finding.code], finding)
+    if len(signs) < _SIGNS_OF_AN_UNFIT_CAPTURE:
         return []
     return [
         Finding(
             code="lossy-capture",
             severity="unfit",
             title="the profiler lost events",
-            evidence=f"{len(signs)} independent signs: " + "; ".join(one.title for one in signs.values()),
+            evidence=f"{len(signs)} independent signs: " + "; ".join(finding.title for finding in signs.values()),
             remedy=(
                 "capture again with an nsys at least as new as the driver's CUDA, and let it end by itself; "
                 "do not use these numbers"

@@ -22,9 +22,9 @@ def check(trace: Trace, attribution: Attribution, manifest: RunManifest | None) 
     """All checks on what should be there."""
     if not len(attribution.ranges):
         return [_no_ranges(trace)]
-    found = _missing_stages(attribution, manifest)
+    findings = _missing_stages(attribution, manifest)
     if manifest is None:
-        found.append(
+        findings.append(
             Finding(
                 code="no-manifest",
                 severity="info",
@@ -34,9 +34,9 @@ def check(trace: Trace, attribution: Attribution, manifest: RunManifest | None) 
                 "unprofiled times come from it",
             )
         )
-    elif not any(one.code == "missing-stages" for one in found):
-        found += _counts(attribution, manifest)
-    return found
+    elif not any(finding.code == "missing-stages" for finding in findings):
+        findings += _counts(attribution, manifest)
+    return findings
 
 
 def _no_ranges(trace: Trace) -> Finding:
@@ -54,11 +54,11 @@ def _missing_stages(attribution: Attribution, manifest: RunManifest | None) -> l
     seen = {ranges.names[code] for code in np.unique(ranges.name[attribution.is_level("stage")]).tolist()}
     no_decode = manifest is not None and (_expected(manifest)["decode"] == 0 or manifest.request.max_new_tokens == 1)
     wanted = [PREFILL] if no_decode else [PREFILL, DECODE]
-    missing = [one for one in wanted if one not in seen]
+    missing = [name for name in wanted if name not in seen]
     if not missing:
         return []
     where = f"in domain {STAGE_DOMAIN}" if STAGE_DOMAIN in ranges.domains else f"(domain {STAGE_DOMAIN} is absent)"
-    there = [f"{one or 'the default one'}" for one in ranges.domains]
+    there = [f"{name or 'the default one'}" for name in ranges.domains]
     modules = MODULE_DOMAIN in ranges.domains
     return [
         Finding(
@@ -76,13 +76,13 @@ def _missing_stages(attribution: Attribution, manifest: RunManifest | None) -> l
 def _expected(manifest: RunManifest) -> dict[str, int | None]:
     """How many ranges of each kind the capture must hold; None: the manifest does not say."""
     if manifest.profiled:
-        tokens = [one.new_tokens for one in manifest.profiled]
+        tokens = [image.new_tokens for image in manifest.profiled]
         images = len(tokens)
     else:
         images = len(manifest.prompts) * manifest.capture_passes
         if not images and manifest.input_set is not None:
             images = manifest.input_set.count * manifest.capture_passes
-        known = [one.expected_new_tokens for one in manifest.prompts if one.expected_new_tokens is not None]
+        known = [prompt.expected_new_tokens for prompt in manifest.prompts if prompt.expected_new_tokens is not None]
         whole = bool(known) and len(known) == len(manifest.prompts)
         tokens = known * manifest.capture_passes if whole else []
     if not images:
@@ -91,8 +91,8 @@ def _expected(manifest: RunManifest) -> dict[str, int | None]:
     return {
         "image": images,
         "prefill": images,
-        "decode": sum(one > 1 for one in tokens) if tokens else None,
-        "step": sum(one - 1 for one in tokens) if tokens else None,
+        "decode": sum(count > 1 for count in tokens) if tokens else None,
+        "step": sum(count - 1 for count in tokens) if tokens else None,
     }
 
 
@@ -101,7 +101,7 @@ def _counts(attribution: Attribution, manifest: RunManifest) -> list[Finding]:
     ranges = attribution.ranges
     process = attribution.thread_process[ranges.thread]
     stage = attribution.is_level("stage")
-    named = {name: np.array([one == name for one in ranges.names], dtype=bool) for name in (PREFILL, DECODE)}
+    named = {stage: np.array([name == stage for name in ranges.names], dtype=bool) for stage in (PREFILL, DECODE)}
     kinds: dict[str, NDArray[np.bool_]] = {
         "image": attribution.is_level("image"),
         "prefill": stage & named[PREFILL][ranges.name],
@@ -112,17 +112,17 @@ def _counts(attribution: Attribution, manifest: RunManifest) -> list[Finding]:
     for kind, expected in _expected(manifest).items():
         if expected is None:
             continue
-        for one in np.unique(process[stage]).tolist():
-            seen = int((kinds[kind] & (process == one)).sum())
+        for code in np.unique(process[stage]).tolist():
+            seen = int((kinds[kind] & (process == code)).sum())
             if seen < expected:
                 fewer.append(f"{seen} of {expected} {kind} ranges")
                 # Kernels that add in any order may end a text a token sooner than in the control run.
                 gravely |= kind != "step" or bool(manifest.profiled)
             elif seen > expected:
                 more.append(f"{seen} {kind} ranges, {expected} expected")
-    found = []
+    findings = []
     if fewer:
-        found.append(
+        findings.append(
             Finding(
                 code="fewer-ranges-than-expected",
                 severity="unfit" if gravely else "warning",
@@ -132,7 +132,7 @@ def _counts(attribution: Attribution, manifest: RunManifest) -> list[Finding]:
             )
         )
     if more:
-        found.append(
+        findings.append(
             Finding(
                 code="more-ranges-than-expected",
                 severity="warning",
@@ -141,4 +141,4 @@ def _counts(attribution: Attribution, manifest: RunManifest) -> list[Finding]:
                 remedy="check that the manifest belongs to this trace, and that the warm-up ran before the capture",
             )
         )
-    return found
+    return findings

@@ -50,11 +50,11 @@ def _collected(trace: Trace) -> list[Finding]:
         "NVTX": (schema.NVTX,),
         "CUDA": (schema.CALLS, schema.KERNELS, schema.MEMCPYS, schema.MEMSETS),
     }
-    found = []
+    findings = []
     for kind, specs in tables.items():
         rows = sum(trace.database.last_row(spec) for spec in specs)
         if rows < said[kind]:
-            found.append(
+            findings.append(
                 Finding(
                     "fewer-rows-than-collected",
                     "warning",
@@ -63,7 +63,7 @@ def _collected(trace: Trace) -> list[Finding]:
                     "export the report again, whole",
                 )
             )
-    return found
+    return findings
 
 
 def _messages(trace: Trace) -> list[Finding]:
@@ -79,9 +79,9 @@ def _messages(trace: Trace) -> list[Finding]:
                 dropped.append(line)
         elif severity == _ERROR or (severity == _WARNING and _BROKEN.search(line)):
             grave.append(line)
-    found = []
+    findings = []
     if dropped:
-        found.append(
+        findings.append(
             Finding(
                 "dropped-events",
                 "unfit",
@@ -91,7 +91,7 @@ def _messages(trace: Trace) -> list[Finding]:
             )
         )
     if grave:
-        found.append(
+        findings.append(
             Finding(
                 "profiler-errors",
                 "warning",
@@ -100,13 +100,13 @@ def _messages(trace: Trace) -> list[Finding]:
                 "see the report's diagnostics in Nsight Systems; capture again if it concerns CUDA or NVTX",
             )
         )
-    return found
+    return findings
 
 
 def _versions(trace: Trace, manifest: RunManifest | None) -> list[Finding]:
     """A profiler that is older than the driver's CUDA loses kernels and exits 0."""
-    knows, because = _cuda_of_profiler(trace, manifest)
-    needs, wherefore = _cuda_needed(trace, manifest)
+    knows, knows_because = _cuda_of_profiler(trace, manifest)
+    needs, needs_because = _cuda_needed(trace, manifest)
     if knows is None or needs is None or needs <= knows:
         return []
     return [
@@ -114,7 +114,7 @@ def _versions(trace: Trace, manifest: RunManifest | None) -> list[Finding]:
             "profiler-older-than-driver",
             "warning",
             f"the profiler knows CUDA {knows}, the program ran on CUDA {needs}",
-            f"{because}; {wherefore}",
+            f"{knows_because}; {needs_because}",
             "profile with an Nsight Systems that is at least as new as the driver",
         )
     ]
@@ -145,7 +145,7 @@ def _cuda_needed(trace: Trace, manifest: RunManifest | None) -> tuple[int | None
     runtime = re.match(r"(\d+)", versions.get("cuda", ""))
     if runtime and int(runtime[1]) > (needs or 0):
         needs, because = int(runtime[1]), f"the program was built for CUDA {versions['cuda']}"
-    called = [int(match[1]) for one in trace.strings.values() if (match := _API_VERSION.fullmatch(one))]
+    called = [int(match[1]) for name in trace.strings.values() if (match := _API_VERSION.fullmatch(name))]
     newest = max(called, default=0)
     if newest > (needs or 0):
         needs, because = newest, f"it called entry points of CUDA {newest}"

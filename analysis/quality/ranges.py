@@ -45,18 +45,18 @@ def check(attribution: Attribution) -> list[Finding]:
     level = attribution.is_level("module") | attribution.is_level("image")
     level |= attribution.is_level("stage") | attribution.is_level("step")
     rows = np.flatnonzero(level).astype(np.int32)
-    found = _unclosed(attribution)
+    findings = _unclosed(attribution)
     if rows.size:
         factor = _times_the_median(attribution, rows)
         lost = rows[(factor >= LOST_END_FACTOR) & _contains_own_name(attribution)[rows]]
-        found += _lost_ends(attribution, lost, dict(zip(rows.tolist(), factor.tolist(), strict=True)))
-        found += _long(attribution, rows, factor, lost)
-        found += _depths(attribution, rows)
-        found += _unequal_siblings(attribution)
-    found += _other_threads(attribution)
-    found += _cold_steps(attribution)
-    found += _cold_instances(attribution)
-    return found
+        findings += _lost_ends(attribution, lost, dict(zip(rows.tolist(), factor.tolist(), strict=True)))
+        findings += _long(attribution, rows, factor, lost)
+        findings += _depths(attribution, rows)
+        findings += _unequal_siblings(attribution)
+    findings += _other_threads(attribution)
+    findings += _cold_steps(attribution)
+    findings += _cold_instances(attribution)
+    return findings
 
 
 def _names(attribution: Attribution, rows: Iterable[int]) -> str:
@@ -94,14 +94,14 @@ def _times_the_median(attribution: Attribution, rows: Indices) -> NDArray[np.flo
 def _contains_own_name(attribution: Attribution) -> NDArray[np.bool_]:
     """Ranges with a descendant of their own name, [ranges]."""
     name, parent = attribution.ranges.name, attribution.tree.parent
-    found = np.zeros(name.size, dtype=bool)
+    contains = np.zeros(name.size, dtype=bool)
     above = parent.copy()
     inside = np.flatnonzero(above >= 0)
     while inside.size:
-        found[above[inside[name[inside] == name[above[inside]]]]] = True
+        contains[above[inside[name[inside] == name[above[inside]]]]] = True
         above[inside] = parent[above[inside]]
         inside = inside[above[inside] >= 0]
-    return found
+    return contains
 
 
 def _unclosed(attribution: Attribution) -> list[Finding]:
@@ -180,7 +180,7 @@ def _depths(attribution: Attribution, rows: Indices) -> list[Finding]:
         return []
     ours = np.isin(
         ranges.domain[several],
-        [ranges.domains.index(one) for one in (STAGE_DOMAIN, MODULE_DOMAIN) if one in ranges.domains],
+        [ranges.domains.index(domain) for domain in (STAGE_DOMAIN, MODULE_DOMAIN) if domain in ranges.domains],
     )
     nested = ~attribution.tree.first_of_its_name()[several]
     return [
@@ -204,10 +204,10 @@ def _unequal_siblings(attribution: Attribution) -> list[Finding]:
     width = len(ranges.names)
     key, count = np.unique(ranges.thread[rows].astype(np.int64) * width + ranges.name[rows], return_counts=True)
     families: dict[tuple[int, str], dict[str, int]] = {}
-    for one, times in zip(key.tolist(), count.tolist(), strict=True):
-        name = ranges.names[one % width]
+    for packed, times in zip(key.tolist(), count.tolist(), strict=True):
+        name = ranges.names[packed % width]
         if _DIGITS.search(name) and not _ROUTED.search(name):
-            families.setdefault((one // width, _DIGITS.sub("*", name)), {})[name] = times
+            families.setdefault((packed // width, _DIGITS.sub("*", name)), {})[name] = times
     unequal = {
         template: counts
         for (_, template), counts in families.items()
@@ -217,8 +217,8 @@ def _unequal_siblings(attribution: Attribution) -> list[Finding]:
         return []
     template, counts = max(unequal.items(), key=lambda item: max(item[1].values()) - min(item[1].values()))
     least, most = min(counts, key=lambda name: counts[name]), max(counts, key=lambda name: counts[name])
-    # A capture that begins or ends inside a step is off by one, and honest.
-    edge = all(max(one.values()) - min(one.values()) <= 1 for one in unequal.values())
+    # A capture that begins or ends inside a step is off by one without any loss.
+    edge = all(max(counts.values()) - min(counts.values()) <= 1 for counts in unequal.values())
     return [
         Finding(
             code="unequal-siblings",
@@ -285,10 +285,10 @@ def _cold_instances(attribution: Attribution) -> list[Finding]:
     rows = np.flatnonzero(attribution.is_level("stage")).astype(np.int32)
     rows = rows[np.argsort(ranges.start[rows], kind="stable")]
     done = np.bincount(attribution.operation_level("stage") + 1, minlength=len(ranges) + 1)[1:]
-    found = []
+    findings = []
     for code in dict.fromkeys(ranges.name[rows].tolist()):
-        mine = rows[ranges.name[rows] == code]
-        first, others = int(mine[0]), mine[1:]
+        of_name = rows[ranges.name[rows] == code]
+        first, others = int(of_name[0]), of_name[1:]
         alike = others[np.abs(done[others] - done[first]) <= SAME_WORK * max(int(done[first]), 1)]
         if not alike.size or not done[first]:
             continue
@@ -297,7 +297,7 @@ def _cold_instances(attribution: Attribution) -> list[Finding]:
         total = int(duration[first] + duration[alike].sum())
         share = (int(duration[first]) - usual) / max(total, 1)
         if share > COLD_SHARE:
-            found.append(
+            findings.append(
                 Finding(
                     code="cold-start",
                     severity="warning",
@@ -309,4 +309,4 @@ def _cold_instances(attribution: Attribution) -> list[Finding]:
                     remedy="warm up with the same input before the capture starts; leave the first one out",
                 )
             )
-    return found
+    return findings

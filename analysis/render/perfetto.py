@@ -328,13 +328,13 @@ def _events(slices: _Slices, counters: list[tuple[int, Times, NDArray[np.float64
         groups.append((time - first, 2, np.zeros(time.size, dtype=np.int64), made))
     if not groups:
         return []
-    time = np.concatenate([one[0] for one in groups])
-    kind = np.concatenate([np.full(one[0].size, one[1], dtype=np.int8) for one in groups])
-    tie = np.concatenate([one[2] for one in groups])
+    time = np.concatenate([group[0] for group in groups])
+    kind = np.concatenate([np.full(group[0].size, group[1], dtype=np.int8) for group in groups])
+    tie = np.concatenate([group[2] for group in groups])
     rank = np.empty(time.size, dtype=np.int64)
     rank[np.lexsort((tie, kind, time))] = np.arange(time.size)
-    cuts = np.cumsum([one[0].size for one in groups])[:-1]
-    return interleaved(list(zip(np.split(rank, cuts), [one[3] for one in groups], strict=True)))
+    cuts = np.cumsum([group[0].size for group in groups])[:-1]
+    return interleaved(list(zip(np.split(rank, cuts), [group[3] for group in groups], strict=True)))
 
 
 def _joined(parts: list[NDArray[np.int64]]) -> NDArray[np.int64]:
@@ -357,12 +357,14 @@ def render_trace(attribution: Attribution, out: Path, metrics: Sequence[MetricSe
     arrow = _arrows(attribution)
     _add_device(attribution, names, tracks, slices, arrow, counters)
     _add_host(attribution, names, tracks, slices, arrow)
-    drawn = [one for one in metrics if one.values]
+    drawn = [metric for metric in metrics if metric.values]
     if drawn:
         parent = tracks.add("GPU metrics, sampled")
-        for place, one in enumerate(drawn):
-            track = tracks.add(one.name, parent, counter=visible(one.unit), order=place)
-            counters.append((track, np.array(one.time_ns, dtype=np.int64), np.array(one.values, dtype=np.float64)))
+        for place, metric in enumerate(drawn):
+            track = tracks.add(metric.name, parent, counter=visible(metric.unit), order=place)
+            counters.append(
+                (track, np.array(metric.time_ns, dtype=np.int64), np.array(metric.values, dtype=np.float64))
+            )
     opening = pb.TracePacket(
         trusted_packet_sequence_id=SEQUENCE,
         sequence_flags=pb.TracePacket.SEQ_INCREMENTAL_STATE_CLEARED,

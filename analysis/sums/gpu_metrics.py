@@ -42,7 +42,7 @@ def metric_series(attribution: Attribution, samples: MetricSamples | None) -> tu
         for stage in STAGES
     }
     several = len({source for source, _ in samples.names}) > 1
-    found = []
+    series = []
     for name in _SHOWN:
         for index, (source, full) in enumerate(samples.names):
             shown = re.fullmatch(rf"{re.escape(name)}(?: \[Throughput %\])?", full)
@@ -61,13 +61,13 @@ def metric_series(attribution: Attribution, samples: MetricSamples | None) -> tu
                 if joined.size:
                     means[stage] = float(joined.mean())
             points = np.array_split(np.arange(time.size), min(_POINTS, max(1, time.size)))
-            found.append(
+            series.append(
                 MetricSeries(
                     name=f"{name} (source {source})" if several else name,
                     unit="%",
                     stage_means=means,
-                    time_ns=tuple(int(time[one[0]]) for one in points if one.size),
-                    values=tuple(round(float(value[one].mean()), 3) for one in points if one.size),
+                    time_ns=tuple(int(time[part[0]]) for part in points if part.size),
+                    values=tuple(round(float(value[part].mean()), 3) for part in points if part.size),
                 )
             )
-    return tuple(found)
+    return tuple(series)

@@ -99,13 +99,13 @@ class HostCalls:
 
         A runtime call and the driver call inside it are one launch.
         """
-        found = np.full(len(self.attribution.calls), -1, dtype=np.intp)
+        outermost = np.full(len(self.attribution.calls), -1, dtype=np.intp)
         rows = np.flatnonzero(np.isin(self.kind, _LAUNCHING))
         if rows.size:
             # By thread and start, what lies in a call follows it directly.
             outer = self._outermost(_LAUNCHING)[rows]
-            found[rows] = rows[np.maximum.accumulate(np.where(outer, np.arange(rows.size), 0))]
-        return found
+            outermost[rows] = rows[np.maximum.accumulate(np.where(outer, np.arange(rows.size), 0))]
+        return outermost
 
     @cached_property
     def _launches_with_failed(self) -> NDArray[np.bool_]:
@@ -136,10 +136,10 @@ class HostCalls:
     def _outermost(self, kinds: tuple[int, ...]) -> NDArray[np.bool_]:
         """Calls of some kinds that lie in no other call of these kinds on their thread, [calls]."""
         calls = self.attribution.calls
-        found: NDArray[np.bool_] = np.isin(self.kind, kinds)
-        if not self._nest or not found.any():
-            return found
-        rows = np.flatnonzero(found)
+        outermost: NDArray[np.bool_] = np.isin(self.kind, kinds)
+        if not self._nest or not outermost.any():
+            return outermost
+        rows = np.flatnonzero(outermost)
         thread, start = calls.thread[rows].astype(np.int64), calls.start[rows]
         end = start + calls.duration[rows]
         # Threads one after the other on one line, so that one running maximum serves them all.
@@ -149,8 +149,8 @@ class HostCalls:
         reach = np.maximum.accumulate(end + shift)
         inside = np.zeros(rows.size, dtype=bool)
         inside[1:] = (start + shift)[1:] < reach[:-1]
-        found[rows[inside]] = False
-        return found
+        outermost[rows[inside]] = False
+        return outermost
 
     @cached_property
     def small_copies(self) -> NDArray[np.bool_]:
@@ -201,14 +201,14 @@ class HostCalls:
         total = np.bincount(index, weights=duration, minlength=present.size).astype(np.int64)
         return [
             HostCallRow(
-                where=places[one // width - 1] if one >= width else UNATTRIBUTED,
-                call=calls[one % width],
+                where=places[packed // width - 1] if packed >= width else UNATTRIBUTED,
+                call=calls[packed % width],
                 calls=int(number),
                 total_ns=int(time),
                 kind=kind,
                 level=level,
             )
-            for one, number, time in zip(present.tolist(), count, total, strict=True)
+            for packed, number, time in zip(present.tolist(), count, total, strict=True)
         ]
 
     # --- idle time --------------------------------------------------------------------------------------------
@@ -222,7 +222,7 @@ class HostCalls:
             place[list(kinds)] = number
         own, rest = slices_by_thread(calls.thread), slices_by_thread(others.thread)
         last = len(_WHAT_COUNTS_FIRST) - 1
-        found = {}
+        covered = {}
         for thread in {*own, *rest}:
             mine, more = own.get(thread, slice(0, 0)), rest.get(thread, slice(0, 0))
             where = place[self.kind[mine]]
@@ -238,8 +238,8 @@ class HostCalls:
                     if not nested:  # then the order of their ends is that of their starts
                         begins, ends = np.sort(begins, kind="stable"), np.sort(ends, kind="stable")
                 parts.append(merge(begins, ends) if nested else (begins, ends))
-            found[thread] = _Covered(nested, tuple(parts))
-        return found
+            covered[thread] = _Covered(nested, tuple(parts))
+        return covered
 
     @cached_property
     def _busy_by_process(self) -> dict[int | None, tuple[Ints, Ints]]:
@@ -248,17 +248,17 @@ class HostCalls:
         present = np.flatnonzero(np.bincount(operations.process + 1)) - 1
         if present.size < 2:
             return {None: _lasting(*merge(operations.start, operations.end))}
-        found: dict[int | None, tuple[Ints, Ints]] = {}
-        for one in present.tolist():
+        busy: dict[int | None, tuple[Ints, Ints]] = {}
+        for code in present.tolist():
             # Rows that do not say whose they are may be anybody's.
-            mine = np.flatnonzero((operations.process == one) | (operations.process == -1))
-            found[one] = _lasting(*merge(operations.start[mine], operations.end[mine]))
-        return found
+            mine = np.flatnonzero((operations.process == code) | (operations.process == -1))
+            busy[code] = _lasting(*merge(operations.start[mine], operations.end[mine]))
+        return busy
 
     def _busy(self, process: int) -> tuple[Ints, Ints]:
-        found = self._busy_by_process
+        busy = self._busy_by_process
         nothing = np.zeros(0, dtype=np.int64)
-        return found[None] if None in found else found.get(process, found.get(-1, (nothing, nothing)))
+        return busy[None] if None in busy else busy.get(process, busy.get(-1, (nothing, nothing)))
 
     def idle(self, windows: list[tuple[int, int, int]]) -> list[GapSummary]:
         """Sum up the GPU's idle time inside each stage instance, by what the host did meanwhile.
@@ -281,14 +281,14 @@ class HostCalls:
             reach[thread] = max(high, low)
             busy = self._busy(int(self.attribution.thread_process[thread]))
             first, last = np.searchsorted(busy[1], low), np.searchsorted(busy[0], high)
-            found = gaps(busy[0][first:last], busy[1][first:last], (low, high))
-            opened.setdefault(thread, []).append((place, *found))
+            idle = gaps(busy[0][first:last], busy[1][first:last], (low, high))
+            opened.setdefault(thread, []).append((place, *idle))
         total, count, largest = (np.zeros(size, dtype=np.int64) for _ in range(3))
         parts = [np.zeros(size, dtype=np.int64) for _ in _WHAT_COUNTS_FIRST]
         for thread, of_thread in opened.items():
-            opening = np.concatenate([one[1] for one in of_thread])
-            closing = np.concatenate([one[2] for one in of_thread])
-            window = np.repeat([one[0] for one in of_thread], [one[1].size for one in of_thread])
+            opening = np.concatenate([part[1] for part in of_thread])
+            closing = np.concatenate([part[2] for part in of_thread])
+            window = np.repeat([part[0] for part in of_thread], [part[1].size for part in of_thread])
             count += np.bincount(window, minlength=size)
             np.maximum.at(largest, window, closing - opening)
             total += sum_by_group(window, closing - opening, size)
@@ -304,7 +304,8 @@ class HostCalls:
         return [
             GapSummary(*values)
             for values in zip(
-                *(one.tolist() for one in (total, count, largest, waiting, launching, other, outside)), strict=True
+                *(column.tolist() for column in (total, count, largest, waiting, launching, other, outside)),
+                strict=True,
             )
         ]
 
@@ -313,13 +314,13 @@ def sum_gaps(parts: Iterable[GapSummary]) -> GapSummary:
     """The idle time of several windows together."""
     rows = list(parts)
     return GapSummary(
-        total_ns=sum(one.total_ns for one in rows),
-        count=sum(one.count for one in rows),
-        largest_ns=max((one.largest_ns for one in rows), default=0),
-        synchronising_ns=sum(one.synchronising_ns for one in rows),
-        launching_ns=sum(one.launching_ns for one in rows),
-        other_api_ns=sum(one.other_api_ns for one in rows),
-        outside_api_ns=sum(one.outside_api_ns for one in rows),
+        total_ns=sum(row.total_ns for row in rows),
+        count=sum(row.count for row in rows),
+        largest_ns=max((row.largest_ns for row in rows), default=0),
+        synchronising_ns=sum(row.synchronising_ns for row in rows),
+        launching_ns=sum(row.launching_ns for row in rows),
+        other_api_ns=sum(row.other_api_ns for row in rows),
+        outside_api_ns=sum(row.outside_api_ns for row in rows),
     )
 
 

@@ -54,15 +54,15 @@ def work_by_stack(attribution: Attribution, selected: NDArray[np.bool_] | None =
         attribution: of the trace.
         selected: which operations to count, [n]; None: all.
     """
-    found = []
+    work = []
     for index in range(len(attribution.tree.stacks)):
         operations, rows = attribution.operations_in_stack(index)
         if selected is not None:
-            keep = selected[operations]
-            operations, rows = operations[keep], rows[keep]
+            chosen = selected[operations]
+            operations, rows = operations[chosen], rows[chosen]
         if operations.size:
-            found.append(StackWork(index, operations, rows))
-    return found
+            work.append(StackWork(index, operations, rows))
+    return work
 
 
 @frozen(eq=False)
@@ -194,8 +194,8 @@ def _busy(
             by_domain.setdefault(domain, []).append((work.operations[walked], work.rows[walked]))
     for parts in by_domain.values():  # one after the other: a name lies in one domain, and the pairs take memory
         pairs = [pairs_by_name(attribution, chosen, rows, keys) for chosen, rows in parts]
-        operation = np.concatenate([one[0] for one in pairs])
-        key = np.concatenate([one[1] for one in pairs])
+        operation = np.concatenate([pair[0] for pair in pairs])
+        key = np.concatenate([pair[1] for pair in pairs])
         order = np.argsort(operation, kind="stable")
         operation, key = operation[order], key[order]
         start, end = operations.start[operation], operations.end[operation]
@@ -248,4 +248,4 @@ def _finish(
     last = np.array([label == UNATTRIBUTED for label in labels], dtype=bool)
     order = np.lexsort((-weight, last))
     order = order[work[order] > 0]
-    return GpuTable(tuple(labels[one] for one in order), {name: value[order] for name, value in columns.items()})
+    return GpuTable(tuple(labels[row] for row in order), {name: value[order] for name, value in columns.items()})

@@ -155,10 +155,10 @@ def classify_all(names: Sequence[str], short_names: Sequence[str], rules: Rules 
     known: dict[tuple[str, str], KernelClass] = {}
     classes = []
     for pair in zip(names, short_names, strict=True):
-        found = known.get(pair)
-        if found is None:
-            found = known[pair] = classify(*pair, rules)
-        classes.append(found)
+        kind = known.get(pair)
+        if kind is None:
+            kind = known[pair] = classify(*pair, rules)
+        classes.append(kind)
     return classes
 
 
@@ -295,7 +295,7 @@ def _dtype(name: str, *, product: bool) -> str | None:
     template = plain.find("<")
     arguments = patterns["value"].sub("", plain[template:]) if template >= 0 else ""
     if product:
-        named = {_DTYPES[one] for one in patterns["dtype"].findall(arguments)}
+        named = {_DTYPES[written] for written in patterns["dtype"].findall(arguments)}
         if low := [dtype for dtype in _LOW_PRECISION if dtype in named]:
             return low[0]
     if match := patterns["dtype_in_word"].search(name):
@@ -331,10 +331,10 @@ def _parse(path: Path) -> Rules:
 
 
 def _tables(path: Path, tables: Mapping[str, Any], kind: str) -> list[tuple[str, dict[str, Any]]]:
-    found = tables.get(kind, [])
-    if not isinstance(found, list) or not all(isinstance(table, dict) for table in found):
+    entries = tables.get(kind, [])
+    if not isinstance(entries, list) or not all(isinstance(table, dict) for table in entries):
         raise RequestError(f"{path}: {kind} must be written as [[{kind}]] tables")
-    return [(f"[[{kind}]] number {number}", table) for number, table in enumerate(found, start=1)]
+    return [(f"[[{kind}]] number {number}", table) for number, table in enumerate(entries, start=1)]
 
 
 _CONDITIONS: Final = ("prefix", "equal", "any", "all", "none")
@@ -381,6 +381,6 @@ def _text(path: Path, place: str, table: dict[str, Any], key: str) -> str:
 
 def _texts(path: Path, place: str, table: dict[str, Any], key: str) -> tuple[str, ...]:
     value = table.get(key, [])
-    if not isinstance(value, list) or not all(isinstance(one, str) and one for one in value):
+    if not isinstance(value, list) or not all(isinstance(text, str) and text for text in value):
         raise RequestError(f"{path}: {place}: {key} must be a list of texts that are not empty")
-    return tuple(one.lower() for one in value)
+    return tuple(text.lower() for text in value)

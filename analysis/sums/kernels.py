@@ -44,7 +44,7 @@ def main_device(devices: tuple[Device, ...], attribution: Attribution) -> Device
     if len(devices) == 1 or not len(operations):
         return devices[0]
     count = np.bincount(np.maximum(operations.device, 0))
-    return next((one for one in devices if one.device_id == int(count.argmax())), devices[0])
+    return next((device for device in devices if device.device_id == int(count.argmax())), devices[0])
 
 
 @frozen
@@ -283,9 +283,9 @@ def category_rows(attribution: Attribution, kernels: tuple[KernelSummary, ...]) 
     """GPU time by stage and category, copies, sets and graphs included; shares are of all operations of the stage."""
     operations = attribution.operations
     stage = attribution.operation_stage
-    found: dict[tuple[int, str], list[int]] = {}
+    by_category: dict[tuple[int, str], list[int]] = {}
     for row in kernels:
-        entry = found.setdefault((_STAGE_NAMES.index(row.stage), row.category), [0, 0])
+        entry = by_category.setdefault((_STAGE_NAMES.index(row.stage), row.category), [0, 0])
         entry[0] += row.calls
         entry[1] += row.total_ns
     others = np.flatnonzero(np.isin(operations.kind, (MEMCPY, MEMSET, GRAPH)))
@@ -295,13 +295,15 @@ def category_rows(attribution: Attribution, kernels: tuple[KernelSummary, ...]) 
     present, index = np.unique(key, return_inverse=True)
     times = np.bincount(index, minlength=present.size)
     total = np.bincount(index, weights=operations.duration[others], minlength=present.size)
-    for position, one in enumerate(present.tolist()):
-        entry = found.setdefault((one // len(labels), labels[one % len(labels)]), [0, 0])
+    for position, packed in enumerate(present.tolist()):
+        entry = by_category.setdefault((packed // len(labels), labels[packed % len(labels)]), [0, 0])
         entry[0] += int(times[position])
         entry[1] += int(total[position])
-    sums = [sum(entry[1] for (which, _), entry in found.items() if which == one) for one in range(3)]
+    sums = [
+        sum(entry[1] for (which, _), entry in by_category.items() if which == stage_code) for stage_code in range(3)
+    ]
     rows = [
         CategoryRow(_STAGE_NAMES[which], category, calls, time, time / sums[which] if sums[which] else 0.0)
-        for (which, category), (calls, time) in found.items()
+        for (which, category), (calls, time) in by_category.items()
     ]
     return tuple(sorted(rows, key=lambda row: (_STAGE_NAMES.index(row.stage), -row.total_ns, row.category)))

@@ -89,9 +89,9 @@ def _pairs(attribution: Attribution, selected: NDArray[np.bool_] | None, keys: N
         nothing = np.zeros(0, dtype=np.int32)
         return _Pairs(nothing.astype(np.intp), nothing, nothing, nothing.astype(bool), nothing)
     return _Pairs(
-        np.concatenate([one[0] for one in parts]),
-        np.concatenate([one[1] for one in parts]),
-        np.concatenate([one[2] for one in parts]),
+        np.concatenate([part[0] for part in parts]),
+        np.concatenate([part[1] for part in parts]),
+        np.concatenate([part[2] for part in parts]),
         np.concatenate(paired),
         np.concatenate(thread),
     )
@@ -186,10 +186,10 @@ def projection_rows(attribution: Attribution, stage: Stage | None = None) -> tup
     kinds, group = np.unique(packed, return_inverse=True)
     statistics = _statistics(high - low, group, kinds.size)
     host = (ranges.end - ranges.start)[rows]
-    found = []
+    rows_by_name = []
     for index, (count, total, median, least, most, std) in enumerate(statistics):
         mine = group == index
-        found.append(
+        rows_by_name.append(
             ProjectionRow(
                 range_name=attribution.qualified_name(int(rows[mine][0])),
                 style=PUSH_POP if kinds[index] % 2 else START_END,
@@ -204,7 +204,7 @@ def projection_rows(attribution: Attribution, stage: Stage | None = None) -> tup
                 std_ns=std,
             )
         )
-    return tuple(sorted(found, key=lambda row: (-row.projected_ns, row.range_name)))
+    return tuple(sorted(rows_by_name, key=lambda row: (-row.projected_ns, row.range_name)))
 
 
 def _packed(pairs: _Pairs) -> NDArray[np.int64]:

@@ -58,7 +58,7 @@ def stage_summaries(
     ranges = attribution.ranges
     by_stage = {row.name: row for row in stage_rows}
     outermost = attribution.tree.first_of_its_name()
-    found = []
+    summaries = []
     for stage in STAGES:
         rows = attribution.stage_rows(stage)
         if not rows.size:
@@ -67,21 +67,21 @@ def stage_summaries(
         in_stage[rows] = True
         # A stage inside one of the same name adds no time of its own.
         outer = rows[outermost[rows]]
-        mine = [one for one in instances if one.stage == stage]
+        mine = [instance for instance in instances if instance.stage == stage]
         span = _Span(
             stage=stage,
             instances=int(rows.size),
             tokens=tokens.get(stage),
             host_elapsed_ns=int((ranges.end[outer] - ranges.start[outer]).sum()),
             elapsed_ns=int((_finished(attribution, rows, outer) - ranges.start[outer]).sum()),
-            busy_ns=sum(one.busy_ns for one in mine),
+            busy_ns=sum(instance.busy_ns for instance in mine),
             gpu=by_stage[stage],
-            gaps=sum_gaps(one.gaps for one in mine if one.gaps is not None),
+            gaps=sum_gaps(instance.gaps for instance in mine if instance.gaps is not None),
             operations=in_stage[attribution.operation_level("stage")],
             calls=in_stage[attribution.call_level("stage")],
         )
-        found.append(_summed(attribution, host, span, sm_count))
-    return tuple(found)
+        summaries.append(_summed(attribution, host, span, sm_count))
+    return tuple(summaries)
 
 
 def whole_capture(
@@ -268,20 +268,20 @@ def _places(attribution: Attribution, rows: NDArray[np.intp]) -> dict[int, _Plac
     ranges = attribution.ranges
     image_row = attribution.tree.nearest(attribution.is_level("image"))
     process = attribution.thread_process[ranges.thread[rows]].tolist()
-    pids = sorted({(attribution.info.pid(one) or 0, one) for one in process})
-    ranks = {one: rank for rank, (_, one) in enumerate(pids)}
+    pids = sorted({(attribution.info.pid(code) or 0, code) for code in process})
+    ranks = {code: rank for rank, (_, code) in enumerate(pids)}
     seen: dict[tuple[int, int, int], int] = {}
-    found = {}
-    for row, one in zip(rows.tolist(), process, strict=True):
+    places = {}
+    for row, code in zip(rows.tolist(), process, strict=True):
         around = int(image_row[row])
         name = IMAGE_NAME.fullmatch(ranges.names[ranges.name[around]]) if around >= 0 else None
         image = None if name is None else int(name[1])
         number = None
         if image is not None:
-            key = (one, image, int(ranges.name[row]))
+            key = (code, image, int(ranges.name[row]))
             number = seen[key] = seen.get(key, -1) + 1
-        found[row] = _Place(image, number, ranks[one] if len(ranks) > 1 else None)
-    return found
+        places[row] = _Place(image, number, ranks[code] if len(ranks) > 1 else None)
+    return places
 
 
 _NO_PLACE: Final = _Place(None, None, None)
@@ -316,12 +316,12 @@ def instance_summaries(attribution: Attribution, host: HostCalls | None = None) 
         mine = attribution.stage_rows(stage).tolist()
         windows = [(int(ranges.start[row]), int(ranges.end[row]), int(ranges.thread[row])) for row in mine]
         gaps.update(zip(mine, host.idle(windows), strict=True))
-    found = []
+    summaries = []
     for row in rows.tolist():
         path, place = paths[row], places[row]
         gpu = table[path]
         payload = int(ranges.payload[row])
-        found.append(
+        summaries.append(
             InstanceSummary(
                 path=path,
                 image=path.rsplit("/", 1)[0] if "/" in path else None,
@@ -343,7 +343,7 @@ def instance_summaries(attribution: Attribution, host: HostCalls | None = None) 
                 rank=place.rank,
             )
         )
-    return tuple(found)
+    return tuple(summaries)
 
 
 def step_points(attribution: Attribution) -> tuple[StepPoint, ...]:
@@ -359,14 +359,14 @@ def step_points(attribution: Attribution) -> tuple[StepPoint, ...]:
     busy, kernels = table.columns["busy_ns"].tolist(), table.columns["kernels"].tolist()
     gpu_end = _gpu_ends(attribution, "step")
     seen: dict[int, int] = {}
-    found = []
+    points = []
     # gpu_table keeps steps in time order too, the remainder last.
     for position, row in enumerate(rows.tolist()):
         parent = int(stage[row])
         seen[parent] = seen.get(parent, -1) + 1
         payload = int(ranges.payload[row])
         place = places.get(parent, _NO_PLACE)
-        found.append(
+        points.append(
             StepPoint(
                 instance=paths.get(parent, paths[row]),
                 index=seen[parent],
@@ -381,7 +381,7 @@ def step_points(attribution: Attribution) -> tuple[StepPoint, ...]:
                 rank=place.rank,
             )
         )
-    return tuple(found)
+    return tuple(points)
 
 
 def stream_summaries(attribution: Attribution) -> tuple[StreamSummary, ...]:

@@ -102,10 +102,10 @@ def _conserve(table: GpuTable, operations: Operations, by: str) -> None:
     for kind, count, total in COUNTED:
         which = operations.kind == kind
         expected = (int(which.sum()), int(duration[which].sum()))
-        found = (table.total(count), table.total(total))
-        if expected != found:
+        held = (table.total(count), table.total(total))
+        if expected != held:
             raise ConservationError(
-                f"internal error: the {by} table holds {found[0]} {count} of {found[1]} ns, the trace {expected[0]} "
+                f"internal error: the {by} table holds {held[0]} {count} of {held[1]} ns, the trace {expected[0]} "
                 f"of {expected[1]} ns; please report this with the trace"
             )
 
@@ -122,5 +122,5 @@ def _ordered(table: GpuTable, by: TableKind) -> GpuTable:
     else:
         order = np.lexsort((-weight, last))
     return GpuTable(
-        tuple(table.names[one] for one in order), {key: value[order] for key, value in table.columns.items()}
+        tuple(table.names[row] for row in order), {key: value[order] for key, value in table.columns.items()}
     )

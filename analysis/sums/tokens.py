@@ -21,13 +21,14 @@ def tokens_by_stage(
         instances: of the stages.
         stated: prompt tokens of each prefill, as the user says, where neither trace nor manifest does.
     """
-    prompt = {one.image_index: one.prompt_tokens for one in manifest.prompts} if manifest else {}
+    prompts = manifest.prompts if manifest else ()
+    prompt = {prompt.image_index: prompt.prompt_tokens for prompt in prompts}
     batch = manifest.batch_size if manifest else 1
-    prefills = [one for one in instances if one.stage == "prefill"]
-    known = [_prompt_tokens(one, prompt, stated) for one in prefills]
-    steps = sum(one.steps for one in instances if one.stage == "decode")
+    prefills = [instance for instance in instances if instance.stage == "prefill"]
+    known = [_prompt_tokens(instance, prompt, stated) for instance in prefills]
+    steps = sum(instance.steps for instance in instances if instance.stage == "decode")
     return {
-        "prefill": batch * sum(one or 0 for one in known) if known and None not in known else None,
+        "prefill": batch * sum(count or 0 for count in known) if known and None not in known else None,
         "decode": batch * steps or None,
     }
 

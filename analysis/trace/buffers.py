@@ -79,8 +79,10 @@ class IntColumn:
             limits = np.iinfo(self._data.dtype)
             low, high = int(values.min()), int(values.max())
             if low < limits.min or high > limits.max:
-                fits = next(one for one in self._WIDER if np.iinfo(one).min <= low and high <= np.iinfo(one).max)
-                self._data = self._data.astype(max(np.dtype(fits), self._data.dtype, key=lambda one: one.itemsize))
+                fits = next(
+                    dtype for dtype in self._WIDER if np.iinfo(dtype).min <= low and high <= np.iinfo(dtype).max
+                )
+                self._data = self._data.astype(max(np.dtype(fits), self._data.dtype, key=lambda dtype: dtype.itemsize))
         self._data[self._size : end] = values
         self._size = end
 
@@ -110,7 +112,7 @@ class KeyColumn:
     def extend(self, values: pa.Array | NDArray[np.int64]) -> None:
         """Append values: integers as an array, anything else as an Arrow column."""
         if not isinstance(values, np.ndarray):
-            codes = (self.codes.setdefault(one, len(self.codes)) for one in values.to_pylist())
+            codes = (self.codes.setdefault(value, len(self.codes)) for value in values.to_pylist())
             self._column.extend(np.fromiter(codes, dtype=np.int64, count=len(values)))
         elif values.size and values.min() == values.max():
             # One process, one device: most columns are constant for as long as a batch.
@@ -123,7 +125,9 @@ class KeyColumn:
         if not values.size:
             return values
         distinct, places = _distinct(values)
-        lookup = np.array([self.codes.setdefault(one, len(self.codes)) for one in distinct.tolist()], dtype=np.int64)
+        lookup = np.array(
+            [self.codes.setdefault(value, len(self.codes)) for value in distinct.tolist()], dtype=np.int64
+        )
         codes: NDArray[np.int64] = lookup[places]
         return codes
 
@@ -144,8 +148,8 @@ class KeyColumn:
         codes = self._column.array()
         if lookup.size == 0 or bool(np.all(lookup == np.arange(lookup.size))):
             return codes
-        found: NDArray[np.signedinteger[Any]] = lookup[codes]
-        return found
+        recoded: NDArray[np.signedinteger[Any]] = lookup[codes]
+        return recoded
 
     def append_codes(self, codes: NDArray[np.int64]) -> None:
         """Append values by their codes."""

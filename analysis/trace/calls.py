@@ -139,7 +139,7 @@ def combine_calls(parts: list[CallPart], text: Any, thread_codes: dict[Any, int]
         return np.concatenate(columns or [np.zeros(0, dtype=np.int64)])
 
     def threads(columns: list[KeyColumn]) -> NDArray[Any]:
-        return joined([one.recode(one.values, thread_codes, blank=-1) for one in columns])
+        return joined([column.recode(column.values, thread_codes, blank=-1) for column in columns])
 
     columns = {
         "start": joined([part.start for part in parts]),
@@ -147,7 +147,7 @@ def combine_calls(parts: list[CallPart], text: Any, thread_codes: dict[Any, int]
         "correlation": joined([part.correlation for part in parts]),
         "thread": threads([part.thread for part in parts]),
         "name": joined(
-            [part.name.recode([_name_and_result(one) for one in part.name.values], names) for part in parts]
+            [part.name.recode([_name_and_result(packed) for packed in part.name.values], names) for part in parts]
         ),
     }
     others = {

@@ -67,10 +67,10 @@ class Database:
         name = self.name_of(spec)
         if name is None:
             return 0
-        found = self.table(
+        rows = self.table(
             select(func.coalesce(func.max(literal_column("rowid")), 0).label("last")).select_from(table(name))
         )
-        return int(found.column("last")[0].as_py())
+        return int(rows.column("last")[0].as_py())
 
     def query(
         self, spec: TableSpec, wanted: Sequence[str], *, where: ColumnElement[bool] | None = None
@@ -84,20 +84,20 @@ class Database:
         if name is None:
             return None
         there = self.columns[name]
-        missing = [one for one in spec.required if one not in there]
+        missing = [required for required in spec.required if required not in there]
         if missing:
             raise TraceSchemaError(
                 f"{self.path}: table {name} has no column {', '.join(missing)}; export the report again, "
                 "with the Nsight Systems that recorded it or a newer one"
             )
         chosen = []
-        for one in wanted:
-            if one in there:
-                value: ColumnElement[Any] = column(one)
+        for wanted_name in wanted:
+            if wanted_name in there:
+                value: ColumnElement[Any] = column(wanted_name)
             else:
-                value = literal(spec.optional[one])
-            chosen.append(value.label(one))
-        query = select(*chosen).select_from(table(name, *(column(one) for one in there)))
+                value = literal(spec.optional[wanted_name])
+            chosen.append(value.label(wanted_name))
+        query = select(*chosen).select_from(table(name, *(column(column_name) for column_name in there)))
         return query if where is None else query.where(where)
 
     def batches(self, query: Select[Any]) -> Iterator[pa.RecordBatch]:
@@ -128,7 +128,7 @@ class Database:
         """Run a query and return all its rows."""
         batches = list(self.batches(query))
         if not batches:
-            names = [one.name for one in query.selected_columns]
+            names = [selected.name for selected in query.selected_columns]
             return pa.Table.from_arrays([pa.nulls(0)] * len(names), names=names)
         return pa.Table.from_batches(batches)
 
@@ -152,10 +152,12 @@ class Database:
         kind: ColumnElement[str] = literal_column("m.type")
         query: Select[Any] = select(name).add_columns(one_column).select_from(source).where(kind.in_(("table", "view")))
         rows = self.table(query)
-        found: dict[str, set[str]] = {}
-        for table_name, one in zip(rows.column("name").to_pylist(), rows.column("column").to_pylist(), strict=True):
-            found.setdefault(table_name, set()).add(one)
-        return {name: frozenset(columns) for name, columns in found.items()}
+        by_table: dict[str, set[str]] = {}
+        for table_name, column_name in zip(
+            rows.column("name").to_pylist(), rows.column("column").to_pylist(), strict=True
+        ):
+            by_table.setdefault(table_name, set()).add(column_name)
+        return {table_name: frozenset(columns) for table_name, columns in by_table.items()}
 
 
 def as_bytes(name: str) -> ColumnElement[bytes]:

@@ -35,7 +35,7 @@ def read_info(
         capture=_pairs(database, schema.CAPTURE_META),
         processes=tuple(process_codes),
         threads=tuple(thread_codes),
-        thread_process=tuple(process_codes[one & PROCESS_MASK] for one in thread_codes),
+        thread_process=tuple(process_codes[thread & PROCESS_MASK] for thread in thread_codes),
         process_names={
             process_codes[row["globalPid"]]: str(row["name"])
             for row in database.rows(schema.PROCESSES, "globalPid", "name")

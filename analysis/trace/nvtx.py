@@ -41,22 +41,22 @@ class NvtxReader:
         if has_text:
             query = query.add_columns(as_bytes("text").label("name"))
         if self._database.has(schema.NVTX, "eventType"):
-            columns = {one.name: one for one in query.selected_columns}
+            columns = {selected.name: selected for selected in query.selected_columns}
             query = query.where(columns["eventType"].in_(kinds)) if "eventType" in columns else query
         return self._database.table(query)
 
     @cached_property
     def _domains(self) -> dict[tuple[int, int], str]:
         """(process, domainId) → name. A domain may be created twice, once per thread: the names agree."""
-        found: dict[tuple[int, int], str] = {}
+        names: dict[tuple[int, int], str] = {}
         table = self._query(["eventType", "globalTid", "domainId", "textId"], (_DOMAIN_CREATE,))
         if table is None or not self._database.has(schema.NVTX, "eventType"):
-            return found
+            return names
         for row in table.to_pylist():
             name = row.get("name") or self._strings.get(row["textId"] if row["textId"] is not None else -1) or b""
             key = ((row["globalTid"] or 0) & PROCESS_MASK, row["domainId"] or 0)
-            found[key] = name.decode("utf-8", "replace")
-        return found
+            names[key] = name.decode("utf-8", "replace")
+        return names
 
     def marks(self) -> Marks:
         """All marks."""
@@ -83,7 +83,7 @@ class NvtxReader:
             end_of_trace: where ranges that were never closed end, ns.
         """
         payloads = ["int64Value", "uint64Value", "int32Value", "uint32Value"]
-        payloads = [one for one in payloads if self._database.has(schema.NVTX, one)]
+        payloads = [column for column in payloads if self._database.has(schema.NVTX, column)]
         wanted = ["start", "end", "eventType", "textId", "globalTid", "endGlobalTid", "domainId", *payloads]
         table = self._query(wanted, (*_PUSH_POP, *_START_END))
         if table is None:
@@ -99,7 +99,7 @@ class NvtxReader:
             start.extend(integers(batch.column("start"), 0))
             end.extend(integers(batch.column("end"), NO_VALUE))
             kind.extend(integers(batch.column("eventType"), _PUSH_POP[0]))
-            payload.extend(_first_of([integers(batch.column(one), NO_VALUE) for one in payloads], len(threads)))
+            payload.extend(_first_of([integers(batch.column(column), NO_VALUE) for column in payloads], len(threads)))
             thread.extend(threads)
             end_thread.extend(integers(batch.column("endGlobalTid"), -1))
             scope.extend(_scope(threads, integers(batch.column("domainId"), 0)))
@@ -110,12 +110,12 @@ class NvtxReader:
         closing = np.where(unclosed, max(end_of_trace, int(opened.max(initial=0))), closing)
         # A name may come as a text here and as a string id there: one code for both.
         unique: dict[str, int] = {}
-        same = np.array([unique.setdefault(self._name(one), len(unique)) for one in name_codes] or [0], dtype=np.int32)
+        same = np.array([unique.setdefault(self._name(key), len(unique)) for key in name_codes] or [0], dtype=np.int32)
         self.backwards = int(np.count_nonzero(closing < opened))
         domain_names: dict[str, int] = {}
         by_scope = [
-            domain_names.setdefault(self._domain_name(*_process_and_domain(one)), len(domain_names))
-            for one in scope.values
+            domain_names.setdefault(self._domain_name(*_process_and_domain(process_and_domain)), len(domain_names))
+            for process_and_domain in scope.values
         ]
         return RangeRows(
             start=opened,
@@ -154,7 +154,8 @@ class NvtxReader:
 
     def _threads(self, column: KeyColumn) -> NDArray[np.int32]:
         shared = [
-            -1 if one == -1 else self._thread_codes.setdefault(one, len(self._thread_codes)) for one in column.values
+            -1 if thread == -1 else self._thread_codes.setdefault(thread, len(self._thread_codes))
+            for thread in column.values
         ]
         codes: NDArray[np.int32] = np.array([*shared, -1], dtype=np.int32)[column.array()]
         return codes
@@ -162,10 +163,10 @@ class NvtxReader:
 
 def _first_of(columns: list[NDArray[np.int64]], rows: int) -> NDArray[np.int64]:
     """Row by row, the first column that has a value."""
-    found = np.full(rows, NO_VALUE, dtype=np.int64)
-    for one in reversed(columns):
-        found = np.where(one != NO_VALUE, one, found)
-    return found
+    first = np.full(rows, NO_VALUE, dtype=np.int64)
+    for column in reversed(columns):
+        first = np.where(column != NO_VALUE, column, first)
+    return first
 
 
 def _scope(threads: NDArray[np.int64], domains: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -91,10 +91,12 @@ class Part:
 def _packed_name(database: Database, kind: _Kind) -> ColumnElement[int]:
     if not kind.name:
         return literal(0)
-    there = [one for one in kind.name if database.has(kind.spec, one)]
+    there = [column_name for column_name in kind.name if database.has(kind.spec, column_name)]
     if len(kind.name) == 1:
         return func.coalesce(column(there[0]), -1) if there else literal(-1)
-    high, low = (func.coalesce(column(one), -1) if one in there else literal(-1) for one in kind.name)
+    high, low = (
+        func.coalesce(column(column_name), -1) if column_name in there else literal(-1) for column_name in kind.name
+    )
     return high.op("<<")(32).op("|")(low.op("&")(_LOW))
 
 
@@ -178,21 +180,21 @@ def combine(parts: list[Part], text: Any, process_codes: dict[Any, int]) -> Oper
     codes = Codes(process=process_codes)
     columns: dict[str, list[NDArray[Any]]] = {}
 
-    def keep(name: str, values: NDArray[Any]) -> None:
+    def append(name: str, values: NDArray[Any]) -> None:
         columns.setdefault(name, []).append(values)
 
     shapes = _shape_codes(parts, codes)
     for part in parts:
         rows = part.start.size
-        keep("start", part.start)
-        keep("duration", part.duration)
-        keep("correlation", part.correlation)
-        keep("size", part.size)
-        keep("kind", np.full(rows, part.kind.kind, dtype=np.int8))
-        keep("name", part.name.recode([(part.kind.kind, one) for one in part.name.values], codes.name))
-        keep("place", part.place.recode(part.place.values, codes.place))
-        keep("process", part.process.recode(part.process.values, codes.process, blank=-1))
-        keep("shape", shapes.pop(0))
+        append("start", part.start)
+        append("duration", part.duration)
+        append("correlation", part.correlation)
+        append("size", part.size)
+        append("kind", np.full(rows, part.kind.kind, dtype=np.int8))
+        append("name", part.name.recode([(part.kind.kind, packed) for packed in part.name.values], codes.name))
+        append("place", part.place.recode(part.place.values, codes.place))
+        append("process", part.process.recode(part.process.values, codes.process, blank=-1))
+        append("shape", shapes.pop(0))
     joined = {name: np.concatenate(values) if values else np.zeros(0, np.int64) for name, values in columns.items()}
     for name in ("start", "duration", "correlation", "size", "kind", "name", "place", "process", "shape"):
         joined.setdefault(name, np.zeros(0, dtype=np.int64))

@@ -73,8 +73,8 @@ class Trace:
         query = self.database.query(schema.STRINGS, ["id"])
         if query is None:
             return {}
-        found = self.database.table(query.add_columns(as_bytes("value").label("value")))
-        return dict(zip(found.column("id").to_pylist(), found.column("value").to_pylist(), strict=True))
+        rows = self.database.table(query.add_columns(as_bytes("value").label("value")))
+        return dict(zip(rows.column("id").to_pylist(), rows.column("value").to_pylist(), strict=True))
 
     def text(self, string_id: int) -> str:
         """A string of StringIds; what is not UTF-8 appears as replacement characters, a missing id as ``(unnamed)``."""
@@ -103,9 +103,9 @@ class Trace:
     @cached_property
     def ranges(self) -> RangeRows:
         """All NVTX ranges."""
-        found = self._nvtx.ranges(self._end_of_trace)
+        ranges = self._nvtx.ranges(self._end_of_trace)
         self._count_backwards(schema.NVTX, self._nvtx.backwards)
-        return found
+        return ranges
 
     @cached_property
     def marks(self) -> Marks:
@@ -127,7 +127,7 @@ class Trace:
         names = self.database.rows(schema.GPU_METRIC_NAMES, "typeId", "metricId", "metricName")
         if query is None or not names:
             return None
-        sources = {one: number for number, one in enumerate(sorted({row["typeId"] for row in names}))}
+        sources = {source: number for number, source in enumerate(sorted({row["typeId"] for row in names}))}
         place = {(row["typeId"], row["metricId"]): index for index, row in enumerate(names)}
         table = self.database.table(query)
         kinds, metrics = KeyColumn(table.num_rows), KeyColumn(table.num_rows)
@@ -161,7 +161,7 @@ class Trace:
     @cached_property
     def _end_of_trace(self) -> int:
         operations, calls, _ = self._load()
-        ends = [int(one.max()) for one in (operations.end, calls.end) if one.size]
+        ends = [int(end.max()) for end in (operations.end, calls.end) if end.size]
         details = self.database.rows(schema.ANALYSIS_DETAILS, "duration")
         return max([*ends, *(int(row["duration"]) for row in details if row["duration"] is not None), 0])
 
@@ -183,8 +183,8 @@ class Trace:
         tasks: list[Callable[[], Any]] = [partial(read_part, self.database, kind, rows) for kind, rows in kinds]
         tasks += [partial(read_call_part, self.database, strings, rows) for rows in call_rows]
         results = _on_two_threads(tasks)
-        parts = [one for one in results[: len(kinds)] if one is not None]
-        call_parts = [one for one in results[len(kinds) :] if one is not None]
+        parts = [part for part in results[: len(kinds)] if part is not None]
+        call_parts = [part for part in results[len(kinds) :] if part is not None]
         for part in parts:
             self._count_backwards(part.kind.spec, part.backwards)
         for call_part in call_parts:
