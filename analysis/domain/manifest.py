@@ -187,7 +187,8 @@ class RunManifest:
     batch_size: int = 1
     capture_passes: int = 1
     """How often the input set runs inside the capture."""
-    decode_mode: Literal["eager", "cuda-graph"] = "eager"
+    decode_mode: Literal["eager", "static", "cuda-graph"] = "eager"
+    """Each kernel launched, on a cache that grows or on one of fixed size; or the latter replayed from a CUDA graph."""
     annotation_level: str = "modules"
     """stages, modules or operators."""
     preset: str | None = None

@@ -79,6 +79,11 @@ class Annotator:
         """Whether anything is written."""
         return bool(self._sinks)
 
+    @property
+    def writes_modules(self) -> bool:
+        """Whether module calls are marked with ranges."""
+        return self.active and self.level != "stages"
+
     def range(self, name: str, payload: int | None = None) -> AbstractContextManager[None]:
         """A range in the domain of the stages, closed when the context ends."""
         return _Range(self._sinks, STAGE_DOMAIN, name, payload) if self._sinks else _NOTHING
@@ -95,7 +100,7 @@ class Annotator:
         Args:
             modules: path in the vocabulary (``layers.3.mlp``) → module.
         """
-        if not self._sinks or self.level == "stages":
+        if not self.writes_modules:
             yield
             return
         handles = []

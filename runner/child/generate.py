@@ -7,7 +7,8 @@ decoders run the same step: on a cache that grows, on a static one, and on a sta
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from time import perf_counter_ns
 from typing import Any, Final, Protocol
 
@@ -129,13 +130,13 @@ class StaticDecoder:
         try:
             self._cache: Any = StaticCache(config=network.config, max_cache_len=max_length)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise ModelError(f"--decode cuda-graph: this model has no static cache ({error}); use eager") from error
+            raise ModelError(f"this model has no static cache ({error}); use --decode eager") from error
         for index, layer in enumerate(self._cache.layers):
             # Subclasses (sliding windows, indexers) branch on how full they are; a recorded graph cannot.
             if type(layer) is not StaticLayer:
                 raise ModelError(
-                    f"--decode cuda-graph: layer {index} keeps its cache in a {type(layer).__name__}, whose steps "
-                    "differ as it fills, so that one cannot be replayed for all; use eager"
+                    f"this model has no static cache: layer {index} keeps its own in a {type(layer).__name__}, whose "
+                    "steps differ as it fills, so that one cannot be replayed for all; use --decode eager"
                 )
 
     def begin(self) -> None:
@@ -179,19 +180,21 @@ class GraphDecoder(StaticDecoder):
         self._graph: torch.cuda.CUDAGraph | None = None
         self._token: torch.Tensor | None = None
 
-    def record(self, inputs: ModelInputs) -> None:
-        """Record the step, outside all measurement, behind a prefill of ``inputs`` (any prompt of the same batch).
+    def warm_up(self, inputs: ModelInputs) -> None:
+        """Run what is to be recorded, behind a prefill of ``inputs`` (any prompt of the same batch).
+
+        Libraries choose kernels and allocate workspaces in their first calls, which no graph may hold; and the cache
+        gets its memory.
 
         Raises:
-            ModelError: a step cannot be recorded, with CUDA's or the model's reason.
+            ModelError: the step fails, with CUDA's or the model's reason.
         """
         self.begin()
         token = StaticDecoder.prefill(self, inputs).clone()
         counters = self.positions()
         after_prefill = [counter.clone() for counter in counters]
         device = token.device
-        try:
-            # Libraries choose kernels and allocate workspaces in their first calls, which no graph may hold.
+        with _told_as_model_error():
             stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]  # torch's own gap
             stream.wait_stream(torch.cuda.current_stream(device))
             with torch.cuda.stream(stream):
@@ -200,17 +203,26 @@ class GraphDecoder(StaticDecoder):
                     _restore(counters, after_prefill)
             torch.cuda.current_stream(device).wait_stream(stream)
             torch.cuda.synchronize(device)
+        self._token = token
+        self.begin()
+
+    def record(self) -> None:
+        """Record the step, and free what was recorded before. No kernel runs: what is launched becomes a node.
+
+        Raises:
+            ModelError: the step cannot be recorded, with CUDA's or the model's reason.
+            RuntimeError: nothing was warmed up.
+        """
+        if self._token is None:
+            raise RuntimeError("warm_up() comes before record()")
+        if self._graph is not None:
+            self._graph.reset()  # its memory, which the new one may need
+            self._graph = None
+        with _told_as_model_error():
             graph = torch.cuda.CUDAGraph()
             with torch.cuda.graph(graph):
-                token.copy_(StaticDecoder.step(self, token))
-        except (RuntimeError, NotImplementedError) as error:
-            reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
-            raise ModelError(
-                f"--decode cuda-graph: this model's decode step cannot be recorded ({reason.strip()}); a step that "
-                "waits for the host, such as eager experts, cannot: try grouped_mm experts, or decode eagerly"
-            ) from error
-        self._graph, self._token = graph, token
-        self.begin()
+                self._token.copy_(StaticDecoder.step(self, self._token))
+        self._graph = graph
 
     def step(self, token: torch.Tensor) -> torch.Tensor:
         """Replay the recorded step.
@@ -224,6 +236,31 @@ class GraphDecoder(StaticDecoder):
             self._token.copy_(token)
         self._graph.replay()
         return self._token
+
+    def replay_once(self) -> None:
+        """Replay behind position 0, whatever the token: a graph's first replay copies it to the device.
+
+        Raises:
+            RuntimeError: nothing was recorded.
+        """
+        if self._token is None:
+            raise RuntimeError("record() comes before replay_once()")
+        self.begin()
+        self.step(self._token)
+        _synchronise(self._token.device)
+        self.begin()
+
+
+@contextmanager
+def _told_as_model_error() -> Iterator[None]:
+    try:
+        yield
+    except (RuntimeError, NotImplementedError) as error:
+        reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        raise ModelError(
+            f"--decode cuda-graph: this model's decode step cannot be recorded ({reason.strip()}); a step that "
+            "waits for the host, such as eager experts, cannot: try grouped_mm experts, or decode eagerly"
+        ) from error
 
 
 def _restore(counters: list[torch.Tensor], values: list[torch.Tensor]) -> None:

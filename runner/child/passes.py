@@ -9,18 +9,25 @@ from typing import Final
 import torch
 from attrs import evolve
 
-from analysis.domain.annotations import image_name
+from analysis.domain.annotations import GRAPH_RECORD, image_name
 from analysis.domain.entities import InputSet
 from analysis.domain.errors import InputImagesError
 from analysis.domain.manifest import ControlPass
 from runner.child.annotate import Annotator
-from runner.child.generate import Decoder, DynamicDecoder, GraphDecoder, generate
+from runner.child.generate import Decoder, DynamicDecoder, GraphDecoder, StaticDecoder, generate
 from runner.child.models.family import LoadedModel, ModelInputs
 from runner.child.models.loading import available_memory_bytes
 from runner.inputs.inputs import open_image
 from runner.plan.plan import RunPlan
 
-__all__ = ["distinct_shapes", "make_decoder", "prepare_inputs", "run_pass", "with_generated_lengths"]
+__all__ = [
+    "distinct_shapes",
+    "make_decoder",
+    "prepare_inputs",
+    "record_annotated",
+    "run_pass",
+    "with_generated_lengths",
+]
 
 _INPUTS_SHARE: Final = 0.5
 """Of the free memory of the host that prepared inputs may take."""
@@ -73,17 +80,37 @@ def distinct_shapes(inputs: Sequence[ModelInputs]) -> list[ModelInputs]:
 
 
 def make_decoder(plan: RunPlan, model: LoadedModel, inputs: Sequence[ModelInputs]) -> Decoder:
-    """The decoder of the plan's mode; a CUDA graph is recorded here, outside all measurement.
+    """The decoder of the plan's mode; a CUDA graph is recorded here, outside all measurement and annotation.
 
     Raises:
-        ModelError: the model or the device cannot replay decode from a CUDA graph.
+        ModelError: the model has no static cache, or its steps cannot be recorded as a CUDA graph.
     """
     if plan.settings.decode_mode == "eager":
         return DynamicDecoder(model.network)
     longest = max(one.prompt.prompt_tokens for one in inputs)
-    decoder = GraphDecoder(model.network, longest + plan.request.max_new_tokens)
-    decoder.record(_batched(inputs[0].on(model.device), plan.settings.batch_size))
+    positions = longest + plan.request.max_new_tokens
+    if plan.settings.decode_mode == "static":
+        return StaticDecoder(model.network, positions)
+    decoder = GraphDecoder(model.network, positions)
+    decoder.warm_up(_batched(inputs[0].on(model.device), plan.settings.batch_size))
+    decoder.record()
     return decoder
+
+
+def record_annotated(decoder: Decoder, annotator: Annotator) -> None:
+    """Record a CUDA graph's step anew, inside the collection and with module ranges on.
+
+    A collector that knows the nodes of a graph also knows when each was recorded, and so which module it computes. The
+    first replay, which copies the graph to the device, belongs to the recording: replays are measured from the second
+    on, as without a profiler. Other decoders have nothing to record.
+
+    Raises:
+        ModelError: the step cannot be recorded under this profiler.
+    """
+    if isinstance(decoder, GraphDecoder):
+        with annotator.range(GRAPH_RECORD):
+            decoder.record()
+            decoder.replay_once()
 
 
 def run_pass(

@@ -27,7 +27,14 @@ from runner.child.flops import count_costs, meta_network
 from runner.child.generate import SYNCHRONISES, Decoder
 from runner.child.models.family import LoadedModel, ModelInputs
 from runner.child.models.loading import load_model
-from runner.child.passes import distinct_shapes, make_decoder, prepare_inputs, run_pass, with_generated_lengths
+from runner.child.passes import (
+    distinct_shapes,
+    make_decoder,
+    prepare_inputs,
+    record_annotated,
+    run_pass,
+    with_generated_lengths,
+)
 from runner.collectors.choosing import COLLECTORS
 from runner.inputs.inputs import discover
 from runner.plan.plan import RunPlan, WorkloadResult
@@ -174,6 +181,8 @@ def _captured_passes(
         if mark is not None and collector.wants_manifest_mark:
             annotator.mark_manifest(mark)
         with annotator.operators(model.device):
+            if collector.sees_graph_nodes and annotator.writes_modules:
+                record_annotated(decoder, annotator)
             for index in range(plan.settings.capture_passes):
                 progress(f"captured pass {index + 1}/{plan.settings.capture_passes}")
                 passes += run_pass(plan, model, decoder, inputs, annotator, index)
@@ -214,10 +223,9 @@ def _notes(plan: RunPlan, model: LoadedModel) -> tuple[str, ...]:
             f"batch size {plan.settings.batch_size}: every image is repeated; token counts are those of one sequence"
         )
     if plan.settings.decode_mode == "cuda-graph":
-        notes.append(
-            "decode is replayed from a CUDA graph: no module ranges inside it, and attention runs over the whole "
-            "static cache, prefill included"
-        )
+        notes.append("decode is replayed from a CUDA graph: its modules are those of the recording, not of the replay")
+    if plan.settings.decode_mode in ("static", "cuda-graph"):
+        notes.append("the cache is static: attention runs over the whole of it, prefill included")
     if plan.settings.ignore_eos:
         notes.append("EOS was ignored: every image generates max_new_tokens tokens")
     return (*notes, *COLLECTORS[plan.collector].notes(plan))

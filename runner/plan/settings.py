@@ -18,7 +18,7 @@ __all__ = ["AnnotationLevel", "CollectorChoice", "DecodeMode", "Settings"]
 
 AnnotationLevel: TypeAlias = Literal["stages", "modules", "operators"]
 CollectorChoice: TypeAlias = Literal["auto", Collector]
-DecodeMode: TypeAlias = Literal["eager", "cuda-graph"]
+DecodeMode: TypeAlias = Literal["eager", "static", "cuda-graph"]
 
 _RUN: Final[Panel] = "The run"
 _MODEL: Final[Panel] = "The model"
@@ -37,7 +37,12 @@ class Settings:
     capture_passes: int = option(1, "Passes inside the capture.", _RUN, validator=validators.ge(1))
     ignore_eos: bool = option(False, "Always generate --max-new-tokens, so that all runs have equal length.", _RUN)
     seed: int = option(0, "Seed of random weights.", _RUN)
-    decode_mode: DecodeMode = option("eager", "Launch every kernel, or replay a CUDA graph.", _RUN, flag="--decode")
+    decode_mode: DecodeMode = option(
+        "eager",
+        "Launch every kernel, on a cache that grows or on a static one, or replay a CUDA graph of the latter.",
+        _RUN,
+        flag="--decode",
+    )
     timeout_s: float | None = option(
         None,
         "Seconds for control run and capture together.",

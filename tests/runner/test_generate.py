@@ -1,4 +1,4 @@
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import count
 from typing import Any
 
@@ -9,11 +9,14 @@ from PIL import Image
 from analysis.domain.contracts import LLMProfileRequest
 from analysis.domain.entities import Dtype
 from analysis.domain.errors import ModelError
+from graph_tape import play_graphs_on_the_cpu
 from runner.child.annotate import Annotator
 from runner.child.generate import Decoder, DynamicDecoder, Generation, GraphDecoder, StaticDecoder, generate
 from runner.child.models.family import LoadedModel, ModelInputs
 from runner.child.models.loading import load_model
+from runner.child.passes import record_annotated
 from runner.collectors.torch_profiler.recording import MemorySink
+from runner.collectors.torch_profiler.trace import RangeRecord
 from runner.plan.plan import RunPlan
 from runner.plan.settings import Settings
 
@@ -147,6 +150,82 @@ def test_one_token_has_no_decode(llama: LoadedModel) -> None:
     assert [one.name for one in sink.records] == ["prefill"]
 
 
+def modules_by_step(records: Sequence[RangeRecord]) -> list[list[str]]:
+    """Names of the module ranges in each decode step, in order."""
+    steps = [one for one in records if one.name == "decode_step" and one.end_ns is not None]
+    return [
+        [
+            one.name
+            for one in records
+            if one.domain == "dsocr.module" and step.start_ns <= one.start_ns <= (step.end_ns or 0)
+        ]
+        for step in steps
+    ]
+
+
+def test_a_graph_recorded_anew_replays_the_same_step(model: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    graphs = play_graphs_on_the_cpu(monkeypatch)
+    first, second = inputs_of(model, 0), inputs_of(model, 1)
+    length = first.prompt.prompt_tokens + NEW_TOKENS
+    graph, static = GraphDecoder(model.network, length), StaticDecoder(model.network, length)
+    graph.warm_up(first)
+    graph.record()
+    before = run(model, graph, first, ignore_eos=True)
+    sink = MemorySink()
+    annotator = Annotator((sink,))
+    with annotator.modules(model.modules):
+        record_annotated(graph, annotator)
+        recorded = len(sink.records)
+        after = [run(model, graph, inputs, ignore_eos=True, annotator=annotator) for inputs in (first, second)]
+        replayed = len(sink.records)
+        eager = run(model, static, first, ignore_eos=True, annotator=annotator)
+    assert before.tokens == after[0].tokens == eager.tokens
+    assert after[1].tokens == run(model, static, second, ignore_eos=True).tokens
+    # The first graph is freed, the second replayed once more than there are steps: its way to the device.
+    assert [len(one.calls) > 0 for one in graphs] == [False, True]
+    assert [one.replays for one in graphs] == [NEW_TOKENS - 1, 1 + 2 * (NEW_TOKENS - 1)]
+    # One step's modules, once, inside the recording, as an eager step calls them; none in a step that is replayed.
+    outer, *inner = sink.records[:recorded]
+    assert (outer.domain, outer.name) == ("dsocr", "graph_record")
+    assert outer.end_ns is not None
+    assert all(one.end_ns is not None and one.end_ns <= outer.end_ns for one in inner)
+    steps = modules_by_step(sink.records[replayed:])
+    assert len(steps) == NEW_TOKENS - 1
+    assert all(step == [one.name for one in inner] and step for step in steps)
+    assert modules_by_step(sink.records[recorded:replayed]) == [[]] * 2 * (NEW_TOKENS - 1)
+
+
+def test_other_decoders_have_nothing_to_record(llama: LoadedModel) -> None:
+    sink = MemorySink()
+    record_annotated(DynamicDecoder(llama.network), Annotator((sink,)))
+    assert sink.records == ()
+
+
+def test_what_comes_before_what(llama: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    play_graphs_on_the_cpu(monkeypatch)
+    inputs = inputs_of(llama)
+    decoder = GraphDecoder(llama.network, inputs.prompt.prompt_tokens + NEW_TOKENS)
+    with pytest.raises(RuntimeError, match="warm_up"):
+        decoder.record()
+    decoder.warm_up(inputs)
+    with pytest.raises(RuntimeError, match="record"):
+        decoder.replay_once()
+
+
+def test_a_step_that_cannot_be_recorded_gives_its_reason(llama: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    play_graphs_on_the_cpu(monkeypatch)
+    inputs = inputs_of(llama)
+    decoder = GraphDecoder(llama.network, inputs.prompt.prompt_tokens + NEW_TOKENS)
+    decoder.warm_up(inputs)
+
+    def refuse(*_: object, **__: object) -> None:
+        raise RuntimeError("\nCUDA error: operation not permitted when stream is capturing\nmore words")
+
+    monkeypatch.setattr(llama.network, "forward", refuse)
+    with pytest.raises(ModelError, match=r"cannot be recorded \(CUDA error: operation not permitted[^\n]*grouped_mm"):
+        decoder.record()
+
+
 def test_a_cuda_graph_needs_a_gpu(llama: LoadedModel) -> None:
     with pytest.raises(ModelError, match="CUDA graphs need a GPU, and the model is on cpu"):
         GraphDecoder(llama.network, 100)
@@ -164,7 +243,7 @@ def test_a_sliding_window_cannot_be_replayed() -> None:
         num_key_value_heads=2,
         sliding_window=8,
     )
-    with pytest.raises(ModelError, match=r"layer 0 keeps its cache in a StaticSlidingWindowLayer"):
+    with pytest.raises(ModelError, match=r"layer 0 keeps its own in a StaticSlidingWindowLayer"):
         StaticDecoder(MistralForCausalLM(config), 100)
 
 
@@ -178,7 +257,9 @@ def test_a_replayed_graph_gives_the_tokens_of_the_static_cache(name: str, dtype:
     first, second = (inputs_of(loaded, index).cast(loaded.dtype).on(loaded.device) for index in (0, 1))
     length = first.prompt.prompt_tokens + NEW_TOKENS
     graph, static = GraphDecoder(loaded.network, length), StaticDecoder(loaded.network, length)
-    graph.record(first)
+    graph.warm_up(first)
+    for _ in range(2):
+        graph.record()
     for inputs in (first, second, first):
         assert run(loaded, graph, inputs, ignore_eos=True).tokens == run(loaded, static, inputs, ignore_eos=True).tokens
 
@@ -188,5 +269,7 @@ def test_a_step_that_waits_for_the_host_cannot_be_recorded() -> None:
     request = LLMProfileRequest("deepseek-ocr-tiny", "/nowhere")
     loaded = load_model(RunPlan("test", request, "/nowhere", "nsys", settings=Settings(experts_implementation="eager")))
     inputs = inputs_of(loaded).cast(loaded.dtype).on(loaded.device)
+    decoder = GraphDecoder(loaded.network, inputs.prompt.prompt_tokens + NEW_TOKENS)
+    decoder.warm_up(inputs)
     with pytest.raises(ModelError, match="cannot be recorded"):
-        GraphDecoder(loaded.network, inputs.prompt.prompt_tokens + NEW_TOKENS).record(inputs)
+        decoder.record()

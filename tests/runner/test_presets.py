@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from attrs import evolve
@@ -11,6 +12,7 @@ from analysis.domain.errors import CaptureError, RequestError
 from launch_kit import fake_nsys
 from runner.collectors.nsys.presets import load_preset, parse_preset, preset_names, resolve_options
 from runner.collectors.nsys.tool import NsysTool
+from runner.plan.settings import DecodeMode
 
 NAMES = {"default", "light", "modules", "operators", "gpu-metrics", "cuda-graph-nodes", "os-runtime"}
 
@@ -62,6 +64,19 @@ def test_a_gpu_gets_a_capture_range_and_a_cpu_none(tool: NsysTool) -> None:
     gpu = resolve_options(load_preset("light"), tool, device="cuda:0").options
     assert (gpu["capture-range"], gpu["capture-range-end"]) == ("cudaProfilerApi", "stop")
     assert "capture-range" not in resolve_options(load_preset("light"), tool, device="cpu").options
+
+
+@pytest.mark.parametrize("name", sorted(NAMES))
+def test_graphs_that_the_runner_replays_are_traced_node_by_node(tool: NsysTool, name: str) -> None:
+    """Their kernels are all of decode. Elsewhere a graph is one row, and a preset that says otherwise is obeyed."""
+    known = {"cuda-graph-trace": "", "gpu-metrics-devices": ""}
+    tool = evolve(tool, profile_options={**tool.profile_options, **known})
+    traced = {
+        mode: resolve_options(load_preset(name), tool, device="cuda:0", decode_mode=mode).options["cuda-graph-trace"]
+        for mode in get_args(DecodeMode)
+    }
+    always = {"light": "graph", "cuda-graph-nodes": "node"}.get(name)
+    assert traced == {mode: always or ("node" if mode == "cuda-graph" else "graph") for mode in get_args(DecodeMode)}
 
 
 def test_an_older_name_is_used(tool: NsysTool) -> None:

@@ -2,7 +2,7 @@ import json
 import sqlite3
 import subprocess
 import sys
-from contextlib import closing
+from contextlib import AbstractContextManager, closing, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -17,12 +17,16 @@ from analysis.domain.contracts import LLMProfileRequest
 from analysis.domain.convert import from_json, from_json_file, to_json
 from analysis.domain.entities import RunMeta
 from analysis.domain.errors import DsocrError, InputImagesError, ModelError, RequestError
+from analysis.domain.manifest import Collector as CollectorName
 from analysis.domain.manifest import ControlPass, PromptTokens, RunManifest
+from graph_tape import play_graphs_on_the_cpu
 from runner.child import passes, workload
 from runner.child.models.family import ModelInputs
 from runner.child.passes import distinct_shapes, with_generated_lengths
+from runner.collectors.choosing import COLLECTORS
+from runner.collectors.torch_profiler.recording import MemorySink
 from runner.plan.plan import RunPlan, WorkloadResult
-from runner.plan.settings import Settings
+from runner.plan.settings import AnnotationLevel, Settings
 
 NEW_TOKENS = 3
 
@@ -156,6 +160,64 @@ def test_what_cannot_run_is_one_line_and_leaves_nothing(
     (error,) = (line for line in said.err.splitlines() if "error:" in line)
     assert message in error
     assert [path.name for path in Path(plan.run_dir).iterdir()] == ["plan.json"]
+
+
+class InMemory:
+    """A recording that keeps its ranges."""
+
+    def __init__(self) -> None:
+        self.sink = MemorySink()
+
+    def capturing(self, device: str) -> AbstractContextManager[None]:
+        return nullcontext()
+
+
+@pytest.mark.parametrize(
+    ("collector", "level", "inside"),
+    [("nsys", "modules", True), ("nsys", "stages", False), ("torch", "modules", False)],
+)
+def test_a_graph_is_recorded_inside_the_collection_where_that_tells_its_modules(
+    plan: RunPlan, monkeypatch: pytest.MonkeyPatch, collector: CollectorName, level: AnnotationLevel, inside: bool
+) -> None:
+    graphs = play_graphs_on_the_cpu(monkeypatch)
+    recording = InMemory()
+    monkeypatch.setattr(type(COLLECTORS[collector]), "recording", lambda self, plan: recording)
+    llama = with_settings(with_request(plan, model_path="llama-tiny"), decode_mode="cuda-graph")
+    planned = evolve(llama, collector=collector, annotation_level=level)
+    assert workload.main([save(planned), "--role", "capture"]) == 0
+    names = [record.name for record in recording.sink.records]
+    assert names.count("graph_record") == inside
+    assert names[0] == ("graph_record" if inside else "image[0]")
+    first_image = names.index("image[0]")
+    assert {"layers.0.mlp", "lm_head"} <= set(names[:first_image]) or not inside
+    # One graph for the warm-up, and another where it is recorded anew; the last one is replayed for every step.
+    steps = 2 * (NEW_TOKENS - 1)
+    assert len(graphs) == 1 + inside
+    assert graphs[-1].replays == steps + 1 if inside else steps + NEW_TOKENS - 1
+    assert any("those of the recording" in note for note in result(llama, "capture").notes)
+
+
+def test_the_control_run_records_its_graph_unobserved(plan: RunPlan, monkeypatch: pytest.MonkeyPatch) -> None:
+    graphs = play_graphs_on_the_cpu(monkeypatch)
+    hooks: list[str] = []
+    monkeypatch.setattr(torch.nn.Module, "register_forward_pre_hook", lambda *_, **__: hooks.append("hook"))
+    llama = with_settings(with_request(plan, model_path="llama-tiny"), decode_mode="cuda-graph")
+    planned = evolve(llama, collector="nsys")
+    assert workload.main([save(planned), "--role", "control", "--no-costs"]) == 0
+    assert (len(graphs), hooks) == (1, [])
+
+
+def test_decode_on_a_static_cache(plan: RunPlan) -> None:
+    static = with_settings(plan, decode_mode="static")
+    assert workload.main([save(static), "--role", "capture"]) == 0
+    captured = result(static, "capture")
+    assert captured.decode_mode == "static"
+    assert any("the cache is static" in note for note in captured.notes)
+    with closing(sqlite3.connect(Path(plan.run_dir) / "trace.sqlite")) as trace:
+        (copies,) = trace.execute(
+            "SELECT count(*) FROM CUPTI_ACTIVITY_KIND_RUNTIME JOIN StringIds ON id = nameId WHERE value LIKE '%index_copy_%'"
+        ).fetchone()
+    assert copies > 0  # only a static cache is written to in place
 
 
 def test_cuda_graphs_are_refused_on_a_cpu(plan: RunPlan, capsys: pytest.CaptureFixture[str]) -> None:

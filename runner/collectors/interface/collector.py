@@ -111,6 +111,8 @@ class Collector(ABC):
     """Its program leaves files in TMPDIR that must go with the run."""
     records_operators_itself: ClassVar[bool] = False
     """It records every PyTorch operator anyway, so ranges around operators would say it twice."""
+    sees_graph_nodes: ClassVar[bool] = False
+    """It knows when each node of a CUDA graph was recorded, if that happened while it collected."""
     wants_manifest_mark: ClassVar[bool] = True
     """The manifest is written into the trace as a mark, so that a lone trace explains itself."""
     uses_preset_options: ClassVar[bool] = False

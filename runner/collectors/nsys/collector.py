@@ -129,6 +129,7 @@ class NsysCollector(Collector):
     name: ClassVar[CollectorName] = "nsys"
     summary: ClassVar[str] = "Nsight Systems"
     needs_private_tmp: ClassVar[bool] = True
+    sees_graph_nodes: ClassVar[bool] = True
     uses_preset_options: ClassVar[bool] = True
     accepts_tool_arguments: ClassVar[bool] = True
     exports: ClassVar[bool] = True
@@ -158,7 +159,12 @@ class NsysCollector(Collector):
             return _NoNsys()
         return NsysCollection(
             tool=self.nsys,
-            options=resolve_options(load_preset(plan.settings.preset), self.nsys, device=plan.request.device),
+            options=resolve_options(
+                load_preset(plan.settings.preset),
+                self.nsys,
+                device=plan.request.device,
+                decode_mode=plan.settings.decode_mode,
+            ),
             extra=plan.settings.nsys_args,
             prefix=namespace_prefix(environ),
         )

@@ -14,11 +14,12 @@ from attrs import field, frozen, validators
 
 from analysis.domain.errors import CaptureError, RequestError
 from runner.collectors.nsys.tool import NsysTool
-from runner.plan.settings import AnnotationLevel
+from runner.plan.settings import AnnotationLevel, DecodeMode
 
 __all__ = ["Preset", "ResolvedOptions", "load_preset", "preset_names", "resolve_options"]
 
 _FOLDER: Final = "runner.nsys_configs"
+_GRAPH_TRACE: Final = "cuda-graph-trace"
 _UNKNOWN: Final = ("drop", "refuse")
 
 
@@ -106,11 +107,16 @@ def parse_preset(name: str, text: str) -> Preset:
         raise RequestError(f"{source}: {error.args[0]}") from error
 
 
-def resolve_options(preset: Preset, tool: NsysTool, *, device: str) -> ResolvedOptions:
+def resolve_options(
+    preset: Preset, tool: NsysTool, *, device: str, decode_mode: DecodeMode = "eager"
+) -> ResolvedOptions:
     """Turn a preset into options that ``tool`` knows, for a run on ``device``.
 
     With a GPU, collection starts and stops with cudaProfilerStart and cudaProfilerStop around the measured passes, and
     the program goes on afterwards. Without one nothing would ever start it, so the whole program is collected.
+
+    Where the preset does not say how CUDA graphs are traced, they are traced node by node if decode is replayed from
+    one, since all of its kernels are inside, and as a whole otherwise.
 
     Raises:
         RequestError: the preset needs a GPU and the device is none.
@@ -120,6 +126,7 @@ def resolve_options(preset: Preset, tool: NsysTool, *, device: str) -> ResolvedO
     if preset.needs_gpu and not on_gpu:
         raise RequestError(f"preset {preset.name} needs a GPU, and the device is {device}")
     wanted = dict(preset.options)
+    wanted.setdefault(_GRAPH_TRACE, "node" if decode_mode == "cuda-graph" else "graph")
     if on_gpu:
         wanted |= {"capture-range": "cudaProfilerApi", "capture-range-end": "stop"}
     essential = {*preset.refuse, *(("capture-range", "capture-range-end") if on_gpu else ())}
