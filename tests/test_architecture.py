@@ -153,6 +153,8 @@ REPORT = """
 import sys
 from analysis.cli import main
 
+{before}
+
 sys.argv = ["dsocr-analyze", {trace!r}, "--out", {out!r}]
 try:
     main()
@@ -162,13 +164,42 @@ print(*sys.modules, sep="\\n", file=sys.stderr)
 """
 
 
-def test_a_report_imports_nothing_slow(real_trace: Callable[[str], Path], tmp_path: Path) -> None:
-    code = REPORT.format(trace=str(real_trace("deepseek-ocr_h100_small")), out=str(tmp_path / "report"))
+def modules_after_a_report(real_trace: Callable[[str], Path], tmp_path: Path, before: str = "") -> set[str]:
+    """What a process of its own has imported when it has written a report; ``before`` runs first in it."""
+    trace, out = str(real_trace("deepseek-ocr_h100_small")), str(tmp_path / "report")
+    code = REPORT.format(trace=trace, out=out, before=before)
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    imported = set(done.stderr.splitlines())
+    return set(done.stderr.splitlines())
+
+
+def test_a_report_imports_nothing_slow(real_trace: Callable[[str], Path], tmp_path: Path) -> None:
+    imported = modules_after_a_report(real_trace, tmp_path)
     assert "analysis.report" in imported
     assert not imported & SLOW_TO_IMPORT
+
+
+READ_FIRST = """
+from analysis.trace.reader import Trace
+
+begin = Trace.begin
+
+def note_and_begin(trace):
+    print(*(f"{name} before reading" for name in sys.modules), sep="\\n", file=sys.stderr)
+    begin(trace)
+
+Trace.begin = note_and_begin
+"""
+
+
+def test_what_makes_the_report_is_imported_while_the_trace_is_read(
+    real_trace: Callable[[str], Path], tmp_path: Path
+) -> None:
+    imported = modules_after_a_report(real_trace, tmp_path, READ_FIRST)
+    assert "analysis.trace.reader before reading" in imported
+    for name in ("analysis.report", "analysis.render", "analysis.attribution.attribution", "jinja2", "cattrs"):
+        assert name in imported
+        assert f"{name} before reading" not in imported
 
 
 def test_all_of_our_python_is_typed() -> None:

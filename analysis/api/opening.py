@@ -1,4 +1,7 @@
-"""A trace with what the user states about it: attribution, manifest, findings and report, each made when asked for."""
+"""A trace with what the user states about it: attribution, manifest, findings and report, each made when asked for.
+
+What makes an answer is imported when it is asked for: by then the trace is being read, on another core.
+"""
 
 from __future__ import annotations
 
@@ -6,19 +9,20 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from attrs import frozen
 
 from analysis.api.export import find_trace
 from analysis.api.options import AnalysisOptions
-from analysis.attribution.attribution import Attribution
 from analysis.domain.errors import UnfitTraceError
-from analysis.domain.manifest import RunManifest, ran_on_cpu
-from analysis.quality.examine import examine
-from analysis.quality.findings import Finding
-from analysis.report import Report, assemble
-from analysis.trace.manifest import find_manifest
 from analysis.trace.reader import Trace
+
+if TYPE_CHECKING:
+    from analysis.attribution.attribution import Attribution
+    from analysis.domain.manifest import RunManifest
+    from analysis.quality.findings import Finding
+    from analysis.report import Report
 
 __all__ = ["OpenedTrace", "opened"]
 
@@ -33,6 +37,8 @@ class OpenedTrace:
     @cached_property
     def attribution(self) -> Attribution:
         """Which call launched each operation, and which ranges surround it."""
+        from analysis.attribution.attribution import Attribution
+
         return Attribution.of(self.trace, cross_thread=self.options.cross_thread)
 
     @cached_property
@@ -42,11 +48,15 @@ class OpenedTrace:
         Raises:
             RequestError: it cannot be read, or belongs to another run.
         """
+        from analysis.trace.manifest import find_manifest
+
         return find_manifest(self.trace.path, self.trace.marks, self.options.manifest)
 
     @cached_property
     def findings(self) -> tuple[Finding, ...]:
         """What speaks for and against trusting the capture."""
+        from analysis.quality.examine import examine
+
         return examine(self.trace, self.attribution, self.manifest)
 
     def require_fitness(self, *, of_ranges: bool = True) -> None:
@@ -70,12 +80,16 @@ class OpenedTrace:
             UnfitTraceError: the capture is unfit, and was not accepted.
             RequestError: a cost was requested that has no closed form, or the kernel rules cannot be read.
         """
+        from analysis.report import assemble
+
         self._require_operations()
         made = assemble(self.trace, self.attribution, self.manifest, self.options.report_options())
         self.refuse_unfit(made.findings)
         return made
 
     def _require_operations(self) -> None:
+        from analysis.domain.manifest import ran_on_cpu
+
         if self.manifest is None or not ran_on_cpu(self.manifest):
             self.trace.require_operations()  # a run that was meant for the CPU has host times only, and its report says so
 
