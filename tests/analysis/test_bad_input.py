@@ -35,8 +35,8 @@ def analyze(
     plain = {name: value for name, value in os.environ.items() if name != "NSYS"} | {"PATH": "/nowhere"}
     return subprocess.run(
         [*prefix, sys.executable, "-m", "analysis.cli", *map(str, arguments)],
-        cwd=ROOT,
-        env={**plain, "PYTHONDONTWRITEBYTECODE": "1", "COLUMNS": "400", **(environ or {})},
+        cwd=ROOT / "docs",  # a checkout may hold an nsys in .nsys/ (make nsys), which a command in it would find
+        env={**plain, "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1", "COLUMNS": "400", **(environ or {})},
         capture_output=True,
         text=True,
         check=False,
