@@ -98,6 +98,8 @@ class Report:
     manifest: RunManifest | None
     timeline: BusyTimeline | None = None
     """None: there are no GPU operations."""
+    skip_first: int = 0
+    """So many instances of each stage, the first, are left out of medians, utilisation and verdicts."""
     kernel_shapes: tuple[KernelSummary, ...] = ()
     """By stage, name and launch shape: what ``kernels`` folds together."""
 
@@ -223,6 +225,7 @@ def assemble(
         aggregates=measured.aggregates,
         manifest=manifest,
         timeline=busy_timeline(attribution),
+        skip_first=options.skip_first,
         kernel_shapes=kernel_rows.by_shape,
     )
 

@@ -48,7 +48,7 @@ class Captured:
 
     @skip_first.validator
     def _leaves_something(self, attribute: object, value: int) -> None:
-        for stage in {one.stage for one in self.instances}:
+        for stage in dict.fromkeys(one.stage for one in self.instances):
             there = sum(one.stage == stage for one in self.instances)
             if value >= there:
                 raise RequestError(

@@ -306,7 +306,7 @@ def _cold_instances(attribution: Attribution) -> list[Finding]:
                         f"{attribution.instance_names[first]}: {_ms(int(duration[first]))}, then {_ms(usual)} in the "
                         f"median of {alike.size} with as many GPU operations; the excess is {share:.0%} of their time"
                     ),
-                    remedy="warm up with the same input before the capture starts; leave the first one out",
+                    remedy="warm up with the same input before the capture starts; leave the first one out (--skip-first 1)",
                 )
             )
     return findings

@@ -75,7 +75,8 @@ def _times(tables: ReportTables, pictures: dict[str, str]) -> list[str]:
     for name, text in (("budget.svg", "Where each stage’s time goes"), ("steps.svg", "Decode steps")):
         if name in pictures:
             lines += [f"![{text}]({name})", ""]
-    return [*lines, "## Prefill against decode", "", *table_lines(tables.compared())]
+    compared = tables.compared()
+    return [*lines, f"## {escaped(compared.title)}", "", *table_lines(compared)]
 
 
 def _kernels(report: Report, tables: ReportTables, pictures: dict[str, str]) -> list[str]:

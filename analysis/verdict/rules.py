@@ -112,7 +112,7 @@ def _launch_bound(facts: Facts) -> Verdict:
         action = (
             "Compile what launches most, replay what repeats from a CUDA graph, or batch more work into each launch."
         )
-        what = "Removing all launch overhead"
+        what = "Keeping the GPU busy from its first to its last operation"
     else:
         action = (
             f"Compile or fuse the modules with the most launches, or batch {facts.one_input}s, so that each launch brings "

@@ -19,7 +19,7 @@ from rich.console import Console
 from analysis.attribution.attribution import Attribution
 from analysis.domain.entities import KernelSummary, OperatorSummary
 from analysis.domain.manifest import Overhead
-from analysis.efficiency.records import Aggregate, Utilisation
+from analysis.efficiency.records import Aggregate, UnitTimes, Utilisation
 from analysis.render import formats
 from analysis.render.arrow import arrow_schema, arrow_table, frame, frame_of
 from analysis.render.catalogue import TABLES, reference
@@ -43,6 +43,7 @@ from trace_builder import TraceBuilder
 
 ALL = TABLES
 RECORDS: dict[str, type[Any]] = {
+    "unit_times": UnitTimes,
     "kernels": KernelSummary, "categories": CategoryRow, "gpu_time_by_stage": GpuRow, "streams": StreamSummary,
     "instances": InstanceSummary, "steps": StepPoint, "latencies": Aggregate, "overhead": Overhead,
     "host_calls_by_stage": HostCallRow, "operators": OperatorSummary, "utilisation": Utilisation, "verdicts": Verdict,
@@ -62,6 +63,7 @@ def rows_of(report: Report) -> dict[str, list[Any]]:
         "kernels": [*report.kernels, *report.kernel_shapes],
         "categories": [*report.categories],
         "streams": [*report.streams],
+        "unit_times": [*report.unit_times],
         "stages": [*report.stages],
         "gaps": [stage for stage in report.stages if stage.gaps is not None],
         "instances": [*report.instances],

@@ -67,6 +67,12 @@ def cautions(report: Report) -> tuple[str, ...]:
         found.append(
             "Collector: torch on CPU. Leaf operators on the CPU stand where GPU kernels would; no GPU was profiled."
         )
+    if report.skip_first:
+        first = "instance" if report.skip_first == 1 else f"{count(report.skip_first)} instances"
+        found.append(
+            f"The first {first} of each stage is left out of medians, utilisation and verdicts (--skip-first "
+            f"{report.skip_first}); tables of GPU time hold all of the trace."
+        )
     return tuple(found)
 
 
@@ -90,7 +96,8 @@ def _busy(times: UnitTimes, *, on_cpu: bool) -> Tile:
     if times.busy_share is None:
         return Tile(f"{what}, {times.stage}", NOT_AVAILABLE, "no time passed", "busy_share", times.stage)
     shown = part_of(times.busy_ns, times.time_ns)
-    note = f"{shown.part} of {shown.whole} per {times.per}, {times.busy_share_base}"
+    each = "in all" if times.stage == WHOLE_CAPTURE else f"per {times.per}"
+    note = f"{shown.part} of {shown.whole} {each}, {times.busy_share_base}"
     if times.capped_because:
         note += " (more than all of it: measured in two runs)"
     return Tile(f"{what}, {times.stage}", share(times.busy_share), note, "busy_share", times.stage)

@@ -95,11 +95,6 @@ STAGES_TABLE: Final = Specification[StageSummary](
 _W = Column[UnitTimes]
 
 
-def _share_of(row: UnitTimes) -> str:
-    what = f"{row.busy_share_base} time"
-    return what if row.capped_because is None else f"{what}, cut to all of it: {row.capped_because}"
-
-
 UNIT_TIMES: Final = Specification[UnitTimes](
     key="unit_times",
     title="What one image or token takes",
@@ -115,14 +110,35 @@ UNIT_TIMES: Final = Specification[UnitTimes](
         _W("busy_ns", "· GPU busy", "float64", DURATION, GLOSSARY["busy"]),
         _W("busy_share", "· GPU busy share", "float64", SHARE, GLOSSARY["busy_share"], nullable=True),
         _W(
-            "busy_share_base", "· which is a share of the", "string", TEXT,
-            "The unprofiled time, where a control run measured it; else the profiled one.", value=_share_of, priority=2,
+            "busy_share_base", "· which is of the time", "string", TEXT,
+            "The unprofiled time, where a control run measured it; else the profiled one.", priority=2,
+        ),
+        _W(
+            "capped_because", "· cut to 100 % for", "string", TEXT, "Why the share was cut to 100 %.", nullable=True,
+            optional=True, priority=2,
         ),
         _W(
             "profiled_busy_share", "· GPU busy share, profiled", "float64", SHARE,
             "GPU busy ÷ profiled time, medians per image or token.", nullable=True,
         ),
         _W("launches", "· launches", "float64", decimals(1), GLOSSARY["launches"]),
+        _W(
+            "instances", "· captured instances", "int64", COUNT,
+            "Captured instances that the medians are over: those of the images that were measured without the profiler too.",
+        ),
+        _W(
+            "pass_unprofiled_ns", "Unprofiled, one pass", "float64", DURATION,
+            "Sum over images of the median over control passes.", nullable=True, shown=(),
+        ),
+        _W(
+            "pass_elapsed_ns", "Profiled, one pass", "float64", DURATION,
+            "Sum over images of the median over captured passes, from range start to the end of range and GPU work.",
+            shown=(),
+        ),
+        _W(
+            "pass_busy_ns", "GPU busy, one pass", "float64", DURATION,
+            "Sum over images of the median over captured passes of the GPU-busy time.", shown=(),
+        ),
     ),
 )  # fmt: skip
 

@@ -13,6 +13,7 @@ from analysis.render.spec.shown import Table, pivoted, shown, transposed
 from analysis.render.spec.specification import Reader
 from analysis.report import Report
 from analysis.sums.grouping import UNATTRIBUTED
+from analysis.sums.stages import WHOLE_CAPTURE
 
 __all__ = ["ReportTables"]
 
@@ -73,6 +74,7 @@ class ReportTables:
         whole = transposed(stages.STAGES_TABLE, self._report.stages, self._reader, corner="Quantity")
         return evolve(
             whole,
+            title="The whole capture" if self.stages == (WHOLE_CAPTURE,) else whole.title,
             rows=(*each.rows, *whole.rows),
             row_definitions=(*each.row_definitions, *whole.row_definitions),
         )
