@@ -13,7 +13,6 @@ from analysis.trace.launch_shapes import LaunchShapes
 __all__ = [
     "GRAPH",
     "KERNEL",
-    "KIND_NAMES",
     "MEMCPY",
     "MEMSET",
     "NO_VALUE",
@@ -36,7 +35,6 @@ MEMCPY: Final = 1
 MEMSET: Final = 2
 GRAPH: Final = 3
 """A CUDA graph traced as a whole: one operation, its kernels invisible."""
-KIND_NAMES: Final = ("kernel", "memcpy", "memset", "graph")
 
 PROCESS_MASK: Final = ~0xFFFFFF
 """``globalPid == globalTid & PROCESS_MASK``: the low 24 bits are the thread."""

@@ -342,18 +342,59 @@ def test_unwritable_out(run: Run, toy: Path, tmp_path: Path, where: str) -> None
     )
 
 
-@pytest.mark.parametrize("by", TABLE_KINDS)
-def test_across_threads(run: Run, tmp_path: Path, by: str) -> None:
-    """A launch of a worker thread, inside a stage of another, belongs to that stage in each table that knows stages."""
-    built = TraceBuilder().range("decode", 0, 100, domain="dsocr").launch(5, 6, ("mine", 10, 20))
-    path = built.thread(1, 2).launch(30, 31, ("worker", 40, 50)).write(tmp_path / "t.sqlite")
+@pytest.fixture
+def worker(tmp_path: Path) -> Path:
+    """A trace whose second thread launches inside a stage, a module and an operator of the first."""
+    built = TraceBuilder().range("decode", 0, 100, domain="dsocr").range("head", 1, 99, domain="dsocr.module")
+    built.range("aten::mm", 1, 90).launch(5, 6, ("mine", 10, 20))
+    return built.thread(1, 2).launch(30, 31, ("worker", 40, 50)).write(tmp_path / "t.sqlite")
+
+
+@pytest.mark.parametrize(
+    ("by", "name", "count"),
+    [
+        ("stage", "decode", "kernels"),
+        ("instance", "decode", "kernels"),
+        ("module", "head", "kernels"),
+        ("range", "dsocr:decode", "kernels"),
+        ("range", "dsocr.module:head", "kernels"),
+        ("range", "aten::mm", "kernels"),
+        ("range-kernel", "dsocr:decode", "kernel_instances"),
+        ("range-projection", "aten::mm", "operations"),
+    ],
+)
+def test_across_threads(run: Run, worker: Path, by: str, name: str, count: str) -> None:
     for arguments, kernels in (((), 1), (("--cross-thread",), 2)):
-        options = ("--stage", "decode", "--format", "json", *arguments)
-        rows = json.loads(run("table", path, "--by", by, *options).out)
-        assert sum(row["kernels"] for row in rows) == kernels
-        rows = json.loads(run("kernels", path, *options).out)
+        rows = json.loads(run("table", worker, "--by", by, "--format", "json", *arguments).out)
+        mine = [row for row in rows if row.get("name", row.get("range_name")) == name]
+        assert sum(row[count] for row in mine) == kernels
+
+
+def test_across_threads_in_kernels_and_reports(run: Run, worker: Path, tmp_path: Path) -> None:
+    for arguments, kernels in (((), 1), (("--cross-thread",), 2)):
+        rows = json.loads(run("kernels", worker, "--stage", "decode", "--format", "json", *arguments).out)
         assert len(rows) == kernels
-        assert run("show", path, *arguments).code == 0
+        assert run("show", worker, *arguments).code == 0
+        assert run("report", worker, "--format", "json", "--out", "out", *arguments).code == 0
+        written = json.loads((tmp_path / "out" / "report.json").read_text())
+        assert [one["cuda_time_ms"] for one in written["operators_topk"]] == [kernels * 10 / 1e6]
+
+
+def test_the_first_instances_can_be_left_out(run: Run, tmp_path: Path) -> None:
+    """A first page that took ten times as long says nothing of the others."""
+    built = TraceBuilder().session(10_000).gpu()
+    for page, (start, end) in enumerate(((0, 1000), (1000, 1100), (1100, 1200), (1200, 1300))):
+        built.range(f"image[{page}]", start, end, domain="dsocr").range("prefill", start, end, domain="dsocr")
+        built.launch(start + 1, start + 2, ("k", start + 10, start + 90))
+    path = built.write(tmp_path / "t.sqlite")
+    means = []
+    for skipped in (0, 1):
+        assert run("report", path, "--format", "json", "--out", "out", "--skip-first", str(skipped)).code == 0
+        written = json.loads((tmp_path / "out" / "report.json").read_text())
+        means.append(written["aggregates"]["profiled_prefill_ms"]["mean"])
+    assert means == pytest.approx([1300 / 4 / 1e6, 100 / 1e6])
+    assert run("show", path, "--skip-first", "1").code == 0
+    assert_one_line(run("show", path, "--skip-first", "4"), 2, "--skip-first 4", "prefill")
 
 
 # --- table ----------------------------------------------------------------------------------------------------
