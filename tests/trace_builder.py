@@ -258,6 +258,27 @@ class TraceBuilder:
         self._operation("CUPTI_ACTIVITY_KIND_MEMSET", *on_gpu, correlation, 0, stream, None).update(bytes=size, value=0)
         return self.call(start, end, "cudaMemsetAsync_v3020", correlation)
 
+    def node(self, node: int, at: int, *, original: int | None = None, no_thread: bool = False) -> Self:
+        """Add the event of a graph node: recorded on the current thread, or cloned from another node."""
+        self._add(
+            "CUDA_GRAPH_NODE_EVENTS",
+            start=at,
+            end=at,
+            eventClass=77,
+            globalTid=None if no_thread else self.current,
+            nameId=self._string("cudaGraphAddNode"),
+            graphNodeId=node,
+            originalGraphNodeId=original,
+        )
+        return self
+
+    def replay(self, start: int, end: int, kernels: Sequence[tuple[str, int, int, int]]) -> Self:
+        """Add a launch of a CUDA graph and its kernels: name, start, end, node."""
+        correlation = self._next()
+        for name, begun, ended, node in kernels:
+            self.kernel(name, begun, ended, correlation=correlation, node=node)
+        return self.call(start, end, "cudaGraphLaunch_v10000", correlation)
+
     def graph(self, start: int, end: int, on_gpu: tuple[int, int], *, graph_id: int = 1, stream: int = 7) -> Self:
         """Add the launch of a CUDA graph that was traced as a whole."""
         correlation = self._next()

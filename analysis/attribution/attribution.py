@@ -4,7 +4,8 @@ An operation belongs to the API call with its correlation id in its process; a c
 that contain it. When the operation ran plays no part: kernels run after their range has closed.
 
 Which ranges are around a call, and which an operation belongs to, are two questions (`Attribution.call_level`,
-`Attribution.operation_level`): today the second is answered by the first for the operation's launch call.
+`Attribution.operation_level`). Image, stage and step of an operation are those of its launch call, and so are module and
+operator, unless a CUDA graph launched it: then these two are those of the place where its node was recorded.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import numpy as np
 from attrs import field, frozen
 from numpy.typing import NDArray
 
+from analysis.attribution.graph_nodes import Recordings, find_recordings
 from analysis.attribution.range_tree import Indices, RangeTree
 from analysis.domain.annotations import DECODE_STEP, IMAGE_NAME, MODULE_DOMAIN, STAGE_DOMAIN, STAGES, Stage
 from analysis.trace.reader import Trace
@@ -27,6 +29,9 @@ __all__ = ["LEVELS", "Attribution", "Level", "launch_calls", "slices_by_thread"]
 
 Level: TypeAlias = Literal["image", "stage", "step", "module", "operator"]
 LEVELS: Final[tuple[Level, ...]] = ("image", "stage", "step", "module", "operator")
+
+_RECORDED_LEVELS: Final[tuple[Level, ...]] = ("module", "operator")
+"""What a graph node has from the place of its recording: what it computes, not when."""
 
 _OPERATOR_MARKS: Final = ("::", ", seq = ", ", op_id = ")
 """How PyTorch names the ranges of its operators: ``aten::mm``, with ``, seq = 7`` under emit_nvtx."""
@@ -116,6 +121,8 @@ class Attribution:
     tree: RangeTree
     launch_call: Indices
     """Operation → call, [operations]; -1: no call is known."""
+    recordings: Recordings
+    """Of the CUDA graph nodes that operations name."""
     info: TraceInfo
     """Of processes and threads by code."""
     thread_process: NDArray[np.int64]
@@ -137,6 +144,7 @@ class Attribution:
             ranges=ranges,
             tree=RangeTree.build(ranges),
             launch_call=launch_calls(operations, calls, thread_process[calls.thread]),
+            recordings=find_recordings(operations, trace.graph_nodes, thread_process),
             info=trace.info,
             thread_process=thread_process,
             cross_thread=cross_thread,
@@ -323,8 +331,53 @@ class Attribution:
         return self._memoised(("call level", level), lambda: self._call_level(level))
 
     def operation_level(self, level: Level) -> Indices:
-        """Innermost range of a level that each operation belongs to, [operations]: that of its launch call."""
-        return self._memoised(("operation level", level), lambda: self.to_operations(self.call_level(level)))
+        """Innermost range of a level that each operation belongs to, [operations].
+
+        That of its launch call; module and operator of what a CUDA graph replays are those of its node's recording, if
+        the trace holds it inside such a range.
+        """
+        return self._memoised(("operation level", level), lambda: self._operation_level(level))
+
+    def _operation_level(self, level: Level) -> Indices:
+        by_launch = self.to_operations(self.call_level(level))
+        if level not in _RECORDED_LEVELS or not self.recordings.start.size:
+            return by_launch
+        by_recording = np.append(self.node_level(level), np.int32(-1))[self.recordings.node]
+        return np.where(by_recording >= 0, by_recording, by_launch).astype(np.int32)
+
+    def node_level(self, level: Level) -> Indices:
+        """Innermost range of a level in which each node of `recordings` was recorded, [nodes]."""
+        return self._memoised(("node level", level), lambda: self._node_level(level))
+
+    def _node_level(self, level: Level) -> Indices:
+        places = self.recordings
+        around = np.full(places.start.size, -1, dtype=np.int32)
+        wanted = self.is_level(level)
+        if not wanted.any() or not places.known.any():
+            return around
+        nearest = np.append(self.tree.nearest(wanted), np.int32(-1))
+        domains = set(np.unique(self.ranges.domain[wanted]).tolist())
+        for stack in self.tree.stacks:
+            here = np.flatnonzero(places.known & (places.thread == stack.thread))
+            if stack.domain in domains and here.size:
+                moment = places.start[here]
+                around[here] = self._later(around[here], nearest[stack.innermost(moment, moment)])
+        return around
+
+    def operation_instances(self, level: Level) -> NDArray[np.int64]:
+        """Instance of a level that each operation belongs to, [operations], as numbers from 0.
+
+        Each range is an instance, ``len(ranges)`` stands for none; of a range that holds a graph's recording each replay
+        is an instance of its own.
+        """
+        rows = self.operation_level(level).astype(np.int64)
+        instances = np.where(rows >= 0, rows, len(self.ranges))
+        replayed = np.flatnonzero((rows >= 0) & (rows != self.to_operations(self.call_level(level))))
+        if replayed.size:
+            packed = rows[replayed] * (len(self.calls) + 1) + self.launch_call[replayed] + 1
+            _, number = np.unique(packed, return_inverse=True)
+            instances[replayed] = len(self.ranges) + 1 + number
+        return instances
 
     def to_operations(self, by_call: Indices) -> Indices:
         """Carry an answer about calls over to the operations that they launched, [operations]."""

@@ -12,7 +12,7 @@ from typing import Final
 
 from analysis.attribution.attribution import Attribution
 from analysis.domain.manifest import RunManifest
-from analysis.quality import calls, expected, profiler, ranges
+from analysis.quality import calls, expected, graphs, profiler, ranges
 from analysis.quality.findings import Finding, Severity
 from analysis.sums.host_calls import HostCalls
 from analysis.trace.reader import Trace
@@ -56,6 +56,7 @@ def examine(
     findings += profiler.check(trace, manifest)
     if len(attribution.ranges):
         findings += ranges.check(attribution)
+    findings += graphs.check(trace, attribution)
     findings += expected.check(trace, attribution, manifest)
     findings += _lossy(findings)
     return tuple(sorted(findings, key=lambda finding: _ORDER[finding.severity]))

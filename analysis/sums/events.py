@@ -148,7 +148,7 @@ def launch_columns(
         "device": operations.device[chosen].astype(np.int64),
         "stream": operations.stream[chosen].astype(np.int64),
         "blocks": _known(blocks),
-        "in_graph": operations.graph_node[chosen],
+        "in_graph": operations.in_graph[chosen],
         "correlation_id": _known(operations.correlation[chosen]),
         "call": _attributed(np.append(calls.name, -1)[call], [function_name(name) for name in calls.names]),
         "call_start_ns": Partial(call_start, launched),

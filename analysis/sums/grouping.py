@@ -141,6 +141,7 @@ def select(operations: Operations, mask: NDArray[np.bool_]) -> Operations:
         "correlation",
         "device",
         "stream",
+        "in_graph",
         "graph_node",
         "shape",
         "size",

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from analysis.attribution.attribution import Attribution, Level
 from analysis.attribution.intervals import sum_by_group
 from analysis.domain.entities import OperatorSummary
-from analysis.sums.inclusive import name_keys
+from analysis.sums.inclusive import name_keys, pairs_by_name
 from analysis.sums.records import GpuRow
 
 __all__ = ["operator_level", "operator_summaries"]
@@ -41,6 +42,8 @@ def operator_summaries(
     calls = np.bincount(keys[wanted], minlength=len(names))
     host = sum_by_group(keys[outer], (ranges.end - ranges.start)[outer], len(names))
     gpu = {row.name: row.kernel_sum_ns + row.memcpy_ns + row.memset_ns + row.graph_ns for row in range_rows}
+    for key, replayed_ns in _replayed(attribution, level, keys).items():
+        gpu[names[key]] = gpu.get(names[key], 0) + replayed_ns
     rows = [
         OperatorSummary(
             op_name=names[key].removeprefix("dsocr.module:").removeprefix("dsocr:"),
@@ -51,3 +54,18 @@ def operator_summaries(
         for key in np.flatnonzero(calls).tolist()
     ]
     return tuple(sorted(rows, key=lambda row: (-row.total_time_ms, row.op_name))[:top])
+
+
+def _replayed(attribution: Attribution, level: Level, keys: NDArray[np.int32]) -> dict[int, int]:
+    """GPU time of what CUDA graphs replay, by name of the ranges in which it was recorded, inclusive, ns.
+
+    The table by range is by launch, as Nsight Systems' own is; a replay's launch lies in none of these ranges.
+    """
+    recorded = attribution.operation_level(level)
+    launched = attribution.to_operations(attribution.call_level(level))
+    chosen = np.flatnonzero((recorded >= 0) & (launched < 0)).astype(np.int32)
+    if not chosen.size:
+        return {}
+    operations, key, _ = pairs_by_name(attribution, chosen, recorded[chosen], keys)
+    total = sum_by_group(key, attribution.operations.duration[operations], int(keys.max()) + 1)
+    return {int(index): int(total[index]) for index in np.flatnonzero(total)}

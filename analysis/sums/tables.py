@@ -67,7 +67,8 @@ def _rows(
         group, names = _dense(name_of[rows], keys)
         if by == "stage" and stage is None:
             group, names = _with_rows(group, names, (*STAGES, UNATTRIBUTED))
-        return group, names, np.where(rows >= 0, rows, len(ranges))
+        instances = attribution.operation_instances(level[by])
+        return group, names, instances if selected is None else instances[selected]
     instances = np.flatnonzero(attribution.is_level(level[by]))
     if stage is not None:
         stage_rows = attribution.ranges_in_stage(stage)

@@ -39,6 +39,8 @@ _COPY_KINDS: Final = {
 """CUPTI's CUpti_ActivityMemcpyKind (10: peer to peer; 11–13 as Nsight Systems' ENUM_CUDA_MEMCPY_OPER names them)."""
 
 _LOW: Final = 0xFFFFFFFF
+_NO_NODE: Final = 0
+"""Stands for NULL: no node has the id 0."""
 
 
 @frozen
@@ -68,6 +70,7 @@ class Codes:
     process: dict[Any, int] = field(factory=dict)
     grid: dict[Any, int] = field(factory=dict)
     block: dict[Any, int] = field(factory=dict)
+    node: dict[Any, int] = field(factory=dict)
 
 
 @frozen(eq=False)
@@ -84,6 +87,8 @@ class Part:
     process: KeyColumn
     grid: KeyColumn
     block: KeyColumn
+    node: KeyColumn
+    """Ids of graph nodes; without rows where the trace knows no nodes."""
     backwards: int
     """Rows that end before they start."""
 
@@ -122,7 +127,10 @@ def read_part(database: Database, kind: _Kind, rows: tuple[int, int] | None = No
         None where the file has no such table.
     """
     sized = "bytes" in kind.spec.optional and database.has(kind.spec, "bytes")
-    query = database.query(kind.spec, ["start", "correlationId", "globalPid", *(["bytes"] if sized else [])])
+    # Without events of nodes nobody knows where a node was recorded, and the ids would only cost time.
+    noded = database.has(kind.spec, "graphNodeId") and database.has(schema.GRAPH_NODES, *schema.GRAPH_NODES.required)
+    wanted = ["start", "correlationId", "globalPid", *(["bytes"] if sized else []), *(["graphNodeId"] if noded else [])]
+    query = database.query(kind.spec, wanted)
     if query is None:
         return None
     shaped = kind.shaped and database.has(kind.spec, *launch_shapes.COLUMNS)
@@ -141,6 +149,7 @@ def read_part(database: Database, kind: _Kind, rows: tuple[int, int] | None = No
     size = IntColumn(count if sized else 0)
     keys = {key: KeyColumn(count) for key in ("name", "place", "globalPid")}
     shape = {key: KeyColumn(count if shaped else 0) for key in ("grid", "block")}
+    node = KeyColumn(count if noded else 0)
     backwards = 0
     for batch in database.batches(query):
         start.extend(integers(batch.column("start"), 0))
@@ -152,6 +161,8 @@ def read_part(database: Database, kind: _Kind, rows: tuple[int, int] | None = No
             values.extend(integers(batch.column(key), 0 if key == "place" else -1))
         if sized:
             size.extend(integers(batch.column("bytes"), -1))
+        if noded:
+            node.extend(integers(batch.column("graphNodeId"), _NO_NODE))
     read = start.array().size
     missing = -1 if kind.kind in (MEMCPY, MEMSET) else 0
     return Part(
@@ -165,6 +176,7 @@ def read_part(database: Database, kind: _Kind, rows: tuple[int, int] | None = No
         process=keys["globalPid"],
         grid=shape["grid"],
         block=shape["block"],
+        node=node,
         backwards=backwards,
     )
 
@@ -195,8 +207,10 @@ def combine(parts: list[Part], text: Any, process_codes: dict[Any, int]) -> Oper
         append("place", part.place.recode(part.place.values, codes.place))
         append("process", part.process.recode(part.process.values, codes.process, blank=-1))
         append("shape", shapes.pop(0))
+        node = part.node.recode(part.node.values, codes.node, blank=_NO_NODE)
+        append("node", node if node.size else np.full(rows, -1, dtype=np.int8))
     joined = {name: np.concatenate(values) if values else np.zeros(0, np.int64) for name, values in columns.items()}
-    for name in ("start", "duration", "correlation", "size", "kind", "name", "place", "process", "shape"):
+    for name in ("start", "duration", "correlation", "size", "kind", "name", "place", "process", "shape", "node"):
         joined.setdefault(name, np.zeros(0, dtype=np.int64))
     start = joined["start"]
     if start.size > 1 and bool(np.any(start[1:] < start[:-1])):
@@ -214,7 +228,9 @@ def combine(parts: list[Part], text: Any, process_codes: dict[Any, int]) -> Oper
         correlation=joined["correlation"],
         device=_narrow(place >> 33)[at],
         stream=_narrow(place >> 1 & _LOW)[at],
-        graph_node=(place & 1).astype(bool)[at],
+        in_graph=(place & 1).astype(bool)[at],
+        graph_node=joined["node"],
+        graph_nodes=np.array(list(codes.node), dtype=np.int64),
         shape=joined["shape"],
         size=joined["size"],
         names=tuple(label[0] for label in labels),

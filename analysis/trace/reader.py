@@ -21,8 +21,10 @@ from analysis.trace.info import read_info
 from analysis.trace.nvtx import NvtxReader
 from analysis.trace.operations import KINDS, combine, read_part
 from analysis.trace.records import (
+    NO_VALUE,
     PROCESS_MASK,
     Calls,
+    GraphNodes,
     Marks,
     MetricSamples,
     Operations,
@@ -34,6 +36,8 @@ from analysis.trace.records import (
 __all__ = ["Trace"]
 
 _Events: TypeAlias = tuple[Operations, Calls, OtherCalls]
+
+_NODE_COLUMNS: Final = (("start", 0), ("graphNodeId", 0), ("originalGraphNodeId", NO_VALUE))
 
 _WORTH_SPLITTING: Final = 20_000
 """Rows of a table from which on two threads read a half each."""
@@ -113,9 +117,23 @@ class Trace:
         return self._nvtx.marks()
 
     @cached_property
+    def graph_nodes(self) -> GraphNodes:
+        """Events of CUDA graph nodes; none where the trace has no such table."""
+        query = self.database.query(schema.GRAPH_NODES, ["start", "globalTid", "graphNodeId", "originalGraphNodeId"])
+        columns = [IntColumn(0, np.int64) for _ in range(3)]
+        threads = KeyColumn(0)
+        for batch in () if query is None else self.database.batches(query):
+            for column, (name, blank) in zip(columns, _NODE_COLUMNS, strict=True):
+                column.extend(integers(batch.column(name), blank))
+            threads.extend(integers(batch.column("globalTid"), -1))
+        start, node, original = (column.array().astype(np.int64, copy=False) for column in columns)
+        thread = threads.recode(threads.values, self._thread_codes, blank=-1)
+        return GraphNodes(start=start, thread=thread, node=node, original=original)
+
+    @cached_property
     def info(self) -> TraceInfo:
         """What the file says of itself. Reads the events first, so that every thread is known."""
-        _ = self._load(), self.ranges
+        _ = self._load(), self.ranges, self.graph_nodes
         for thread in list(self._thread_codes):
             self._process_codes.setdefault(thread & PROCESS_MASK, len(self._process_codes))
         return read_info(self.database, self._process_codes, self._thread_codes, self.text)

@@ -19,6 +19,7 @@ __all__ = [
     "PROCESS_MASK",
     "Calls",
     "Device",
+    "GraphNodes",
     "Marks",
     "MetricSamples",
     "Operations",
@@ -63,8 +64,10 @@ class Operations:
     """-1: the row has none."""
     device: Codes
     stream: Codes
-    graph_node: NDArray[np.bool_]
+    in_graph: NDArray[np.bool_]
     """Whether a CUDA graph launched it."""
+    graph_node: Codes
+    """Index into ``graph_nodes``; -1: no graph's, or the trace does not say when nodes were recorded."""
     shape: Codes
     """Index into ``shapes``; -1: not recorded, or not a kernel."""
     size: Times
@@ -73,6 +76,8 @@ class Operations:
     """Demangled kernel names; for the rest what they do (``[CUDA memcpy Host-to-Device]``)."""
     short_names: tuple[str, ...]
     shapes: LaunchShapes
+    graph_nodes: Times
+    """Ids of graph nodes: the executable graph's id << 32 | the node's place in it. They repeat across processes."""
     copy_kinds: Codes
     """By name: CUPTI's copyKind for memcpys (1 host to device, 2 device to host, 8 device to device), else -1."""
 
@@ -83,6 +88,23 @@ class Operations:
     def duration(self) -> Times:
         """End − start, ns, [n]."""
         return self.end - self.start
+
+
+@frozen(eq=False)
+class GraphNodes:
+    """Events of CUDA graph nodes, in the file's order: a node was added to a graph, or cloned. All arrays are [n]."""
+
+    start: Times
+    """ns: when it was recorded or cloned."""
+    thread: Codes
+    """Index into `TraceInfo.threads`; -1: the row does not say."""
+    node: Times
+    """Id within the process."""
+    original: Times
+    """Id of the node that it was cloned from; `NO_VALUE`: of none."""
+
+    def __len__(self) -> int:
+        return int(self.start.size)
 
 
 @frozen(eq=False)

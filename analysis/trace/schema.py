@@ -19,6 +19,7 @@ __all__ = [
     "GPU_METRICS",
     "GPU_METRIC_NAMES",
     "GRAPHS",
+    "GRAPH_NODES",
     "KERNELS",
     "MEMCPYS",
     "MEMSETS",
@@ -64,6 +65,9 @@ MEMCPYS = TableSpec(
 )
 MEMSETS = TableSpec(("CUPTI_ACTIVITY_KIND_MEMSET",), _OPERATION, _OPERATION_OPTIONAL | {"bytes": None})
 GRAPHS = TableSpec(("CUPTI_ACTIVITY_KIND_GRAPH_TRACE",), _OPERATION, _OPERATION_OPTIONAL | {"graphId": None})
+GRAPH_NODES = TableSpec(
+    ("CUDA_GRAPH_NODE_EVENTS",), ("start", "graphNodeId"), {"globalTid": None, "originalGraphNodeId": None}
+)
 CALLS = TableSpec(
     ("CUPTI_ACTIVITY_KIND_RUNTIME",),
     ("start", "end"),

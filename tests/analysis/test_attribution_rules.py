@@ -205,7 +205,7 @@ def test_graph_launch_owns_all_its_kernels(attribute: Attribute) -> None:
     built.launch(10, 20, kernels=kernels, name="cudaGraphLaunch_v10000")
     attribution = attribute(built)
     assert place(attribution) == {f"node {number}": "decode" for number in range(5)}
-    assert attribution.operations.graph_node.all()
+    assert attribution.operations.in_graph.all()
     assert counts(attribution, "stage")["decode"] == 5
 
 
