@@ -100,7 +100,7 @@ def _waits(rows: Sequence[HostCallRow]) -> list[str]:
         return []
     return [
         f"{count(top.calls)} of {count(by_call[top.call])} {top.call} calls sit inside {top.where}, where the host waits "
-        f"{duration(top.total_ns)}."
+        f"{duration(top.total_ns)} under the profiler."
     ]
 
 

@@ -170,18 +170,20 @@ def _idle_evidence(facts: Facts) -> list[str]:
         per = "" if facts.is_whole_capture else f", {count(round(times.launches))} {_each(facts)} (median)"
         lines.append(
             f"{count(stage.launches)} launches{per}; a launch every {duration(stage.mean_launch_gap_ns)}, a kernel lasts "
-            f"{duration(stage.mean_kernel_ns)} (means)"
+            f"{duration(stage.mean_kernel_ns)} (means, profiled)"
         )
     if gaps is not None and gaps.total_ns:
         outside, launching, waiting, other = whole_per_cents(
             (gaps.outside_api_ns, gaps.launching_ns, gaps.synchronising_ns, gaps.other_api_ns)
         )
         lines.append(
-            f"while the GPU idled {duration(gaps.total_ns)} in all, the host was outside CUDA calls {outside} (Python, "
+            f"while the GPU idled {duration(gaps.total_ns)} in all, profiled, the host was outside CUDA calls {outside} (Python, "
             f"framework), launching {launching}, synchronising {waiting}, in other calls {other}"
         )
     if stage.queue_delay_median_ns is not None:
-        lines.append(f"queueing delay (kernel start − launch start): median {duration(stage.queue_delay_median_ns)}")
+        lines.append(
+            f"queueing delay (kernel start − launch start), profiled: median {duration(stage.queue_delay_median_ns)}"
+        )
     return lines
 
 

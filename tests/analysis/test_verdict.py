@@ -149,7 +149,7 @@ def test_launch_bound() -> None:
     )
     assert found.evidence[0] == "GPU busy 2.0 ms of 10.0 ms per token = 20.0 % (medians of 2; threshold 60 %)"
     assert (
-        "1,000 launches, 100 per token (median); a launch every 30.0 µs, a kernel lasts 2.00 µs (means)"
+        "1,000 launches, 100 per token (median); a launch every 30.0 µs, a kernel lasts 2.00 µs (means, profiled)"
         in found.evidence
     )
     assert "CUDA graph" in found.action
