@@ -12,7 +12,7 @@ from attrs import frozen
 from numpy.typing import NDArray
 
 from analysis.attribution.attribution import Attribution, slices_by_thread
-from analysis.attribution.intervals import Ints, gaps, merge, sum_by_group
+from analysis.attribution.intervals import Ints, merge
 from analysis.domain.annotations import STAGES
 from analysis.sums.grouping import UNATTRIBUTED
 from analysis.sums.records import GapSummary, HostCallRow
@@ -228,15 +228,18 @@ class HostCalls:
             where = place[self.kind[mine]]
             start, more_start = calls.start[mine], others.start[more]
             end, more_end = start + calls.duration[mine], more_start + others.duration[more]
-            nested = not _disjoint(np.concatenate((start, more_start)), np.concatenate((end, more_end)))
+            nested = not _disjoint([start, more_start], [end, more_end])
             parts = []
             for number in range(last + 1):
                 chosen = where <= number if nested else where == number
                 begins, ends = start[chosen], end[chosen]
-                if number == last and more_start.size:
+                if number == last and not begins.size:
+                    begins, ends = more_start, more_end
+                elif number == last:
                     begins, ends = np.concatenate((begins, more_start)), np.concatenate((ends, more_end))
                     if not nested:  # then the order of their ends is that of their starts
-                        begins, ends = np.sort(begins, kind="stable"), np.sort(ends, kind="stable")
+                        begins.sort(kind="stable")
+                        ends.sort(kind="stable")
                 parts.append(merge(begins, ends) if nested else (begins, ends))
             covered[thread] = _Covered(nested, tuple(parts))
         return covered
@@ -272,42 +275,32 @@ class HostCalls:
         Returns:
             One record per window, in their order; `sum_gaps` adds them up.
         """
-        size = len(windows)
-        opened: dict[int, list[tuple[int, Ints, Ints]]] = {}
+        summaries: dict[int, GapSummary] = {}
         reach: dict[int, int] = {}
-        for place in sorted(range(size), key=windows.__getitem__):
+        for place in sorted(range(len(windows)), key=windows.__getitem__):
             low, high, thread = windows[place]
             low = max(low, reach.get(thread, low))
             reach[thread] = max(high, low)
             busy = self._busy(int(self.attribution.thread_process[thread]))
-            first, last = np.searchsorted(busy[1], low), np.searchsorted(busy[0], high)
-            idle = gaps(busy[0][first:last], busy[1][first:last], (low, high))
-            opened.setdefault(thread, []).append((place, *idle))
-        total, count, largest = (np.zeros(size, dtype=np.int64) for _ in range(3))
-        parts = [np.zeros(size, dtype=np.int64) for _ in _WHAT_COUNTS_FIRST]
-        for thread, of_thread in opened.items():
-            opening = np.concatenate([part[1] for part in of_thread])
-            closing = np.concatenate([part[2] for part in of_thread])
-            window = np.repeat([part[0] for part in of_thread], [part[1].size for part in of_thread])
-            count += np.bincount(window, minlength=size)
-            np.maximum.at(largest, window, closing - opening)
-            total += sum_by_group(window, closing - opening, size)
-            inside = self._covered_by_thread.get(thread)
-            before = np.zeros(size, dtype=np.int64)
-            for place, (start, end) in enumerate(inside.parts if inside is not None else ()):
-                covered = sum_by_group(window, _overlap(opening, closing, start, end), size)
-                parts[place] += covered - before
-                if inside is not None and inside.nested:
-                    before = covered
-        waiting, launching, other = parts
-        outside = total - waiting - launching - other
-        return [
-            GapSummary(*values)
-            for values in zip(
-                *(column.tolist() for column in (total, count, largest, waiting, launching, other, outside)),
-                strict=True,
+            opening, closing = _gaps_between(*busy, low, high)
+            length = closing - opening
+            inside = self._covered_by_thread.get(thread, _NO_CALLS)
+            parts, before = [0] * len(_WHAT_COUNTS_FIRST), 0
+            for number, (start, end) in enumerate(inside.parts):
+                covered = _overlap(opening, closing, *_within(start, end, low, high))
+                parts[number] = covered - before
+                before = covered if inside.nested else 0
+            total = int(length.sum())
+            summaries[place] = GapSummary(
+                total_ns=total,
+                count=int(length.size),
+                largest_ns=int(length.max(initial=0)),
+                synchronising_ns=parts[0],
+                launching_ns=parts[1],
+                other_api_ns=parts[2],
+                outside_api_ns=total - sum(parts),
             )
-        ]
+        return [summaries[place] for place in range(len(windows))]
 
 
 def sum_gaps(parts: Iterable[GapSummary]) -> GapSummary:
@@ -333,14 +326,19 @@ class _Covered:
     parts: tuple[tuple[Ints, Ints], ...]
 
 
-def _disjoint(start: Ints, end: Ints) -> bool:
-    """Whether no two intervals share time and none is empty.
+_NO_CALLS: Final = _Covered(nested=False, parts=())
+
+
+def _disjoint(starts: list[Ints], ends: list[Ints]) -> bool:
+    """Whether no two intervals, given in several lists, share time and none is empty.
 
     Sorted apart, the next start lies behind each end exactly if the interval that ends there is the one that began last.
     """
+    start, end = np.concatenate(starts), np.concatenate(ends)
     if bool(np.any(end <= start)):
         return False
-    start, end = np.sort(start, kind="stable"), np.sort(end, kind="stable")  # stable: the fast one for sorted runs
+    start.sort(kind="stable")  # the fast one for lists that are in order each
+    end.sort(kind="stable")
     return not bool(np.any(start[1:] < end[:-1]))
 
 
@@ -363,21 +361,37 @@ def _lasting(start: Ints, end: Ints) -> tuple[Ints, Ints]:
     return (start, end) if bool(real.all()) else (start[real], end[real])
 
 
-def _overlap(opening: Ints, closing: Ints, start: Ints, end: Ints) -> Ints:
-    """Time that each gap (disjoint and in order) shares with merged intervals, ns, [gaps]."""
+def _within(start: Ints, end: Ints, low: int, high: int) -> tuple[Ints, Ints]:
+    """Those of disjoint intervals, in order, that share time with a window, whole."""
+    first, last = np.searchsorted(end, low, side="right"), np.searchsorted(start, high)
+    return start[first:last], end[first:last]
+
+
+def _gaps_between(start: Ints, end: Ints, low: int, high: int) -> tuple[Ints, Ints]:
+    """Parts of a window that merged intervals leave free: `gaps` without its merging. Both [m], in order."""
+    start, end = _within(start, end, low, high)
+    if high <= low:
+        return start[:0], end[:0]
+    opening, closing = np.concatenate(([low], end)), np.concatenate((start, [high]))
+    # Only the first interval may have begun before the window, only the last may end behind it.
+    first, last = int(closing[0] <= low), opening.size - int(opening[-1] >= high)
+    return opening[first:last], closing[first:last]
+
+
+def _overlap(opening: Ints, closing: Ints, start: Ints, end: Ints) -> int:
+    """Time that two sets of intervals share, ns; each set is disjoint and in order."""
     if not start.size or not opening.size:
-        return np.zeros(opening.size, dtype=np.int64)
-    length = end - start
-    # Behind a gap's edge lies what the intervals before it cover, and of the last one no more than it has.
-    before = np.cumsum(length) - length
+        return 0
+    if start.size < opening.size:  # the same either way: look up the fewer ones
+        opening, closing, start, end = start, end, opening, closing
+    # By index of the first interval behind a moment: what the intervals before it cover, and from where the last of them
+    # covers time one to one.
+    covered = np.concatenate(([0], np.cumsum(end - start)))
+    offset = np.concatenate(([-(2**62)], start - covered[:-1]))
 
     def covered_until(moment: Ints) -> Ints:
-        index = np.searchsorted(start, moment, side="right") - 1
-        first = index < 0
-        index[first] = 0
-        covered: Ints = np.minimum(moment - start[index], length[index])
-        covered += before[index]
-        covered[first] = 0
-        return covered
+        index = np.searchsorted(start, moment, side="right")
+        until: Ints = np.minimum(moment - offset[index], covered[index])
+        return until
 
-    return covered_until(closing) - covered_until(opening)
+    return int((covered_until(closing) - covered_until(opening)).sum())
