@@ -37,16 +37,16 @@ def report(
 
     with opened(trace, options) as analysed, progress() as say:
         say("reading")
-        from analysis.cli.report_folder import claim  # imported while the trace is being read
-        from analysis.render.formats import check_formats, write_report
+        # All that follows the reading is imported here, while it goes on.
+        from analysis.cli.report_folder import claim
+        from analysis.render import answers, terminal
+        from analysis.render.formats import load_formats, write_report
 
-        check_formats(formats)
+        load_formats(formats)
         assembled = analysed.report()
         folder, remark = claim(out, analysed.trace.path, analysed.manifest)
         say("writing")
         written = write_report(assembled, analysed.attribution, folder, formats)
-    from analysis.render import answers, terminal
-
     if remark is not None:
         answers.print_remark(remark)
     terminal.print_headline(assembled, answers.console())

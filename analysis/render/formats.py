@@ -22,7 +22,7 @@ __all__ = [
     "FORMATS",
     "TRACE_FORMATS",
     "Renderer",
-    "check_formats",
+    "load_formats",
     "render_all",
     "renderer",
     "write_report",
@@ -77,13 +77,16 @@ def render_all(report: Report, out: Path, formats: Sequence[str] = DEFAULT_FORMA
     return tuple(path for each in renderers for path in each.render(report, out))
 
 
-def check_formats(formats: Sequence[str] | None) -> None:
-    """Refuse unknown formats before the work begins.
+def load_formats(formats: Sequence[str] | None) -> None:
+    """Import what writes the formats asked for, before the work begins: while the trace is being read, that costs nothing.
+
+    Args:
+        formats: None or empty: `DEFAULT_FORMATS`.
 
     Raises:
         RequestError: there is no such format; names those that there are.
     """
-    for name in formats or ():
+    for name in formats or DEFAULT_FORMATS:
         if name not in TRACE_FORMATS:
             renderer(name)
 
