@@ -95,14 +95,14 @@ def _kernel(index: int, name: str, stage: str, total_ns: int, stage_ns: int) -> 
     )
 
 
-def _stage(stage: str, elapsed_ns: int, gpu: GpuRow, tokens: int | None) -> StageSummary:
-    idle = elapsed_ns - gpu.busy_ns
+def _stage(stage: str, profiled_ns: int, gpu: GpuRow, tokens: int | None) -> StageSummary:
+    idle = profiled_ns - gpu.busy_ns
     return StageSummary(
         stage=stage,
         instances=2,
         tokens=tokens,
-        host_elapsed_ns=elapsed_ns,
-        elapsed_ns=elapsed_ns,
+        profiled_host_ns=profiled_ns,
+        profiled_ns=profiled_ns,
         projected_ns=gpu.projected_ns,
         busy_ns=gpu.busy_ns,
         kernel_sum_ns=gpu.kernel_sum_ns,

@@ -72,9 +72,9 @@ def _unprofiled(control: Sequence[ControlPass], batch: int) -> dict[str, tuple[s
 def _profiled(captured: Captured) -> dict[str, tuple[str, list[float]]]:
     decoded = captured.counted("decode")
     return {
-        "profiled_prefill_ms": ("ms", [one.elapsed_ns / _MS for one in captured.counted("prefill")]),
-        "profiled_decode_ms": ("ms", [one.elapsed_ns / _MS for one in decoded]),
-        "profiled_tpot_ms": ("ms/token", [one.elapsed_ns / _MS / one.steps for one in decoded if one.steps]),
+        "profiled_prefill_ms": ("ms", [one.profiled_ns / _MS for one in captured.counted("prefill")]),
+        "profiled_decode_ms": ("ms", [one.profiled_ns / _MS for one in decoded]),
+        "profiled_tpot_ms": ("ms/token", [one.profiled_ns / _MS / one.steps for one in decoded if one.steps]),
         "profiled_itl_ms": ("ms", [one / _MS for one in _between_tokens(decoded, captured.counted_steps())]),
     }
 
@@ -130,18 +130,18 @@ def stage_timings(captured: Captured) -> tuple[StageTiming, ...]:
         summary = next((one for one in captured.stages if one.stage == stage), None)
         if summary is None:
             continue
-        elapsed_ns, tokens = _typical_time(captured, stage)
-        if elapsed_ns is None:
+        time_ns, tokens = _typical_time(captured, stage)
+        if time_ns is None:
             passes = captured.manifest.capture_passes if captured.manifest is not None else 1
-            elapsed_ns = summary.elapsed_ns / passes
+            time_ns = summary.profiled_ns / passes
             tokens = None if summary.tokens is None else round(summary.tokens / passes)
-        if elapsed_ns > 0:
+        if time_ns > 0:
             found.append(
                 StageTiming(
                     stage=stage,
-                    elapsed_ms=elapsed_ns / _MS,
+                    elapsed_ms=time_ns / _MS,
                     tokens=tokens,
-                    throughput_toks_per_s=None if tokens is None else tokens / elapsed_ns * 1e9,
+                    throughput_toks_per_s=None if tokens is None else tokens / time_ns * 1e9,
                 )
             )
     return tuple(found)
@@ -173,5 +173,5 @@ def _as_pass(instance: InstanceSummary) -> ControlPass:
     """A stage instance as the program would have timed it: until the token is on the host, GPU work included."""
     image = instance.image_index or 0
     if instance.stage == "prefill":
-        return ControlPass(0, image, prefill_ns=instance.elapsed_ns, decode_ns=0, new_tokens=1)
-    return ControlPass(0, image, prefill_ns=0, decode_ns=instance.elapsed_ns, new_tokens=instance.steps + 1)
+        return ControlPass(0, image, prefill_ns=instance.profiled_ns, decode_ns=0, new_tokens=1)
+    return ControlPass(0, image, prefill_ns=0, decode_ns=instance.profiled_ns, new_tokens=instance.steps + 1)

@@ -117,7 +117,7 @@ class UnitTimes:
     """Captured ones that the medians are over."""
     busy_ns: float
     """GPU busy, captured."""
-    elapsed_ns: float
+    profiled_ns: float
     """Profiled: range start to the end of range and GPU work."""
     launches: float
     unprofiled_ns: float | None
@@ -128,7 +128,7 @@ class UnitTimes:
     profiled_busy_share: float | None
     """GPU busy ÷ profiled time."""
     pass_busy_ns: float
-    pass_elapsed_ns: float
+    pass_profiled_ns: float
     pass_unprofiled_ns: float | None
     capped_because: str | None = None
     """Why ``busy_share`` was cut to 1."""
@@ -136,12 +136,12 @@ class UnitTimes:
     @property
     def time_ns(self) -> float:
         """What ``busy_share`` is a share of."""
-        return self.elapsed_ns if self.unprofiled_ns is None else self.unprofiled_ns
+        return self.profiled_ns if self.unprofiled_ns is None else self.unprofiled_ns
 
     @property
     def pass_time_ns(self) -> float:
         """The same over one pass."""
-        return self.pass_elapsed_ns if self.pass_unprofiled_ns is None else self.pass_unprofiled_ns
+        return self.pass_profiled_ns if self.pass_unprofiled_ns is None else self.pass_unprofiled_ns
 
 
 @frozen

@@ -51,7 +51,7 @@ def _of_stage(captured: Captured, stage: str) -> UnitTimes:
         passes = []
     unprofiled = statistics.median(time for _, time, _ in passes) if passes else None
     busy = statistics.median(one.busy_ns / units(one) for one in instances)
-    elapsed = statistics.median(one.elapsed_ns / units(one) for one in instances)
+    elapsed = statistics.median(one.profiled_ns / units(one) for one in instances)
     time = elapsed if unprofiled is None else unprofiled
     capped = None
     if time and busy > time:
@@ -62,14 +62,14 @@ def _of_stage(captured: Captured, stage: str) -> UnitTimes:
         per=per,
         instances=len(instances),
         busy_ns=busy,
-        elapsed_ns=elapsed,
+        profiled_ns=elapsed,
         launches=statistics.median(one.launches / units(one) for one in instances),
         unprofiled_ns=unprofiled,
         busy_share=min(1.0, busy / time) if time else None,
         busy_share_base="profiled" if unprofiled is None else "unprofiled",
         profiled_busy_share=busy / elapsed if elapsed else None,
         pass_busy_ns=_over_a_pass((_image(one), one.busy_ns) for one in instances),
-        pass_elapsed_ns=_over_a_pass((_image(one), one.elapsed_ns) for one in instances),
+        pass_profiled_ns=_over_a_pass((_image(one), one.profiled_ns) for one in instances),
         pass_unprofiled_ns=_over_a_pass((image, whole) for image, _, whole in passes) if passes else None,
         capped_because=capped,
     )
@@ -99,19 +99,19 @@ def _over_a_pass(values: Iterable[tuple[object, float]]) -> float:
 
 def _whole_capture(stage: StageSummary) -> UnitTimes:
     """Of a trace without stages: the time from its first to its last GPU operation."""
-    share = stage.busy_ns / stage.elapsed_ns if stage.elapsed_ns else None
+    share = stage.busy_ns / stage.profiled_ns if stage.profiled_ns else None
     return UnitTimes(
         stage=stage.stage,
         per="capture",
         instances=1,
         busy_ns=stage.busy_ns,
-        elapsed_ns=stage.elapsed_ns,
+        profiled_ns=stage.profiled_ns,
         launches=stage.launches,
         unprofiled_ns=None,
         busy_share=share,
         busy_share_base="profiled",
         profiled_busy_share=share,
         pass_busy_ns=stage.busy_ns,
-        pass_elapsed_ns=stage.elapsed_ns,
+        pass_profiled_ns=stage.profiled_ns,
         pass_unprofiled_ns=None,
     )

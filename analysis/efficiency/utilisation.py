@@ -194,9 +194,9 @@ def _works(captured: Captured, stages: Sequence[str]) -> tuple[_Work, ...]:
     instances = [one for stage in stages for one in captured.counted(stage)]
     wanted = tuple((one.image_index or 0, one.stage, one.steps) for one in instances)
     # A stage inside one of its name adds no time of its own: from the stage's sum goes what is skipped.
-    elapsed = sum(one.elapsed_ns for one in captured.stages if one.stage in stages)
+    elapsed = sum(one.profiled_ns for one in captured.stages if one.stage in stages)
     kept = {id(one) for one in instances}
-    skipped = sum(one.elapsed_ns for one in captured.instances if one.stage in stages and id(one) not in kept)
+    skipped = sum(one.profiled_ns for one in captured.instances if one.stage in stages and id(one) not in kept)
     profiled = (
         _Work("profiled elapsed", elapsed - skipped, wanted),
         _Work("profiled gpu busy", sum(one.busy_ns for one in instances), wanted),

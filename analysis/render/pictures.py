@@ -52,7 +52,9 @@ def _text(x: float, y: float, text: str, *, kind: str = "", anchor: str = "start
 def budget_picture(report: Report) -> str | None:
     """Where each stage's host time goes; None: there are no stages."""
     stages = [
-        (stage, parts) for stage in report.stages if (parts := time_budget(stage)) is not None and stage.host_elapsed_ns
+        (stage, parts)
+        for stage in report.stages
+        if (parts := time_budget(stage)) is not None and stage.profiled_host_ns
     ]
     if not stages:
         return None
@@ -64,12 +66,12 @@ def budget_picture(report: Report) -> str | None:
         x += 28 + 6.4 * len(part.label)
     for index, (stage, parts) in enumerate(stages):
         y = 34 + 40 * index
-        label = f"{stage.stage}, {duration(stage.host_elapsed_ns)}"
+        label = f"{stage.stage}, {duration(stage.profiled_host_ns)}"
         drawn.append(_text(_LEFT - 10, y + 18, label, kind="ink", anchor="end"))
         x = _LEFT
         whole = whole_per_cents([parts[part.key] for part in BUDGET_PARTS])
         for part, per_cent in zip(BUDGET_PARTS, whole, strict=True):
-            ratio = parts[part.key] / stage.host_elapsed_ns
+            ratio = parts[part.key] / stage.profiled_host_ns
             width = room * ratio
             hint = f"{stage.stage}: {part.label}, {duration(parts[part.key])}, {share(ratio)}"
             drawn.append(_rect(part.key, x, y, width, 26, hint))
@@ -115,7 +117,7 @@ def step_picture(report: Report) -> str | None:
         return None
     width = -(-len(steps) // _MAX_POINTS)
     groups = [steps[low : low + width] for low in range(0, len(steps), width)]
-    elapsed = [sum(one.host_elapsed_ns for one in group) / len(group) for group in groups]
+    elapsed = [sum(one.profiled_host_ns for one in group) / len(group) for group in groups]
     busy = [sum(one.busy_ns for one in group) / len(group) for group in groups]
     most = max(*elapsed, *busy, 1.0)
     high, top = 150.0, 30.0

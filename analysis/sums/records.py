@@ -98,9 +98,9 @@ class StageSummary:
     instances: int
     tokens: int | None
     """Prompt tokens for prefill, emitted steps for decode; None: nothing says."""
-    host_elapsed_ns: int
+    profiled_host_ns: int
     """Range end − start."""
-    elapsed_ns: int
+    profiled_ns: int
     """Range start to the moment at which range and GPU work have both ended: longer where the GPU works on."""
     projected_ns: int
     """First to last GPU operation."""
@@ -140,7 +140,7 @@ class InstanceSummary:
     stage: str
     start_ns: int
     end_ns: int
-    host_elapsed_ns: int
+    profiled_host_ns: int
     projected_ns: int
     busy_ns: int
     kernel_sum_ns: int
@@ -167,7 +167,7 @@ class InstanceSummary:
         return self.end_ns if self.gpu_end_ns is None else max(self.end_ns, self.gpu_end_ns)
 
     @property
-    def elapsed_ns(self) -> int:
+    def profiled_ns(self) -> int:
         """Range start to `finished_ns`."""
         return self.finished_ns - self.start_ns
 
@@ -179,7 +179,7 @@ class StepPoint:
     instance: str
     index: int
     start_ns: int
-    host_elapsed_ns: int
+    profiled_host_ns: int
     busy_ns: int
     kernels: int
     context: int | None
@@ -194,7 +194,7 @@ class StepPoint:
     @property
     def finished_ns(self) -> int:
         """When range and GPU work have both ended: the moment of its token."""
-        end = self.start_ns + self.host_elapsed_ns
+        end = self.start_ns + self.profiled_host_ns
         return end if self.gpu_end_ns is None else max(end, self.gpu_end_ns)
 
 

@@ -72,8 +72,8 @@ def stage_summaries(
             stage=stage,
             instances=int(rows.size),
             tokens=tokens.get(stage),
-            host_elapsed_ns=int((ranges.end[outer] - ranges.start[outer]).sum()),
-            elapsed_ns=int((_finished(attribution, rows, outer) - ranges.start[outer]).sum()),
+            profiled_host_ns=int((ranges.end[outer] - ranges.start[outer]).sum()),
+            profiled_ns=int((_finished(attribution, rows, outer) - ranges.start[outer]).sum()),
             busy_ns=sum(instance.busy_ns for instance in mine),
             gpu=by_stage[stage],
             gaps=sum_gaps(instance.gaps for instance in mine if instance.gaps is not None),
@@ -122,8 +122,8 @@ def whole_capture(
         stage=WHOLE_CAPTURE,
         instances=1,
         tokens=None,
-        host_elapsed_ns=elapsed,
-        elapsed_ns=elapsed,
+        profiled_host_ns=elapsed,
+        profiled_ns=elapsed,
         busy_ns=busy,
         gpu=evolve(gpu, name=WHOLE_CAPTURE),
         gaps=sum_gaps(host.idle(windows)) if windows else None,
@@ -140,8 +140,8 @@ class _Span:
     stage: str
     instances: int
     tokens: int | None
-    host_elapsed_ns: int
-    elapsed_ns: int
+    profiled_host_ns: int
+    profiled_ns: int
     busy_ns: int
     gpu: GpuRow
     gaps: GapSummary | None
@@ -163,8 +163,8 @@ def _summed(attribution: Attribution, host: HostCalls, span: _Span, sm_count: in
         stage=span.stage,
         instances=span.instances,
         tokens=span.tokens,
-        host_elapsed_ns=span.host_elapsed_ns,
-        elapsed_ns=span.elapsed_ns,
+        profiled_host_ns=span.profiled_host_ns,
+        profiled_ns=span.profiled_ns,
         projected_ns=gpu.projected_ns,
         busy_ns=span.busy_ns,
         kernel_sum_ns=gpu.kernel_sum_ns,
@@ -328,7 +328,7 @@ def instance_summaries(attribution: Attribution, host: HostCalls | None = None) 
                 stage=ranges.names[ranges.name[row]],
                 start_ns=int(ranges.start[row]),
                 end_ns=int(ranges.end[row]),
-                host_elapsed_ns=int(ranges.end[row] - ranges.start[row]),
+                profiled_host_ns=int(ranges.end[row] - ranges.start[row]),
                 projected_ns=gpu.projected_ns,
                 busy_ns=gpu.busy_ns,
                 kernel_sum_ns=gpu.kernel_sum_ns,
@@ -371,7 +371,7 @@ def step_points(attribution: Attribution) -> tuple[StepPoint, ...]:
                 instance=paths.get(parent, paths[row]),
                 index=seen[parent],
                 start_ns=int(ranges.start[row]),
-                host_elapsed_ns=int(ranges.end[row] - ranges.start[row]),
+                profiled_host_ns=int(ranges.end[row] - ranges.start[row]),
                 busy_ns=busy[position],
                 kernels=kernels[position],
                 context=None if payload == NO_VALUE else payload,

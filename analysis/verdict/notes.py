@@ -79,7 +79,7 @@ def _where(unit_times: Sequence[UnitTimes]) -> list[str]:
     if not stages:
         return []
     unprofiled = all(one.pass_unprofiled_ns is not None for one in stages)
-    spent = {one.stage: one.pass_time_ns if unprofiled else one.pass_elapsed_ns for one in stages}
+    spent = {one.stage: one.pass_time_ns if unprofiled else one.pass_profiled_ns for one in stages}
     parts = zip(sorted(spent, key=lambda name: -spent[name]), whole_per_cents(sorted(spent.values(), reverse=True)),
                 strict=True)  # fmt: skip
     named = " and ".join(f"{name} {duration(spent[name])} ({part})" for name, part in parts)

@@ -75,7 +75,7 @@ def _judge(facts: Facts) -> Verdict:
             stage=stage.stage,
             bound="unknown",
             sentence=f"No GPU operation is attributed to {stage.stage}, so nothing can be said of what bounds it.",
-            evidence=(f"{stage.instances} instances, {duration(stage.host_elapsed_ns)} host time, 0 GPU operations",),
+            evidence=(f"{stage.instances} instances, {duration(stage.profiled_host_ns)} host time, 0 GPU operations",),
             action="Look at the capture's findings first.",
             ceiling_ns=None,
             ceiling="n/a: no GPU time",
@@ -162,7 +162,7 @@ def _idle_evidence(facts: Facts) -> list[str]:
     stage, gaps, times = facts.stage, facts.gaps, facts.times
     lines = [_busy_evidence(facts)]
     if times.unprofiled_ns is not None:
-        profiled = part_of(times.busy_ns, times.elapsed_ns)
+        profiled = part_of(times.busy_ns, times.profiled_ns)
         lines.append(
             f"under the profiler: GPU busy {profiled.part} of {profiled.whole} {_each(facts)} = {profiled.share}"
         )
@@ -339,7 +339,7 @@ def _on_cpu(facts: Facts) -> Verdict:
             bound="unknown",
             sentence=f"{_SUBJECT[stage.stage]} ran on a CPU, where this profiler records no operators: host times only.",
             evidence=(
-                f"{stage.instances} instances, {duration(stage.host_elapsed_ns)} host time, no operators recorded",
+                f"{stage.instances} instances, {duration(stage.profiled_host_ns)} host time, no operators recorded",
             ),
             action="Use the torch collector to see operators on a CPU, or a GPU to see kernels.",
             ceiling_ns=None,
@@ -368,7 +368,9 @@ def _on_cpu(facts: Facts) -> Verdict:
 def _of_whole_capture(verdict: Verdict, facts: Facts) -> Verdict:
     """Add what a trace without stages can still tell, and how it would tell more."""
     top = ", ".join(f"{one.category} {share(one.share)}" for one in facts.categories[:_TOP_CATEGORIES])
-    lines = [f"no stages in the trace: judged from its first to its last operation, {duration(facts.stage.elapsed_ns)}"]
+    lines = [
+        f"no stages in the trace: judged from its first to its last operation, {duration(facts.stage.profiled_ns)}"
+    ]
     if top:
         lines.append(f"device time by category: {top}")
     action = f"{_MARK_STAGES}. {verdict.action}"

@@ -95,3 +95,20 @@ def test_the_schema_refuses_what_the_records_cannot_hold(
         place = place[key]
     place[path[-1]] = value
     assert not Draft202012Validator(closed(schema_of("report"))).is_valid(document)
+
+
+def test_a_time_that_is_measured_with_and_without_the_profiler_says_which() -> None:
+    """In its name, or in a field beside it; the contract's own records (`analysis.domain.entities`) have their names."""
+    contract = {"StageTiming", "OperatorSummary", "Stats"}
+    unsaid = []
+    for record, schema in schema_of("report")["$defs"].items():
+        names = set(schema["properties"])
+        for name in sorted(one for one in names if not one.endswith("_base")):
+            either = any(word in name for word in ("elapsed", "busy_share", "mfu", "mbu")) or name in (
+                "time_ns",
+                "mean",
+            )
+            said = "profiled" in name or bool(names & {"time_base", f"{name}_base", "source"})
+            if either and not said and record not in contract:
+                unsaid.append(f"{record}.{name}")
+    assert unsaid == ["MetricSeries.time_ns"], "which is the moment of a sample"

@@ -139,7 +139,7 @@ def test_a_token_is_there_when_its_gpu_work_has_ended() -> None:
 
 def test_skipped_instances_are_in_no_profiled_latency() -> None:
     instances = tuple(instance("decode", time * MS, steps=2, image=image) for image, time in enumerate((900, 20, 30)))
-    steps = tuple(StepPoint(one.path, 0, 0, one.host_elapsed_ns // 2, 0, 1, None) for one in instances)
+    steps = tuple(StepPoint(one.path, 0, 0, one.profiled_host_ns // 2, 0, 1, None) for one in instances)
     found = {one.name: one for one in aggregates(captured_of(None, instances, steps, skip_first=1))}
     assert (found["profiled_tpot_ms"].count, found["profiled_tpot_ms"].median) == (2, 12.5)
     assert (found["profiled_itl_ms"].count, found["profiled_itl_ms"].maximum) == (2, 15)
@@ -158,7 +158,7 @@ def test_tpot_of_a_real_capture_whose_host_runs_ahead(real_attribution: RealAttr
     tpot = next(one for one in report.aggregates if one.name == "profiled_tpot_ms")
     assert tpot.median == pytest.approx(sorted(by_hand)[1])
     assert tpot.median == pytest.approx(2.72, abs=0.005)
-    assert statistics.fmean(one.host_elapsed_ns for one in report.steps) / 1e6 < 1.5
+    assert statistics.fmean(one.profiled_host_ns for one in report.steps) / 1e6 < 1.5
     tile = next(one for one in facts.headline(report) if one.term == "tpot")
     assert (tile.label, tile.value) == ("Time per output token, profiled", "2.72 ms")
 
@@ -215,7 +215,7 @@ def test_stage_timings_of_a_trace_are_those_of_one_pass() -> None:
     stages = plain_report().stages
     alone = stage_timings(captured_of(stages=stages))
     passes = stage_timings(captured_of(manifest(control=(), capture_passes=2), stages=stages))
-    assert alone[1].elapsed_ms == stages[1].elapsed_ns / 1e6
+    assert alone[1].elapsed_ms == stages[1].profiled_ns / 1e6
     assert (passes[1].elapsed_ms, passes[1].tokens) == (alone[1].elapsed_ms / 2, 2)
     assert passes[1].throughput_toks_per_s == alone[1].throughput_toks_per_s
 
@@ -301,7 +301,7 @@ def test_decode_by_hand(name: str, instances: int, steps: int, real_attribution:
     found = rows(report)
     decode = next(one for one in report.stages if one.stage == "decode")
     flop = instances * decode_flop(steps)
-    for base, time_ns in (("profiled elapsed", decode.elapsed_ns), ("profiled gpu busy", decode.busy_ns)):
+    for base, time_ns in (("profiled elapsed", decode.profiled_ns), ("profiled gpu busy", decode.busy_ns)):
         row = found["decode", base]
         assert (row.time_ns, row.flop, row.flop_full, row.peak_how) == (time_ns, flop, flop, "spec")
         assert row.bytes_moved is not None
@@ -395,7 +395,7 @@ def used(
 ) -> dict[tuple[str, str, str | None], Utilisation]:
     """Of one image: prefill 10 ms (5 busy), decode 40 ms (20 busy)."""
     stages = [
-        evolve(one, host_elapsed_ns=time * MS, elapsed_ns=time * MS, busy_ns=time * MS // 2)
+        evolve(one, profiled_host_ns=time * MS, profiled_ns=time * MS, busy_ns=time * MS // 2)
         for one, time in zip(plain_report().stages, (10, 40), strict=True)
     ]
     instances = (instance("prefill", 10 * MS), instance("decode", 40 * MS, steps=steps))

@@ -276,7 +276,7 @@ def test_a_trace_without_stages_is_judged_as_a_whole(tmp_path: Path) -> None:
     assert any("1 × cudaDeviceSynchronize" in line for line in verdict.evidence)
     assert verdict.action.startswith("Put NVTX ranges named prefill and decode")
     (stage,) = report.stages
-    assert (stage.stage, stage.busy_ns, stage.elapsed_ns, stage.launches) == ("capture", 30_000, 100_000, 2)
+    assert (stage.stage, stage.busy_ns, stage.profiled_ns, stage.launches) == ("capture", 30_000, 100_000, 2)
     assert report.report.timings == ()
     for name, text in screens(report, tmp_path).items():
         assert "The whole capture is launch-bound: the GPU works 30.0 % of the profiled time" in text, name
@@ -299,7 +299,7 @@ def test_processes_have_windows_of_their_own(tmp_path: Path) -> None:
         built.thread(pid, pid).launch(at, at + 5, ("k", at + 10, at + 50), device=pid - 1)
         built.launch(at + 60, at + 65, ("k", at + 70, at + 110), device=pid - 1)
     (stage,) = made(built, tmp_path, None).stages
-    assert (stage.elapsed_ns, stage.busy_ns) == (200, 160)
+    assert (stage.profiled_ns, stage.busy_ns) == (200, 160)
     assert stage.gaps is not None
     assert (stage.gaps.total_ns, stage.gaps.launching_ns) == (40, 10)
 

@@ -51,7 +51,7 @@ RECORDS: dict[str, type[Any]] = {
 }  # fmt: skip
 """Table → the record of its rows, every field of which is a column."""
 NO_COLUMN = {
-    "instances": {"gpu_end_ns", "gaps"},  # in elapsed_ns; gaps are a table of their own, by stage
+    "instances": {"gpu_end_ns", "gaps"},  # in profiled_ns; gaps are a table of their own, by stage
     "steps": {"gpu_end_ns"},  # in finished_ns
     "host_calls_by_stage": {"level"},  # says which table the row belongs to
 }

@@ -63,7 +63,7 @@ def two_images() -> TraceBuilder:
 def test_a_stage_by_hand(attribute: Attribute) -> None:
     found = summaries(attribute(two_images()))
     prefill, decode = found["prefill"], found["decode"]
-    assert (prefill.instances, prefill.tokens, prefill.host_elapsed_ns) == (2, 10 + 11, 600)
+    assert (prefill.instances, prefill.tokens, prefill.profiled_host_ns) == (2, 10 + 11, 600)
     assert (prefill.busy_ns, prefill.projected_ns, prefill.kernel_sum_ns) == (200, 200, 200)
     assert (prefill.launches, prefill.graph_launches, prefill.host_launch_ns) == (4, 0, 60)
     assert (prefill.mean_kernel_ns, prefill.median_kernel_ns) == (50, 50)
@@ -76,7 +76,7 @@ def test_a_stage_by_hand(attribute: Attribute) -> None:
     assert decode.concurrency == 1.0
     assert decode.projected_ns == 2 * (300 + 65 - 30)
     assert decode.gaps is not None
-    assert decode.gaps.total_ns == decode.host_elapsed_ns - decode.busy_ns
+    assert decode.gaps.total_ns == decode.profiled_host_ns - decode.busy_ns
 
 
 def test_instances_and_steps_by_hand(attribute: Attribute) -> None:
@@ -88,12 +88,12 @@ def test_instances_and_steps_by_hand(attribute: Attribute) -> None:
         ("image[1]/prefill", "image[1]", 0, 11, 2),
         ("image[1]/decode", "image[1]", 2, None, 2),
     ]
-    assert [(one.start_ns, one.end_ns, one.host_elapsed_ns) for one in instances[2:]] == [
+    assert [(one.start_ns, one.end_ns, one.profiled_host_ns) for one in instances[2:]] == [
         (1000, 1300, 300),
         (1300, 1900, 600),
     ]
     steps = [
-        (one.instance, one.index, one.host_elapsed_ns, one.busy_ns, one.kernels, one.context)
+        (one.instance, one.index, one.profiled_host_ns, one.busy_ns, one.kernels, one.context)
         for one in step_points(attribution)
     ]
     assert steps == [
@@ -110,7 +110,7 @@ def test_two_ranks_are_each_as_busy_as_they_are(attribute: Attribute) -> None:
     for pid in (1, 2):
         built.thread(pid, pid).range("decode", 0, 100, domain="dsocr").launch(5, 10, ("k", 10, 90), device=pid - 1)
     decode = summaries(attribute(built))["decode"]
-    assert (decode.host_elapsed_ns, decode.elapsed_ns, decode.busy_ns) == (200, 200, 160)
+    assert (decode.profiled_host_ns, decode.profiled_ns, decode.busy_ns) == (200, 200, 160)
     assert decode.gpu.busy_ns == 80  # the table's row is the union over everything
     assert decode.gaps is not None
     assert decode.gaps.total_ns == 40
@@ -119,7 +119,7 @@ def test_two_ranks_are_each_as_busy_as_they_are(attribute: Attribute) -> None:
 def test_a_stage_inside_itself_adds_no_time(attribute: Attribute) -> None:
     built = TraceBuilder().range("decode", 0, 100, domain="dsocr").range("decode", 20, 80, domain="dsocr")
     decode = summaries(attribute(built.launch(10, 12, ("a", 30, 40)).launch(30, 32, ("b", 40, 60))))["decode"]
-    assert (decode.host_elapsed_ns, decode.busy_ns) == (100, 30)
+    assert (decode.profiled_host_ns, decode.busy_ns) == (100, 30)
 
 
 def test_a_stage_ends_when_its_gpu_work_has(attribute: Attribute) -> None:
@@ -131,10 +131,10 @@ def test_a_stage_ends_when_its_gpu_work_has(attribute: Attribute) -> None:
         built.range("decode_step", at + 50, at + 90, domain="dsocr").launch(at + 55, at + 60, ("a", at + 150, at + 280))
     attribution = attribute(built)
     decode = summaries(attribution)["decode"]
-    assert (decode.host_elapsed_ns, decode.elapsed_ns, decode.busy_ns) == (200, 560, 520)
+    assert (decode.profiled_host_ns, decode.profiled_ns, decode.busy_ns) == (200, 560, 520)
     first, second = instance_summaries(attribution)
-    assert (first.gpu_end_ns, first.finished_ns, first.elapsed_ns, first.launches) == (280, 280, 280, 2)
-    assert (second.finished_ns, second.elapsed_ns) == (1280, 280)
+    assert (first.gpu_end_ns, first.finished_ns, first.profiled_ns, first.launches) == (280, 280, 280, 2)
+    assert (second.finished_ns, second.profiled_ns) == (1280, 280)
     assert [one.finished_ns for one in step_points(attribution)] == [150, 280, 1150, 1280]
 
 
@@ -142,7 +142,7 @@ def test_work_of_a_stage_inside_itself_counts_for_the_outer_one(attribute: Attri
     built = TraceBuilder().range("decode", 0, 100, domain="dsocr").range("decode", 20, 80, domain="dsocr")
     built.launch(30, 32, ("b", 40, 160)).range("decode", 200, 300, domain="dsocr").launch(210, 212, ("b", 220, 230))
     decode = summaries(attribute(built))["decode"]
-    assert (decode.host_elapsed_ns, decode.elapsed_ns) == (200, 260)
+    assert (decode.profiled_host_ns, decode.profiled_ns) == (200, 260)
 
 
 def test_concurrency_of_two_streams(attribute: Attribute) -> None:
@@ -286,7 +286,7 @@ class Plain:
                 count, inside = count + 1, inside + end - start
         gaps = [b - a for starts in launches.values() for a, b in pairwise(starts)]
         return {
-            "host_elapsed_ns": sum(self.stages[number][3] - self.stages[number][2] for number in mine),
+            "profiled_host_ns": sum(self.stages[number][3] - self.stages[number][2] for number in mine),
             "kernel_sum_ns": sum(durations),
             "launches": count,
             "host_launch_ns": inside,
@@ -331,8 +331,8 @@ def test_real_stages(
     assert found.gaps is not None
     idle = found.gaps
     assert idle.synchronising_ns + idle.launching_ns + idle.other_api_ns + idle.outside_api_ns == idle.total_ns
-    assert found.elapsed_ns >= found.host_elapsed_ns
-    assert found.busy_ns <= found.elapsed_ns
+    assert found.profiled_ns >= found.profiled_host_ns
+    assert found.busy_ns <= found.profiled_ns
 
 
 @pytest.mark.parametrize("name", ["deepseek-ocr_h100_64tok", "llama_h100_cuda-graph", "tensor-parallel_2xh200_rank0"])
@@ -341,7 +341,7 @@ def test_real_instances_and_steps_add_up(name: str, real_attribution: RealAttrib
     stages, instances, steps = summaries(attribution), instance_summaries(attribution), step_points(attribution)
     for stage, found in stages.items():
         mine = [one for one in instances if one.stage == stage]
-        for field in ("host_elapsed_ns", "elapsed_ns", "projected_ns", "launches", "busy_ns", "kernel_sum_ns"):
+        for field in ("profiled_host_ns", "profiled_ns", "projected_ns", "launches", "busy_ns", "kernel_sum_ns"):
             assert getattr(found, field) == sum(getattr(one, field) for one in mine), field
         assert found.instances == len(mine)
     assert [one.start_ns for one in steps] == sorted(one.start_ns for one in steps)
@@ -350,7 +350,7 @@ def test_real_instances_and_steps_add_up(name: str, real_attribution: RealAttrib
         inside = [step for step in steps if step.instance == one.path]
         assert [step.index for step in inside] == list(range(one.steps))
         assert all(
-            one.start_ns <= step.start_ns and step.start_ns + step.host_elapsed_ns <= one.end_ns for step in inside
+            one.start_ns <= step.start_ns and step.start_ns + step.profiled_host_ns <= one.end_ns for step in inside
         )
         assert sum(step.busy_ns for step in inside) <= one.busy_ns
 

@@ -101,7 +101,7 @@ def evidence(**changes: Any) -> TraceEvidence:
 
 def instance(**changes: Any) -> InstanceSummary:
     made = InstanceSummary(
-        path="image[0]/prefill", image="image[0]", stage="prefill", start_ns=0, end_ns=10, host_elapsed_ns=10,
+        path="image[0]/prefill", image="image[0]", stage="prefill", start_ns=0, end_ns=10, profiled_host_ns=10,
         projected_ns=10, busy_ns=10, kernel_sum_ns=10, kernels=1, payload=None, steps=0, image_index=0,
     )  # fmt: skip
     return evolve(made, **changes)

@@ -51,7 +51,8 @@ def stage(name: str = "decode", *, busy: int, **changes: Any) -> StageSummary:
     gpu = GpuRow(name, 1000, busy * MS, busy * MS, busy * MS, 0, 0, 0, 0, 0, 0)
     idle = max(0, 100 - busy) * MS
     plain = StageSummary(
-        stage=name, instances=2, tokens=10, host_elapsed_ns=100 * MS, elapsed_ns=100 * MS, projected_ns=100 * MS, busy_ns=busy * MS,
+        stage=name, instances=2, tokens=10, profiled_host_ns=100 * MS, profiled_ns=100 * MS,
+        projected_ns=100 * MS, busy_ns=busy * MS,
         kernel_sum_ns=busy * MS, gpu=gpu, launches=1000, graph_launches=0, synchronises=0,
         synchronise_ns=0, small_d2h_copies=0, host_launch_ns=MS, queue_delay_median_ns=5000.0,
         queue_delay_p95_ns=6000.0, mean_kernel_ns=2000.0, median_kernel_ns=1500.0, mean_launch_gap_ns=30_000.0,
@@ -83,8 +84,8 @@ def parts_of(one: StageSummary) -> tuple[InstanceSummary, ...]:
     gaps = one.gaps and GapSummary(*(value // count for value in astuple(one.gaps)))
     return tuple(
         InstanceSummary(
-            f"image[{image}]/{one.stage}", f"image[{image}]", one.stage, 0, one.host_elapsed_ns // count,
-            one.host_elapsed_ns // count, one.projected_ns // count, one.busy_ns // count, one.kernel_sum_ns // count,
+            f"image[{image}]/{one.stage}", f"image[{image}]", one.stage, 0, one.profiled_host_ns // count,
+            one.profiled_host_ns // count, one.projected_ns // count, one.busy_ns // count, one.kernel_sum_ns // count,
             one.gpu.kernels // count, None, (one.tokens or 0) // count if one.stage == "decode" else 0,
             image_index=image, pass_index=0, launches=one.launches // count, gaps=gaps,
         )
@@ -204,9 +205,9 @@ def pages(*busy_and_elapsed_ms: tuple[float, float]) -> tuple[InstanceSummary, .
 def of_pages(
     instances: tuple[InstanceSummary, ...], alone_ms: Sequence[float] | None = None, **changes: Any
 ) -> Captured:
-    busy, elapsed = sum(one.busy_ns for one in instances), sum(one.elapsed_ns for one in instances)
-    whole = evolve(stage("prefill", busy=1), instances=len(instances), busy_ns=busy, elapsed_ns=elapsed,
-                   host_elapsed_ns=elapsed, kernel_sum_ns=busy, launches=sum(one.launches for one in instances))  # fmt: skip
+    busy, elapsed = sum(one.busy_ns for one in instances), sum(one.profiled_ns for one in instances)
+    whole = evolve(stage("prefill", busy=1), instances=len(instances), busy_ns=busy, profiled_ns=elapsed,
+                   profiled_host_ns=elapsed, kernel_sum_ns=busy, launches=sum(one.launches for one in instances))  # fmt: skip
     run = None
     if alone_ms is not None:
         run = evolve(
@@ -398,7 +399,7 @@ def test_nothing_on_the_gpu() -> None:
 def test_a_gpu_that_works_on_after_the_host_has_left() -> None:
     """The stage ends with its GPU work: 300 ms busy of 300, not of the host's 100."""
     late = tuple(evolve(one, busy_ns=150 * MS, gpu_end_ns=one.start_ns + 150 * MS) for one in parts_of(stage(busy=50)))
-    whole = evolve(stage(busy=300), elapsed_ns=300 * MS)
+    whole = evolve(stage(busy=300), profiled_ns=300 * MS)
     found = judged(captured_of(None, late, stages=[whole]))
     assert "busy 100.0 % of the profiled time" in found.sentence
     assert found.evidence[0] == "GPU busy 30.0 ms of 30.0 ms per token = 100.0 % (medians of 2; threshold 60 %)"
@@ -438,9 +439,9 @@ def test_decode_is_launch_bound(name: str, share: str, launches: str, real_attri
     assert f"{launches} kernels per token" in found.sentence
     assert any("a launch every" in line for line in found.evidence)
     assert any("outside CUDA calls" in line for line in found.evidence)
-    assert found.ceiling_ns == pytest.approx(decode.host_elapsed_ns - decode.busy_ns, abs=1)
+    assert found.ceiling_ns == pytest.approx(decode.profiled_host_ns - decode.busy_ns, abs=1)
     saved = float(re.findall(r"saves at most ([\d.]+) ms per token", found.ceiling)[0])
-    assert saved == pytest.approx((decode.host_elapsed_ns - decode.busy_ns) / (decode.tokens or 0) / 1e6, abs=0.05)
+    assert saved == pytest.approx((decode.profiled_host_ns - decode.busy_ns) / (decode.tokens or 0) / 1e6, abs=0.05)
 
 
 def test_the_waits_of_small_are_named(real_attribution: RealAttribution) -> None:

@@ -216,7 +216,7 @@ def test_charts_draw_the_values_of_the_report(opened: Callable[[Report], Any], r
     page = opened(real_report)
     budget = option(page, "chart-budget")
     busy = next(one for one in budget["series"] if one["name"] == "GPU busy")["data"]
-    assert busy == pytest.approx([100 * one.busy_ns / one.host_elapsed_ns for one in real_report.stages], abs=0.1)
+    assert busy == pytest.approx([100 * one.busy_ns / one.profiled_host_ns for one in real_report.stages], abs=0.1)
     for column in zip(*(one["data"] for one in budget["series"]), strict=True):
         assert sum(column) == pytest.approx(100, abs=0.01)
     categories = option(page, "chart-categories")
@@ -225,7 +225,7 @@ def test_charts_draw_the_values_of_the_report(opened: Callable[[Report], Any], r
         for name, value in zip(categories["categories"][0], series["data"], strict=True):
             assert value == pytest.approx(shares.get((series["name"], name), 0), abs=0.001)
     steps = option(page, "chart-steps")["series"]
-    assert [one[1] for one in steps[0]["data"]] == [one.host_elapsed_ns for one in real_report.steps]
+    assert [one[1] for one in steps[0]["data"]] == [one.profiled_host_ns for one in real_report.steps]
     histogram = option(page, "chart-histogram")["series"][0]["data"]
     assert sum(one[2] for one in histogram) == len(real_report.steps)
     timeline = option(page, "chart-timeline")["series"]

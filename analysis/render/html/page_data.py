@@ -83,8 +83,8 @@ def _timeline(report: Report) -> _Plain | None:
                 "start": one.start_ns - origin,
                 "end": one.end_ns - origin,
                 "busy": one.busy_ns,
-                "elapsed": one.elapsed_ns,
-                "share": _short(one.busy_ns / one.elapsed_ns) if one.elapsed_ns else None,
+                "elapsed": one.profiled_ns,
+                "share": _short(one.busy_ns / one.profiled_ns) if one.profiled_ns else None,
                 "kernels": one.kernels,
                 "steps": one.steps,
             }
@@ -100,7 +100,7 @@ def _budget(report: Report) -> _Plain:
         parts = time_budget(stage)
         if parts is not None:
             whole = whole_per_cents([parts[part.key] for part in BUDGET_PARTS])
-            rows.append({"stage": stage.stage, "elapsed": stage.host_elapsed_ns, "whole": whole, **parts})
+            rows.append({"stage": stage.stage, "elapsed": stage.profiled_host_ns, "whole": whole, **parts})
     return {
         "parts": [{"key": part.key, "label": part.label, "definition": part.definition} for part in BUDGET_PARTS],
         "rows": rows,
@@ -134,7 +134,7 @@ def _categories(report: Report) -> _Plain:
 def _steps(steps: Sequence[StepPoint]) -> _Plain | None:
     if not steps:
         return None
-    elapsed = np.array([step.host_elapsed_ns for step in steps], dtype=np.float64)
+    elapsed = np.array([step.profiled_host_ns for step in steps], dtype=np.float64)
     counts, edges = np.histogram(elapsed, bins=_HISTOGRAM_BINS if elapsed.size >= 40 else 10)
     with_context = all(step.context is not None for step in steps)
     points, width = _thinned(steps, with_context)
@@ -162,7 +162,7 @@ def _thinned(steps: Sequence[StepPoint], with_context: bool) -> tuple[list[list[
             points.append(
                 [
                     round(sum(where) / len(group), 1) if len(group) > 1 else where[0],
-                    round(sum(one.host_elapsed_ns for one in group) / len(group)),
+                    round(sum(one.profiled_host_ns for one in group) / len(group)),
                     round(sum(one.busy_ns for one in group) / len(group)),
                 ]
             )

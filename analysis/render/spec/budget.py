@@ -39,7 +39,7 @@ def time_budget(stage: StageSummary) -> dict[str, int] | None:
         return None
     return {
         # Busy inside the host range: what of it runs on after the range has closed is not part of it.
-        "busy": max(0, stage.host_elapsed_ns - gaps.total_ns),
+        "busy": max(0, stage.profiled_host_ns - gaps.total_ns),
         "launching": gaps.launching_ns,
         "outside": gaps.outside_api_ns,
         "synchronising": gaps.synchronising_ns,

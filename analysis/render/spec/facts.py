@@ -152,7 +152,7 @@ def _of_whole_capture(report: Report, capture: StageSummary) -> tuple[Tile, ...]
     """Of a trace without stages: nothing is known per token, but how busy the GPU was and what kept it waiting."""
     why = "the trace has no prefill and no decode ranges"
     tiles = [
-        Tile("Window", duration(capture.elapsed_ns), "first to last GPU operation, profiled", "projected"),
+        Tile("Window", duration(capture.profiled_ns), "first to last GPU operation, profiled", "projected"),
         *(_busy(times, on_cpu=report.capture.on_cpu) for times in report.unit_times),
         Tile("Kernels", count(capture.gpu.kernels), f"mean {duration(capture.mean_kernel_ns)}", "kernels"),
         Tile(
