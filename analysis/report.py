@@ -286,7 +286,7 @@ def capture_info(trace: Trace, attribution: Attribution, manifest: RunManifest |
         memcpys=int(kinds[MEMCPY]),
         memsets=int(kinds[MEMSET]),
         graphs=int(kinds[GRAPH]),
-        api_calls=len(attribution.calls),
+        api_calls=len(attribution.calls) + len(attribution.other_calls),
         ranges=len(attribution.ranges),
         module_domain=attribution.module_domain if modules else None,
         random_weights=_random(manifest),

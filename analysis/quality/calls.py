@@ -228,8 +228,8 @@ def _foreign_threads(attribution: Attribution) -> list[Finding]:
     if not stage.any():
         return []
     with_stage = np.unique(attribution.ranges.thread[stage])
-    owned = attribution.launch_call >= 0
-    outside = owned & (attribution.operation_level("stage") < 0)
+    launched = attribution.launch_call >= 0
+    outside = launched & (attribution.operation_level("stage") < 0)
     thread = attribution.calls.thread[attribution.launch_call[outside]]
     elsewhere = thread[~np.isin(thread, with_stage)]
     if elsewhere.size < OTHER_THREAD_SHARE * len(attribution.operations):
@@ -248,13 +248,13 @@ def _foreign_threads(attribution: Attribution) -> list[Finding]:
 def _clocks(trace: Trace, attribution: Attribution) -> list[Finding]:
     operations, calls, ranges = attribution.operations, attribution.calls, attribution.ranges
     oddities: list[str] = []
-    owned = np.flatnonzero(attribution.launch_call >= 0)
-    if owned.size:
-        lead = calls.start[attribution.launch_call[owned]] - operations.start[owned]
+    launched = np.flatnonzero(attribution.launch_call >= 0)
+    if launched.size:
+        lead = calls.start[attribution.launch_call[launched]] - operations.start[launched]
         early = int((lead > CLOCK_TOLERANCE_NS).sum())
         if early:
             oddities.append(
-                f"{early:,} of {owned.size:,} GPU operations start before their launch, by up to {int(lead.max()):,} ns"
+                f"{early:,} of {launched.size:,} GPU operations start before their launch, by up to {int(lead.max()):,} ns"
             )
     oddities += [
         f"{count:,} rows of {table} end before they start" for table, count in trace.backwards.items() if count

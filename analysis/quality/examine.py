@@ -3,7 +3,7 @@
 nsys exits 0 whether or not it lost events, and the message "Not all … events might have been collected" stands in good
 captures too. What a lossy capture cannot hide is that its rows contradict each other: ranges that swallow their
 siblings, layers that ran unequally often, launches without kernels, call ids that were given out but never recorded.
-One such sign is a remark; two that are independent of each other make the capture unfit.
+One such sign is a warning; two that are independent of each other make the capture unfit.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ from attrs import frozen
 __all__ = ["NSIGHT_SYSTEMS", "Finding", "Severity"]
 
 Severity: TypeAlias = Literal["unfit", "warning", "info"]
-"""unfit: numbers must not be used; warning: read them with the remark in mind; info: good to know."""
+"""unfit: numbers must not be used; warning: read them with the finding in mind; info: good to know."""
 
 NSIGHT_SYSTEMS: Final = "NVIDIA Nsight Systems"
 """How an export of that profiler's names its product."""

@@ -246,7 +246,7 @@ def _add_device(
     operations = attribution.operations
     codes = names.codes(operations.names)
     idle_name = names.code("idle")
-    owned = attribution.launch_call >= 0
+    has_launch = attribution.launch_call >= 0
     # An arrow ends at the first operation of its launch: one launch of a graph owns many.
     arriving = np.zeros(len(operations), dtype=np.int64)
     launches, first = np.unique(attribution.launch_call, return_index=True)
@@ -282,7 +282,7 @@ def _add_device(
             idle = tracks.add(f"Idle, {SHORTEST_IDLE_NS // 1000} µs and longer", parent, order=len(streams))
             low, high = low[long], high[long]
             slices.add(low, high, np.full(low.size, idle), np.full(low.size, idle_name))
-        waiting = np.flatnonzero(mine & owned)
+        waiting = np.flatnonzero(mine & has_launch)
         if waiting.size:
             launched = np.sort(attribution.calls.start[attribution.launch_call[waiting]])
             begun = np.sort(operations.start[waiting])

@@ -118,15 +118,15 @@ def _projected(
 ) -> NDArray[np.int64]:
     if not len(operations):
         return np.zeros(groups, dtype=np.int64)
-    owner = group if instance is None else instance
-    size = int(owner.max()) + 1
+    holder = group if instance is None else instance
+    size = int(holder.max()) + 1
     last = np.full(size, -1, dtype=np.int64)
-    np.maximum.at(last, owner, operations.end)
+    np.maximum.at(last, holder, operations.end)
     first = np.zeros(size, dtype=np.int64)
-    first[owner[::-1]] = operations.start[::-1]  # sorted by start: the first of an instance is written last
+    first[holder[::-1]] = operations.start[::-1]  # sorted by start: the first of an instance is written last
     seen = last >= 0
     row = np.zeros(size, dtype=np.int64)
-    row[owner] = group
+    row[holder] = group
     return sum_by_group(row[seen], (last - first)[seen], groups)
 
 

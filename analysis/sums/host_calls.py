@@ -77,12 +77,12 @@ class HostCalls:
             [next((kind for kind, rule in _RULES if rule.match(name)), OTHER) for name in calls.names], dtype=np.int8
         )
         kind = by_name[calls.name] if by_name.size else np.zeros(len(calls), dtype=np.int8)
-        owner = self.attribution.launch_call
-        owned = owner >= 0
-        kernels = owner[owned & (self.attribution.operations.kind == KERNEL)]
+        launch_call = self.attribution.launch_call
+        launched = launch_call >= 0
+        kernels = launch_call[launched & (self.attribution.operations.kind == KERNEL)]
         nameless = kernels[kind[kernels] == OTHER]
         kind[nameless] = LAUNCH
-        graphs = owner[owned & (self.attribution.operations.kind == GRAPH)]
+        graphs = launch_call[launched & (self.attribution.operations.kind == GRAPH)]
         kind[graphs[kind[graphs] == OTHER]] = GRAPH_LAUNCH
         return kind
 
@@ -182,9 +182,9 @@ class HostCalls:
         waits = np.flatnonzero(self.waits)
         rows += self._count(level, "synchronise", place[waits], calls.name[waits], calls.duration[waits], names)
         small = np.flatnonzero(self.small_copies & (self.attribution.launch_call >= 0))
-        owner = self.attribution.launch_call[small]
+        call = self.attribution.launch_call[small]
         lasted = self.attribution.operations.duration[small]
-        rows += self._count(level, "small device-to-host copy", place[owner], calls.name[owner], lasted, names)
+        rows += self._count(level, "small device-to-host copy", place[call], calls.name[call], lasted, names)
         return sorted(rows, key=lambda row: (-row.calls, row.where, row.call))
 
     def _count(

@@ -44,7 +44,7 @@ class CaptureInfo:
     graphs: int
     """CUDA graphs traced as a whole: their kernels are invisible."""
     api_calls: int
-    """Of those that can own GPU work or wait."""
+    """Rows of the table of CUDA API calls."""
     ranges: int
     module_domain: str | None
     """Domain in which module ranges were found (empty: the default one); None: there are none."""
