@@ -15,7 +15,7 @@ from analysis.domain.entities import ModelUnderTest
 from analysis.domain.manifest import ControlPass, PromptTokens
 from runner.plan.plan import WorkloadResult
 
-FETCHED_AFTER_S = 8.0
+FETCHED_AFTER_S = 4.0
 """What nsys has not fetched yet dies with a program that is killed; on a busy machine it is slow to fetch."""
 RESULTS = {"control": "control.json", "capture": "profiled.json"}
 

@@ -228,7 +228,10 @@ def test_ctrl_c_ends_the_child_and_nsys_finishes_its_report(tmp_path: Path, nsys
     assert not marked_processes(run.plan.run_id)
     with Interrupts() as interrupts:
         run.resume(interrupts)
-    assert ("dsocr", 59, "prefill") in events(run.directory.trace_file)
+    recorded = events(run.directory.trace_file)
+    assert any(domain == "dsocr.meta" and kind == 34 for domain, kind, _ in recorded)
+    # A program that has to be killed takes with it what nsys has not fetched: with 2022.4 all but the first moment.
+    assert "stubborn" in behaviour or ("dsocr", 59, "prefill") in recorded
 
 
 def test_a_second_ctrl_c_leaves_no_process_behind(tmp_path: Path, nsys: NsysTool) -> None:
