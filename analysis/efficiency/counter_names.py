@@ -1,0 +1,34 @@
+"""One key for a kernel's name as Nsight Systems and as Nsight Compute write it.
+
+Both demangle the same symbol, and print it differently: Nsight Systems writes ``(int)4`` and ``(anonymous namespace)``
+or ``<unnamed>``; Nsight Compute writes ``4``, shortens the namespaces that the kernels of a report have in common, and
+sometimes cuts a bracket with them (``void unnamed>::indexSelectSmallIndex<…``). The key is therefore what no spelling
+changes: the identifiers and numbers of the name in their order, without namespaces, casts and punctuation.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+__all__ = ["name_key"]
+
+_ANONYMOUS: Final = re.compile(r"(?:\(anonymous namespace\)|<?\bunnamed>)(?:\s*::)?")
+_NAMESPACE: Final = re.compile(r"[A-Za-z_]\w*\s*::")
+_CAST: Final = re.compile(r"\((?:unsigned |signed )?(?:bool|char|short|int|long|long long|__int64)\)(?=\s*-?\d)")
+_WORD: Final = re.compile(r"-?\d+|[A-Za-z_$]\w*")
+_LONGEST: Final = 100_000
+"""Characters of a name that are looked at: template arguments may go on for ever."""
+
+
+def name_key(name: str) -> str:
+    """What both tools' spellings of a kernel's name have in common.
+
+    Two kernels may share a key where only their namespaces differ; a match needs launch shape and place besides.
+
+    Args:
+        name: demangled, mangled or a function's base name.
+    """
+    text = _ANONYMOUS.sub(" ", name[:_LONGEST])
+    text = _CAST.sub(" ", text)
+    return " ".join(_WORD.findall(_NAMESPACE.sub(" ", text)))
