@@ -23,6 +23,7 @@ FLOORS = {
         "verdict",
         "compare",
         "report",
+        "review",
         "render",
         "api",
         "cli",

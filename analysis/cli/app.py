@@ -16,6 +16,7 @@ from analysis.cli.check import check
 from analysis.cli.exit_codes import run
 from analysis.cli.kernels import kernels
 from analysis.cli.report import report
+from analysis.cli.review import review
 from analysis.cli.schema import schema
 from analysis.cli.show import show
 from analysis.cli.table import table
@@ -67,7 +68,7 @@ def _root(
     """Nothing to do before a command."""
 
 
-for _command in (report, show, table, check, kernels, schema):
+for _command in (report, review, show, table, check, kernels, schema):
     app.command()(_command)
 
 

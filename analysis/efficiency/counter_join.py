@@ -520,16 +520,15 @@ def _by_configuration(
     if not by:
         return np.zeros(0, dtype=np.intp), np.zeros(0, dtype=np.intp), configured
     order = np.lexsort((launches.key, launches.stage))
-    stage, codes = launches.stage[order].astype(np.int64), launches.key[order]
-    packed = stage * (int(launches.key.max()) + 1) + codes
+    packed = launches.stage[order].astype(np.int64) * (int(launches.key.max()) + 1) + launches.key[order]
     parts_launch, parts_record = [], []
     for (of_stage, of_key), records in by.items():
         wanted = of_stage * (int(launches.key.max()) + 1) + of_key
-        low, high = np.searchsorted(packed, [wanted, wanted + 1]).tolist()
-        if high <= low:
+        begin, end = (int(one) for one in np.searchsorted(packed, [wanted, wanted + 1]))
+        if end <= begin:
             continue
         configured[records] = True
-        own = order[low:high]
+        own = order[begin:end]
         parts_launch.append(np.tile(own, len(records)))
         parts_record.append(np.repeat(np.array(records, dtype=np.intp), own.size))
     return _joined(parts_launch), _joined(parts_record), configured

@@ -327,7 +327,8 @@ def _summed(roofs: LaunchRoofs, group: NDArray[Any], groups: int, *, sections: b
         return [float(one) if some else None for one, some in zip(sums.tolist(), count.tolist(), strict=True)]
 
     def weighted(values: NDArray[Any], which: NDArray[np.bool_]) -> Floats:
-        return np.bincount(group[which], weights=values[which], minlength=groups)
+        sums: Floats = np.bincount(group[which], weights=values[which], minlength=groups).astype(np.float64)
+        return sums
 
     def integer(values: NDArray[Any], which: NDArray[np.bool_] | None = None) -> list[int]:
         every = np.ones(group.size, dtype=bool) if which is None else which
@@ -388,7 +389,8 @@ def _section_means(roofs: LaunchRoofs, group: NDArray[Any], groups: int) -> list
         sums = np.bincount(group[known], weights=values[known], minlength=groups)
         count = np.bincount(group[known], minlength=groups)
         for index in np.flatnonzero(count).tolist():
-            found[index][metric] = float(sums[index] / count[index])
+            # Equal values, added up and divided, differ in their last digits.
+            found[index][metric] = round(float(sums[index] / count[index]), 6)
     return found
 
 

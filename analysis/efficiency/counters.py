@@ -183,6 +183,8 @@ def read_counters(path: Path, source: str | None = None) -> CounterFile:
         with _text(path) as stream, _long_fields():
             return _read(stream, source)
     except csv.Error as error:
+        if "unexpected end" in str(error):
+            raise RequestError(f"{source}: is cut off in the middle of a row; export it again") from error
         raise RequestError(f"{source}: is not a CSV of Nsight Compute ({error}); {_HOW}") from error
     except (OSError, EOFError, lzma.LZMAError, gzip.BadGzipFile) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)

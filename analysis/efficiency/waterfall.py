@@ -7,14 +7,13 @@ roofline launch by launch); what is left between their sum and the stage's elaps
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
 from attrs import frozen
 
 from analysis.attribution.attribution import Attribution
-from analysis.domain.annotations import STAGES, Stage
+from analysis.domain.annotations import Stage
 from analysis.efficiency.counter_roofline import RooflineRow
 from analysis.sums.records import StageSummary
 from analysis.trace.records import KERNEL
@@ -229,14 +228,3 @@ _TERMS: Final = {
 def _loss(key: str, ns: int) -> Loss:
     label, meaning = _TERMS[key]
     return Loss(key, label, ns, meaning)
-
-
-def unit_counts(summaries: Sequence[StageSummary], steps: int, input_name: str) -> dict[str, tuple[int | None, str]]:
-    """Stage → how many units it made, and what a unit is called: tokens of decode, inputs of prefill."""
-    found: dict[str, tuple[int | None, str]] = {}
-    for summary in summaries:
-        if summary.stage == STAGES[1]:
-            found[summary.stage] = (summary.tokens or steps or None, "token")
-        else:
-            found[summary.stage] = (summary.instances or None, input_name)
-    return found

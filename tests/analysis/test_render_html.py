@@ -8,7 +8,7 @@ import pytest
 from attrs import evolve
 
 from analysis.domain.figures import exact_ms
-from analysis.render.html import charts
+from analysis.render.html import charts, environment
 from analysis.render.html import page as html
 from analysis.render.html.page_data import (
     MAX_KERNELS,
@@ -68,11 +68,11 @@ def data_in(page: str) -> dict[str, Any]:
 
 
 def test_the_compiled_template_is_kept_where_that_can_be(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(html, "_COMPILED", tmp_path / "__pycache__")
+    monkeypatch.setattr(environment, "_COMPILED", tmp_path / "__pycache__")
     first = html.page(plain_report())
     assert list((tmp_path / "__pycache__").iterdir())
     assert html.page(plain_report()) == first
-    monkeypatch.setattr(html, "_COMPILED", tmp_path / "not there" / "__pycache__")
+    monkeypatch.setattr(environment, "_COMPILED", tmp_path / "not there" / "__pycache__")
     assert html.page(plain_report()) == first
 
 

@@ -5,19 +5,18 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
 from attrs import evolve
-from jinja2 import Environment, FileSystemBytecodeCache, FileSystemLoader, StrictUndefined
-from jinja2.bccache import Bucket
 from markupsafe import Markup
 
-from analysis.domain.figures import bytes_, count
+from analysis.domain.figures import count
 from analysis.domain.files import write_text
 from analysis.render.html.charts import library
+from analysis.render.html.environment import page_environment
 from analysis.render.html.page_data import page_data
+from analysis.render.review_link import review_link
 from analysis.render.spec import facts
 from analysis.render.spec.glossary import GLOSSARY
 from analysis.render.spec.shown import Table
@@ -28,7 +27,6 @@ from analysis.report import Report
 __all__ = ["render"]
 
 _HERE: Final = Path(__file__).parent
-_COMPILED: Final = _HERE / "templates" / "__pycache__"
 _MAX_ROWS: Final = 400
 """Of a table on the page; more are in report.json."""
 
@@ -39,26 +37,25 @@ def render(report: Report, out: Path) -> tuple[Path, ...]:
     Raises:
         RequestError: the folder cannot be written to.
     """
-    return (write_text(out / "report.html", page(report)),)
+    return (write_text(out / "report.html", page(report, out)),)
 
 
-def page(report: Report) -> str:
-    """The page as text."""
-    environment = Environment(
-        loader=FileSystemLoader(_HERE / "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        bytecode_cache=_CompiledTemplates(str(_COMPILED)),
-    )
-    environment.globals.update(definition=_definition, visible=visible, count=count, bytes_=bytes_)
+def page(report: Report, folder: Path | None = None) -> str:
+    """The page as text.
+
+    Args:
+        report: to show.
+        folder: where it will lie: a review that lies there is linked; None: not known.
+    """
+    environment = page_environment(_HERE / "templates")
+    environment.globals.update(definition=_definition)
     charts = library()
     script = "".join((_HERE / "assets" / name).read_text(encoding="utf-8") for name in ("figures.js", "report.js"))
     tables = ReportTables(report, "html")
     worst = {"unfit": 0, "warning": 1, "info": 2}
     return environment.get_template("report.html.j2").render(
         report=report,
+        review_link=Markup(review_link(folder)),
         title=facts.title(report),
         subject=facts.subject(report),
         cautions=facts.cautions(report),
@@ -91,18 +88,6 @@ def page(report: Report) -> str:
         script=Markup(script),
         script_sources=" ".join(map(_source, (charts, script))),
     )
-
-
-class _CompiledTemplates(FileSystemBytecodeCache):
-    """Keeps the compiled template beside the template, as Python keeps its own: to compile it takes 25 ms of each report.
-
-    An installation that cannot be written to compiles it each time.
-    """
-
-    def dump_bytecode(self, bucket: Bucket) -> None:
-        with suppress(OSError):
-            Path(self.directory).mkdir(exist_ok=True)
-            super().dump_bytecode(bucket)
 
 
 def _capped(table: Table) -> Table:

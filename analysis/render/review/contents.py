@@ -1,0 +1,148 @@
+"""What the page, Markdown and the terminal show of a review: tables, sentences and tiles, each made once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import PurePath
+
+from analysis.domain.figures import NOT_AVAILABLE, count, duration, rate, share
+from analysis.render.spec.review import (
+    COUNTER_FILES,
+    COVERAGE,
+    LOSSES,
+    REVIEW_KERNELS,
+    REVIEW_MODULES,
+    TRAFFIC,
+    kernel_lines,
+    loss_lines,
+    module_lines,
+)
+from analysis.render.spec.shown import Fact, Table, Tile, shown
+from analysis.render.spec.specification import Reader
+from analysis.render.spec.text import shortened, visible
+from analysis.review import Review, StageReview
+
+__all__ = [
+    "coverage",
+    "coverage_tiles",
+    "files",
+    "kernels",
+    "lead",
+    "losses",
+    "modules",
+    "peaks",
+    "ranking",
+    "traffic",
+    "traffic_notes",
+    "unmatched",
+]
+
+
+def coverage_tiles(review: Review) -> tuple[Tile, ...]:
+    """For each stage, how much of its kernel time the counters cover, and how near its kernels come to their roofline."""
+    found = []
+    for one in review.stages:
+        row = one.whole
+        covered = row.covered_ns / row.total_ns if row is not None and row.total_ns else None
+        found.append(
+            Tile(f"Covered, {one.stage}", share(covered), "of the kernel time has counters", "", one.stage),
+        )
+        efficiency = (
+            row.roofline_ns / row.covered_ns if row and row.roofline_ns is not None and row.covered_ns else None
+        )
+        each = (
+            row.ceiling_ns / one.waterfall.units if row and row.ceiling_ns is not None and one.waterfall.units else None
+        )
+        note = (
+            f"faster kernels could save at most {duration(each)} per {one.waterfall.unit}"
+            if each is not None
+            else "no kernel of this stage has a roofline time"
+        )
+        found.append(Tile(f"Of roofline, {one.stage}", share(efficiency), note, "", one.stage))
+    return tuple(found)
+
+
+def lead(stage: StageReview) -> str:
+    """What the waterfall is of."""
+    fall = stage.waterfall
+    if not fall.units:
+        return f"{duration(fall.total_ns)} under the profiler; the number of its units is not known."
+    text = f"{duration(fall.per_unit_ns)} per {fall.unit} under the profiler, mean of {count(fall.units)}"
+    if fall.unprofiled_ns is not None:
+        text += f"; {duration(fall.unprofiled_ns)} without it (median): the difference is the host's"
+    return f"{text}. The parts add up to the measured nanoseconds; the residual is {count(fall.residual_ns)} ns."
+
+
+def losses(stage: StageReview, reader: Reader) -> Table:
+    """The waterfall."""
+    return shown(LOSSES, loss_lines(stage.waterfall), reader, key=f"losses-{stage.stage}", total=True)
+
+
+def traffic(stage: StageReview, reader: Reader) -> Table:
+    """Measured beside what must be."""
+    return shown(TRAFFIC, stage.traffic, reader, key=f"traffic-{stage.stage}")
+
+
+def traffic_notes(stage: StageReview) -> tuple[str, ...]:
+    """Why something was not compared, each reason once."""
+    reasons = dict.fromkeys(
+        f"{one.part}: n/a, {one.unknown_because}" for one in stage.traffic if one.unknown_because is not None
+    )
+    return tuple(visible(reason) for reason in reasons)
+
+
+def modules(review: Review, stage: str, reader: Reader) -> Table:
+    """The modules of a stage."""
+    return shown(REVIEW_MODULES, module_lines(review, stage), reader, key=f"review_modules-{stage}")
+
+
+def ranking(review: Review, reader: Reader, limit: int) -> Table:
+    """Kernels by what a faster one could save over the run."""
+    return shown(REVIEW_KERNELS, kernel_lines(review, review.ranked()[:limit]), reader)
+
+
+def kernels(review: Review, reader: Reader, limit: int) -> Table:
+    """Kernels without a roofline time, by time."""
+    rest = [one for one in review.kernels if one.row.ceiling_ns is None]
+    rest.sort(key=lambda one: -one.row.total_ns)
+    return shown(
+        REVIEW_KERNELS,
+        kernel_lines(review, rest[:limit]),
+        reader,
+        key="unweighed_kernels",
+        title="Kernels without counters",
+    )
+
+
+def coverage(review: Review, reader: Reader) -> Table:
+    """What the counters cover."""
+    return shown(COVERAGE, review.coverage, reader)
+
+
+def files(review: Review, reader: Reader) -> Table:
+    """What became of the profiled kernels."""
+    return shown(COUNTER_FILES, review.files, reader)
+
+
+def unmatched(review: Review, limit: int = 5) -> tuple[str, ...]:
+    """Names of profiled kernels that the trace does not have."""
+    found = []
+    for file in review.files:
+        if not file.unmatched:
+            continue
+        some: Sequence[tuple[str, int]] = file.unmatched_names[:limit]
+        told = "; ".join(f"{count(times)} × {shortened(visible(name), 90)}" for name, times in some)
+        more = len(file.unmatched_names) - len(some)
+        found.append(
+            f"{visible(PurePath(file.source).name)}: not in the trace: {told}{f'; and {more} more names' if more > 0 else ''}"
+        )
+    return tuple(found)
+
+
+def peaks(review: Review) -> Fact:
+    """What the rooflines are made of."""
+    peak = review.peak
+    if peak is None:
+        return Fact("Peak", f"{NOT_AVAILABLE}: {visible(review.peak_missing or 'not known')}")
+    rates = [f"{dtype} {rate(value, 'FLOP/s')}" for dtype, value in peak.flop_per_s.items() if value]
+    return Fact("Peak", f"{', '.join(rates)}; {rate(peak.bytes_per_s, 'B/s')} ({peak.how}: {visible(peak.source)})")
