@@ -180,11 +180,11 @@ def stage_waterfall(
     losses += [_loss("gaps", idle.gaps_ns), _loss("host", idle.host_ns)]
     return Waterfall(
         stage=summary.stage,
-        total_ns=summary.elapsed_ns,
+        total_ns=summary.profiled_ns,
         units=units,
         unit=unit,
         losses=tuple(losses),
-        residual_ns=summary.elapsed_ns - sum(one.ns for one in losses),
+        residual_ns=summary.profiled_ns - sum(one.ns for one in losses),
         merged_because=merged,
         unprofiled_ns=unprofiled_ns,
     )
