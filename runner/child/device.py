@@ -20,20 +20,20 @@ __all__ = ["compute_capability", "device_state", "gpu_name", "measure_peak", "so
 
 def software_versions(device: torch.device) -> dict[str, str]:
     """Versions of what ran; absent where it is not installed or does not say."""
-    found = {"python": platform.python_version(), "torch": str(torch.__version__)}
+    versions = {"python": platform.python_version(), "torch": str(torch.__version__)}
     for name in ("transformers", "nvtx", "dsocr-profiler"):
         try:
-            found[name] = metadata.version(name)
+            versions[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             continue
     if torch.version.cuda:
-        found["cuda"] = torch.version.cuda
+        versions["cuda"] = torch.version.cuda
     if device.type == "cuda":
         with _nvml() as nvml:
             driver = None if nvml is None else _answer(nvml, nvml.nvmlSystemGetDriverVersion)
         if driver is not None:
-            found["driver"] = driver
-    return found
+            versions["driver"] = driver
+    return versions
 
 
 def gpu_name(device: torch.device) -> str | None:
@@ -88,7 +88,7 @@ def _handle(nvml: Any, device: torch.device) -> Any | None:
 
 
 def _answer(nvml: Any, ask: Callable[..., Any], *arguments: Any) -> Any | None:
-    """What NVML says, or None: not every board measures everything, and a MIG slice tells little."""
+    """What NVML says, or None: not every board measures everything, and a MIG slice next to nothing."""
     try:
         return ask(*arguments)
     except nvml.NVMLError:

@@ -91,13 +91,13 @@ def count_costs(
     costs: list[StageCost] = []
     try:
         with _placeholders_trusted(network):
-            for one in inputs:
-                new_tokens = one.prompt.expected_new_tokens or max_new_tokens
-                shapes = tuple((name, tuple(tensor.shape)) for name, tensor in sorted(one.tensors.items()))
-                key = (shapes, repr(sorted(one.options.items())), new_tokens)
+            for image in inputs:
+                new_tokens = image.prompt.expected_new_tokens or max_new_tokens
+                shapes = tuple((name, tuple(tensor.shape)) for name, tensor in sorted(image.tensors.items()))
+                key = (shapes, repr(sorted(image.options.items())), new_tokens)
                 if key not in known:
-                    known[key] = meter.image(one, new_tokens)
-                costs += [_of_image(cost, one.prompt.image_index) for cost in known[key]]
+                    known[key] = meter.image(image, new_tokens)
+                costs += [_of_image(cost, image.prompt.image_index) for cost in known[key]]
     except _CANNOT_COUNT as error:
         raise ModelError(f"the model does not run on the meta device ({_one_line(error)})") from error
     return tuple(costs)
@@ -143,14 +143,14 @@ class Components:
     def of_weight(self, name: str) -> str:
         """Component of a parameter; ``name#rows`` are rows looked up in a table that is also multiplied whole."""
         plain, _, rows = name.partition("#")
-        owner = plain.rpartition(".")[0]
-        module = self._modules[owner]
+        module_path = plain.rpartition(".")[0]
+        module = self._modules[module_path]
         if rows:
             return "embedding"
         if module is self._table:
             # Where the head is tied to the table, what reads all of it is the head.
             return "lm_head" if self._tied else "embedding"
-        component = self.of_module(owner)
+        component = self.of_module(module_path)
         if component in ("attention_projections", "attention_scores", "dense_mlp") and _is_norm(module):
             return "other"
         # What an attention module holds itself is no score.
@@ -162,10 +162,10 @@ class Components:
         Raises:
             AttributeError: the configuration does not say how many experts a token is sent to.
         """
-        owner, _, leaf = name.partition("#")[0].rpartition(".")
-        if self.of_module(owner) != "routed_experts":
+        module_path, _, leaf = name.partition("#")[0].rpartition(".")
+        if self.of_module(module_path) != "routed_experts":
             return None
-        parameter = getattr(self._modules[owner], leaf)
+        parameter = getattr(self._modules[module_path], leaf)
         for key in ("num_experts_per_tok", "moe_top_k", "top_k_experts", "moe_k", "num_selected_experts"):
             per_token = getattr(self._config, key, None)
             if isinstance(per_token, int):
@@ -173,7 +173,7 @@ class Components:
         raise AttributeError("its configuration does not say how many experts a token is sent to")
 
     def causal_share(self, path: str, tokens: int) -> tuple[int, int] | None:
-        """Of a prompt's query-key pairs those that an attention module's mask lets through: (kept, all), or None.
+        """Of a prompt's query-key pairs those that an attention module's mask lets through: (those, all), or None.
 
         None where all count: vision towers, which see both ways, and modules that are no attention.
         """
@@ -182,7 +182,7 @@ class Components:
         module = self._modules[path]
         if getattr(module, "is_causal", True) is False:
             return None
-        return _kept_pairs(tokens, self._window(module)), tokens**2
+        return _visible_pairs(tokens, self._window(module)), tokens**2
 
     def _window(self, module: torch.nn.Module) -> int | None:
         kinds, index = getattr(self._config, "layer_types", None), getattr(module, "layer_idx", None)
@@ -192,7 +192,7 @@ class Components:
         return window if isinstance(window, int) else None
 
 
-def _kept_pairs(tokens: int, window: int | None) -> int:
+def _visible_pairs(tokens: int, window: int | None) -> int:
     """Pairs under a causal mask, each query seeing at most ``window`` keys."""
     within = tokens if window is None else min(tokens, window)
     return within * (within + 1) // 2 + (tokens - within) * within
@@ -295,13 +295,13 @@ class _TouchedWeights(TorchDispatchMode):  # type: ignore[no-untyped-call]  # to
 
         A table tied to the head is looked up by row and multiplied whole: two readings.
         """
-        found = {name: self._sizes[name] for name in self._whole}
+        elements = {name: self._sizes[name] for name in self._whole}
         for name, rows in self._rows.items():
             if name not in self._whole:
-                found[name] = rows * batch_size
+                elements[name] = rows * batch_size
             elif rows * batch_size < self._sizes[name]:
-                found[f"{name}#rows"] = rows * batch_size
-        return found
+                elements[f"{name}#rows"] = rows * batch_size
+        return elements
 
 
 def _own_flops(flops: dict[str, int], root: str) -> dict[str, int]:
@@ -358,7 +358,7 @@ def _grown(cache: Any, tokens: int) -> Any:
     grown = copy.deepcopy(cache)
     if tokens:
         for index, layer in enumerate(grown.layers):
-            shapes = ((*one.shape[:-2], tokens, one.shape[-1]) for one in (layer.keys, layer.values))
+            shapes = ((*states.shape[:-2], tokens, states.shape[-1]) for states in (layer.keys, layer.values))
             grown.update(*(torch.empty(shape, dtype=layer.keys.dtype, device="meta") for shape in shapes), index)
     return grown
 
@@ -424,13 +424,13 @@ def _records(needs: Counter[tuple[str, str]]) -> tuple[ComponentCost, ...]:
     return tuple(
         ComponentCost(
             component=component,
-            flop=found.get("flop", 0),
-            flop_full=found.get("flop_full", 0),
-            weight_bytes=found.get("weight_bytes", 0),
-            kv_read_bytes=found.get("kv_read_bytes", 0),
-            kv_write_bytes=found.get("kv_write_bytes", 0),
+            flop=amounts.get("flop", 0),
+            flop_full=amounts.get("flop_full", 0),
+            weight_bytes=amounts.get("weight_bytes", 0),
+            kv_read_bytes=amounts.get("kv_read_bytes", 0),
+            kv_write_bytes=amounts.get("kv_write_bytes", 0),
         )
-        for component, found in by_component.items()
+        for component, amounts in by_component.items()
     )
 
 

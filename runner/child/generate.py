@@ -304,7 +304,7 @@ def generate(
         first_at = clock()
         _synchronise(model.device)  # stage end
     tokens = [on_host]
-    ended = [one in eos for one in on_host]
+    ended = [token_id in eos for token_id in on_host]
 
     step_ns: list[int] = []
     if len(tokens) < max_new_tokens and not all(ended):
@@ -319,7 +319,7 @@ def generate(
                 step_ns.append(now - last_at)
                 last_at = now
                 tokens.append(on_host)
-                ended = [before or one in eos for before, one in zip(ended, on_host, strict=True)]
+                ended = [before or token_id in eos for before, token_id in zip(ended, on_host, strict=True)]
             _synchronise(model.device)  # stage end
 
     return Generation(tuple(tokens), first_at - started, sum(step_ns), tuple(step_ns))

@@ -50,8 +50,8 @@ def prepare_inputs(plan: RunPlan, model: LoadedModel, images: InputSet) -> list[
     taken_bytes = 0
     for index, image in enumerate(images.images):
         page = open_image(image) if takes_images else None
-        one = model.family.inputs(page, index, mode, model.tokens, plan.settings.prompt, model.network.config)
-        prepared.append(one.cast(model.dtype))
+        inputs = model.family.inputs(page, index, mode, model.tokens, plan.settings.prompt, model.network.config)
+        prepared.append(inputs.cast(model.dtype))
         taken_bytes += prepared[-1].bytes
         if taken_bytes > free_bytes * _INPUTS_SHARE:
             raise InputImagesError(
@@ -74,8 +74,8 @@ def _batched(inputs: ModelInputs, size: int) -> ModelInputs:
 def distinct_shapes(inputs: Sequence[ModelInputs]) -> list[ModelInputs]:
     """The first prompt of each combination of tensor shapes: what a warm-up must have seen."""
     seen: dict[tuple[tuple[str, torch.Size], ...], ModelInputs] = {}
-    for one in inputs:
-        seen.setdefault(tuple((name, tensor.shape) for name, tensor in one.tensors.items()), one)
+    for prompt in inputs:
+        seen.setdefault(tuple((name, tensor.shape) for name, tensor in prompt.tensors.items()), prompt)
     return list(seen.values())
 
 
@@ -87,7 +87,7 @@ def make_decoder(plan: RunPlan, model: LoadedModel, inputs: Sequence[ModelInputs
     """
     if plan.settings.decode_mode == "eager":
         return DynamicDecoder(model.network)
-    longest = max(one.prompt.prompt_tokens for one in inputs)
+    longest = max(image.prompt.prompt_tokens for image in inputs)
     positions = longest + plan.request.max_new_tokens
     if plan.settings.decode_mode == "static":
         return StaticDecoder(model.network, positions)
@@ -129,12 +129,12 @@ def run_pass(
         One per prompt, in order.
     """
     done = []
-    for one in inputs:
-        with annotator.range(image_name(one.prompt.image_index)):
+    for image in inputs:
+        with annotator.range(image_name(image.prompt.image_index)):
             generation = generate(
                 model,
                 decoder,
-                _batched(one.on(model.device), plan.settings.batch_size),
+                _batched(image.on(model.device), plan.settings.batch_size),
                 max_new_tokens=plan.request.max_new_tokens,
                 annotator=annotator,
                 ignore_eos=plan.settings.ignore_eos,
@@ -142,7 +142,7 @@ def run_pass(
         done.append(
             ControlPass(
                 pass_index=pass_index,
-                image_index=one.prompt.image_index,
+                image_index=image.prompt.image_index,
                 prefill_ns=generation.prefill_ns,
                 decode_ns=generation.decode_ns,
                 new_tokens=len(generation.tokens),
@@ -155,11 +155,11 @@ def run_pass(
 def with_generated_lengths(inputs: Sequence[ModelInputs], passes: Sequence[ControlPass]) -> list[ModelInputs]:
     """The inputs with the number of tokens that each gave; None where passes disagree (sums in another order)."""
     lengths: dict[int, set[int]] = {}
-    for one in passes:
-        lengths.setdefault(one.image_index, set()).add(one.new_tokens)
-    told = []
+    for generation in passes:
+        lengths.setdefault(generation.image_index, set()).add(generation.new_tokens)
+    with_lengths = []
     for inputs_of_image in inputs:
-        found = lengths.get(inputs_of_image.prompt.image_index, set())
-        prompt = evolve(inputs_of_image.prompt, expected_new_tokens=min(found) if len(found) == 1 else None)
-        told.append(ModelInputs(inputs_of_image.tensors, prompt, inputs_of_image.options))
-    return told
+        counts = lengths.get(inputs_of_image.prompt.image_index, set())
+        prompt = evolve(inputs_of_image.prompt, expected_new_tokens=min(counts) if len(counts) == 1 else None)
+        with_lengths.append(ModelInputs(inputs_of_image.tensors, prompt, inputs_of_image.options))
+    return with_lengths

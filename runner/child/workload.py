@@ -140,7 +140,7 @@ def run(
     return WorkloadResult(
         role=role,
         model=model.subject,
-        prompts=tuple(one.prompt for one in inputs),
+        prompts=tuple(image.prompt for image in inputs),
         passes=tuple(passes),
         decode_mode=plan.settings.decode_mode,
         costs=costs,
@@ -191,7 +191,7 @@ def _captured_passes(
 
 
 def _costs(plan: RunPlan, model: LoadedModel, inputs: list[ModelInputs]) -> tuple[tuple[StageCost, ...], str | None]:
-    """What each stage needs, or why nobody knows."""
+    """What each stage needs, or why it cannot be counted."""
     try:
         network = meta_network(model.family, model.network.config)
         counted = count_costs(

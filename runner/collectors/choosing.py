@@ -58,8 +58,8 @@ def choose_collector(
         choice = Choice(torch_collector, f"the device is {device}, where nsys sees no kernels")
     else:
         try:
-            found = nsys_collector.with_tool(nsys, environ, to_record=True)
-            choice = Choice(found, f"the device is {device} and {found.tool_name} is usable")
+            ready = nsys_collector.with_tool(nsys, environ, to_record=True)
+            choice = Choice(ready, f"the device is {device} and {ready.tool_name} is usable")
         except CaptureError as error:
             if nsys is not None:
                 raise

@@ -163,11 +163,11 @@ def _is_paper(tones: npt.NDArray[np.int16]) -> npt.NDArray[np.bool_]:
 
 def _images_in(folder: Path) -> list[Path]:
     try:
-        entries = sorted(one for one in folder.iterdir() if not one.name.startswith("."))
+        entries = sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
     except OSError as error:
         raise InputImagesError(f"{folder}: cannot be listed ({error.strerror}); check its permissions") from error
-    images = [one for one in entries if one.suffix.lower() in SUFFIXES and not one.is_dir()]
-    skipped = [one.name for one in entries if one not in images]
+    images = [entry for entry in entries if entry.suffix.lower() in SUFFIXES and not entry.is_dir()]
+    skipped = [entry.name for entry in entries if entry not in images]
     if not images:
         holds = f"it holds {len(skipped)} other entries" if skipped else "it is empty"
         raise InputImagesError(f"{folder}: no images ({holds}); put PNG, JPEG, TIFF or WebP files directly into it")
@@ -207,10 +207,10 @@ def _inspect(path: Path) -> InputImage:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[Image.Image]:
-    """Open lazily; whatever goes wrong until the end of the body is told in one line that names the file."""
+    """Open lazily; an error until the end of the body becomes one line that names the file."""
     try:
         with warnings.catch_warnings():
-            # The limit below is ours, and said in words; Pillow's own is a warning, then an exception.
+            # The limit below gives a clear error; Pillow's own is a warning, then an exception.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             opened = Image.open(path, formats=_FORMATS)
         with opened:

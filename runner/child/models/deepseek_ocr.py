@@ -124,20 +124,20 @@ class DeepseekOcr:
 
     def checkpoint_config(self, folder: Path, trust_remote_code: bool) -> Any:
         """Read a checkpoint's configuration: transformers' own form, or the one of the released DeepSeek-OCR."""
-        found = read_config(folder)
+        released = read_config(folder)
         library = _library()
-        if found.get("model_type") == "unlimited_ocr":
+        if released.get("model_type") == "unlimited_ocr":
             return library.UnlimitedOcrConfig.from_pretrained(folder, local_files_only=True)
-        text = text_settings(found, folder)
+        text = text_settings(released, folder)
         text["layer_types"] = ["full_attention"] * text["num_hidden_layers"]
-        width = found.get("vision_config", {}).get("width", {})
+        width = released.get("vision_config", {}).get("width", {})
         return library.UnlimitedOcrConfig(
             text_config=text,
             vision_config={
                 "sam_config": tower_settings(width.get("sam_vit_b", {}), feed_forward="mlp_dim"),
                 "encoder_config": tower_settings(width.get("clip-l-14-224", {}), feed_forward="intermediate_size"),
             },
-            image_token_id=found.get("image_token_id", 128815),
+            image_token_id=released.get("image_token_id", 128815),
         )
 
     def network_class(self, config: Any) -> Any:
@@ -186,8 +186,8 @@ def prompt_ids(prompt: str, image_tokens: int, tokens: Tokens, config: Any) -> t
     Returns:
         int64 [1, 1 + image_tokens + text tokens]; the first one begins the sequence.
     """
-    before, found, after = prompt.partition(_IMAGE)
-    if not found:
+    before, place, after = prompt.partition(_IMAGE)
+    if not place:
         before, after = "", "\n" + prompt
     begin = config.get_text_config().bos_token_id
     ids = [] if begin is None else [begin]
@@ -197,13 +197,13 @@ def prompt_ids(prompt: str, image_tokens: int, tokens: Tokens, config: Any) -> t
 
 def decoder_modules(layers: Any) -> dict[str, torch.nn.Module]:
     """Paths of decoder layers and of those of their parts that have parts themselves (no norms)."""
-    found: dict[str, torch.nn.Module] = {}
+    modules: dict[str, torch.nn.Module] = {}
     for index, layer in enumerate(layers):
-        found[f"layers.{index}"] = layer
+        modules[f"layers.{index}"] = layer
         for name, part in layer.named_children():
             if next(part.children(), None) is not None:
-                found[f"layers.{index}.{name}"] = part
-    return found
+                modules[f"layers.{index}.{name}"] = part
+    return modules
 
 
 def text_settings(config: dict[str, Any], folder: Path) -> dict[str, Any]:
@@ -253,10 +253,10 @@ def tower_settings(settings: dict[str, Any], feed_forward: str) -> dict[str, Any
         "downsample_channels": "downsample_channels",
         "global_attn_indexes": "global_attn_indexes",
     }
-    found = {new: settings[old] for old, new in names.items() if settings.get(old) is not None}
-    if "hidden_size" in found:
-        found[feed_forward] = 4 * found["hidden_size"]
-    return found
+    renamed = {new: settings[old] for old, new in names.items() if settings.get(old) is not None}
+    if "hidden_size" in renamed:
+        renamed[feed_forward] = 4 * renamed["hidden_size"]
+    return renamed
 
 
 def _library() -> Any:

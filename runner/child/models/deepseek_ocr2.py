@@ -98,17 +98,17 @@ class DeepseekOcr2:
 
     def checkpoint_config(self, folder: Path, trust_remote_code: bool) -> Any:
         """Read a checkpoint's configuration: transformers' own form, or the one of the released DeepSeek-OCR-2."""
-        found = read_config(folder)
+        released = read_config(folder)
         library = _library()
-        if found.get("model_type") == "deepseek_ocr2":
+        if released.get("model_type") == "deepseek_ocr2":
             return library.DeepseekOcr2Config.from_pretrained(folder, local_files_only=True)
-        sam = tower_settings(found.get("vision_config", {}).get("width", {}).get("sam_vit_b", {}), "mlp_dim")
+        sam = tower_settings(released.get("vision_config", {}).get("width", {}).get("sam_vit_b", {}), "mlp_dim")
         # The released file calls the tower's last channels those of DeepSeek-OCR; this tower's are the encoder's width.
         sam.pop("downsample_channels", None)
         return library.DeepseekOcr2Config(
-            text_config=text_settings(found, folder),
+            text_config=text_settings(released, folder),
             vision_config={"sam_config": sam, "encoder_config": _FULL_ENCODER},
-            image_token_id=found.get("image_token_id", 128815),
+            image_token_id=released.get("image_token_id", 128815),
         )
 
     def network_class(self, config: Any) -> Any:

@@ -34,7 +34,9 @@ class ModelInputs:
 
     def cast(self, dtype: torch.dtype) -> ModelInputs:
         """The same with pixels and other floating-point tensors in ``dtype``."""
-        cast = {name: one.to(dtype) if one.is_floating_point() else one for name, one in self.tensors.items()}
+        cast = {
+            name: tensor.to(dtype) if tensor.is_floating_point() else tensor for name, tensor in self.tensors.items()
+        }
         return ModelInputs(cast, self.prompt, self.options)
 
     @property
@@ -110,7 +112,7 @@ class LoadedModel:
     def eos_token_ids(self) -> frozenset[int]:
         """Tokens that end a generation; empty where the model names none."""
         for config in (getattr(self.network, "generation_config", None), self.network.config.get_text_config()):
-            found = getattr(config, "eos_token_id", None)
-            if found is not None:
-                return frozenset(found if isinstance(found, (list, tuple)) else (found,))
+            tokens = getattr(config, "eos_token_id", None)
+            if tokens is not None:
+                return frozenset(tokens if isinstance(tokens, (list, tuple)) else (tokens,))
         return frozenset()

@@ -113,8 +113,8 @@ class Generic:
 
         for auto in (AutoModelForImageTextToText, AutoModelForCausalLM):
             if type(config) in auto._model_mapping:
-                found = auto._model_mapping[type(config)]
-                return found[0] if isinstance(found, (list, tuple)) else found
+                classes = auto._model_mapping[type(config)]
+                return classes[0] if isinstance(classes, (list, tuple)) else classes
         if getattr(config, "auto_map", None):
             return AutoModelForCausalLM
         raise ModelError(
@@ -123,19 +123,19 @@ class Generic:
 
     def modules(self, network: Any) -> dict[str, torch.nn.Module]:
         """Vision encoder and projector where it has them, the decoder's layers and the head."""
-        found: dict[str, torch.nn.Module] = {}
+        modules: dict[str, torch.nn.Module] = {}
         if self.takes_images:
             for path, names in (("vision.encoder", _ENCODERS), ("vision.projector", _PROJECTORS)):
                 module = _first_named(network, names)
                 if module is not None:
-                    found[path] = module
+                    modules[path] = module
         layers = _decoder_layers(network)
         if layers is not None:
-            found |= decoder_modules(layers)
+            modules |= decoder_modules(layers)
         head = network.get_output_embeddings()
         if head is not None:
-            found["lm_head"] = head
-        return found
+            modules["lm_head"] = head
+        return modules
 
     def inputs(
         self, page: Image.Image | None, image_index: int, mode: str, tokens: Tokens, prompt: str | None, config: Any

@@ -173,7 +173,7 @@ def _load_checkpoint(
             attn_implementation=attention,
             local_files_only=True,
             output_loading_info=True,
-            ignore_mismatched_sizes=True,  # they are told below, with their names
+            ignore_mismatched_sizes=True,  # they are reported below, by name
             trust_remote_code=trust_remote_code,
         )
     except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:

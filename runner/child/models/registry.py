@@ -33,8 +33,8 @@ class Preset:
 _TINY: Final = "the same architecture, narrow, with 2 layers per tower: quick on two cores"
 
 PRESETS: Final[dict[str, Preset]] = {
-    one.name: one
-    for one in (
+    preset.name: preset
+    for preset in (
         Preset("deepseek-ocr", "deepseek_ocr", "DeepSeek-OCR at full size: SAM ViT-B, CLIP-L, a MoE decoder"),
         Preset("deepseek-ocr-tiny", "deepseek_ocr", _TINY, "tiny"),
         Preset(

@@ -58,7 +58,7 @@ class NsysCollection:
         return export_argv(self.tool, str(run_dir / "trace.nsys-rep"), str(run_dir / "trace.sqlite"))
 
     def collect(self, job: Job, interrupts: Interrupts) -> Collected:
-        """Run it. nsys' exit status is the child's where it had one; what it left behind tells the rest."""
+        """Run it. nsys' exit status is the child's where the child ran; whether nsys did its part shows in its files."""
         outcome = run_process(
             self.command(job),
             env=job.env,

@@ -35,7 +35,7 @@ def finish_import(
     if report.is_file() and report.stat().st_size > 0:
         return report
     if not stream.is_file():
-        raise ExportError(f"{run_dir}: nsys left neither {report.name} nor {stream.name}; its words are in {log}")
+        raise ExportError(f"{run_dir}: nsys left neither {report.name} nor {stream.name}; its output is in {log}")
     if tool.importer is None:
         raise ExportError(
             f"{stream}: cannot be imported, nsys {tool.version} ({tool.path}) has no QdstrmImporter beside it; install "

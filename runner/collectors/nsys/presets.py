@@ -52,8 +52,8 @@ class ResolvedOptions:
 
 def preset_names() -> tuple[str, ...]:
     """Names of all presets, ``default`` first."""
-    found = sorted(entry.name.removesuffix(".toml") for entry in _folder().iterdir() if entry.name.endswith(".toml"))
-    return tuple(sorted(found, key=lambda name: (name != "default", name)))
+    names = sorted(entry.name.removesuffix(".toml") for entry in _folder().iterdir() if entry.name.endswith(".toml"))
+    return tuple(sorted(names, key=lambda name: (name != "default", name)))
 
 
 def load_preset(name: str) -> Preset:
@@ -133,7 +133,8 @@ def resolve_options(
     options: dict[str, str] = {}
     warnings: list[str] = []
     for name, value in wanted.items():
-        known = next((one for one in (name, preset.renamed.get(name)) if one in tool.profile_options), None)
+        names = (name, preset.renamed.get(name))
+        known = next((candidate for candidate in names if candidate in tool.profile_options), None)
         if known is None:
             _refuse_or_warn(f"--{name}", preset, tool, essential=name in essential, warnings=warnings)
             continue
@@ -152,13 +153,15 @@ def _folder() -> Traversable:
 
 def _known_traces(value: str, preset: Preset, tool: NsysTool, warnings: list[str]) -> str:
     known = tool.trace_values()
-    kept = []
-    for one in value.split(","):
-        if known and one not in known:
-            _refuse_or_warn(f"--trace={one}", preset, tool, essential=one in ("cuda", "nvtx"), warnings=warnings)
+    traced = []
+    for interface in value.split(","):
+        if known and interface not in known:
+            _refuse_or_warn(
+                f"--trace={interface}", preset, tool, essential=interface in ("cuda", "nvtx"), warnings=warnings
+            )
         else:
-            kept.append(one)
-    return ",".join(kept)
+            traced.append(interface)
+    return ",".join(traced)
 
 
 def _refuse_or_warn(what: str, preset: Preset, tool: NsysTool, *, essential: bool, warnings: list[str]) -> None:

@@ -89,13 +89,13 @@ def candidate_paths(environ: Mapping[str, str], *, folders: Iterable[Path] = ())
         environ: for PATH.
         folders: where a ``.nsys`` made by ``make nsys`` may lie.
     """
-    found = [Path(folder) / "nsys" for folder in environ.get("PATH", os.defpath).split(os.pathsep) if folder]
+    paths = [Path(folder) / "nsys" for folder in environ.get("PATH", os.defpath).split(os.pathsep) if folder]
     for folder in folders:
-        found += sorted((folder / ".nsys").glob("target-linux-*/nsys"))
+        paths += sorted((folder / ".nsys").glob("target-linux-*/nsys"))
     for pattern in USUAL_PLACES:
-        found += sorted(Path("/").glob(pattern.lstrip("/")))
+        paths += sorted(Path("/").glob(pattern.lstrip("/")))
     unique: dict[Path, Path] = {}
-    for path in found:
+    for path in paths:
         if path.is_file() and os.access(path, os.X_OK):
             unique.setdefault(path.resolve(), path)
     return list(unique.values())
@@ -313,9 +313,9 @@ def _installation_folders(path: Path) -> list[Path]:
 
 def _find_importer(path: Path) -> Path | None:
     for folder in _installation_folders(path):
-        for found in sorted(folder.glob("*/QdstrmImporter")):
-            if os.access(found, os.X_OK):
-                return found
+        for importer in sorted(folder.glob("*/QdstrmImporter")):
+            if os.access(importer, os.X_OK):
+                return importer
     return None
 
 

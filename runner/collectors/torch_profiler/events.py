@@ -205,20 +205,19 @@ def working_stretches(operators: Iterable[Operator]) -> list[tuple[Operator, int
     running: list[_Running] = []
 
     def close() -> None:
-        one = running.pop()
-        one.own_until(one.operator.end_ns)
-        kind = _kind(one.operator.name, one.operator.overload)
-        if not one.children or kind == "works" or (kind == "may work" and one.only_preparation):
-            assert one.longest is not None
-            result.append((one.operator, *one.longest))
+        ended = running.pop()
+        ended.own_until(ended.operator.end_ns)
+        kind = _kind(ended.operator.name, ended.operator.overload)
+        if not ended.children or kind == "works" or (kind == "may work" and ended.only_preparation):
+            assert ended.longest is not None
+            result.append((ended.operator, *ended.longest))
         if running:
             parent = running[-1]
-            parent.own_since = one.operator.end_ns
+            parent.own_since = ended.operator.end_ns
             parent.only_preparation &= kind == "prepares"
 
     thread_id = None
-    # A parent starts before its children or, on one tick, ends after them or was numbered before them.
-    for operator in sorted(operators, key=lambda one: (one.thread_id, one.start_ns, -one.end_ns, one.correlation_id)):
+    for operator in sorted(operators, key=_parents_first):
         while running and (operator.thread_id != thread_id or operator.start_ns >= running[-1].operator.end_ns):
             close()
         thread_id = operator.thread_id
@@ -229,6 +228,11 @@ def working_stretches(operators: Iterable[Operator]) -> list[tuple[Operator, int
     while running:
         close()
     return result
+
+
+def _parents_first(operator: Operator) -> tuple[int, int, int, int]:
+    """A parent starts before its children or, on one tick, ends after them or was numbered before them."""
+    return operator.thread_id, operator.start_ns, -operator.end_ns, operator.correlation_id
 
 
 _ALLOCATES = re.compile(r"aten::(empty|new_empty|resize_)")
@@ -244,7 +248,7 @@ def _kind(name: str, overload: str) -> OperatorKind:
         for_any_backend = torch._C._dispatch_has_kernel_for_dispatch_key(full_name, "CompositeExplicitAutograd")
     except RuntimeError:
         return "calls others"  # a scope that is no operator
-    if _ALLOCATES.match(name) or any(one.alias_info and not one.alias_info.is_write for one in returns):
+    if _ALLOCATES.match(name) or any(result.alias_info and not result.alias_info.is_write for result in returns):
         return "prepares"  # a result that aliases an input, not written: a view
     if has_cpu_kernel:
         return "works"

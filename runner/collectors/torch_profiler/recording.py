@@ -121,8 +121,8 @@ class MemorySink:
     def records(self) -> tuple[RangeRecord, ...]:
         """All ranges, in the order of their ``push``."""
         return tuple(
-            RangeRecord(one.domain, one.name, one.start_ns, one.end_ns, one.payload, one.thread_id)
-            for one in self._ranges
+            RangeRecord(entry.domain, entry.name, entry.start_ns, entry.end_ns, entry.payload, entry.thread_id)
+            for entry in self._ranges
         )
 
     @property

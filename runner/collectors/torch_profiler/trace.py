@@ -151,7 +151,7 @@ class CaptureRows:
             yield RANGES, _RANGE_COLUMNS, [*self._domains(), *ranges, *self._mark_rows()]
             _warn_of_skew(calls, ranges)
         yield from self._target()
-        yield "StringIds", ("id", "value"), ((one, text) for text, one in self._strings.items())
+        yield "StringIds", ("id", "value"), ((index, text) for text, index in self._strings.items())
 
     def _string(self, text: str) -> int:
         return self._strings.setdefault(text, len(self._strings))
@@ -251,7 +251,7 @@ class CaptureRows:
         return (*self._place(operation), operation.details.get("bytes"))
 
     def _domain_ids(self) -> dict[str, int]:
-        domains = [one.domain for one in self._records.values()] + [one.domain for one in self._marks]
+        domains = [entry.domain for entry in self._records.values()] + [entry.domain for entry in self._marks]
         return {domain: index for index, domain in enumerate(dict.fromkeys(domains), start=1)}
 
     def _domains(self) -> Rows:
