@@ -16,11 +16,12 @@ from analysis.domain.manifest import Collector as CollectorName
 from launch_kit import environment, fake_nsys
 from runner.collectors.choosing import COLLECTORS, choose_collector, planned_collector
 from runner.collectors.interface.collector import Collector, Job
+from runner.collectors.nsys.collector import NsysCollector
 from runner.collectors.nsys.presets import load_preset
 from runner.plan.plan import RunPlan
 from runner.plan.settings import Settings
 from runner.process.driver import DriverFacts
-from runner.process.process import Interrupts
+from runner.process.process import Interrupts, Outcome
 
 REQUEST = LLMProfileRequest("deepseek-ocr-tiny", "/pages", device="cpu")
 PLAN = RunPlan("12345678-run", REQUEST, "/runs/a", "nsys")
@@ -81,6 +82,21 @@ def test_arguments_go_only_to_a_program(tmp_path: Path) -> None:
     export = collection.export_command(tmp_path)
     assert export is not None
     assert export[-1] == str(tmp_path / "trace.nsys-rep")
+
+
+@pytest.mark.parametrize(("left", "child", "usable"), [(b"events", 9, True), (b"", None, False)])
+def test_a_program_that_was_too_quick_to_be_seen_did_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, left: bytes, child: int | None, usable: bool
+) -> None:
+    """Processes are looked at from time to time; what nsys wrote shows that there was one."""
+    collection = NsysCollector(fake_nsys(tmp_path / "nsys")).for_plan(PLAN, environment())
+    (tmp_path / "trace.nsys-rep").write_bytes(left)
+    outcome = Outcome(returncode=9, ended_by="itself", target_seen=False)
+    monkeypatch.setattr("runner.collectors.nsys.collector.run_process", lambda *_, **__: outcome)
+    job = Job(PLAN.run_id, tmp_path, ("python",), {}, tmp_path / "log", tmp_path / "profiled.json", None)
+    with Interrupts() as interrupts:
+        collected = collection.collect(job, interrupts)
+    assert (collected.child, collected.usable) == (child, usable)
 
 
 def test_operators_that_a_collector_records_itself_get_no_ranges(collector: Collector) -> None:

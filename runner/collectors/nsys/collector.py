@@ -81,7 +81,7 @@ class NsysCollection:
         child: int | None
         if finished:
             child = 0
-        elif outcome.target_seen:
+        elif outcome.target_seen or usable:  # a short one may end between two looks; without one there is no report
             child = outcome.returncode or 1  # it wrote no result, so it did not succeed, whatever nsys says
         else:
             child = None
