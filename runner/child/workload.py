@@ -2,7 +2,8 @@
 
 ``python -m runner.child.workload PLAN_JSON --role control`` runs ``repeats`` passes that nothing observes and writes
 ``control.json``; ``--role capture`` runs ``capture_passes`` between cudaProfilerStart and cudaProfilerStop (or under
-torch.profiler) and writes ``profiled.json``. Standard output stays empty; progress goes to standard error.
+torch.profiler) and writes ``profiled.json``; with ``--brief`` they end after the first image's first decode step, which
+is all that is profiled where every kernel costs tens of milliseconds. Standard output stays empty; progress goes to standard error.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Final, Literal, TypeAlias
 
 import torch
+from attrs import evolve
 from transformers.utils import logging as transformers_logging
 
 from analysis.domain.convert import from_json_file, to_json
@@ -57,7 +59,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
         plan = from_json_file(RunPlan, arguments.plan)
-        result = run(plan, arguments.role, arguments.manifest, _to_stderr, with_costs=not arguments.no_costs)
+        result = run(
+            plan,
+            arguments.role,
+            arguments.manifest,
+            _to_stderr,
+            with_costs=not arguments.no_costs,
+            brief=arguments.brief,
+        )
         write_text(
             Path(plan.run_dir) / RESULT_NAMES[result.role], to_json(result), WriteOptions(error=ChildFailedError)
         )
@@ -80,6 +89,9 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("plan", type=Path, help="a RunPlan as JSON")
     parser.add_argument("--role", choices=tuple(RESULT_NAMES), required=True)
     parser.add_argument("--no-costs", action="store_true", help="do not count FLOPs and bytes (control only)")
+    parser.add_argument(
+        "--brief", action="store_true", help="only the first image's prefill and first decode step (capture only)"
+    )
     parser.add_argument("--manifest", type=Path, help="run.json, written into the trace as a mark (capture only)")
     return parser.parse_args(argv)
 
@@ -95,7 +107,13 @@ def _first_line(error: BaseException) -> str:
 
 @torch.inference_mode()
 def run(
-    plan: RunPlan, role: Role, manifest: Path | None, progress: _Progress, *, with_costs: bool = True
+    plan: RunPlan,
+    role: Role,
+    manifest: Path | None,
+    progress: _Progress,
+    *,
+    with_costs: bool = True,
+    brief: bool = False,
 ) -> WorkloadResult:
     """Do what the plan says in this role.
 
@@ -105,6 +123,8 @@ def run(
         manifest: the run's ``run.json``, for the mark; None: no mark is written.
         progress: takes one line at a time.
         with_costs: count FLOPs and bytes after the control passes.
+        brief: capture only the first image's prefill and first decode step; shapes, static cache and warm-up stay those
+            of the plan.
 
     Raises:
         DsocrError: of the kind that says what is wrong.
@@ -125,7 +145,9 @@ def run(
     if role == "control":
         passes = _control_passes(plan, model, decoder, inputs, progress)
     else:
-        passes = _captured_passes(plan, model, decoder, inputs, mark, progress)
+        # The decoder is that of the whole plan: a static cache has its full length also where one step is captured.
+        captured, shown = (_brief(plan), inputs[:1]) if brief else (plan, inputs)
+        passes = _captured_passes(captured, model, decoder, shown, mark, progress)
 
     after = device_state(model.device, "after")
     costs: tuple[StageCost, ...] = ()
@@ -188,6 +210,12 @@ def _captured_passes(
                 passes += run_pass(plan, model, decoder, inputs, annotator, index)
         progress("ending the collection")
     return passes
+
+
+def _brief(plan: RunPlan) -> RunPlan:
+    """The plan of one prefill and one decode step, even where the first token is an EOS."""
+    request = evolve(plan.request, max_new_tokens=min(plan.request.max_new_tokens, 2))
+    return evolve(plan, request=request, settings=evolve(plan.settings, capture_passes=1, ignore_eos=True))
 
 
 def _costs(plan: RunPlan, model: LoadedModel, inputs: list[ModelInputs]) -> tuple[tuple[StageCost, ...], str | None]:

@@ -10,7 +10,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import FrameType, TracebackType
@@ -77,6 +77,7 @@ def run_process(
     grace_s: float = 10.0,
     finish_s: float = 600.0,
     umask: int = -1,
+    watch: Callable[[], None] | None = None,
 ) -> Outcome:
     """Run a program to its end.
 
@@ -91,6 +92,7 @@ def run_process(
         grace_s: how long the target may take to end after SIGTERM before it is killed.
         finish_s: how long the rest (nsys) may take after its target has ended.
         umask: file mode mask of the program; -1: unchanged.
+        watch: called again and again while the program runs, such as to show how far it is.
 
     Raises:
         CaptureError: it cannot be started.
@@ -107,6 +109,8 @@ def run_process(
     try:
         while process.poll() is None:
             now = time.monotonic()
+            if watch is not None:
+                watch()
             if not target_seen and target is not None:
                 target_seen = bool(_targets(process.pid, target, mark))
             if asked_at is None:

@@ -1,0 +1,1 @@
+"""Nsight Compute: hardware counters of single kernels, collected from a second run of the same program."""

@@ -1,0 +1,144 @@
+"""What will be profiled, known before: the launches of the run's first prefill and first decode step, from its trace."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from attrs import frozen
+
+from analysis.domain.annotations import DECODE_STEP, PREFILL, STAGE_DOMAIN, STAGES, Stage
+from analysis.domain.errors import RequestError
+from runner.collectors.ncu.command import LONGEST_FILTER, kernel_filter
+
+__all__ = ["Configuration", "StageLaunches", "choose_kernels", "first_launches"]
+
+_RANGE: Final[dict[Stage, str]] = {"prefill": PREFILL, "decode": DECODE_STEP}
+
+
+@frozen
+class Configuration:
+    """One kernel with one launch shape."""
+
+    symbol: str
+    """Mangled."""
+    grid: tuple[int, int, int]
+    block: tuple[int, int, int]
+    shared_bytes: int
+
+
+@frozen
+class StageLaunches:
+    """The kernels of a stage's first instance: a prefill, or a decode step."""
+
+    stage: Stage
+    launches: int
+    duration_ns: dict[Configuration, int]
+    """GPU time of each configuration in the instance."""
+    graph: bool = False
+    """Launched out of a CUDA graph, at least in part."""
+
+
+def first_launches(trace: Path) -> tuple[StageLaunches, ...]:
+    """Read the first prefill and the first decode step of a trace that nsys recorded.
+
+    Raises:
+        RequestError: it is no such trace, or has no prefill with kernels.
+    """
+    try:
+        connection = sqlite3.connect(f"{trace.resolve().as_uri()}?mode=ro", uri=True)
+        try:
+            found = _read(connection)
+        finally:
+            connection.close()
+    except sqlite3.Error as error:
+        raise RequestError(
+            f"{trace}: is no trace whose launches can be profiled again ({error}); record one with --collector nsys"
+        ) from error
+    if not found:
+        raise RequestError(f"{trace}: has no prefill or decode step with kernels in it, so there is nothing to review")
+    return found
+
+
+def choose_kernels(stages: Sequence[StageLaunches], wanted: int) -> tuple[tuple[str, ...], int]:
+    """Choose the kernels that explain most of their stage's GPU time for what it costs to profile them.
+
+    A filter takes names, so with a kernel come all its launch shapes: what counts is its share of each stage's GPU time
+    for every configuration that has to be profiled.
+
+    Args:
+        stages: what will be launched.
+        wanted: configurations at most, over all stages; the first kernel is taken even if it alone has more.
+
+    Returns:
+        Mangled names, and how many configurations they have together.
+    """
+    weight: dict[str, float] = {}
+    shapes: dict[str, set[Configuration]] = {}
+    for stage in stages:
+        total = sum(stage.duration_ns.values()) or 1
+        for one, duration in stage.duration_ns.items():
+            weight[one.symbol] = weight.get(one.symbol, 0.0) + duration / total
+            shapes.setdefault(one.symbol, set()).add(one)
+    chosen: list[str] = []
+    count = 0
+    for symbol in sorted(weight, key=lambda name: (-weight[name] / len(shapes[name]), name)):
+        more = len(shapes[symbol])
+        if chosen and (count + more > wanted or len(kernel_filter([*chosen, symbol])) > LONGEST_FILTER):
+            continue
+        chosen.append(symbol)
+        count += more
+        if count >= wanted:
+            break
+    return tuple(chosen), count
+
+
+def _read(connection: sqlite3.Connection) -> tuple[StageLaunches, ...]:
+    columns = {row[1] for row in connection.execute("PRAGMA table_info(CUPTI_ACTIVITY_KIND_KERNEL)")}
+    symbol = "k.mangledName" if "mangledName" in columns else "NULL"
+    graph = "k.graphNodeId" if "graphNodeId" in columns else "NULL"
+    strings = dict(connection.execute("SELECT id, value FROM StringIds"))
+    found = []
+    for stage in STAGES:
+        instance = _first_range(connection, _RANGE[stage])
+        if instance is None:
+            continue
+        start, end, thread = instance
+        rows = connection.execute(
+            f"SELECT {symbol}, k.gridX, k.gridY, k.gridZ, k.blockX, k.blockY, k.blockZ,"
+            f" k.staticSharedMemory + k.dynamicSharedMemory, k.end - k.start, {graph} IS NOT NULL"
+            " FROM CUPTI_ACTIVITY_KIND_RUNTIME r JOIN CUPTI_ACTIVITY_KIND_KERNEL k"
+            " ON k.correlationId = r.correlationId AND (k.globalPid IS NULL OR k.globalPid = r.globalTid & ~16777215)"
+            " WHERE r.globalTid = ? AND r.start BETWEEN ? AND ?",
+            (thread, start, end),
+        ).fetchall()
+        if rows:
+            found.append(_stage(stage, rows, strings))
+    return tuple(found)
+
+
+def _stage(stage: Stage, rows: Sequence[tuple[int, ...]], strings: dict[int, str]) -> StageLaunches:
+    durations: dict[Configuration, int] = {}
+    for symbol, *shape, shared, duration, _ in rows:
+        if symbol is None or symbol not in strings:
+            continue
+        one = Configuration(strings[symbol], (shape[0], shape[1], shape[2]), (shape[3], shape[4], shape[5]), shared)
+        durations[one] = durations.get(one, 0) + duration
+    return StageLaunches(stage, len(rows), durations, graph=any(row[-1] for row in rows))
+
+
+def _first_range(connection: sqlite3.Connection, name: str) -> tuple[int, int, int] | None:
+    """Start, end and thread of the first range of our domain with this name."""
+    columns = {row[1] for row in connection.execute("PRAGMA table_info(NVTX_EVENTS)")}
+    text = "coalesce(n.text, s.value)" if "textId" in columns else "n.text"
+    join = "LEFT JOIN StringIds s ON s.id = n.textId" if "textId" in columns else ""
+    row = connection.execute(
+        f"SELECT n.start, n.end, n.globalTid FROM NVTX_EVENTS n {join}"
+        f" JOIN NVTX_EVENTS d ON d.eventType = 75 AND d.domainId = n.domainId AND"
+        f" d.globalTid >> 24 = n.globalTid >> 24 AND d.text = ?"
+        f" WHERE n.eventType = 59 AND {text} = ? AND n.end IS NOT NULL ORDER BY n.start LIMIT 1",
+        (STAGE_DOMAIN, name),
+    ).fetchone()
+    return None if row is None else (row[0], row[1], row[2])
