@@ -13,6 +13,7 @@ MAX_NEW_TOKENS ?= 64
 DEVICE ?=
 COLLECTOR ?= auto
 PRESET ?= default
+RUN ?= latest
 ARGS ?=
 
 RUNNER_STAMP := $(VENV)/.installed-runner
@@ -46,6 +47,10 @@ profile: $(RUNNER_STAMP) ## Profile MODEL and write a report
 	  --collector $(COLLECTOR) --preset $(PRESET) \
 	  $(if $(IMAGES),--images '$(IMAGES)') $(if $(DEVICE),--device $(DEVICE)) $(ARGS)
 
+.PHONY: review
+review: $(RUNNER_STAMP) ## Profile the kernels of a finished run (RUN=latest) with Nsight Compute
+	@$(BIN)/dsocr-profile review '$(RUN)' $(ARGS)
+
 .PHONY: doctor
 doctor: $(RUNNER_STAMP) ## Check that this machine can capture, and say how to mend it
 	@$(BIN)/dsocr-profile doctor $(ARGS)
@@ -53,6 +58,10 @@ doctor: $(RUNNER_STAMP) ## Check that this machine can capture, and say how to m
 .PHONY: nsys
 nsys: ## Install Nsight Systems into .nsys/ from the machine's own Debian or Ubuntu packages
 	./scripts/install-nsys.sh .nsys
+
+.PHONY: ncu
+ncu: ## Install Nsight Compute into .ncu/ from the machine's own Debian or Ubuntu packages
+	./scripts/install-ncu.sh .ncu
 
 .PHONY: test
 test: $(DEV_STAMP) ## Run the tests

@@ -123,8 +123,8 @@ def run(
         manifest: the run's ``run.json``, for the mark; None: no mark is written.
         progress: takes one line at a time.
         with_costs: count FLOPs and bytes after the control passes.
-        brief: capture only the first image's prefill and first decode step; shapes, static cache and warm-up stay those
-            of the plan.
+        brief: capture only the first image's prefill and first decode step, after a warm-up as short; input shapes and
+            static cache stay those of the plan.
 
     Raises:
         DsocrError: of the kind that says what is wrong.
@@ -138,15 +138,15 @@ def run(
     decoder = make_decoder(plan, model, inputs)
     before = device_state(model.device, "before")
 
-    shapes = distinct_shapes(inputs)
+    # The decoder above is that of the whole plan: a static cache has its full length also where one step is captured.
+    captured, shown = (_brief(plan), inputs[:1]) if brief else (plan, inputs)
+    shapes = distinct_shapes(shown)
     for index in range(plan.settings.warmup_passes):
         progress(f"warm-up {index + 1}/{plan.settings.warmup_passes}: {len(shapes)} prompts, one of each shape")
-        run_pass(plan, model, decoder, shapes, Annotator(), index)
+        run_pass(captured, model, decoder, shapes, Annotator(), index)
     if role == "control":
         passes = _control_passes(plan, model, decoder, inputs, progress)
     else:
-        # The decoder is that of the whole plan: a static cache has its full length also where one step is captured.
-        captured, shown = (_brief(plan), inputs[:1]) if brief else (plan, inputs)
         passes = _captured_passes(captured, model, decoder, shown, mark, progress)
 
     after = device_state(model.device, "after")

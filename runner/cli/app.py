@@ -14,6 +14,7 @@ from runner.cli.doctor import doctor
 from runner.cli.inputs import inputs
 from runner.cli.models import models
 from runner.cli.resume import resume
+from runner.cli.review import review
 from runner.cli.run import run
 from runner.cli.status import status
 from runner.cli.submit import submit
@@ -29,7 +30,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["--help", "-h"]},
 )
-for _command in (run, resume, doctor, submit, status, cancel, inputs, models):
+for _command in (run, resume, review, doctor, submit, status, cancel, inputs, models):
     app.command()(_command)
 app.command(hidden=True)(work)
 

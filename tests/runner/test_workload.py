@@ -262,3 +262,27 @@ def test_lengths_are_told_only_where_all_passes_agree() -> None:
     lengths = [(0, 0, 4), (0, 1, 4), (1, 0, 4), (1, 1, 3)]
     done = [ControlPass(pass_index, image, 1, 1, new) for pass_index, image, new in lengths]
     assert [one.prompt.expected_new_tokens for one in with_generated_lengths(inputs, done)] == [4, None, None]
+
+
+@pytest.mark.parametrize("mode", ["eager", "static"])
+def test_a_brief_capture_is_one_prefill_and_one_step_of_the_same_shapes(
+    plan: RunPlan, monkeypatch: pytest.MonkeyPatch, mode: str
+) -> None:
+    plan = with_settings(with_request(plan, max_new_tokens=9), decode_mode=mode, capture_passes=2, warmup_passes=1)
+    seen: list[tuple[int, int, bool]] = []
+    positions: list[int] = []
+
+    def watched(given: RunPlan, model: Any, decoder: Any, inputs: Any, annotator: Any, index: int) -> list[ControlPass]:
+        seen.append((len(inputs), given.request.max_new_tokens, given.settings.ignore_eos))
+        return passes.run_pass(given, model, decoder, inputs, annotator, index)
+
+    def made(given: RunPlan, model: Any, inputs: Any) -> Any:
+        positions.append(max(one.prompt.prompt_tokens for one in inputs) + given.request.max_new_tokens)
+        return passes.make_decoder(given, model, inputs)
+
+    monkeypatch.setattr(workload, "run_pass", watched)
+    monkeypatch.setattr(workload, "make_decoder", made)
+    done = workload.run(plan, "capture", None, lambda line: None, brief=True)
+    assert [(one.image_index, one.new_tokens, len(one.step_ns)) for one in done.passes] == [(0, 2, 1)]
+    assert seen == [(1, 2, True), (1, 2, True)]  # the warm-up, and one pass
+    assert positions == [done.prompts[0].prompt_tokens + 9]  # the cache has the plan's length

@@ -34,7 +34,10 @@ _KNOWN_FAULTS: Final = (
         "another ncu is at work on this machine, or its lock file in the temporary folder belongs to another user",
     ),
     ("Driver could not be loaded", "there is no NVIDIA driver on this machine"),
-    ("driver version is insufficient", "this ncu is newer than the driver; use the ncu that came with the driver's CUDA"),
+    (
+        "driver version is insufficient",
+        "this ncu is newer than the driver; use the ncu that came with the driver's CUDA",
+    ),
     (
         "Driver/device not supported",
         "this ncu does not know this GPU; use a newer one (--ncu)",
