@@ -1,5 +1,6 @@
 import json
 import re
+import sys
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -69,6 +70,10 @@ def data_in(page: str) -> dict[str, Any]:
 
 def test_the_compiled_template_is_kept_where_that_can_be(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(environment, "_COMPILED", tmp_path / "__pycache__")
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    html.page(plain_report())
+    assert not (tmp_path / "__pycache__").exists()
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
     first = html.page(plain_report())
     assert list((tmp_path / "__pycache__").iterdir())
     assert html.page(plain_report()) == first

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -36,10 +37,12 @@ def page_environment(*folders: Path) -> Environment:
 class _CompiledTemplates(FileSystemBytecodeCache):
     """Keeps the compiled template beside the template, as Python keeps its own: to compile it takes 25 ms of each report.
 
-    An installation that cannot be written to compiles it each time.
+    An installation that cannot be written to compiles it each time, and so does a Python that is to write no bytecode.
     """
 
     def dump_bytecode(self, bucket: Bucket) -> None:
+        if sys.dont_write_bytecode:
+            return
         with suppress(OSError):
             Path(self.directory).mkdir(exist_ok=True)
             super().dump_bytecode(bucket)
