@@ -146,7 +146,7 @@ def roofline_picture(lines: Sequence[KernelLine], peak: Peak | None, dtype: str)
     x_high = math.ceil(math.log10(max(max(x for x, _, _ in dots), top_rate / peak.bytes_per_s * 4)))
     y_low = math.floor(math.log10(max(min(y for _, y, _ in dots), 1e6)))
     y_high = math.ceil(math.log10(top_rate * 1.2))
-    left, right, top, high = 80.0, 20.0, 24.0, 330.0
+    left, right, top, high = 104.0, 20.0, 24.0, 330.0
     across = _WIDTH - left - right
 
     def place(x: float, y: float) -> tuple[float, float]:
