@@ -377,20 +377,32 @@ def _coded_records(launches: Launches, file: CounterFile) -> tuple[Codes, Codes,
     bodies: dict[tuple[Any, ...], int] = {}
     key, body = np.zeros(len(file), dtype=np.int64), np.zeros(len(file), dtype=np.int64)
     short: dict[str, str] = {}
-    known_shared = {part[3] is not None for part in launches.codes}
+    codes, bodies_there = launches.codes, launches.bodies
+    told_apart = bool((file.shared_bytes >= 0).all()) and not any(part[-1] is None for part in codes)
+    if not told_apart:  # where a side does not record shared memory it cannot tell launches apart
+        codes, bodies_there = _without_shared(codes), _without_shared(bodies_there)
     for one, name in enumerate(file.names):
         words = short.get(name)
         if words is None:
             words = short[name] = name_key(name)
-        shared = int(file.shared_bytes[one])
-        # Where either side does not record shared memory it cannot tell launches apart.
-        shared_part = shared if shared >= 0 and known_shared != {False} else None
-        whole = (words, file.grid[one], file.block[one], shared_part)
-        part = (words, file.block[one], shared_part)
-        key[one] = launches.codes[whole] if whole in launches.codes else -1 - keys.setdefault(whole, len(keys))
-        body[one] = launches.bodies[part] if part in launches.bodies else -1 - bodies.setdefault(part, len(bodies))
+        shared = int(file.shared_bytes[one]) if told_apart else None
+        whole = (words, file.grid[one], file.block[one], shared)
+        part = (words, file.block[one], shared)
+        key[one] = codes[whole] if whole in codes else -1 - keys.setdefault(whole, len(keys))
+        body[one] = bodies_there[part] if part in bodies_there else -1 - bodies.setdefault(part, len(bodies))
     blocks = np.array([x * y * z for x, y, z in file.grid], dtype=np.int64)
     return key, body, blocks
+
+
+def _without_shared(codes: dict[tuple[Any, ...], int]) -> dict[tuple[Any, ...], int]:
+    """Codes by what is left without shared memory; those that only shared memory tells apart are left out."""
+    found: dict[tuple[Any, ...], int] = {}
+    several: set[tuple[Any, ...]] = set()
+    for part, code in codes.items():
+        rest = (*part[:-1], None)
+        if found.setdefault(rest, code) != code:
+            several.add(rest)
+    return {rest: code for rest, code in found.items() if rest not in several}
 
 
 def _sequences(file: CounterFile) -> Iterator[tuple[NvtxState, NDArray[np.intp]]]:
