@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 import os
 import re
 import shutil
@@ -9,13 +11,18 @@ import subprocess
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
+from types import ModuleType
+from typing import Any, Final
 
+import numpy as np
+
+from analysis.domain.annotations import MODULE_DOMAIN, STAGE_DOMAIN
 from analysis.domain.errors import RequestError
-from analysis.efficiency.counters import CounterFile, read_counters
+from analysis.efficiency.counters import CounterFile, NvtxState, is_wanted, nvtx_state, read_counters
 
 __all__ = ["find_ncu", "import_argv", "open_counters"]
 
-_REPORT = ".ncu-rep"
+_REPORTS: Final = (".ncu-rep", ".ncu-repz")
 
 
 def open_counters(path: Path, environ: Mapping[str, str] | None = None) -> CounterFile:
@@ -31,17 +38,20 @@ def open_counters(path: Path, environ: Mapping[str, str] | None = None) -> Count
     if not path.is_file():
         what = "is a directory; name its CSV or .ncu-rep files" if path.is_dir() else "is not there"
         raise RequestError(f"{path}: {what}")
-    if path.suffix != _REPORT:
+    if path.suffix not in _REPORTS:
         return read_counters(path)
     environ = os.environ if environ is None else environ
     ncu = find_ncu(path, environ)
-    if ncu is None:
-        raise RequestError(
-            f"{path}: is a report of Nsight Compute, and no ncu was found to read it with ($NCU, PATH, .ncu/, the CUDA toolkit's "
-            "folders); where there is one, make a CSV of it: "
-            f"ncu --import {path.name} --page raw --csv --print-units base > {path.stem}.csv"
-        )
-    return _imported(path, ncu, environ)
+    if ncu is not None:
+        return _imported(path, ncu, environ)
+    reader = _reader()
+    if reader is not None:
+        return _read_by(reader, path)
+    raise RequestError(
+        f"{path}: is a report of Nsight Compute, and no ncu was found to read it with ($NCU, PATH, .ncu/, the CUDA toolkit's "
+        "folders); install the extra: pip install 'dsocr-profiler[ncu]'; or where there is an ncu, make a CSV of it: "
+        f"ncu --import {path.name} --page raw --csv --print-units base > {path.stem}.csv"
+    )
 
 
 def import_argv(ncu: Path, report: Path) -> list[str]:
@@ -96,3 +106,98 @@ def _imported(report: Path, ncu: Path, environ: Mapping[str, str]) -> CounterFil
                 f"{report}: {ncu} did not read it (exit code {done.returncode}): {words[-1] if words else 'no message'}"
             )
         return read_counters(made, str(report))
+
+
+# --- without ncu: NVIDIA's package for reading reports --------------------------------------------------------------
+
+
+def _reader() -> ModuleType | None:
+    """The package ``ncu-report`` (the extra ``ncu``), imported only where a report has to be read without ncu."""
+    if importlib.util.find_spec("ncu_report") is None:
+        return None
+    return importlib.import_module("ncu_report")
+
+
+def _read_by(reader: Any, report: Path) -> CounterFile:
+    """Read a report through ``ncu_report``, whose values are in base units.
+
+    Args:
+        reader: the module.
+        report: the file.
+    """
+    try:
+        context = reader.load_report(str(report))
+    except (OSError, RuntimeError, ValueError) as error:
+        raise RequestError(f"{report}: ncu-report did not read it: {error}") from error
+    if context is None:
+        raise RequestError(f"{report}: ncu-report did not read it: it is no report, or one of a newer version")
+    actions = [
+        context.range_by_idx(one).action_by_idx(place)
+        for one in range(context.num_ranges())
+        for place in range(context.range_by_idx(one).num_actions())
+    ]
+    if not actions:
+        # The package opens any file, and finds nothing in what is no report.
+        raise RequestError(f"{report}: holds no kernel: nothing was profiled, or it is no report of Nsight Compute")
+    wanted = sorted({name for action in actions for name in action.metric_names() if is_wanted(name)})
+    if not wanted:
+        raise RequestError(f"{report}: has none of the metrics that a review is made from; collect them")
+    shared = [
+        (
+            _number(action, "launch__shared_mem_per_block_static"),
+            _number(action, "launch__shared_mem_per_block_dynamic"),
+        )
+        for action in actions
+    ]
+    return CounterFile(
+        source=str(report),
+        names=tuple(action.name(action.NameBase_DEMANGLED) for action in actions),
+        process=np.zeros(len(actions), dtype=np.int64),
+        state=tuple(_state(action.nvtx_state()) for action in actions),
+        grid=tuple(_dims(action, "grid") for action in actions),
+        block=tuple(_dims(action, "block") for action in actions),
+        shared_bytes=np.array([-1 if np.isnan(sum(one)) else int(sum(one)) for one in shared], dtype=np.int64),
+        metrics={name: np.array([_number(action, name) for action in actions]) for name in wanted},
+        devices=frozenset(filter(None, (_text(action, "device__attribute_display_name") for action in actions))),
+        compute_capabilities=frozenset(),
+    )
+
+
+def _number(action: Any, name: str) -> float:
+    metric = action.metric_by_name(name)
+    value = metric.value() if metric is not None else None
+    return float(value) if isinstance(value, int | float) else float("nan")
+
+
+def _text(action: Any, name: str) -> str:
+    metric = action.metric_by_name(name)
+    value = metric.value() if metric is not None else None
+    return value if isinstance(value, str) else ""
+
+
+def _dims(action: Any, what: str) -> tuple[int, int, int]:
+    x, y, z = (_number(action, f"launch__{what}_dim_{axis}") for axis in "xyz")
+    return (0, 0, 0) if np.isnan(x + y + z) else (int(x), int(y), int(z))
+
+
+def _state(state: Any) -> NvtxState:
+    """The same as the CSV's column of push/pop ranges says; ranges of one domain are sorted from the outermost in."""
+    if state is None:
+        return nvtx_state("")
+    parts = []
+    for domain_id in state.domains():
+        domain = state.domain_by_id(domain_id)
+        for place, name in enumerate(domain.push_pop_ranges()):
+            payload = _payload(domain.push_pop_range(place)) if domain.name() == STAGE_DOMAIN else None
+            kind = "none:none" if payload is None else f"Int64:{payload}"
+            if domain.name() in (STAGE_DOMAIN, MODULE_DOMAIN) and '"' not in name and ":" not in name:
+                parts.append(f'"{domain.name()}:{name}:{kind}"')
+            else:
+                parts.append('"other:other:none:none"')
+    return nvtx_state(" ".join(parts))
+
+
+def _payload(found: Any) -> int | None:
+    integers = (found.PayloadType_PAYLOAD_INT64, found.PayloadType_PAYLOAD_UINT64,
+                found.PayloadType_PAYLOAD_INT32, found.PayloadType_PAYLOAD_UINT32)  # fmt: skip
+    return found.payload_as_uint64() if found.payload_type() in integers else None
