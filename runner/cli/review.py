@@ -107,9 +107,8 @@ def _print_result(directory: RunDirectory) -> None:
     from rich.console import Console
     from rich.text import Text
 
-    log, page = directory.log("review"), directory.path / "review.html"
-    if not page.is_file() or not log.is_file():
-        return
-    console = Console(highlight=False)
-    console.print(Text(log.read_text(encoding="utf-8", errors="replace").rstrip()), soft_wrap=True)
-    console.print(Text(f"Review: {page}"), soft_wrap=True)
+    log = directory.log("review")
+    if log.is_file():
+        # The analysis is a program of its own; its last lines say where review.html is.
+        text = log.read_text(encoding="utf-8", errors="replace").rstrip()
+        Console(highlight=False).print(Text(text), soft_wrap=True)

@@ -470,7 +470,9 @@ def join(
         raise InterruptedRunError("interrupted while the counters were joined; the counter files are kept")
     if outcome.returncode != 0:
         lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-        words = lines[-1].removeprefix("error: ")[:_LINE] if lines else "it said nothing"
+        words = (
+            lines[-1].removeprefix("dsocr-analyze: ").removeprefix("error: ")[:_LINE] if lines else "it said nothing"
+        )
         raise AnalysisFailedError(
             f"the counters could not be joined (exit code {outcome.returncode}): {words}; the counter files are kept: "
             f"{', '.join(str(file) for file in files)}"

@@ -25,7 +25,11 @@ HERE = Path(__file__).resolve().parents[1]
 DATA = HERE / "data" / "ncu"
 
 NEW = NcuTool(
-    "/opt/ncu", "2025.3.1.0", frozenset({"graph-profiling", "rename-kernels"}), "per-launch-config", ("gh100",)
+    "/opt/ncu",
+    "2025.3.1.0",
+    frozenset({"config-file", "graph-profiling", "rename-kernels"}),
+    "per-launch-config",
+    ("gh100",),
 )
 OLD = NcuTool("/opt/old", "2022.3.0.0", frozenset(), "", ("gh100",))
 
@@ -134,7 +138,8 @@ def test_a_census_is_one_pass_over_chosen_ranges() -> None:
     assert option(argv, "--clock-control") == ["none"]
     assert option(argv, "--cache-control") == ["none"]
     assert option(argv, "--graph-profiling") == ["node"]
-    assert option(argv, "--rename-kernels") == ["no"]
+    assert option(argv, "--rename-kernels") == ["off"]
+    assert option(argv, "--config-file") == ["off"]
     assert not {"--section", "--kernel-name", "--filter-mode"} & set(argv)
 
 
@@ -150,7 +155,7 @@ def test_sections_are_of_each_launch_shape_once() -> None:
 
 def test_what_an_old_ncu_lacks_is_left_out() -> None:
     argv = profile_argv(OLD, Selection(("decode",), metrics=("a.sum",)), output="/x", target=["child"])
-    assert not {"--graph-profiling", "--rename-kernels"} & set(argv)
+    assert not {"--config-file", "--graph-profiling", "--rename-kernels"} & set(argv)
     assert "--rename-kernels" not in import_argv(OLD, "/x.ncu-rep")
 
 
@@ -206,6 +211,12 @@ def test_progress_is_read_as_the_log_grows(tmp_path: Path) -> None:
         ("==ERROR== Profiling failed because a driver resource was unavailable. Ensure that no other tool", "dcgmi"),
         ("==ERROR== Driver could not be loaded.", "no NVIDIA driver"),
         ("==ERROR== Failed to find metric sm__nothing.sum", "Failed to find metric sm__nothing.sum"),
+        (
+            "==ERROR== The application returned an error code (1).\n==ERROR== Nsight Compute failed to connect to the CUDA "
+            "driver (stub libcuda.so[.1] on path?).",
+            "no NVIDIA driver",
+        ),
+        ("==ERROR== The application returned an error code (1).\n==ERROR== Out of memory", "ncu says: Out of memory"),
         ("==WARNING== No kernels were profiled.", "met no kernel"),
     ],
 )
@@ -305,8 +316,8 @@ def test_what_is_no_trace_is_said(tmp_path: Path) -> None:
         first_launches(file)
 
 
-def one(symbol: str, blocks: int = 1) -> Configuration:
-    return Configuration(symbol, (blocks, 1, 1), (128, 1, 1), 0)
+def one(symbol: str, blocks: int = 1, function: str = "") -> Configuration:
+    return Configuration(symbol, function or symbol, (blocks, 1, 1), (128, 1, 1), 0)
 
 
 def test_kernels_are_chosen_by_share_for_each_profiled_shape() -> None:
@@ -326,6 +337,13 @@ def test_the_first_kernel_is_taken_even_if_it_has_many_shapes() -> None:
     stage = StageLaunches("prefill", 9, {one("copy", n): 30 for n in range(10)})
     assert choose_kernels([stage], 3) == (("copy",), 10)
     assert choose_kernels([], 3) == ((), 0)
+
+
+def test_of_kernels_that_ncu_does_not_tell_apart_the_longest_is_asked_for() -> None:
+    alike = {one("_Zfill", function="elementwise"): 10, one("_Zcopy", function="elementwise"): 90, one("gemm"): 50}
+    symbols, shapes = choose_kernels([StageLaunches("decode", 3, alike)], 9)
+    assert symbols == ("_Zcopy", "gemm")
+    assert shapes == 2
 
 
 def test_a_filter_never_outgrows_an_argument() -> None:

@@ -67,7 +67,7 @@ def profile_argv(tool: NcuTool, selection: Selection, *, output: str, target: Se
         argv += ["--metrics", ",".join(selection.metrics)]
     if "graph-profiling" in tool.options:  # kernels inside a CUDA graph one by one, not the graph as a whole
         argv += ["--graph-profiling", "node"]
-    argv += _names_as_they_are(tool)
+    argv += _nothing_else(tool)
     argv += ["--nvtx"]
     for stage in selection.stages:
         argv += ["--nvtx-include", f"{STAGE_DOMAIN}@{_RANGE[stage]}/"]
@@ -81,9 +81,15 @@ def profile_argv(tool: NcuTool, selection: Selection, *, output: str, target: Se
 def import_argv(tool: NcuTool, report: str) -> list[str]:
     """``ncu --import``: the raw page as CSV, one row per kernel, in base units."""
     argv = [tool.path, "--import", report, "--page", "raw", "--csv", "--print-units", "base"]
-    return [*argv, *_names_as_they_are(tool)]
+    return [*argv, *_nothing_else(tool)]
 
 
-def _names_as_they_are(tool: NcuTool) -> list[str]:
-    """Newer versions shorten names by default (``at::native::`` is dropped); the names are to match the trace's."""
-    return ["--rename-kernels", "no"] if "rename-kernels" in tool.options else []
+def _nothing_else(tool: NcuTool) -> list[str]:
+    """Switch off what changes names or adds options.
+
+    Newer versions shorten names by default (``at::native::`` is dropped), and filters then see the short ones; the names
+    are to match the trace's.
+    """
+    argv = ["--rename-kernels", "off"] if "rename-kernels" in tool.options else []
+    # Nor may a file of options in the current folder or the user's home add to what is asked for.
+    return ["--config-file", "off", *argv] if "config-file" in tool.options else argv

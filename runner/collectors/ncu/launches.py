@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeAlias
 
 from attrs import frozen
 
@@ -18,12 +18,18 @@ __all__ = ["Configuration", "StageLaunches", "choose_kernels", "first_launches"]
 _RANGE: Final[dict[Stage, str]] = {"prefill": PREFILL, "decode": DECODE_STEP}
 
 
+_Seen: TypeAlias = tuple[str, tuple[int, int, int], tuple[int, int, int], int]
+"""What ncu tells two launches apart by: function, grid, block, shared memory."""
+
+
 @frozen
 class Configuration:
     """One kernel with one launch shape."""
 
     symbol: str
     """Mangled."""
+    function: str
+    """Its base name, without namespaces and template arguments."""
     grid: tuple[int, int, int]
     block: tuple[int, int, int]
     shared_bytes: int
@@ -66,7 +72,9 @@ def choose_kernels(stages: Sequence[StageLaunches], wanted: int) -> tuple[tuple[
     """Choose the kernels that explain most of their stage's GPU time for what it costs to profile them.
 
     A filter takes names, so with a kernel come all its launch shapes: what counts is its share of each stage's GPU time
-    for every configuration that has to be profiled.
+    for every configuration that has to be profiled. Of kernels that have function and launch shape in common ncu 2025.3
+    profiles only the first that is launched (seen on elementwise kernels, which differ in template arguments): the one
+    with most time is chosen, the others are not asked for.
 
     Args:
         stages: what will be launched.
@@ -76,23 +84,25 @@ def choose_kernels(stages: Sequence[StageLaunches], wanted: int) -> tuple[tuple[
         Mangled names, and how many configurations they have together.
     """
     weight: dict[str, float] = {}
-    shapes: dict[str, set[Configuration]] = {}
+    shapes: dict[str, set[_Seen]] = {}
     for stage in stages:
         total = sum(stage.duration_ns.values()) or 1
         for one, duration in stage.duration_ns.items():
             weight[one.symbol] = weight.get(one.symbol, 0.0) + duration / total
-            shapes.setdefault(one.symbol, set()).add(one)
+            shapes.setdefault(one.symbol, set()).add((one.function, one.grid, one.block, one.shared_bytes))
     chosen: list[str] = []
-    count = 0
+    taken: set[_Seen] = set()
     for symbol in sorted(weight, key=lambda name: (-weight[name] / len(shapes[name]), name)):
-        more = len(shapes[symbol])
-        if chosen and (count + more > wanted or len(kernel_filter([*chosen, symbol])) > LONGEST_FILTER):
+        if shapes[symbol] <= taken:
+            continue
+        more = len(shapes[symbol] - taken)
+        if chosen and (len(taken) + more > wanted or len(kernel_filter([*chosen, symbol])) > LONGEST_FILTER):
             continue
         chosen.append(symbol)
-        count += more
-        if count >= wanted:
+        taken |= shapes[symbol]
+        if len(taken) >= wanted:
             break
-    return tuple(chosen), count
+    return tuple(chosen), len(taken)
 
 
 def _read(connection: sqlite3.Connection) -> tuple[StageLaunches, ...]:
@@ -107,7 +117,7 @@ def _read(connection: sqlite3.Connection) -> tuple[StageLaunches, ...]:
             continue
         start, end, thread = instance
         rows = connection.execute(
-            f"SELECT {symbol}, k.gridX, k.gridY, k.gridZ, k.blockX, k.blockY, k.blockZ,"
+            f"SELECT {symbol}, k.shortName, k.gridX, k.gridY, k.gridZ, k.blockX, k.blockY, k.blockZ,"
             f" k.staticSharedMemory + k.dynamicSharedMemory, k.end - k.start, {graph} IS NOT NULL"
             " FROM CUPTI_ACTIVITY_KIND_RUNTIME r JOIN CUPTI_ACTIVITY_KIND_KERNEL k"
             " ON k.correlationId = r.correlationId AND (k.globalPid IS NULL OR k.globalPid = r.globalTid & ~16777215)"
@@ -121,10 +131,11 @@ def _read(connection: sqlite3.Connection) -> tuple[StageLaunches, ...]:
 
 def _stage(stage: Stage, rows: Sequence[tuple[int, ...]], strings: dict[int, str]) -> StageLaunches:
     durations: dict[Configuration, int] = {}
-    for symbol, *shape, shared, duration, _ in rows:
+    for symbol, function, *shape, shared, duration, _ in rows:
         if symbol is None or symbol not in strings:
             continue
-        one = Configuration(strings[symbol], (shape[0], shape[1], shape[2]), (shape[3], shape[4], shape[5]), shared)
+        grid, block = (shape[0], shape[1], shape[2]), (shape[3], shape[4], shape[5])
+        one = Configuration(strings[symbol], strings.get(function, ""), grid, block, shared)
         durations[one] = durations.get(one, 0) + duration
     return StageLaunches(stage, len(rows), durations, graph=any(row[-1] for row in rows))
 

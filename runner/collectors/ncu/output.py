@@ -34,6 +34,7 @@ _KNOWN_FAULTS: Final = (
         "another ncu is at work on this machine, or its lock file in the temporary folder belongs to another user",
     ),
     ("Driver could not be loaded", "there is no NVIDIA driver on this machine"),
+    ("failed to connect to the CUDA driver", "there is no NVIDIA driver on this machine"),
     (
         "driver version is insufficient",
         "this ncu is newer than the driver; use the ncu that came with the driver's CUDA",
@@ -102,6 +103,7 @@ def fault(log: Path) -> str | None:
         if sign in text:
             return words
     errors = [error.strip() for error in _ERROR.findall(text)]
+    errors.sort(key=lambda error: "application returned an error code" in error)  # a consequence, not a cause
     if errors:
         return f"ncu says: {errors[0][:300]}"
     if _NO_KERNELS in text:
