@@ -12,7 +12,9 @@ __all__ = ["schema"]
 
 
 def schema(
-    document: Annotated[Literal["report", "summary"], typer.Argument(help="Of report.json or of summary.json.")],
+    document: Annotated[
+        Literal["report", "summary", "review"], typer.Argument(help="Of report.json, summary.json or review.json.")
+    ],
 ) -> None:
     """Print the JSON Schema of an output, draft 2020-12."""
     from analysis.render.json_schema import schema_of

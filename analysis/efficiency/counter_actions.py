@@ -273,7 +273,7 @@ def _host(kernels: Sequence[ReviewedKernel], waterfall: Waterfall, times: UnitTi
         ceiling = max(0.0, times.unprofiled_ns - times.busy_ns) * units
         arithmetic = f"{parts.whole} without the profiler − {parts.part} GPU busy = {parts.rest}{per}"
     else:
-        parts, per, at_most = _subtraction(waterfall.total_ns, waterfall.total_ns - idle, waterfall)
+        parts, per, at_most = _subtraction(waterfall.profiled_ns, waterfall.profiled_ns - idle, waterfall)
         arithmetic = (
             f"{parts.whole} under the profiler, which slows the host, − {parts.part} GPU busy = {parts.rest}{per}"
         )

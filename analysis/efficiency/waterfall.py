@@ -113,13 +113,14 @@ class Waterfall:
     """A stage's elapsed time as a sum of terms. ns over all instances."""
 
     stage: str
-    total_ns: int
+    profiled_ns: int
+    """The total: range start to the end of range and GPU work, under the profiler."""
     units: int | None
     """Tokens of decode, images of prefill; None: not known."""
     unit: str
     losses: tuple[Loss, ...]
     residual_ns: int
-    """total − sum of the losses; 0 where instances neither nest nor share operations."""
+    """profiled − sum of the losses; 0 where instances neither nest nor share operations."""
     merged_because: str | None = None
     """Why terms are not told apart; None: they all are."""
     unprofiled_ns: float | None = None
@@ -128,7 +129,7 @@ class Waterfall:
     @property
     def per_unit_ns(self) -> float | None:
         """Time of one unit."""
-        return self.total_ns / self.units if self.units else None
+        return self.profiled_ns / self.units if self.units else None
 
 
 def stage_waterfall(
@@ -180,7 +181,7 @@ def stage_waterfall(
     losses += [_loss("gaps", idle.gaps_ns), _loss("host", idle.host_ns)]
     return Waterfall(
         stage=summary.stage,
-        total_ns=summary.profiled_ns,
+        profiled_ns=summary.profiled_ns,
         units=units,
         unit=unit,
         losses=tuple(losses),

@@ -11,6 +11,7 @@ from analysis.render.spec.gpu_time import GPU_TIME, MODULE_KINDS, STREAMS
 from analysis.render.spec.host import HOST_CALLS, OPERATORS
 from analysis.render.spec.kernels import CATEGORIES, KERNELS
 from analysis.render.spec.ranges import PROJECTIONS, RANGE_KERNELS
+from analysis.render.spec.review import COUNTER_FILES, COVERAGE, LOSSES, REVIEW_KERNELS, REVIEW_MODULES, TRAFFIC
 from analysis.render.spec.specification import Column, Specification
 from analysis.render.spec.stages import GAPS, INSTANCES, LATENCIES, OVERHEAD, STAGES_TABLE, STEPS, UNIT_TIMES
 from analysis.render.spec.utilisation import METRICS, UTILISATION, VERDICTS
@@ -40,6 +41,12 @@ _DECLARED: Final[tuple[Specification[Any], ...]] = (
     FINDINGS,
     LAUNCHES,
     RANGES,
+    REVIEW_KERNELS,
+    REVIEW_MODULES,
+    LOSSES,
+    TRAFFIC,
+    COVERAGE,
+    COUNTER_FILES,
 )
 TABLES: Final = {spec.key: spec for spec in _DECLARED}
 """Key → declaration."""

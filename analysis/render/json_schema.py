@@ -1,4 +1,4 @@
-"""JSON Schemas of ``report.json`` and ``summary.json``, made from the records that are written into them."""
+"""JSON Schemas of ``report.json``, ``summary.json`` and ``review.json``, made from the records that are written into them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ from attrs import Attribute, fields, has, resolve_types
 from analysis.domain.contracts import LLMProfileReportSummary
 from analysis.domain.entities import LLMProfileReport
 from analysis.render.json import SCHEMA_VERSION
+from analysis.render.review.data import SCHEMA_VERSION as REVIEW_VERSION
 from analysis.report import Report
+from analysis.review import Review
 
 __all__ = ["schema_of"]
 
@@ -31,21 +33,24 @@ _SCALARS: Final[dict[Any, dict[str, Any]]] = {
 }
 
 
-def schema_of(document: Literal["report", "summary"]) -> dict[str, Any]:
-    """The schema of ``report.json`` or ``summary.json`` as this release writes it.
+def schema_of(document: Literal["report", "summary", "review"]) -> dict[str, Any]:
+    """The schema of ``report.json``, ``summary.json`` or ``review.json`` as this release writes it.
 
     Every field of a record is required: what is unknown is null. Fields that a later release adds are allowed.
     """
     made = _Schemas()
-    version = {"schema_version": {"const": SCHEMA_VERSION, "description": "Of this schema."}}
+    number = REVIEW_VERSION if document == "review" else SCHEMA_VERSION
+    version = {"schema_version": {"const": number, "description": "Of this schema."}}
     if document == "summary":
         body = made.record(LLMProfileReportSummary)
+    elif document == "review":
+        body = made.record(Review)
     else:
         body = made.record(LLMProfileReport)
         body["properties"]["detail"] = made.record(Report, without=("report",))
     return {
         "$schema": _DIALECT,
-        "title": f"{document}.json of dsocr-analyze, version {SCHEMA_VERSION}",
+        "title": f"{document}.json of dsocr-analyze, version {number}",
         **body,
         "properties": version | body["properties"],
         "required": [*version, *body["required"]],

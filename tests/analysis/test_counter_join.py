@@ -119,6 +119,21 @@ def test_a_grid_of_another_size_is_another_kernel(join: Any) -> None:
     assert joined.how[DRAM_READ][-5:].tolist() == [BY_PLACE, BY_PLACE, UNMATCHED, BY_PLACE, BY_PLACE]
 
 
+def test_kernels_that_one_replay_of_a_cuda_graph_brings_are_matched_like_launches(join: Any) -> None:
+    """Nsight Compute profiles the nodes of a graph one by one, in the order in which they run."""
+    builder = TraceBuilder().gpu().range("image[0]", 0, 900, domain="dsocr").range("decode", 0, 900, domain="dsocr")
+    nodes = [("norm", 0, 10), ("gemm", 10, 20), ("norm", 20, 30)]
+    for step in (100, 300):
+        builder.range("decode_step", step, step + 150, domain="dsocr", payload=step)
+        builder.launch(step, step + 5, kernel=("copy", step + 10, step + 20))
+        kernels = [(name, step + 40 + start, step + 40 + end) for name, start, end in nodes]
+        builder.launch(step + 30, step + 35, kernels=kernels, name="cudaGraphLaunch_v10000")
+    names: Kernels = [("copy", 132), *((name, 132) for name, _, _ in nodes)]
+    joined, _ = join(builder, profiled(names, step_state(300)))
+    assert values(joined, 1) == [100, 101, 102, 103] * 2
+    assert (joined.how[DRAM_READ] == BY_PLACE).all()
+
+
 def test_the_first_kernels_of_a_step_and_chosen_ones_are_found(join: Any) -> None:
     joined, _ = join(trace_of(STEP, STEP), profiled(STEP[:2], step_state(11)))
     # The second norm is no place's, but a launch of the first one's configuration.

@@ -14,12 +14,14 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+from jsonschema import Draft202012Validator
 
 from analysis.api.counter_files import find_ncu, open_counters
 from analysis.cli.app import app
 from analysis.cli.exit_codes import run as run_app
 from analysis.domain.errors import RequestError
 from analysis.efficiency.counters import DRAM_READ, NvtxState
+from analysis.render.json_schema import schema_of
 from analysis.render.review_link import link_from_report
 from counter_csv import Profiled, step_state, write_csv
 from trace_builder import TraceBuilder
@@ -69,9 +71,10 @@ def test_the_data_add_up_and_have_a_version(run: Run, small: Path, tmp_path: Pat
     assert run("review", small, "--counters", STEP, "--out", tmp_path)[0] == 0
     review = json.loads((tmp_path / "review.json").read_text(), parse_constant=pytest.fail)
     assert review["schema_version"] == 1
+    Draft202012Validator(schema_of("review")).validate(review)
     for stage in review["stages"]:
         fall = stage["waterfall"]
-        assert sum(loss["ns"] for loss in fall["losses"]) + fall["residual_ns"] == fall["total_ns"]
+        assert sum(loss["ns"] for loss in fall["losses"]) + fall["residual_ns"] == fall["profiled_ns"]
     table = pq.read_table(tmp_path / "counters.parquet")
     assert table.num_rows == len(review["kernels"])
     assert sum(table["total_ns"].to_pylist()) == sum(one["row"]["total_ns"] for one in review["kernels"])

@@ -66,7 +66,7 @@ def lead(stage: StageReview) -> str:
     """What the waterfall is of."""
     fall = stage.waterfall
     if not fall.units:
-        return f"{duration(fall.total_ns)} under the profiler; the number of its units is not known."
+        return f"{duration(fall.profiled_ns)} under the profiler; the number of its units is not known."
     text = f"{duration(fall.per_unit_ns)} per {fall.unit} under the profiler, mean of {count(fall.units)}"
     if fall.unprofiled_ns is not None:
         text += f"; {duration(fall.unprofiled_ns)} without it (median): the difference is the host's"

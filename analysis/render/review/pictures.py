@@ -60,7 +60,7 @@ def waterfall_picture(waterfall: Waterfall) -> str | None:
 
     Where host and gaps are most of the stage, a second panel shows the GPU's part alone.
     """
-    if waterfall.total_ns <= 0:
+    if waterfall.profiled_ns <= 0:
         return None
     losses = [one for one in waterfall.losses if one.ns]
     if waterfall.residual_ns:
@@ -68,11 +68,14 @@ def waterfall_picture(waterfall: Waterfall) -> str | None:
     per = f"per {waterfall.unit}" if waterfall.units else "in all"
     parts, height = _panel(losses, waterfall, 24.0)
     parts.insert(
-        0, _text(0, 14, f"{waterfall.stage}: {duration(waterfall.total_ns / (waterfall.units or 1))} {per}", kind="ink")
+        0,
+        _text(
+            0, 14, f"{waterfall.stage}: {duration(waterfall.profiled_ns / (waterfall.units or 1))} {per}", kind="ink"
+        ),
     )
     on_gpu = [one for one in losses if one.key in _ON_THE_GPU]
     busy = sum(one.ns for one in on_gpu)
-    if 0 < busy < 0.4 * waterfall.total_ns:
+    if 0 < busy < 0.4 * waterfall.profiled_ns:
         title = f"of which the GPU works {duration(busy / (waterfall.units or 1))}:"
         parts.append(_text(0, height + 22, title, kind="ink"))
         more, height = _panel(on_gpu, waterfall, height + 32)
@@ -98,7 +101,7 @@ def _panel(losses: Sequence[Loss], waterfall: Waterfall, top: float) -> tuple[li
             f'<rect class="{one.key}" x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" height="18" rx="2">'
             f"<title>{escape(hint)}</title></rect>"
         )
-        value = f"{duration(one.ns / units)} · {ratio(one.ns / waterfall.total_ns)}"
+        value = f"{duration(one.ns / units)} · {ratio(one.ns / waterfall.profiled_ns)}"
         parts.append(_text(x + width + 6, y + 14, value))
         if row:
             parts.append(

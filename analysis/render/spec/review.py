@@ -300,7 +300,7 @@ LOSSES: Final = Specification[LossLine](
         ),
         _L(
             "share", "Share", "float64", RATIO, "Of the stage's elapsed time.", nullable=True, adds=True, within="stage",
-            value=lambda line: line.loss.ns / line.waterfall.total_ns if line.waterfall.total_ns else None,
+            value=lambda line: line.loss.ns / line.waterfall.profiled_ns if line.waterfall.profiled_ns else None,
         ),
         _L("meaning", "What it is", "string", TEXT, "Definition of the part.", value=lambda line: line.loss.meaning,
            shown=("html", "markdown"), priority=5),
