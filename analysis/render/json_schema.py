@@ -14,8 +14,7 @@ from attrs import Attribute, fields, has, resolve_types
 
 from analysis.domain.contracts import LLMProfileReportSummary
 from analysis.domain.entities import LLMProfileReport
-from analysis.render.json import SCHEMA_VERSION
-from analysis.render.review.data import SCHEMA_VERSION as REVIEW_VERSION
+from analysis.render.json import REVIEW_SCHEMA_VERSION, SCHEMA_VERSION
 from analysis.report import Report
 from analysis.review import Review
 
@@ -39,7 +38,7 @@ def schema_of(document: Literal["report", "summary", "review"]) -> dict[str, Any
     Every field of a record is required: what is unknown is null. Fields that a later release adds are allowed.
     """
     made = _Schemas()
-    number = REVIEW_VERSION if document == "review" else SCHEMA_VERSION
+    number = REVIEW_SCHEMA_VERSION if document == "review" else SCHEMA_VERSION
     version = {"schema_version": {"const": number, "description": "Of this schema."}}
     if document == "summary":
         body = made.record(LLMProfileReportSummary)

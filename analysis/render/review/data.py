@@ -4,26 +4,24 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import pyarrow.parquet as pq
 
 from analysis.domain.convert import to_plain
 from analysis.domain.files import write_text, write_with
 from analysis.render.arrow import arrow_table
+from analysis.render.json import REVIEW_SCHEMA_VERSION
 from analysis.render.spec.review import REVIEW_KERNELS, kernel_lines
 from analysis.review import Review
 
-__all__ = ["SCHEMA_VERSION", "as_plain", "write_json", "write_parquet"]
-
-SCHEMA_VERSION: Final = 1
-"""Of review.json: raised when a field goes or means something else, not when one is added."""
+__all__ = ["as_plain", "write_json", "write_parquet"]
 
 
 def as_plain(review: Review) -> dict[str, Any]:
     """``schema_version``, then the fields of `Review`; times in ns, bytes, operations; unknown is null."""
     plain: dict[str, Any] = to_plain(review)
-    return {"schema_version": SCHEMA_VERSION, **plain}
+    return {"schema_version": REVIEW_SCHEMA_VERSION, **plain}
 
 
 def write_json(review: Review, out: Path) -> Path:
