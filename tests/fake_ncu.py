@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-HOW = os.environ.get("NCU_FAKE", "")
+HOW = os.environ.get("NCU_FAKE", os.environ.get("NSYS_NCU_FAKE", ""))
 HELP = """
 General Options:
   -h [ --help ]                         Print this help message.

@@ -13,6 +13,8 @@ from typing import Any
 
 from analysis.domain.contracts import LLMProfileRequest
 from analysis.domain.entities import InputImage, InputSet
+from runner.collectors.ncu.tool import NcuTool
+from runner.collectors.ncu.tool import probe as probe_ncu
 from runner.collectors.nsys.collector import NsysCollector, local_folders
 from runner.collectors.nsys.tool import NsysTool, find_nsys, probe
 from runner.collectors.torch_profiler.collector import TorchCollector
@@ -45,6 +47,15 @@ def fake_nsys(folder: Path, *, importer: str | None = "#!/bin/sh\nexit 0\n") -> 
         (host / "QdstrmImporter").write_text(importer)
         (host / "QdstrmImporter").chmod(0o755)
     return probe(program, os.environ)
+
+
+def fake_ncu(folder: Path) -> NcuTool:
+    """Install the fake ncu as a program of its own."""
+    folder.mkdir(parents=True, exist_ok=True)
+    program = folder / "ncu"
+    program.write_text((HERE / "fake_ncu.py").read_text().replace("/usr/bin/env python3", sys.executable, 1))
+    program.chmod(0o755)
+    return probe_ncu(program, os.environ)
 
 
 def real_nsys() -> NsysTool | None:

@@ -10,7 +10,7 @@ import sqlite3
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Final, Literal, TypeAlias
+from typing import Final, Literal
 
 from attrs import frozen
 
@@ -19,26 +19,15 @@ from runner.collectors.nsys.collector import local_folders
 from runner.collectors.nsys.fitness import driver_mismatch, nvtx_mismatch
 from runner.collectors.nsys.probe import ProbeResult, functional_probe
 from runner.collectors.nsys.tool import NsysTool, find_nsys, usable_tools
+from runner.launcher.check import Check
+from runner.launcher.doctor_ncu import ncu_checks
 from runner.process.driver import DriverFacts, default_device, driver_facts, installed_version, torch_cuda_version
 from runner.process.isolation import namespace_prefix
 
 __all__ = ["Check", "Diagnosis", "diagnose"]
 
-Verdict: TypeAlias = Literal["ok", "warning", "failed", "skipped"]
-
 _EXPECTED_BYTES: Final = 2 << 30
 """A run with the preset os-runtime made an export of 2 GB; others stay far below."""
-
-
-@frozen
-class Check:
-    """One thing looked at."""
-
-    name: str
-    verdict: Verdict
-    observed: str
-    remedy: str | None = None
-    """What to do, None where nothing is to be done."""
 
 
 @frozen
@@ -78,6 +67,7 @@ def diagnose(
             nsys_works = probe_check.verdict == "ok"
         else:
             checks.append(Check("functional probe", "skipped", "the importer cannot run"))
+    checks += ncu_checks(environ, facts, say)
     checks += [
         _private_processes(environ),
         _gpu_metrics(facts),

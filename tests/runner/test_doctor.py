@@ -27,7 +27,7 @@ def test_every_subject_of_the_doctor_is_there(tmp_path: Path) -> None:
     checks = by_name(diagnosis.checks)
     assert {
         "python", "torch", "transformers", "nvtx", "GPU", "nsys", "nsys importer", "nsys and driver", "functional probe",
-        "private process view", "GPU metrics", "CPU sampling", "disk", "temporary folder", "file locking",
+        "private process view", "ncu", "GPU metrics", "CPU sampling", "disk", "temporary folder", "file locking",
     } <= set(checks)  # fmt: skip
     assert checks["nsys importer"].verdict == "failed"
     assert checks["nsys importer"].remedy

@@ -7,13 +7,13 @@ import lzma
 import os
 import sqlite3
 import stat
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from analysis.domain.errors import CaptureError, ExportError, RequestError
+from launch_kit import fake_ncu
 from runner.collectors.ncu.command import Selection, import_argv, kernel_filter, profile_argv
 from runner.collectors.ncu.counter_file import keep_counters
 from runner.collectors.ncu.launches import Configuration, StageLaunches, choose_kernels, first_launches
@@ -41,15 +41,6 @@ GH100 = [
 """As ncu 2025.3.1 lists them for gh100."""
 
 
-def install_fake(folder: Path) -> NcuTool:
-    """The fake ncu as a program of its own."""
-    folder.mkdir(parents=True, exist_ok=True)
-    program = folder / "ncu"
-    program.write_text((HERE / "fake_ncu.py").read_text().replace("/usr/bin/env python3", sys.executable, 1))
-    program.chmod(0o755)
-    return probe(program, os.environ)
-
-
 def option(argv: list[str], name: str) -> list[str]:
     return [argv[place + 1] for place, one in enumerate(argv) if one == name]
 
@@ -58,7 +49,7 @@ def option(argv: list[str], name: str) -> list[str]:
 
 
 def test_what_an_ncu_says_of_itself(tmp_path: Path) -> None:
-    tool = install_fake(tmp_path)
+    tool = fake_ncu(tmp_path)
     assert tool.version_key == (2099, 1, 0, 0)
     assert {"graph-profiling", "rename-kernels", "nvtx-include", "help"} <= tool.options
     assert tool.chips == ("ad102", "ga100", "gh100")
@@ -67,7 +58,7 @@ def test_what_an_ncu_says_of_itself(tmp_path: Path) -> None:
 
 
 def test_the_named_ncu_comes_first(tmp_path: Path) -> None:
-    mine = install_fake(tmp_path / "mine")
+    mine = fake_ncu(tmp_path / "mine")
     environ = {**os.environ, "NCU": mine.path}
     assert find_ncu(None, environ).path == mine.path
     with pytest.raises(CaptureError, match="--ncu /nowhere/ncu: no such program"):
@@ -77,7 +68,7 @@ def test_the_named_ncu_comes_first(tmp_path: Path) -> None:
 
 
 def test_a_local_copy_is_a_candidate(tmp_path: Path) -> None:
-    install_fake(tmp_path / ".ncu")
+    fake_ncu(tmp_path / ".ncu")
     assert tmp_path / ".ncu" / "ncu" in candidate_paths({"PATH": ""}, folders=[tmp_path])
 
 

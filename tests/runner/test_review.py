@@ -21,8 +21,7 @@ from attrs import evolve
 from analysis.domain.contracts import LLMProfileRequest
 from analysis.domain.entities import ModelUnderTest
 from analysis.domain.errors import AnalysisFailedError, BusyError, CaptureError, InterruptedRunError, RequestError
-from launch_kit import HERE, ROOT, environment, hold_device
-from runner.collectors.ncu.tool import NcuTool, probe
+from launch_kit import ROOT, environment, fake_ncu, hold_device
 from runner.launcher import review as review_module
 from runner.launcher.provenance import first_manifest
 from runner.launcher.review import Review, ReviewOptions, child_command, require_reviewable
@@ -35,13 +34,6 @@ from runner.process.process import Interrupts, marked_processes
 GPU = "NVIDIA H100 80GB HBM3"
 SLOW = "import signal, sys, time; signal.signal(signal.SIGTERM, lambda *_: sys.exit(143)); print('up', flush=True); "
 FAILING = "import sys; sys.stderr.write('workload: error: the device ran out of memory\\n'); sys.exit(5)"
-
-
-def install_fake(folder: Path) -> NcuTool:
-    program = folder / "ncu"
-    program.write_text((HERE / "fake_ncu.py").read_text().replace("/usr/bin/env python3", sys.executable, 1))
-    program.chmod(0o755)
-    return probe(program, os.environ)
 
 
 def finished_run(out: Path, trace: Path, **changes: Any) -> RunDirectory:
@@ -97,7 +89,7 @@ def make(tmp_path: Path, real_trace: Callable[[str], Path], h100: None) -> Make:
         directory = finished_run(tmp_path / "out", real_trace("deepseek-ocr_h100_64tok"))
         said: list[str] = []
         environ = environment(NCU_FAKE=how, SECRET_TOKEN="planted-secret", DSOCR_LOCK_DIR=str(tmp_path / "locks"))
-        work = Review.open(directory, ReviewOptions(**options), install_fake(tmp_path), environ, said.append)
+        work = Review.open(directory, ReviewOptions(**options), fake_ncu(tmp_path), environ, said.append)
         return evolve(work, command=lambda place: [sys.executable, "-c", program or "pass"]), said
 
     return opened
@@ -319,7 +311,7 @@ def test_a_run_without_a_trace_is_told(tmp_path: Path) -> None:
 
 def test_a_graph_that_was_traced_whole_is_said(tmp_path: Path, real_trace: Callable[[str], Path]) -> None:
     directory = finished_run(tmp_path / "out", real_trace("deepseek-ocr_h200_cuda-graph"), decode_mode="cuda-graph")
-    work = Review.open(directory, ReviewOptions(), install_fake(tmp_path), environment(), print)
+    work = Review.open(directory, ReviewOptions(), fake_ncu(tmp_path), environment(), print)
     assert work.layers[0].selection.stages == ("prefill",)
     assert any(note.startswith("decode: the trace holds its CUDA graph as one piece") for note in work.notes)
 
@@ -335,7 +327,7 @@ def dsocr(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]
 
 def test_dry_run_prints_every_command(tmp_path: Path, real_trace: Callable[[str], Path]) -> None:
     directory = finished_run(tmp_path / "out", real_trace("deepseek-ocr_h100_64tok"))
-    tool = install_fake(tmp_path)
+    tool = fake_ncu(tmp_path)
     done = dsocr("review", str(directory.path), "--ncu", tool.path, "--dry-run", "--stage", "decode", "--kernels", "8")
     assert done.returncode == 0, done.stderr
     lines = [line for line in done.stdout.splitlines() if not line.startswith("#")]

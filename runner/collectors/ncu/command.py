@@ -25,12 +25,15 @@ class Selection:
     """Which launches are profiled, and what is collected of each."""
 
     stages: tuple[Stage, ...]
+    """None: whatever is launched."""
     metrics: tuple[str, ...] = ()
     sections: tuple[str, ...] = ()
     symbols: tuple[str, ...] = field(default=())
     """Mangled names of the kernels; none: every kernel."""
     once_per_shape: bool = False
     """Only the first launch of each kernel and launch shape."""
+    from_start: bool = False
+    """Not only between cudaProfilerStart and -Stop."""
 
 
 def kernel_filter(symbols: Sequence[str]) -> str:
@@ -57,7 +60,14 @@ def profile_argv(tool: NcuTool, selection: Selection, *, output: str, target: Se
         target: the program's command line.
     """
     argv = [tool.path, "--force-overwrite", "--export", output, "--target-processes", "all"]
-    argv += ["--profile-from-start", "off", "--clock-control", "none", "--apply-rules", "no"]
+    argv += [
+        "--profile-from-start",
+        "on" if selection.from_start else "off",
+        "--clock-control",
+        "none",
+        "--apply-rules",
+        "no",
+    ]
     if selection.sections:
         for section in selection.sections:
             argv += ["--section", section]
