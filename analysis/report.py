@@ -11,7 +11,8 @@ from attrs import evolve, field, frozen
 from analysis.attribution.attribution import Attribution
 from analysis.domain.annotations import STAGES
 from analysis.domain.entities import KernelSummary, LLMProfileReport, ModelUnderTest, RunMeta
-from analysis.domain.manifest import Overhead, RunManifest
+from analysis.domain.manifest import Overhead, RunManifest, one_input
+from analysis.domain.overhead import decode_unit
 from analysis.efficiency.latency import aggregates, overheads, stage_timings, stats
 from analysis.efficiency.records import Aggregate, Captured, Measured, UnitTimes, Utilisation
 from analysis.efficiency.stated import TraceEvidence, check_needs, check_stated
@@ -31,6 +32,7 @@ from analysis.quality.findings import Finding
 from analysis.sums.gpu_metrics import metric_series
 from analysis.sums.host_calls import HostCalls, host_call_rows
 from analysis.sums.kernel_classes import load_rules
+from analysis.sums.kernel_modules import KernelModuleRow, StageUnits, kernel_module_rows, stage_units
 from analysis.sums.kernels import category_rows, kernel_tables, main_device
 from analysis.sums.operators import operator_summaries
 from analysis.sums.records import (
@@ -102,6 +104,10 @@ class Report:
     """So many instances of each stage, the first, are left out of medians, utilisation and verdicts."""
     kernel_shapes: tuple[KernelSummary, ...] = ()
     """By stage, name and launch shape: what ``kernels`` folds together."""
+    kernel_modules: tuple[KernelModuleRow, ...] = ()
+    """By stage, module (layer numbers folded), name and launch shape; those of a stage add up to its ``kernels``."""
+    stage_units: dict[str, StageUnits] = field(factory=dict)
+    """Stage → how many images or tokens its sums are over."""
 
 
 @frozen
@@ -154,6 +160,8 @@ def assemble(
     kernel_rows = kernel_tables(
         attribution, {str(name): count for name, count in tokens.items()}, device, load_rules(options.kernel_rules)
     )
+    units = stage_units(instances, one_input(manifest), decode_unit(manifest.batch_size if manifest else 1))
+    kernel_modules = kernel_module_rows(attribution, kernel_rows.by_name, units)
     captured = Captured(
         capture=capture,
         manifest=manifest,
@@ -227,6 +235,8 @@ def assemble(
         timeline=busy_timeline(attribution),
         skip_first=options.skip_first,
         kernel_shapes=kernel_rows.by_shape,
+        kernel_modules=kernel_modules,
+        stage_units=units,
     )
 
 

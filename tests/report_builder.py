@@ -23,6 +23,7 @@ from analysis.domain.manifest import ControlPass, Overhead, RunManifest
 from analysis.efficiency.records import Aggregate, TimeBase, UnitTimes, Utilisation
 from analysis.quality.findings import Finding
 from analysis.report import Report
+from analysis.sums.kernel_modules import KernelModuleRow, StageUnits
 from analysis.sums.records import (
     BusyTimeline,
     CaptureInfo,
@@ -313,6 +314,33 @@ def plain_report(
             for category in ("GEMM", "elementwise")
         ),
         kernels=kernels,
+        kernel_modules=tuple(
+            KernelModuleRow(
+                one.stage,
+                f"layers.*.{first}",
+                one.name,
+                one.short_name,
+                one.category,
+                one.calls,
+                one.total_ns,
+                one.mean_ns,
+                one.min_ns,
+                one.max_ns,
+                one.share,
+                one.human_name,
+                "token",
+                one.calls / 4,
+                one.total_ns / 4,
+                one.grid,
+                one.block,
+                one.registers_per_thread,
+                None,
+                1,
+                2,
+            )
+            for one in kernels
+        ),
+        stage_units={"prefill": StageUnits("image", 1), "decode": StageUnits("token", 4)},
         streams=(StreamSummary(0, 7, 40, 30_000_000, 29_000_000),),
         host_calls=tuple(
             HostCallRow(name, "cudaStreamSynchronize", 4, 12_345, "synchronise", "module") for name in names

@@ -22,12 +22,13 @@ from analysis.render.spec.events import LAUNCHES, RANGES
 from analysis.render.spec.findings import FINDINGS
 from analysis.render.spec.gpu_time import GPU_TIME
 from analysis.render.spec.host import HOST_CALLS
-from analysis.render.spec.kernels import KERNELS
+from analysis.render.spec.kernels import KERNEL_MODULES, KERNELS
 from analysis.render.spec.specification import Specification
 from analysis.render.spec.stages import GAPS, INSTANCES, LATENCIES, OVERHEAD, STAGES_TABLE, STEPS, UNIT_TIMES
 from analysis.render.spec.utilisation import METRICS, UTILISATION, VERDICTS, metric_means
 from analysis.report import Report
 from analysis.sums.events import launch_columns, range_columns
+from analysis.sums.kernel_modules import kernel_module_rows
 from analysis.sums.stages import gpu_rows
 from analysis.sums.tables import gpu_table
 
@@ -129,6 +130,25 @@ class Profile:
         """
         rows = self._report.kernel_shapes if by_shape else self._report.kernels
         return frame(KERNELS, [row for row in rows if stage is None or row.stage == stage])
+
+    @_returns(KERNEL_MODULES)
+    def kernel_modules(
+        self, stage: Stage | None = None, *, fold_layers: bool = True, by_shape: bool = True
+    ) -> pd.DataFrame:
+        """Which module launches which kernel in which shape: by stage, most time first; a stage's rows add up to its kernels.
+
+        Args:
+            stage: keep the kernels of this stage only.
+            fold_layers: ``layers.*.mlp`` for that module of every layer; else each path on its own.
+            by_shape: a row per launch shape; else one per kernel name.
+        """
+        rows = self._report.kernel_modules
+        if not (fold_layers and by_shape):
+            report = self._report
+            rows = kernel_module_rows(
+                self._attribution, report.kernels, report.stage_units, fold_layers=fold_layers, by_shape=by_shape
+            )
+        return frame(KERNEL_MODULES, [row for row in rows if stage is None or row.stage == stage])
 
     @_returns(LAUNCHES)
     def launches(self) -> pd.DataFrame:

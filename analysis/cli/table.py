@@ -11,15 +11,20 @@ import typer
 from analysis.api.options import AnalysisOptions
 from analysis.cli.options import OF_A_TABLE, StageChoice, TableFormat, TraceFile, with_options
 from analysis.cli.progress import progress
+from analysis.domain.errors import RequestError
 
 if TYPE_CHECKING:
+    from analysis.api.opening import OpenedTrace
     from analysis.attribution.attribution import Attribution
     from analysis.render.spec.specification import Specification
+    from analysis.sums.tables import TableKind
 
 __all__ = ["By", "table"]
 
-By: TypeAlias = Literal["stage", "instance", "step", "module", "range", "kernel", "range-kernel", "range-projection"]
-"""What a row is: `analysis.sums.tables.TableKind` and the two tables of ranges that Nsight Systems has too."""
+By: TypeAlias = Literal[
+    "stage", "instance", "step", "module", "range", "kernel", "kernel-module", "range-kernel", "range-projection"
+]
+"""What a row is: `analysis.sums.tables.TableKind`, kernels by module, and the two tables of ranges that Nsight Systems has."""
 
 
 @with_options(*OF_A_TABLE)
@@ -30,25 +35,66 @@ def table(
         By,
         typer.Option(
             "--by",
-            help="What a row is. stage to module and kernel add up; range is inclusive; range-kernel has the rows of "
-            "nsys stats' nvtx_kern_sum, range-projection those of its nvtx_gpu_proj_sum.",
+            help="What a row is. stage to module, kernel and kernel-module (which module launches which kernel in which "
+            "launch shape) add up; range is inclusive; range-kernel has the rows of nsys stats' nvtx_kern_sum, "
+            "range-projection those of its nvtx_gpu_proj_sum.",
         ),
     ] = "stage",
     stage: Annotated[StageChoice | None, typer.Option("--stage", help="Keep this stage's operations only.")] = None,
+    layers: Annotated[
+        bool, typer.Option("--layers", help="With --by kernel-module: every layer on its own, not layers.*.mlp.")
+    ] = False,
+    names: Annotated[
+        bool,
+        typer.Option("--names", help="With --by kernel-module: a row per kernel name, its launch shapes together."),
+    ] = False,
     output: Annotated[TableFormat, typer.Option("--format", help="How it is written.")] = "md",
 ) -> None:
-    """Print one table of GPU time, integers in ns, to standard output."""
+    """Print one table of GPU time, integers in ns, to standard output.
+
+    Raises:
+        RequestError: an option was given that does not go with the table.
+    """
+    if (layers or names) and by != "kernel-module":
+        raise RequestError(f"{'--layers' if layers else '--names'} goes with --by kernel-module only")
     from analysis.api.opening import opened
     from analysis.render.table import write_table
 
     with opened(trace, options) as analysed, progress() as say:
         say("reading")
         analysed.require_fitness(of_ranges=by != "kernel" or stage is not None)
-        spec, rows = _made(analysed.attribution, by, stage)
+        spec: Specification[Any]
+        rows: Sequence[Any]
+        if by == "kernel-module":
+            spec, rows = _by_module(analysed, stage, layers, names)
+        else:
+            spec, rows = _made(analysed.attribution, by, stage)
     write_table(spec, rows, output, sys.stdout)
 
 
-def _made(attribution: Attribution, by: By, stage: StageChoice | None) -> tuple[Specification[Any], Sequence[Any]]:
+def _by_module(
+    analysed: OpenedTrace, stage: StageChoice | None, layers: bool, names: bool
+) -> tuple[Specification[Any], Sequence[Any]]:
+    """The table of kernels by module: its declaration, and its rows."""
+    from analysis.domain.manifest import one_input
+    from analysis.domain.overhead import decode_unit
+    from analysis.render.spec.kernels import KERNEL_MODULES
+    from analysis.sums.kernel_modules import kernel_module_rows, stage_units
+    from analysis.sums.kernels import kernels_of
+    from analysis.sums.stages import instance_summaries
+
+    manifest, attribution = analysed.manifest, analysed.attribution
+    units = stage_units(
+        instance_summaries(attribution), one_input(manifest), decode_unit(manifest.batch_size if manifest else 1)
+    )
+    kernels = kernels_of(analysed.trace, attribution, manifest).by_name
+    rows = kernel_module_rows(attribution, kernels, units, fold_layers=not layers, by_shape=not names)
+    return KERNEL_MODULES, [row for row in rows if stage is None or row.stage == stage]
+
+
+def _made(
+    attribution: Attribution, by: TableKind | Literal["range-kernel", "range-projection"], stage: StageChoice | None
+) -> tuple[Specification[Any], Sequence[Any]]:
     """The table's declaration, and its rows."""
     from analysis.render.spec.gpu_time import GPU_TIME
     from analysis.render.spec.ranges import PROJECTIONS, RANGE_KERNELS

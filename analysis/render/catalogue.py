@@ -9,7 +9,7 @@ from analysis.render.spec.events import LAUNCHES, RANGES
 from analysis.render.spec.findings import FINDINGS
 from analysis.render.spec.gpu_time import GPU_TIME, MODULE_KINDS, STREAMS
 from analysis.render.spec.host import HOST_CALLS, OPERATORS
-from analysis.render.spec.kernels import CATEGORIES, KERNELS
+from analysis.render.spec.kernels import CATEGORIES, KERNEL_MODULES, KERNELS
 from analysis.render.spec.ranges import PROJECTIONS, RANGE_KERNELS
 from analysis.render.spec.review import COUNTER_FILES, COVERAGE, LOSSES, REVIEW_KERNELS, REVIEW_MODULES, TRAFFIC
 from analysis.render.spec.specification import Column, Specification
@@ -25,6 +25,7 @@ _DECLARED: Final[tuple[Specification[Any], ...]] = (
     STEPS,
     GAPS,
     KERNELS,
+    KERNEL_MODULES,
     CATEGORIES,
     *GPU_TIME.values(),
     MODULE_KINDS,

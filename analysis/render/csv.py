@@ -1,4 +1,4 @@
-r"""CSV: the one dialect of every table that is written so, and ``kernels.csv``.
+r"""CSV: the one dialect of every table that is written so, ``kernels.csv`` and ``kernel_modules.csv``.
 
 Comma, quotes where needed, ``\n``; a head of keys; unknown is an empty cell, yes and no are ``true`` and ``false``, a
 shape is ``1x2x3``. A spreadsheet takes a cell that begins like a formula for one, and a name is the profiled program's own
@@ -61,11 +61,18 @@ def _cell(value: Any) -> Any:
 
 
 def render(report: Report, out: Path) -> tuple[Path, ...]:
-    """Write ``kernels.csv``.
+    """Write ``kernels.csv`` and ``kernel_modules.csv``.
 
     Raises:
         RequestError: the folder cannot be written to.
     """
+    return (
+        write_text(out / "kernels.csv", _text(kernels.KERNELS, report.kernels)),
+        write_text(out / "kernel_modules.csv", _text(kernels.KERNEL_MODULES, report.kernel_modules)),
+    )
+
+
+def _text(spec: Specification[R], rows: Sequence[R]) -> str:
     text = io.StringIO()
-    write_csv(kernels.KERNELS, report.kernels, text)
-    return (write_text(out / "kernels.csv", text.getvalue()),)
+    write_csv(spec, rows, text)
+    return text.getvalue()

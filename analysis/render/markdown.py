@@ -89,7 +89,11 @@ def _kernels(report: Report, tables: ReportTables, pictures: dict[str, str]) -> 
             lines += [f"### {escaped(table.title)}", "", *table_lines(table)]
     if not report.kernels:
         lines += ["n/a: there is no kernel in the trace.", ""]
-    return [*lines, "### By category", "", *table_lines(tables.categories())]
+    lines += ["### By category", "", *table_lines(tables.categories())]
+    for stage in tables.kernel_stages:
+        by_module = tables.kernel_modules(stage, _TOP_KERNELS)
+        lines += [f"### {escaped(by_module.title)}", "", *table_lines(by_module)] if by_module.rows else []
+    return lines
 
 
 def _modules(report: Report, tables: ReportTables) -> list[str]:

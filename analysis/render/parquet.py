@@ -1,8 +1,9 @@
-"""``kernels.parquet``: one row per stage and kernel, full names, integer nanoseconds."""
+"""``kernels.parquet`` and ``kernel_modules.parquet``: kernels by stage, and by stage and module; integer nanoseconds."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 
@@ -15,10 +16,16 @@ __all__ = ["render"]
 
 
 def render(report: Report, out: Path) -> tuple[Path, ...]:
-    """Write ``kernels.parquet``.
+    """Write ``kernels.parquet`` and ``kernel_modules.parquet``.
 
     Raises:
         RequestError: the folder cannot be written to.
     """
-    table = arrow_table(kernels.KERNELS, report.kernels)
-    return (write_with(out / "kernels.parquet", lambda path: pq.write_table(table, path, compression="zstd")),)
+    return (
+        _write(out / "kernels.parquet", arrow_table(kernels.KERNELS, report.kernels)),
+        _write(out / "kernel_modules.parquet", arrow_table(kernels.KERNEL_MODULES, report.kernel_modules)),
+    )
+
+
+def _write(path: Path, table: Any) -> Path:
+    return write_with(path, lambda temporary: pq.write_table(table, temporary, compression="zstd"))

@@ -92,6 +92,8 @@ def print_report(report: Report, console: Console, *, top: int = 10) -> None:
     staged = [stage for stage in tables.kernel_stages if stage in tables.stages]
     for stage in staged or tables.kernel_stages:  # a trace without stages has kernels of none
         parts += [FittedTable(tables.kernels(stage, top)), Text()]
+    for stage in staged or tables.kernel_stages:
+        parts += [FittedTable(tables.kernel_modules(stage, top)), Text()]
     for stage in tables.stages:
         if report.module_rows.get(stage):
             parts += [FittedTable(tables.module_kinds(stage, top)), Text()]

@@ -23,7 +23,16 @@ from analysis.trace.launch_shapes import LaunchShapes
 from analysis.trace.reader import Trace
 from analysis.trace.records import GRAPH, KERNEL, MEMCPY, MEMSET, Device
 
-__all__ = ["KernelTables", "category_rows", "kernel_tables", "kernels_of", "main_device", "occupancy"]
+__all__ = [
+    "DurationStatistics",
+    "KernelTables",
+    "category_rows",
+    "duration_statistics",
+    "kernel_tables",
+    "kernels_of",
+    "main_device",
+    "occupancy",
+]
 
 _STAGE_NAMES: Final = (*STAGES, UNATTRIBUTED)
 _REGISTER_FILES: Final = 4
@@ -114,11 +123,11 @@ def kernel_tables(
     stage_of, name_of = np.divmod(name_keys, len(names))
     classes = classify_all(names, shorts, rules)
     shapes = [_launch_shape(operations.shapes, int(code) - 1, device) for code in shape_codes]
-    each = _statistics(by_shape, duration, shape_keys.size)
-    folded = _statistics(by_name, duration, name_keys.size)
+    each = duration_statistics(by_shape, duration, shape_keys.size)
+    folded = duration_statistics(by_name, duration, name_keys.size)
     stage_total = sum_by_group(stage_of, folded.total, len(_STAGE_NAMES)).tolist()
 
-    def summary(statistics: _Statistics, row: int, key: int, shape: _LaunchShape, shapes: int) -> KernelSummary:
+    def summary(statistics: DurationStatistics, row: int, key: int, shape: _LaunchShape, shapes: int) -> KernelSummary:
         stage, name = int(stage_of[key]), int(name_of[key])
         kind, stage_tokens = classes[name], tokens.get(_STAGE_NAMES[stage])
         calls, total = int(statistics.count[row]), int(statistics.total[row])
@@ -206,7 +215,7 @@ def _in_common(shapes: list[_LaunchShape]) -> _LaunchShape:
 
 
 @frozen(eq=False)
-class _Statistics:
+class DurationStatistics:
     """Of the durations of each group, [groups]; every group has one. ns."""
 
     count: NDArray[np.int64]
@@ -217,7 +226,7 @@ class _Statistics:
     p95: NDArray[np.float64]
 
 
-def _statistics(group: NDArray[Any], duration: NDArray[np.int64], groups: int) -> _Statistics:
+def duration_statistics(group: NDArray[Any], duration: NDArray[np.int64], groups: int) -> DurationStatistics:
     """Count, sum and order statistics; percentiles are interpolated linearly between neighbours, as numpy's are."""
     count = np.bincount(group, minlength=groups)
     first = np.cumsum(count) - count
@@ -225,7 +234,7 @@ def _statistics(group: NDArray[Any], duration: NDArray[np.int64], groups: int) -
     at = first + 0.95 * (count - 1)
     below = np.floor(at).astype(np.int64)
     above = np.minimum(below + 1, first + count - 1)
-    return _Statistics(
+    return DurationStatistics(
         count=count,
         total=sum_by_group(group, duration, groups),
         low=ordered[first],

@@ -116,8 +116,8 @@ def test_report_is_the_default_command(run: Run, small: Path, tmp_path: Path) ->
         ("markdown", {"report.md"}),
         ("json", {"report.json", "summary.json"}),
         ("html", {"report.html"}),
-        ("parquet", {"kernels.parquet"}),
-        ("csv", {"kernels.csv"}),
+        ("parquet", {"kernels.parquet", "kernel_modules.parquet"}),
+        ("csv", {"kernels.csv", "kernel_modules.csv"}),
         ("perfetto", {"timeline.pftrace"}),
     ],
 )
@@ -129,7 +129,11 @@ def test_each_format_alone(run: Run, toy: Path, tmp_path: Path, name: str, files
 
 def test_formats_add_up(run: Run, toy: Path, tmp_path: Path) -> None:
     assert run(toy, "--format", "csv", "--format", "perfetto", "--out", tmp_path / "out").code == 0
-    assert {one.name for one in (tmp_path / "out").iterdir()} == {"kernels.csv", "timeline.pftrace"}
+    assert {one.name for one in (tmp_path / "out").iterdir()} == {
+        "kernels.csv",
+        "kernel_modules.csv",
+        "timeline.pftrace",
+    }
 
 
 def test_unknown_format(run: Run, toy: Path, tmp_path: Path) -> None:

@@ -31,7 +31,8 @@ def test_every_format_returns_what_it_wrote_and_leaves_nothing_else(report: Repo
     written = formats.render_all(report, tmp_path / "out", ALL)
     assert sorted(written) == sorted((tmp_path / "out").iterdir())
     assert {path.name for path in written} >= {
-        "report.md", "report.html", "report.json", "summary.json", "kernels.parquet", "kernels.csv",
+        "report.md", "report.html", "report.json", "summary.json", "kernels.parquet", "kernel_modules.parquet", "kernels.csv",
+        "kernel_modules.csv",
     }  # fmt: skip
 
 
@@ -68,7 +69,7 @@ def test_summary_json_is_the_contract_and_its_schemas_version(report: Report, tm
 
 
 def test_parquet_has_every_kernel_with_its_whole_name(report: Report, tmp_path: Path) -> None:
-    (path,) = formats.renderer("parquet").render(report, tmp_path)
+    path, _ = formats.renderer("parquet").render(report, tmp_path)
     rows = pq.read_table(path).to_pylist()
     assert len(rows) == len(report.kernels)
     for row, kernel in zip(rows, report.kernels, strict=True):
@@ -79,14 +80,14 @@ def test_parquet_has_every_kernel_with_its_whole_name(report: Report, tmp_path: 
 
 
 def test_parquet_of_no_kernels_has_the_columns(tmp_path: Path) -> None:
-    (path,) = formats.renderer("parquet").render(plain_report(kernels=()), tmp_path)
+    path, _ = formats.renderer("parquet").render(plain_report(kernels=()), tmp_path)
     assert pq.read_table(path).num_rows == 0
     assert "median_ns" in pq.read_schema(path).names
 
 
 def test_csv_holds_the_same_and_no_formula(tmp_path: Path) -> None:
     report = hostile_report()
-    (path,) = formats.renderer("csv").render(report, tmp_path)
+    path, _ = formats.renderer("csv").render(report, tmp_path)
     csv.field_size_limit(10**7)
     with path.open(newline="") as file:
         rows = list(csv.DictReader(file))

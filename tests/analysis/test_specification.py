@@ -34,6 +34,7 @@ from analysis.render.table import json_rows, write_table
 from analysis.render.terminal import print_report
 from analysis.render.terminal_tables import FittedTable
 from analysis.report import Report, assemble
+from analysis.sums.kernel_modules import KernelModuleRow
 from analysis.sums.range_kernels import ProjectionRow, RangeKernelRow
 from analysis.sums.records import CategoryRow, GpuRow, HostCallRow, InstanceSummary, StepPoint, StreamSummary
 from analysis.trace.reader import Trace
@@ -44,7 +45,8 @@ from trace_builder import TraceBuilder
 ALL = TABLES
 RECORDS: dict[str, type[Any]] = {
     "unit_times": UnitTimes,
-    "kernels": KernelSummary, "categories": CategoryRow, "gpu_time_by_stage": GpuRow, "streams": StreamSummary,
+    "kernels": KernelSummary, "kernel_modules": KernelModuleRow,
+    "categories": CategoryRow, "gpu_time_by_stage": GpuRow, "streams": StreamSummary,
     "instances": InstanceSummary, "steps": StepPoint, "latencies": Aggregate, "overhead": Overhead,
     "host_calls_by_stage": HostCallRow, "operators": OperatorSummary, "utilisation": Utilisation, "verdicts": Verdict,
     "range_kernels": RangeKernelRow, "range_projections": ProjectionRow,
@@ -61,6 +63,7 @@ def rows_of(report: Report) -> dict[str, list[Any]]:
     """Table → the rows that a report has for it."""
     found: dict[str, list[Any]] = {
         "kernels": [*report.kernels, *report.kernel_shapes],
+        "kernel_modules": [*report.kernel_modules],
         "categories": [*report.categories],
         "streams": [*report.streams],
         "unit_times": [*report.unit_times],
@@ -295,7 +298,7 @@ FORMULAS = ("=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1")
 
 
 def csv_of_kernels(tmp_path: Path, names: tuple[str, ...]) -> list[dict[str, str]]:
-    (path,) = formats.renderer("csv").render(plain_report(names), tmp_path)
+    path, _ = formats.renderer("csv").render(plain_report(names), tmp_path)
     with path.open(newline="", encoding="utf-8") as file:
         return [row for row in csv.DictReader(file) if row["stage"] == "prefill"]
 

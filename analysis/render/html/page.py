@@ -70,6 +70,9 @@ def page(report: Report, folder: Path | None = None) -> str:
             for stage in tables.stages
             if report.module_rows.get(stage)
         ],
+        kernel_modules=[
+            _capped(tables.kernel_modules(stage)) for stage in tables.kernel_stages if report.kernel_modules
+        ],
         host_calls=[_capped(tables.host_calls("stage")), _capped(tables.host_calls("module"))],
         utilisation=tables.utilisation(),
         derivations=[

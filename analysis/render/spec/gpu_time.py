@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from typing import Final
 
@@ -11,6 +10,7 @@ from attrs import frozen
 from analysis.render.spec.glossary import GLOSSARY
 from analysis.render.spec.specification import COUNT, EXACT_MS, NAME, PLAIN, SHARE, Column, Specification, Style
 from analysis.sums.grouping import UNATTRIBUTED
+from analysis.sums.kernel_modules import module_patterns
 from analysis.sums.records import GpuRow, StreamSummary
 from analysis.sums.tables import TableKind
 
@@ -124,21 +124,20 @@ MODULE_KINDS: Final = Specification[ModuleKind](
     note="Numbers in paths are folded: layers.*.mlp stands for that module of every layer.",
 )  # fmt: skip
 
-_NUMBER_IN_NAME: Final = re.compile(r"\d+")
-
 
 def module_kinds(rows: Sequence[GpuRow]) -> tuple[ModuleKind, ...]:
     """Fold modules over the numbers in their paths; the largest kind first, the remainder last. Adds up like ``rows``."""
     folded: dict[str, list[GpuRow]] = {}
+    pattern_of = module_patterns(row.name for row in rows)
     for row in rows:
-        folded.setdefault(_NUMBER_IN_NAME.sub("*", row.name), []).append(row)
+        folded.setdefault(pattern_of[row.name], []).append(row)
     whole = sum(map(all_operations_ns, rows))
     kinds = []
     for pattern, members in folded.items():
         spent = sum(map(all_operations_ns, members))
         kinds.append(
             ModuleKind(
-                name=members[0].name if len(members) == 1 else pattern,
+                name=pattern,
                 paths=len(members),
                 kernels=sum(row.kernels for row in members),
                 kernel_sum_ns=sum(row.kernel_sum_ns for row in members),

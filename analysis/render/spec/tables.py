@@ -68,6 +68,14 @@ class ReportTables:
             limit=limit, rest="({} more kernels)", leave_out=("stage", "grid", "block") if self._reader == "terminal" else (),
         )  # fmt: skip
 
+    def kernel_modules(self, stage: str, limit: int | None = None) -> Table:
+        """Which module launches which kernel, longest first; those after ``limit`` as one row. Adds up to the kernels."""
+        mine = [row for row in self._report.kernel_modules if row.stage == stage]
+        return shown(
+            kernels.KERNEL_MODULES, mine, self._reader,
+            key=f"kernel_modules_{stage}", title=f"Kernels by module, {stage}", total=True, limit=limit, rest="({} more)",
+        )  # fmt: skip
+
     def compared(self) -> Table:
         """Prefill and decode side by side, one quantity a row."""
         each = transposed(stages.UNIT_TIMES, self._report.unit_times, self._reader, corner="Quantity")

@@ -414,6 +414,23 @@
     sortable(heads, -1, (column, descending) => body.append(...sorted([...body.rows], (row) => value(row, column), descending)));
   }
 
+  // A search field hides the rows of its table that lack one of its words; the total is that of all rows, so it goes too.
+  for (const field of document.querySelectorAll("input[data-filters]")) {
+    const filtered = at(field.dataset.filters);
+    const shownCount = document.querySelector(`[data-counts="${field.dataset.filters}"]`);
+    const filter = () => {
+      const words = field.value.toLowerCase().split(/\s+/).filter(Boolean);
+      const rows = [...filtered.tBodies[0].rows];
+      for (const row of rows) {
+        const text = row.textContent.toLowerCase();
+        row.hidden = !words.every((word) => text.includes(word));
+      }
+      if (filtered.tFoot) filtered.tFoot.hidden = words.length > 0;
+      shownCount.textContent = words.length ? `${count(rows.filter((row) => !row.hidden).length)} of ${count(rows.length)} rows` : "";
+    };
+    field.addEventListener("input", filter);
+  }
+
   // Columns, their order, definitions and styles come from the declaration of the kernel table.
   const kernels = data.kernels;
   const STAGE = 0;

@@ -1,0 +1,225 @@
+"""Which module launches which kernel, in which launch shape, how often, and at what cost."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Final
+
+import numpy as np
+from attrs import frozen
+from numpy.typing import NDArray
+
+from analysis.attribution.attribution import Attribution
+from analysis.domain.annotations import STAGES
+from analysis.domain.entities import KernelSummary
+from analysis.sums.grouping import UNATTRIBUTED, distinct
+from analysis.sums.kernels import duration_statistics
+from analysis.sums.records import InstanceSummary
+from analysis.trace.launch_shapes import LaunchShapes
+from analysis.trace.records import KERNEL
+
+__all__ = ["KernelModuleRow", "StageUnits", "kernel_module_rows", "module_patterns", "stage_units"]
+
+_STAGE_NAMES: Final = (*STAGES, UNATTRIBUTED)
+_NUMBER_IN_NAME: Final = re.compile(r"\d+")
+
+
+@frozen
+class StageUnits:
+    """How many units of work a stage's sums are over."""
+
+    per: str
+    """``image`` or ``prompt``; ``token``, or ``step`` of a batch."""
+    count: int
+
+
+@frozen
+class KernelModuleRow:
+    """The launches of one kernel by one module in one stage. Times in integer nanoseconds."""
+
+    stage: str
+    """``prefill``, ``decode`` or ``(unattributed)``."""
+    module: str
+    """Path of the innermost module; ``layers.*.mlp`` stands for that module of every layer (`module_patterns`)."""
+    name: str
+    short_name: str
+    category: str
+    calls: int
+    total_ns: int
+    mean_ns: float
+    min_ns: int
+    max_ns: int
+    share: float | None
+    """Of the stage's kernel sum."""
+    human_name: str | None = None
+    per: str | None = None
+    """The unit of the stage's work: ``image``, ``prompt``, ``token`` or ``step``; None: the row is of no stage."""
+    calls_per_unit: float | None = None
+    total_per_unit_ns: float | None = None
+    grid: tuple[int, int, int] | None = None
+    """Blocks in x, y, z. None, like the other parts of a shape: not recorded, or not the same for all launches."""
+    block: tuple[int, int, int] | None = None
+    """Threads in x, y, z."""
+    registers_per_thread: int | None = None
+    shared_bytes: int | None = None
+    """Shared memory per block, static and dynamic."""
+    shapes: int = 1
+    """Number of distinct launch shapes; launches whose shape is not recorded count as one."""
+    paths: int = 1
+    """Number of distinct module paths."""
+
+
+def module_patterns(paths: Iterable[str]) -> dict[str, str]:
+    """Module path → the path with its numbers folded, if several paths become the same: ``layers.*.mlp``."""
+    folded: dict[str, list[str]] = {}
+    for path in dict.fromkeys(paths):
+        folded.setdefault(_NUMBER_IN_NAME.sub("*", path), []).append(path)
+    return {path: pattern if len(members) > 1 else path for pattern, members in folded.items() for path in members}
+
+
+def stage_units(instances: Sequence[InstanceSummary], one_input: str, one_step: str) -> dict[str, StageUnits]:
+    """Stage → the units of work in all its instances: decode counts its steps where it has any, else instances.
+
+    Args:
+        instances: all stage instances.
+        one_input: what a prefill is counted by: ``image`` or ``prompt``.
+        one_step: what a decode step is counted as: ``token``, or ``step`` of a batch.
+    """
+    found = {}
+    for stage in dict.fromkeys(one.stage for one in instances):
+        mine = [one for one in instances if one.stage == stage]
+        steps = sum(one.steps for one in mine) if stage == "decode" else 0
+        found[stage] = StageUnits(one_step, steps) if steps else StageUnits(one_input, len(mine))
+    return found
+
+
+def kernel_module_rows(
+    attribution: Attribution,
+    kernels: Sequence[KernelSummary],
+    units: Mapping[str, StageUnits],
+    *,
+    fold_layers: bool = True,
+    by_shape: bool = True,
+) -> tuple[KernelModuleRow, ...]:
+    """Sum up the kernels of each stage by module, name and launch shape; rows add up to the stage's kernels.
+
+    The module of a kernel is the innermost one around its launch; of a kernel that a CUDA graph replays, around the
+    recording of its node.
+
+    Args:
+        attribution: of the trace.
+        kernels: its kernels by name, for category and short name.
+        units: stage → its units of work, for calls and time per unit.
+        fold_layers: fold the numbers in module paths, as `module_patterns` does within each stage.
+        by_shape: a row per launch shape; else one per kernel name, with the parts that its shapes have in common.
+
+    Returns:
+        By stage, then time.
+    """
+    operations, ranges = attribution.operations, attribution.ranges
+    chosen = np.flatnonzero(operations.kind == KERNEL)
+    if not chosen.size:
+        return ()
+    paths = (*ranges.names, UNATTRIBUTED)
+    module = np.append(ranges.name, len(ranges.names))[attribution.operation_level("module")[chosen]].astype(np.int64)
+    # Kernels with one demangled name are one row, whatever string ids they came with.
+    codes: dict[str, int] = {}
+    name_code = np.array([codes.setdefault(name, len(codes)) for name in operations.names], dtype=np.int64)
+    names = tuple(codes)
+    stage_and_module = attribution.operation_stage[chosen].astype(np.int64) * len(paths) + module
+    place_keys, path = distinct(stage_and_module, len(_STAGE_NAMES) * len(paths))
+    places, place_names = _folded(place_keys, paths) if fold_layers else _unfolded(place_keys, paths)
+    shape_codes, shape = distinct(operations.shape[chosen].astype(np.int64) + 1, len(operations.shapes) + 1)
+    # Place and name first, then the shape: the product of all codes may have more cells than there are launches.
+    place_and_name = places[path].astype(np.int64) * len(names) + name_code[operations.name[chosen]]
+    pair_keys, pair = distinct(place_and_name, len(place_names) * len(names))
+    shaped_keys, shaped = distinct(pair.astype(np.int64) * shape_codes.size + shape, pair_keys.size * shape_codes.size)
+    row, row_pairs = (shaped, shaped_keys // shape_codes.size) if by_shape else (pair, np.arange(pair_keys.size))
+    place_of, name_of = np.divmod(pair_keys[row_pairs], len(names))
+    shapes_of: list[list[int]] = [[] for _ in range(row_pairs.size)]
+    of_row = range(row_pairs.size) if by_shape else (shaped_keys // shape_codes.size).tolist()
+    for number, code in zip(of_row, shape_codes[shaped_keys % shape_codes.size].tolist(), strict=True):
+        shapes_of[number].append(code - 1)
+
+    sums = duration_statistics(row, operations.duration[chosen], row_pairs.size)
+    row_paths, _ = distinct(row.astype(np.int64) * place_keys.size + path, row_pairs.size * place_keys.size)
+    paths_of = np.bincount(row_paths // place_keys.size, minlength=row_pairs.size)
+    known = {one.name: one for one in kernels}
+    stage_ns = dict.fromkeys(_STAGE_NAMES, 0)
+    for place, total in zip(place_of.tolist(), sums.total.tolist(), strict=True):
+        stage_ns[place_names[place][0]] += total
+    rows = []
+    for number, (place, name) in enumerate(zip(place_of.tolist(), name_of.tolist(), strict=True)):
+        stage, where = place_names[place]
+        calls, total = int(sums.count[number]), int(sums.total[number])
+        unit, kernel = units.get(stage), known[names[name]]
+        rows.append(
+            KernelModuleRow(
+                stage=stage,
+                module=where,
+                name=kernel.name,
+                short_name=kernel.short_name,
+                category=kernel.category,
+                calls=calls,
+                total_ns=total,
+                mean_ns=total / calls,
+                min_ns=int(sums.low[number]),
+                max_ns=int(sums.high[number]),
+                share=total / stage_ns[stage] if stage_ns[stage] else None,
+                human_name=kernel.human_name,
+                per=unit.per if unit else None,
+                calls_per_unit=calls / unit.count if unit else None,
+                total_per_unit_ns=total / unit.count if unit else None,
+                shapes=len(shapes_of[number]),
+                paths=int(paths_of[number]),
+                **_in_common(operations.shapes, shapes_of[number]),
+            )
+        )
+    return _by_stage_then_time(rows)
+
+
+def _in_common(shapes: LaunchShapes, codes: Sequence[int]) -> dict[str, Any]:
+    """The parts of launch shapes in which all agree; a code of -1 is a shape that is not recorded."""
+    parts: dict[str, Callable[[int], Any]] = {
+        "grid": shapes.grid,
+        "block": shapes.block,
+        "registers_per_thread": shapes.registers,
+        "shared_bytes": shapes.shared_bytes,
+    }
+    if -1 in codes:
+        return {}
+    values = {name: {read(code) for code in codes} for name, read in parts.items()}
+    return {name: found.pop() for name, found in values.items() if len(found) == 1}
+
+
+def _folded(keys: NDArray[np.int64], paths: Sequence[str]) -> tuple[NDArray[np.int64], tuple[tuple[str, str], ...]]:
+    """Stage and module path → row of the place that it folds into, [keys]; and the places as (stage, pattern)."""
+    at = [divmod(key, len(paths)) for key in keys.tolist()]
+    patterns = [
+        module_patterns(paths[code] for stage, code in at if stage == number) for number in range(len(_STAGE_NAMES))
+    ]
+    found: dict[tuple[str, str], int] = {}
+    rows = [found.setdefault((_STAGE_NAMES[stage], patterns[stage][paths[code]]), len(found)) for stage, code in at]
+    return np.array(rows, dtype=np.int64), tuple(found)
+
+
+def _unfolded(keys: NDArray[np.int64], paths: Sequence[str]) -> tuple[NDArray[np.int64], tuple[tuple[str, str], ...]]:
+    at = [divmod(key, len(paths)) for key in keys.tolist()]
+    found: dict[tuple[str, str], int] = {}
+    rows = [found.setdefault((_STAGE_NAMES[stage], paths[code]), len(found)) for stage, code in at]
+    return np.array(rows, dtype=np.int64), tuple(found)
+
+
+def _by_stage_then_time(rows: list[KernelModuleRow]) -> tuple[KernelModuleRow, ...]:
+    order = {name: place for place, name in enumerate(_STAGE_NAMES)}
+    nothing = (-1, -1, -1)
+    return tuple(
+        sorted(
+            rows,
+            key=lambda row: (
+                order[row.stage], -row.total_ns, row.module, row.name, row.grid or nothing, row.block or nothing,
+                row.registers_per_thread or -1, row.shared_bytes or -1,
+            ),
+        )
+    )  # fmt: skip
