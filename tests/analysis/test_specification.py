@@ -25,7 +25,7 @@ from analysis.render.arrow import arrow_schema, arrow_table, frame, frame_of
 from analysis.render.catalogue import TABLES, reference
 from analysis.render.csv import write_csv
 from analysis.render.html import page as html
-from analysis.render.spec import events, findings, gpu_time, host, kernels, ranges, stages, utilisation
+from analysis.render.spec import events, findings, gpu_time, host, kernels, ranges, review, stages, utilisation
 from analysis.render.spec.glossary import GLOSSARY
 from analysis.render.spec.shown import pivoted, shown, transposed
 from analysis.render.spec.specification import COUNT, NAME, Column, Specification
@@ -149,7 +149,7 @@ def test_every_table_of_the_page_shows_a_declared_column(monkeypatch: pytest.Mon
 
 def test_every_declaration_is_in_the_catalogue() -> None:
     def declared() -> Iterator[Specification[Any]]:
-        for module in (events, findings, gpu_time, host, kernels, ranges, stages, utilisation):
+        for module in (events, findings, gpu_time, host, kernels, ranges, review, stages, utilisation):
             for value in vars(module).values():
                 values = value.values() if isinstance(value, dict) else [value]
                 yield from (one for one in values if isinstance(one, Specification))
