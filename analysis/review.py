@@ -12,6 +12,7 @@ from attrs import frozen
 from analysis.attribution.attribution import Attribution
 from analysis.domain.annotations import STAGES
 from analysis.domain.errors import RequestError
+from analysis.domain.figures import bytes_
 from analysis.domain.manifest import ComponentCost, RunManifest, StageCost
 from analysis.efficiency.counter_actions import Action, ReviewedKernel, first_actions
 from analysis.efficiency.counter_causes import diagnose
@@ -296,9 +297,8 @@ def _remarks(
         "same program.",
         "Nsight Compute empties the caches before each kernel: traffic is that of a cold cache, and small kernels may read less "
         "in the traced run. No roofline time exceeds the launch's own time.",
-        "L2's peak bandwidth is published nowhere that could be cited: there is no L2 roof. Where the speed-of-light section was "
-        "collected, its memory figure holds L2.",
     ]
+    found += _about_l2(roofs)
     if peak is None:
         found.append(f"n/a: rooflines, for the peak is not known: {peak_missing or 'no reason recorded'}")
     if roofs.tensor_types:
@@ -325,3 +325,21 @@ def _remarks(
                 f"{file.source}: holds no NVTX ranges (collect it with ncu --nvtx): its kernels were matched by their order alone."
             )
     return tuple(found)
+
+
+_L2_FLOOR: Final = 100_000.0
+"""Bytes: a kernel of one block moves less than this through L2."""
+
+
+def _about_l2(roofs: LaunchRoofs) -> list[str]:
+    found = [
+        "n/a: an L2 roof, for no source gives L2's peak bandwidth. Where the speed-of-light section was collected, its memory "
+        "figure holds L2."
+    ]
+    known = roofs.l2_bytes[~np.isnan(roofs.l2_bytes)]
+    if known.size and float(known.min()) > _L2_FLOOR:
+        found.append(
+            f"L2 traffic: no profiled kernel has less than {bytes_(float(known.min()))}, not even the smallest: that much of every "
+            "kernel's count is not its own."
+        )
+    return found

@@ -177,6 +177,11 @@ REVIEW_MODULES: Final = Specification[ModuleLine](
 )  # fmt: skip
 
 
+def _l2_share(line: KernelLine) -> float | None:
+    percent = line.row.sections.get("lts__throughput.avg.pct_of_peak_sustained_elapsed")
+    return None if percent is None else percent / 100
+
+
 def _each(line: KernelLine, value: float | None) -> float | None:
     """Per covered launch."""
     return value / line.row.covered_calls if value is not None and line.row.covered_calls else None
@@ -230,6 +235,8 @@ REVIEW_KERNELS: Final = Specification[KernelLine](
            value=lambda line: _each(line, line.row.dram_bytes), nullable=True, why=_why, priority=3),
         _K("l2_bytes", "L2", "float64", BYTES, "Bytes requested from L2 by the covered launches.",
            value=lambda line: line.row.l2_bytes, nullable=True, adds=True, shown=()),
+        _K("l2_share", "Of L2", "float64", RATIO, "L2's part of its speed of light, where the section was collected.",
+           value=_l2_share, nullable=True, shown=()),
         _K("tensor_flop", "Tensor cores", "float64", FLOP, "Operations on tensor cores of the covered launches.",
            value=lambda line: line.row.tensor_flop, nullable=True, adds=True, shown=()),
         _K("tensor_type", "Tensor type", "string", TEXT, "Type of the operands of most of them.",
