@@ -53,7 +53,11 @@ def main() -> int:
     elif "--list-chips" in sys.argv:
         say("ad102, ga100, gh100\n")
     elif "--query-metrics" in sys.argv:
-        say("Chip gh100\n" + "".join(f"{name}    Counter    byte    # of it\n" for name in METRICS))
+        say(
+            "Chip gh100\n"
+            + "".join(f"{name}    Counter    byte    # of it\n" for name in METRICS)
+            + "fe__longest_name Counter    cycle\nsm__short        Ratio\n"
+        )
     elif "--import" in sys.argv:
         return show(Path(value("--import")))
     else:

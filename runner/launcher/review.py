@@ -30,7 +30,7 @@ from analysis.domain.manifest import RunManifest
 from runner.collectors.ncu.command import Selection, import_argv, profile_argv
 from runner.collectors.ncu.counter_file import CounterFileFacts, keep_counters
 from runner.collectors.ncu.launches import StageLaunches, choose_kernels, first_launches
-from runner.collectors.ncu.metrics import SECTIONS, census_sets, chip_of
+from runner.collectors.ncu.metrics import SECTIONS, beside_sections, census_sets, chip_of
 from runner.collectors.ncu.output import ProgressReader, fault
 from runner.collectors.ncu.tool import NcuTool, known_metrics, ncu_environment
 from runner.launcher.device_lock import DeviceLock
@@ -505,7 +505,7 @@ def _layers(
     elif options.kernels > 0:
         symbols, shapes = choose_kernels(launches, options.kernels)
         if symbols:
-            selection = Selection(stages, sections=SECTIONS, symbols=symbols, once_per_shape=True)
+            selection = Selection(stages, beside_sections(known), SECTIONS, symbols, once_per_shape=True)
             each = _SECTIONS_S + _SAVE_S_PER_BYTE * _model_bytes(manifest)
             layers.append(Layer("sections", selection, shapes, shapes * each))
         else:

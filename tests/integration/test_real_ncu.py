@@ -12,7 +12,7 @@ import pytest
 from analysis.domain.errors import CaptureError
 from launch_kit import ROOT
 from runner.collectors.ncu.command import Selection, import_argv, profile_argv
-from runner.collectors.ncu.metrics import CHIP_OF_CAPABILITY, SECTIONS, census_sets
+from runner.collectors.ncu.metrics import CHIP_OF_CAPABILITY, SECTIONS, beside_sections, census_sets
 from runner.collectors.ncu.output import fault
 from runner.collectors.ncu.tool import NcuTool, find_ncu, known_metrics, ncu_environment
 from runner.collectors.nsys.collector import local_folders
@@ -45,6 +45,7 @@ def test_every_metric_of_a_census_is_known_or_missed_with_its_reason(ncu: NcuToo
             assert {"dram__bytes_read.sum", "dram__bytes_write.sum", "lts__t_bytes.sum"} < set(traffic.metrics), chip
             assert len(cores.metrics) == 6, chip
             assert {name.partition(".")[0] for name in (*traffic.metrics, *cores.metrics)} <= known
+            assert len(beside_sections(known)) == 4, chip
             has_tensor = any("tensor" in name for name in traffic.metrics)
             assert has_tensor != any("tensor operations" in reason for reason in traffic.missing)
         if ncu.version_key >= (2025,) and chip == "gh100":
@@ -74,7 +75,7 @@ def test_it_takes_every_option_that_we_give_it(ncu: NcuTool, tmp_path: Path, sec
     """Without a GPU it still reads the whole command line, starts the program, and says that it met no driver."""
     selection = Selection(
         ("prefill", "decode"),
-        metrics=() if sections else ("dram__bytes_read.sum",),
+        metrics=("l1tex__t_sectors_pipe_lsu_mem_global_op_ld.sum",) if sections else ("dram__bytes_read.sum",),
         sections=SECTIONS if sections else (),
         symbols=("_Z4fillPf", "a.b$1") if sections else (),
         once_per_shape=sections and ncu.filters_by_launch_shape(),

@@ -17,7 +17,7 @@ from launch_kit import fake_ncu
 from runner.collectors.ncu.command import Selection, import_argv, kernel_filter, profile_argv
 from runner.collectors.ncu.counter_file import keep_counters
 from runner.collectors.ncu.launches import Configuration, StageLaunches, choose_kernels, first_launches
-from runner.collectors.ncu.metrics import CHIP_OF_CAPABILITY, census_sets, chip_of
+from runner.collectors.ncu.metrics import CHIP_OF_CAPABILITY, beside_sections, census_sets, chip_of
 from runner.collectors.ncu.output import ProgressReader, fault
 from runner.collectors.ncu.tool import NcuTool, candidate_paths, find_ncu, known_metrics, probe
 
@@ -107,6 +107,20 @@ def test_what_a_chip_has_no_counter_for_is_said() -> None:
     assert any("lts__t_bytes.sum" in reason for reason in traffic.missing)
     assert cores.metrics == ()
     assert len(cores.missing) == 6
+
+
+def test_coalescing_is_counted_beside_the_sections() -> None:
+    names = [
+        f"l1tex__t_{what}_pipe_lsu_mem_global_op_{operation}"
+        for operation in ("ld", "st")
+        for what in ("sectors", "requests")
+    ]
+    assert beside_sections([*GH100, *names]) == tuple(f"{name}.sum" for name in names)
+    assert beside_sections(GH100) == ()
+
+
+def test_a_metric_whose_name_fills_its_column_is_read(tmp_path: Path) -> None:
+    assert {"fe__longest_name", "sm__short"} <= known_metrics(fake_ncu(tmp_path), "gh100", os.environ)
 
 
 def test_chips_by_capability() -> None:

@@ -12,7 +12,7 @@ from typing import Final
 
 from attrs import frozen
 
-__all__ = ["CHIP_OF_CAPABILITY", "SECTIONS", "MetricSet", "census_sets", "chip_of"]
+__all__ = ["CHIP_OF_CAPABILITY", "SECTIONS", "MetricSet", "beside_sections", "census_sets", "chip_of"]
 
 SECTIONS: Final = ("SpeedOfLight", "Occupancy", "LaunchStats", "WarpStateStats", "MemoryWorkloadAnalysis")
 """What explains a single kernel; together 18 passes on an H100."""
@@ -34,6 +34,11 @@ _WARPS: Final = "sm__warps_active.avg.pct_of_peak_sustained_active"
 _CUDA_CORES: Final = tuple(
     f"sm__sass_thread_inst_executed_op_{operation}_pred_on.sum"
     for operation in ("fadd", "fmul", "ffma", "hadd", "hmul", "hfma")
+)
+_COALESCING: Final = tuple(
+    f"l1tex__t_{what}_pipe_lsu_mem_global_op_{operation}.sum"
+    for operation in ("ld", "st")
+    for what in ("sectors", "requests")
 )
 _TENSOR: Final = {
     "bf16": ("sm__ops_path_tensor_src_bf16_dst_fp32.sum",),
@@ -77,6 +82,17 @@ def census_sets(dtype: str, known: Collection[str], chip: str) -> tuple[MetricSe
         absent = (*absent, f"tensor operations of {dtype}: this ncu has no counter of them for {chip}")
     cores, absent_cores = _split(_CUDA_CORES, known, chip)
     return MetricSet("census-memory", traffic, absent), MetricSet("census-operations", cores, absent_cores)
+
+
+def beside_sections(known: Collection[str]) -> tuple[str, ...]:
+    """What explains a single kernel and is in none of the sections: sectors for each request, of loads and stores.
+
+    `MemoryWorkloadAnalysis_Tables` has them among a hundred others, which cost passes.
+
+    Args:
+        known: base names that ncu knows for the chip.
+    """
+    return tuple(name for name in _COALESCING if _base(name) in known)
 
 
 def _split(wanted: tuple[str, ...], known: Collection[str], chip: str) -> tuple[tuple[str, ...], tuple[str, ...]]:

@@ -32,7 +32,7 @@ LOCAL_COPY: Final = ".ncu/ncu"
 _TIMEOUT_S: Final = 120.0
 _VERSION = re.compile(r"Version\s+(\d+(?:\.\d+)+)")
 _OPTION = re.compile(r"^\s+(?:-\w \[ )?--([a-z][a-z0-9-]*)\b", re.MULTILINE)
-_METRIC = re.compile(r"^([\w.]+)\s{2,}\S", re.MULTILINE)
+_METRIC = re.compile(r"^([\w.]+)\s+\S", re.MULTILINE)
 
 Chip = str
 """As ncu names it: ``gh100``."""
