@@ -101,7 +101,9 @@ def show(report: Path) -> int:
     rows = csv.writer(sys.stdout, quoting=csv.QUOTE_ALL, lineterminator="\n")
     rows.writerow(HEADER)
     rows.writerow(["", "", "", "", "", "", "", "", "", "", "", "byte"])
-    for index, state in enumerate((PREFILL, PREFILL, DECODE)):
+    for index, state in enumerate(
+        (DECODE if HOW == "no prefill" else PREFILL, DECODE if HOW == "no prefill" else PREFILL, DECODE)
+    ):
         rows.writerow(
             [
                 index,

@@ -115,7 +115,9 @@ class LayerResult:
     file: str | None
     """Name of the counter file, None if nothing was counted."""
     ended_because: str | None = None
-    """Why it is not whole; None: it is."""
+    """Why it is not whole; None: it was not ended early."""
+    remark: str | None = None
+    """How a layer that ran to its end differs from what the trace led to expect."""
 
 
 @frozen
@@ -310,10 +312,14 @@ class Review:
             if not self.options.keep_report:
                 self._report(layer).unlink(missing_ok=True)
         because = self._why_partial(layer, outcome)
-        done = evolve(nothing, kernels=counted.kernels, file=self._file(layer).name, ended_because=because)
+        remark = None if because else _difference(layer, counted)
+        done = evolve(
+            nothing, kernels=counted.kernels, file=self._file(layer).name, ended_because=because, remark=remark
+        )
         self.say(
             f"{layer.name}: {counted.kernels:,} of {layer.kernels:,} kernels counted"
             + (f" – partial: {because}" if because else "")
+            + (f" – {remark}" if remark else "")
         )
         if interrupted:
             return done, InterruptedRunError(f"{layer.name}: interrupted")
@@ -513,6 +519,19 @@ def _layers(
     if cores.metrics:
         layers.append(Layer(cores.name, Selection(stages, cores.metrics), count, count * _CENSUS_S))
     return tuple(layers), tuple(notes)
+
+
+def _difference(layer: Layer, counted: CounterFileFacts) -> str | None:
+    """What a whole layer holds less or more of than the trace; None: the same."""
+    of_stage = {"prefill": counted.prefill, "decode": counted.decode}
+    absent = [stage for stage in layer.selection.stages if not of_stage[stage]]
+    if absent and not layer.selection.symbols:
+        return f"no kernel of {' and of '.join(absent)} was met: ncu saw no such range"
+    if counted.kernels == layer.kernels:
+        return None
+    if layer.selection.symbols:
+        return f"the trace has {layer.kernels:,} such launch shapes"
+    return f"the trace has {layer.kernels:,} launches there, so the program did not take quite the same way"
 
 
 def _without_launches(stage: Stage, manifest: RunManifest) -> str:

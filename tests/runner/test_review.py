@@ -113,9 +113,21 @@ def test_three_layers_are_counted_and_joined(make: Make, joined: list[list[str]]
         (name, 3, None) for name in names
     ]
     assert [one["expected"] for one in layers] == [2362 + 866, 16, 2362 + 866]
+    assert [one["remark"] for one in record(work)["layers"]] == [
+        "the trace has 3,228 launches there, so the program did not take quite the same way",
+        "the trace has 16 such launch shapes",
+        "the trace has 3,228 launches there, so the program did not take quite the same way",
+    ]
     assert any(line.startswith("census-memory: 3,228 kernels, about 3 min") for line in said)
     assert work.directory.log("review-sections").is_file()
     assert "the essence" in work.directory.log("review").read_text()
+
+
+def test_a_stage_that_ncu_did_not_see_is_told(make: Make, joined: list[list[str]]) -> None:
+    work, said = make("no prefill", kernels=0)
+    with Interrupts() as interrupts:
+        work.carry_out(interrupts)
+    assert any("no kernel of prefill was met: ncu saw no such range" in line for line in said)
 
 
 def test_nothing_that_names_the_machine_is_left(make: Make, joined: list[list[str]]) -> None:
