@@ -9,7 +9,6 @@ was cut off. Times are the trace's.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -24,6 +23,7 @@ from analysis.efficiency.counter_join import BY_CONFIGURATION, UNMATCHED, Joined
 from analysis.efficiency.counters import CUDA_CORE_FLOP, DRAM_READ, DRAM_WRITE, L2, tensor_dtype
 from analysis.efficiency.hardware import Peak
 from analysis.sums.grouping import UNATTRIBUTED
+from analysis.sums.kernel_modules import module_patterns
 
 __all__ = [
     "ROOFS",
@@ -39,7 +39,6 @@ __all__ = [
 
 Floats = NDArray[np.float64]
 
-_NUMBER: Final = re.compile(r"\d+")
 ROOFS: Final = ("DRAM", "tensor cores", "CUDA cores")
 
 
@@ -209,15 +208,22 @@ class RooflineRow:
         return ((self.tensor_flop or 0.0) + (self.cuda_flop or 0.0)) / self.dram_bytes
 
 
-def module_patterns(attribution: Attribution, roofs: LaunchRoofs) -> tuple[NDArray[np.int64], tuple[str, ...]]:
-    """Code of each launch's module path with its numbers folded, [launches], and the paths."""
-    rows = attribution.operation_level("module")[roofs.joined.launches.operation]
-    ranges = attribution.ranges
-    codes: dict[str, int] = {}
-    of_name = [codes.setdefault(_NUMBER.sub("*", name), len(codes)) for name in ranges.names]
-    nothing = codes.setdefault(UNATTRIBUTED, len(codes))
-    names = ranges.name[rows] if len(ranges) else np.zeros(rows.size, dtype=np.int64)
-    code = np.array([*of_name, nothing], dtype=np.int64)[np.where(rows >= 0, names, len(of_name))]
+def _folded_modules(attribution: Attribution, roofs: LaunchRoofs) -> tuple[NDArray[np.int64], tuple[str, ...]]:
+    """Code of each launch's module, numbers folded within its stage as everywhere, [launches], and the paths."""
+    launches, ranges = roofs.joined.launches, attribution.ranges
+    rows = attribution.operation_level("module")[launches.operation]
+    nothing = len(ranges.names)
+    name = np.append(ranges.name, nothing).astype(np.int64)[rows]  # -1, no module, finds the last
+    codes: dict[str, int] = {UNATTRIBUTED: 0}
+    code = np.zeros(rows.size, dtype=np.int64)
+    for stage in np.unique(launches.stage).tolist():
+        mine = launches.stage == stage
+        present = [one for one in np.unique(name[mine]).tolist() if one != nothing]
+        pattern_of = module_patterns(ranges.names[one] for one in present)
+        lookup = np.zeros(nothing + 1, dtype=np.int64)
+        for one in present:
+            lookup[one] = codes.setdefault(pattern_of[ranges.names[one]], len(codes))
+        code[mine] = lookup[name[mine]]
     return code, tuple(codes)
 
 
@@ -235,7 +241,7 @@ def kernel_rows(
     if not len(launches):
         return ()
     operations = attribution.operations
-    module, modules = module_patterns(attribution, roofs)
+    module, modules = _folded_modules(attribution, roofs)
     names: dict[str, int] = {}
     name_code = np.array([names.setdefault(name, len(names)) for name in operations.names], dtype=np.int64)
     name = name_code[operations.name[launches.operation]]
@@ -284,7 +290,7 @@ def summed(attribution: Attribution, roofs: LaunchRoofs, *, by_module: bool) -> 
     launches = roofs.joined.launches
     if not len(launches):
         return ()
-    module, modules = module_patterns(attribution, roofs)
+    module, modules = _folded_modules(attribution, roofs)
     wide = launches.stage.astype(np.int64) * (len(modules) + 1) + (module if by_module else len(modules))
     _, heads, group = np.unique(wide, return_index=True, return_inverse=True)
     rows = _summed(roofs, group, heads.size, sections=False)

@@ -1,5 +1,6 @@
 """Rooflines, coverage, causes, the waterfall and the actions, from real traces with real counters and from small rows."""
 
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from analysis.efficiency.counter_roofline import (
 from analysis.efficiency.counters import CUDA_CORE_FLOP, DRAM_READ, DRAM_WRITE, read_counters
 from analysis.efficiency.hardware import Peak, peak_for
 from analysis.efficiency.waterfall import Idle, Waterfall, idle_time, stage_waterfall
+from analysis.sums.kernel_modules import kernel_module_rows
 from analysis.sums.kernels import kernels_of
 from analysis.sums.records import GpuRow, StageSummary
 from analysis.trace.reader import Trace
@@ -64,6 +66,13 @@ def test_rows_of_every_level_add_up_to_the_kernels(joined: tuple[Trace, Attribut
             assert sum(row.roofline_ns or 0 for row in own) == (stage.roofline_ns or 0)
             assert sum(row.dram_bytes or 0 for row in own) == pytest.approx(stage.dram_bytes or 0)
     assert {row.category for row in kernels} > {"GEMM", "elementwise"}  # names come from the summaries
+    # The same rows as the ordinary report's table of kernels by module.
+    table = kernel_module_rows(attribution, kernels_of(trace, attribution).by_name, {})
+    assert Counter((one.stage, one.module, one.name, one.grid, one.block, one.shared_bytes, one.calls, one.total_ns)
+                   for one in table) == Counter(
+        (one.stage, one.module, one.name, one.grid, one.block, one.shared_bytes, one.calls, one.total_ns)
+        for one in kernels
+    )  # fmt: skip
 
 
 def test_a_launchs_roofline_is_its_slowest_unit_and_never_more_than_its_time(
