@@ -71,7 +71,7 @@ def first_actions(
             identity = (kind, one.row.module, *((one.row.short_name,) if kind in ("matrix", "no tensor cores") else ()))
             groups.setdefault(identity, []).append(one)
     found = [_ACTIONS[identity[0]](members, waterfall) for identity, members in groups.items()]
-    found += _host(kernels, waterfall, times)
+    found += _idle(kernels, waterfall, times)
     ranked = sorted((one for one in found if one.ceiling_ns > 0), key=lambda one: (-one.ceiling_ns, one.sentence))
     return tuple(ranked[:limit])
 
@@ -254,54 +254,75 @@ _ACTIONS: Final[dict[str, Callable[[Sequence[ReviewedKernel], Waterfall], Action
 }
 
 
-def _host(kernels: Sequence[ReviewedKernel], waterfall: Waterfall, times: UnitTimes | None) -> list[Action]:
-    idle = sum(one.ns for one in waterfall.losses if one.key in ("host", "gaps"))
+def _idle(kernels: Sequence[ReviewedKernel], waterfall: Waterfall, times: UnitTimes | None) -> list[Action]:
+    """What to do about the GPU's idle time: launches one by one are one matter, replays of a CUDA graph are two."""
+    lost = {one.key: one.ns for one in waterfall.losses}
+    host, gaps = lost.get("host", 0), lost.get("gaps", 0)
     calls: dict[str, int] = {}
     for one in kernels:
         calls[one.row.module] = calls.get(one.row.module, 0) + one.row.calls
-    if idle <= 0 or not calls:
+    if host + gaps <= 0 or not calls:
         return []
     total = sum(calls.values())
     most = sorted((item for item in calls.items() if item[0] != UNATTRIBUTED), key=lambda item: -item[1])[:_NAMED]
-    where = " and ".join(f"{module} makes {ratio(times_called / total)}" for module, times_called in most)
-    ceiling: float = idle
-    if times is not None and times.unprofiled_ns is not None and waterfall.units:
-        units = waterfall.units
-        parts, per, at_most = _subtraction(
-            times.unprofiled_ns * units, min(times.busy_ns, times.unprofiled_ns) * units, waterfall
-        )
-        ceiling = max(0.0, times.unprofiled_ns - times.busy_ns) * units
-        arithmetic = f"{parts.whole} without the profiler − {parts.part} GPU busy = {parts.rest}{per}"
-    else:
-        parts, per, at_most = _subtraction(waterfall.profiled_ns, waterfall.profiled_ns - idle, waterfall)
-        arithmetic = (
-            f"{parts.whole} under the profiler, which slows the host, − {parts.part} GPU busy = {parts.rest}{per}"
-        )
+    modules = tuple(module for module, _ in most)
+    where = " and ".join(f"{module} makes {ratio(launched / total)}" for module, launched in most)
+    of_which = f", of which {where}" if where else ""
     each = _per_unit(total, waterfall)
-    if times is not None and each is not None and times.launches < _REPLAYED * each:
-        sentence = (
-            f"The GPU waits between replays: {decimal(times.launches, 1)} launches bring {count(round(each))} kernels per "
-            f"{waterfall.unit}. Keep the host ahead (no synchronise before the next launch) and the graph short; {at_most}."
-        )
-    else:
+    if times is None or each is None or times.launches >= _REPLAYED * each:
         how = (
             "Replay the step as a CUDA graph, or compile it"
             if waterfall.stage == "decode"
             else "Compile it, or batch inputs, so that each launch brings more work"
         )
-        sentence = (
-            f"The GPU waits for the host and for launches: {_often(total, waterfall)}{f', of which {where}' if where else ''}. "
-            f"{how}; {at_most}."
-        )
+        said = f"The GPU waits for the host and for launches: {_often(total, waterfall)}{of_which}. {how}"
+        return [_waiting(waterfall, times, modules, said, host + gaps, 0)]
+    brought = f"{decimal(times.launches, 1)} launches bring {count(round(each))} kernels per {waterfall.unit}"
+    nodes = f"{count(round(each))} kernels per {waterfall.unit}"
+    within = (
+        f"Inside the replayed graph {nodes} follow each other{of_which}, and the GPU is idle from one to the next. "
+        "Fewer and larger kernels: fuse them"
+    )
+    between = f"The GPU waits between replays: {brought}. Keep the host ahead (no synchronise before the next launch)"
     return [
-        Action(
-            stage=waterfall.stage,
-            modules=tuple(module for module, _ in most),
-            kernels=(),
-            sentence=sentence,
-            arithmetic=arithmetic,
-            ceiling_ns=round(ceiling),
-            ceiling_per_unit_ns=_per_unit(ceiling, waterfall),
-            unit=waterfall.unit,
-        )
+        _waiting(waterfall, None, modules, within, gaps, 0),
+        _waiting(waterfall, times, modules, between, host, gaps),
     ]
+
+
+def _waiting(
+    waterfall: Waterfall, times: UnitTimes | None, modules: tuple[str, ...], said: str, idle_ns: int, rest_ns: int
+) -> Action:
+    """An action about idle time, whose ceiling is the unprofiled one where a control run tells it.
+
+    Args:
+        waterfall: of the stage.
+        times: of a unit; None: the idle time is the GPU's, which the profiler does not change.
+        modules: that it concerns.
+        said: what to do.
+        idle_ns: under the profiler, over the capture.
+        rest_ns: idle time that another action is about.
+    """
+    units = waterfall.units
+    if times is not None and times.unprofiled_ns is not None and units:
+        busy = min(times.busy_ns + rest_ns / units, times.unprofiled_ns)
+        parts, per, at_most = _subtraction(times.unprofiled_ns * units, busy * units, waterfall)
+        ceiling = (times.unprofiled_ns - busy) * units
+        what = "GPU busy and gaps" if rest_ns else "GPU busy"
+        arithmetic = f"{parts.whole} without the profiler − {parts.part} {what} = {parts.rest}{per}"
+    else:
+        whole = waterfall.profiled_ns
+        parts, per, at_most = _subtraction(whole, whole - idle_ns, waterfall)
+        ceiling = float(idle_ns)
+        slows = "" if times is None else ", which slows the host,"
+        arithmetic = f"{parts.whole} under the profiler{slows} − {parts.part} outside these waits = {parts.rest}{per}"
+    return Action(
+        stage=waterfall.stage,
+        modules=modules,
+        kernels=(),
+        sentence=f"{said}; {at_most}.",
+        arithmetic=arithmetic,
+        ceiling_ns=round(ceiling),
+        ceiling_per_unit_ns=_per_unit(ceiling, waterfall),
+        unit=waterfall.unit,
+    )

@@ -24,6 +24,7 @@ from analysis.efficiency.counter_roofline import (
 )
 from analysis.efficiency.counters import CUDA_CORE_FLOP, DRAM_READ, DRAM_WRITE, read_counters
 from analysis.efficiency.hardware import Peak, peak_for
+from analysis.efficiency.records import UnitTimes
 from analysis.efficiency.waterfall import Idle, Waterfall, idle_time, stage_waterfall
 from analysis.sums.kernel_modules import kernel_module_rows
 from analysis.sums.kernels import kernels_of
@@ -350,3 +351,20 @@ def test_actions_are_ranked_and_three() -> None:
     found = first_actions(kernels, fall(), None)
     assert [one.modules[0] for one in found] == ["m5", "m4", "m3"]
     assert [one.ceiling_ns for one in found] == sorted((one.ceiling_ns for one in found), reverse=True)
+
+
+def test_idle_time_of_launches_is_one_action_and_that_of_replays_two() -> None:
+    one_by_one = UnitTimes(
+        "decode", "token", 1, 300.0, 500.0, 50.0, 420.0, 0.7, "unprofiled", 0.6, 600.0, 1000.0, 840.0
+    )
+    kernel = reviewed(total_ns=10, covered_ns=10, roofline_ns=10)  # nothing to gain in it
+    (launches,) = first_actions([kernel], fall(), one_by_one)
+    assert "Replay the step as a CUDA graph" in launches.sentence
+    assert "420 ns without the profiler − 300 ns GPU busy = 120 ns per token" in launches.arithmetic
+    assert launches.ceiling_ns == 240
+    replayed = evolve(one_by_one, launches=2.0)
+    gaps, host = sorted(first_actions([kernel], fall(), replayed), key=lambda one: "between replays" in one.sentence)
+    assert "Inside the replayed graph 50 kernels per token follow each other" in gaps.sentence
+    assert gaps.ceiling_ns == 150  # as measured: the GPU's own
+    assert "2.0 launches bring 50 kernels per token" in host.sentence
+    assert host.ceiling_ns == 2 * (420 - 300) - 150
