@@ -59,6 +59,7 @@ from analysis.sums.stages import (
 from analysis.sums.tables import gpu_table
 from analysis.sums.timeline import busy_timeline
 from analysis.sums.tokens import tokens_by_stage
+from analysis.trace.distinct import present
 from analysis.trace.reader import Trace
 from analysis.trace.records import GRAPH, KERNEL, MEMCPY, MEMSET
 from analysis.verdict.notes import stakeholder_notes
@@ -242,7 +243,7 @@ def assemble(
 
 def _module_names(attribution: Attribution) -> frozenset[str]:
     ranges = attribution.ranges
-    return frozenset(ranges.names[code] for code in np.unique(ranges.name[attribution.is_level("module")]).tolist())
+    return frozenset(ranges.names[code] for code in present(ranges.name[attribution.is_level("module")]))
 
 
 def _unchecked_sizes(unchecked: list[str]) -> tuple[Finding, ...]:

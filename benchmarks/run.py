@@ -4,7 +4,7 @@ python benchmarks/run.py [--runs 5] [--kernels 115572 1000000 10000000] [--out b
 
 Every command is a process of its own, interpreter start and all outputs included; commands take turns (A B C A B C …), so
 that a machine whose speed drifts slows all of them. Times are medians; peak memory is the largest resident set that the
-kernel saw.
+kernel saw. Python may keep its bytecode, as it does where the program is installed.
 """
 
 from __future__ import annotations
@@ -21,15 +21,55 @@ import tempfile
 import time
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import NamedTuple
 
 HERE = Path(__file__).parent
 SOURCE = HERE.parent / "tests" / "data" / "deepseek-ocr_h100_64tok.sqlite.xz"
+ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+REPORT = "dsocr-analyze, default outputs"
+IMPORTS = "of that: imports alone"
+AGGREGATE, MERGE = "floor: SQL aggregate", "floor: Arrow + sorted merge"
+NSYS_STATS = "nsys stats nvtx_kern_sum"
+
+
+class Measured(NamedTuple):
+    """One command on one trace."""
+
+    trace: str
+    command: str
+    kernels: int
+    seconds: tuple[float, ...]
+    """Wall time of each run."""
+    peak_megabytes: float
+
+    @property
+    def median(self) -> float:
+        """Of the runs, seconds."""
+        return statistics.median(self.seconds)
+
+
+class Goal(NamedTuple):
+    """What the analysis is to reach."""
+
+    name: str
+    wanted: str
+    reached: float | None
+    """None: not measured this time."""
+    limit: float
+    at_least: bool
+
+    @property
+    def outcome(self) -> str:
+        """In words."""
+        if self.reached is None:
+            return "not measured"
+        return "met" if (self.reached >= self.limit if self.at_least else self.reached <= self.limit) else "missed"
 
 
 def measure(command: list[str], folder: Path) -> tuple[float, float]:
     """Wall seconds and peak resident megabytes of one run."""
     begin = time.perf_counter()
-    child = subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    child = subprocess.Popen(command, cwd=folder, env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     assert child.stderr is not None
     error = child.stderr.read()
     _, status, usage = os.wait4(child.pid, 0)
@@ -87,10 +127,10 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=HERE / "RESULTS.md")
     arguments = parser.parse_args()
     arguments.folder.mkdir(parents=True, exist_ok=True)
-    rows = []
+    measured = []
     for label, path in traces(arguments.folder, arguments.kernels, arguments.processes):
-        rows += bench(label, path, arguments)
-    text = render(rows, arguments)
+        measured += bench(label, path, arguments)
+    text = render(measured, arguments)
     arguments.out.write_text(text)
     print(text)
 
@@ -106,17 +146,23 @@ def installed_nsys() -> str | None:
     return os.environ.get("NSYS") or shutil.which("nsys") or (str(local) if local.exists() else None)
 
 
-def bench(label: str, path: Path, arguments: argparse.Namespace) -> list[list[str]]:
+def bench(label: str, path: Path, arguments: argparse.Namespace) -> list[Measured]:
+    names = arguments.folder / "imported.txt"
+    subprocess.run(
+        [sys.executable, str(HERE / "imports.py"), "list", str(names), str(path)],
+        stdout=subprocess.DEVNULL, cwd=arguments.folder, env=ENVIRONMENT, check=True,
+    )  # fmt: skip
     commands = {
-        "dsocr-analyze, default outputs": [sys.executable, "-m", "analysis.cli", str(path), "--out", "report"],
-        "floor: SQL aggregate": [sys.executable, str(HERE / "floor.py"), str(path), "aggregate"],
-        "floor: Arrow + sorted merge": [sys.executable, str(HERE / "floor.py"), str(path), "merge"],
+        REPORT: [sys.executable, "-m", "analysis.cli", str(path), "--out", "report"],
+        IMPORTS: [sys.executable, str(HERE / "imports.py"), "import", str(names)],
+        AGGREGATE: [sys.executable, str(HERE / "floor.py"), str(path), "aggregate"],
+        MERGE: [sys.executable, str(HERE / "floor.py"), str(path), "merge"],
     }
     kernels = int(label.split()[0].replace(",", ""))
     if arguments.nsys and kernels <= arguments.nsys_up_to and "processes" not in label:
         # nsys stats writes an index into the file that it reads: it gets a copy.
         shutil.copy(path, arguments.folder / "for-nsys.sqlite")
-        commands["nsys stats nvtx_kern_sum"] = [
+        commands[NSYS_STATS] = [
             arguments.nsys, "stats", "--report", report_name(arguments.nsys), "--format", "csv", "--output", "nsys",
             "--force-overwrite", "true", str(arguments.folder / "for-nsys.sqlite"),
         ]  # fmt: skip
@@ -129,19 +175,20 @@ def bench(label: str, path: Path, arguments: argparse.Namespace) -> list[list[st
                 if turn:  # the first one warms the page cache
                     seconds[name].append(took)
                     memory[name].append(peak)
-    own = statistics.median(seconds["dsocr-analyze, default outputs"])
-    rows = []
-    for name in commands:
-        middle = statistics.median(seconds[name])
-        rows.append([
-            label, name, f"{middle:.2f}", f"{min(seconds[name]):.2f}–{max(seconds[name]):.2f}",
-            f"{statistics.median(memory[name]):,.0f}", f"{own / middle:.2f}", f"{middle / kernels * 1e6:.2f}",
-        ])  # fmt: skip
-    return rows
+    return [Measured(label, name, kernels, tuple(seconds[name]), statistics.median(memory[name])) for name in commands]
 
 
-def render(rows: list[list[str]], arguments: argparse.Namespace) -> str:
+def render(measured: list[Measured], arguments: argparse.Namespace) -> str:
     head = ["kernels", "command", "s (median)", "min–max", "peak MB", "dsocr-analyze / this", "µs per kernel"]
+    own = {each.trace: each.median for each in measured if each.command == REPORT}
+    rows = [
+        [
+            each.trace, each.command, f"{each.median:.2f}", f"{min(each.seconds):.2f}–{max(each.seconds):.2f}",
+            f"{each.peak_megabytes:,.0f}", f"{own[each.trace] / each.median:.2f}",
+            f"{each.median / each.kernels * 1e6:.2f}",
+        ]
+        for each in measured
+    ]  # fmt: skip
     lines = [
         "# Benchmarks",
         "",
@@ -152,8 +199,54 @@ def render(rows: list[list[str]], arguments: argparse.Namespace) -> str:
         "|---|---|---:|---:|---:|---:|---:|",
         *("| " + " | ".join(row) + " |" for row in rows),
         "",
+        *about_nsys(arguments),
+        "| goal on two cores | wanted | reached | |",
+        "|---|---:|---:|---|",
+        *(
+            f"| {goal.name} | {goal.wanted} | {'n/a' if goal.reached is None else f'{goal.reached:.2f}'} | {goal.outcome} |"
+            for goal in goals(measured)
+        ),
+        "",
+        "The floors attribute to no level and write no report. Imports alone are a process that imports what the report imports",
+        "and ends; in the report a part of them runs while another thread reads the trace.",
+        "",
     ]
     return "\n".join(lines)
+
+
+def goals(measured: list[Measured]) -> list[Goal]:
+    found = {(each.trace, each.command): each for each in measured}
+
+    def ratio(trace: str, above: str, below: str) -> float | None:
+        one, other = found.get((trace, above)), found.get((trace, below))
+        return None if one is None or other is None else one.median / other.median
+
+    def per_kernel(trace: str) -> float | None:
+        each = found.get((trace, REPORT))
+        return None if each is None else each.median / each.kernels
+
+    small, middle, large = "115,572", "1,000,000", "10,000,000"
+    at_large, at_middle = per_kernel(large), per_kernel(middle)
+    growth = None if at_large is None or at_middle is None else at_large / at_middle
+    return [
+        Goal("115 k: times faster than nsys stats", "≥ 2.5", ratio(small, NSYS_STATS, REPORT), 2.5, True),
+        Goal("1 M: times faster than nsys stats", "≥ 10", ratio(middle, NSYS_STATS, REPORT), 10, True),
+        Goal("10 M: times the floor (Arrow + sorted merge)", "≤ 3", ratio(large, REPORT, MERGE), 3, False),
+        Goal("115 k: imports' share of the time", "≤ 0.50", ratio(small, IMPORTS, REPORT), 0.5, False),
+        Goal("cost per kernel at 10 M over that at 1 M", "≤ 1", growth, 1, False),
+    ]
+
+
+def about_nsys(arguments: argparse.Namespace) -> list[str]:
+    """Which nsys was measured, and where it was left out."""
+    if not arguments.nsys:
+        return []
+    version = subprocess.run([arguments.nsys, "--version"], capture_output=True, text=True, check=False).stdout.strip()
+    return [
+        f"`nsys stats` is that of {version.removeprefix('NVIDIA ')}, whose report is called `{report_name(arguments.nsys)}`; "
+        f"it was not run above {arguments.nsys_up_to:,} kernels.",
+        "",
+    ]
 
 
 if __name__ == "__main__":

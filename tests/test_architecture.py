@@ -147,7 +147,15 @@ def test_the_hook_does_forbid() -> None:
     assert "forbidden here: json" in done.stderr
 
 
-SLOW_TO_IMPORT = {"pandas", "pyarrow.compute", "pyarrow.dataset", "matplotlib", "scipy", "urllib.request", *HEAVY}
+SLOW_TO_IMPORT = {
+    "pandas",
+    "pyarrow.compute",
+    "pyarrow.dataset",
+    "matplotlib",
+    "scipy",
+    "urllib.request",
+    *HEAVY,
+}
 """What a report must not wait for; pandas takes longer to import than the rest of a small trace's report."""
 
 REPORT = """

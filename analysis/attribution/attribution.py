@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from analysis.attribution.graph_nodes import Recordings, find_recordings
 from analysis.attribution.range_tree import Indices, RangeTree
 from analysis.domain.annotations import DECODE_STEP, IMAGE_NAME, MODULE_DOMAIN, STAGE_DOMAIN, STAGES, Stage
+from analysis.trace.distinct import present
 from analysis.trace.reader import Trace
 from analysis.trace.records import Calls, Codes, Operations, OtherCalls, RangeRows, TraceInfo
 
@@ -59,10 +60,10 @@ def launch_calls(operations: Operations, calls: Calls, call_process: Codes) -> I
     launch_call = np.full(len(operations), -1, dtype=np.int32)
     if not len(calls) or not len(operations):
         return launch_call
-    processes = np.unique(call_process)
+    processes = present(call_process)
     for process in processes:
-        own_calls = np.arange(len(calls)) if processes.size == 1 else np.flatnonzero(call_process == process)
-        if processes.size == 1:
+        own_calls = np.arange(len(calls)) if len(processes) == 1 else np.flatnonzero(call_process == process)
+        if len(processes) == 1:
             own_work: Any = (operations.process == process) | (operations.process == -1)
             own_work = slice(None) if bool(own_work.all()) else np.flatnonzero(own_work)
         else:
@@ -356,7 +357,7 @@ class Attribution:
         if not wanted.any() or not places.known.any():
             return around
         nearest = np.append(self.tree.nearest(wanted), np.int32(-1))
-        domains = set(np.unique(self.ranges.domain[wanted]).tolist())
+        domains = set(present(self.ranges.domain[wanted]))
         for stack in self.tree.stacks:
             here = np.flatnonzero(places.known & (places.thread == stack.thread))
             if stack.domain in domains and here.size:
@@ -390,7 +391,7 @@ class Attribution:
         if not wanted.any():
             return np.full(len(self.calls), -1, dtype=np.int32)
         nearest = self.tree.nearest(wanted)
-        domains = set(np.unique(self.ranges.domain[wanted]).tolist())
+        domains = set(present(self.ranges.domain[wanted]))
         around = self._innermost(domains, nearest)
         if self.cross_thread:
             outside = np.flatnonzero(around < 0)

@@ -12,6 +12,7 @@ from analysis.domain.manifest import RunManifest, ran_on_cpu
 from analysis.quality.findings import NSIGHT_SYSTEMS, Finding
 from analysis.sums.host_calls import HostCalls
 from analysis.trace import schema
+from analysis.trace.distinct import present
 from analysis.trace.reader import Trace
 from analysis.trace.records import GRAPH
 
@@ -198,7 +199,7 @@ def _unrecorded(trace: Trace, attribution: Attribution) -> list[Finding]:
     calls = attribution.calls
     if not (trace.info.product or "").startswith(NSIGHT_SYSTEMS) or not len(calls):
         return []
-    processes = np.unique(attribution.thread_process[attribution.thread_process >= 0]).tolist()
+    processes = present(attribution.thread_process[attribution.thread_process >= 0])
     process = attribution.thread_process[calls.thread] if len(processes) > 1 else None
     span = 0
     for code in processes:
@@ -227,7 +228,7 @@ def _foreign_threads(attribution: Attribution) -> list[Finding]:
     stage = attribution.is_level("stage")
     if not stage.any():
         return []
-    with_stage = np.unique(attribution.ranges.thread[stage])
+    with_stage = present(attribution.ranges.thread[stage])
     launched = attribution.launch_call >= 0
     outside = launched & (attribution.operation_level("stage") < 0)
     thread = attribution.calls.thread[attribution.launch_call[outside]]

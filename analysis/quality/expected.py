@@ -11,6 +11,7 @@ from analysis.attribution.attribution import Attribution
 from analysis.domain.annotations import DECODE, MODULE_DOMAIN, PREFILL, STAGE_DOMAIN
 from analysis.domain.manifest import RunManifest
 from analysis.quality.findings import Finding
+from analysis.trace.distinct import present
 from analysis.trace.reader import Trace
 
 __all__ = ["check"]
@@ -51,7 +52,7 @@ def _no_ranges(trace: Trace) -> Finding:
 
 def _missing_stages(attribution: Attribution, manifest: RunManifest | None) -> list[Finding]:
     ranges = attribution.ranges
-    seen = {ranges.names[code] for code in np.unique(ranges.name[attribution.is_level("stage")]).tolist()}
+    seen = {ranges.names[code] for code in present(ranges.name[attribution.is_level("stage")])}
     no_decode = manifest is not None and (_expected(manifest)["decode"] == 0 or manifest.request.max_new_tokens == 1)
     wanted = [PREFILL] if no_decode else [PREFILL, DECODE]
     missing = [name for name in wanted if name not in seen]
@@ -112,7 +113,7 @@ def _counts(attribution: Attribution, manifest: RunManifest) -> list[Finding]:
     for kind, expected in _expected(manifest).items():
         if expected is None:
             continue
-        for code in np.unique(process[stage]).tolist():
+        for code in present(process[stage]):
             seen = int((kinds[kind] & (process == code)).sum())
             if seen < expected:
                 fewer.append(f"{seen} of {expected} {kind} ranges")

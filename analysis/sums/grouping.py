@@ -14,7 +14,7 @@ from analysis.trace.records import GRAPH, KERNEL, MEMCPY, MEMSET, Operations
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["COLUMNS", "COUNTED", "UNATTRIBUTED", "GpuTable", "distinct", "distinct_values", "grouped", "select"]
+__all__ = ["COLUMNS", "COUNTED", "UNATTRIBUTED", "GpuTable", "grouped", "select"]
 
 UNATTRIBUTED: Final = "(unattributed)"
 
@@ -24,9 +24,6 @@ COLUMNS: Final = (
 )  # fmt: skip
 COUNTED: Final = ((KERNEL, "kernels", "kernel_sum_ns"), (MEMCPY, "memcpys", "memcpy_ns"),
                    (MEMSET, "memsets", "memset_ns"), (GRAPH, "graphs", "graph_ns"))  # fmt: skip
-
-_TABLE_CELLS: Final = 2**22
-"""Codes below this are looked up in a table of so many cells; above, the rows are sorted."""
 
 
 @frozen(eq=False)
@@ -52,36 +49,6 @@ class GpuTable:
     def total(self, column: str) -> int:
         """Sum of a column."""
         return int(self.columns[column].sum())
-
-
-def distinct(codes: NDArray[Any], size: int) -> tuple[NDArray[np.int64], NDArray[Any]]:
-    """Distinct codes, and which of them each row has: `numpy.unique` without its sort where the codes are small.
-
-    Args:
-        codes: [n], 0 ≤ code < size.
-        size: of the code space.
-
-    Returns:
-        Distinct codes in ascending order, [m], and the index of each row's code in them, [n].
-    """
-    if size > _TABLE_CELLS:
-        present, index = np.unique(codes, return_inverse=True)
-        return present.astype(np.int64), index
-    present = np.flatnonzero(np.bincount(codes, minlength=size))
-    position = np.zeros(size, dtype=np.int32)
-    position[present] = np.arange(present.size)
-    return present, position[codes]
-
-
-def distinct_values(values: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[Any]]:
-    """Distinct integers of any size, in ascending order, [m], and the index of each row's in them, [n]. n > 0."""
-    low, high = int(values.min()), int(values.max())
-    if low == high:
-        return np.array([low]), np.zeros(values.size, dtype=np.int8)
-    if high - low >= _TABLE_CELLS:
-        return np.unique(values, return_inverse=True)
-    present, index = distinct(values - low if low else values, high - low + 1)
-    return present + low, index
 
 
 def grouped(

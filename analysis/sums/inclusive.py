@@ -13,6 +13,7 @@ from analysis.attribution.intervals import overlapping, sum_by_group, union_by_g
 from analysis.attribution.range_tree import Indices
 from analysis.domain.errors import ConservationError
 from analysis.sums.grouping import COUNTED, UNATTRIBUTED, GpuTable, grouped, select
+from analysis.trace.distinct import present
 
 __all__ = [
     "RangeSums",
@@ -214,7 +215,7 @@ def _count_once(
     holders: dict[tuple[int, int], int] = {}
     for work in stacks:
         stack = attribution.tree.stacks[work.index]
-        for key in np.unique(keys[stack.rows]).tolist():
+        for key in present(keys[stack.rows]):
             holders[stack.thread, key] = holders.get((stack.thread, key), 0) + 1
     for key in sorted({key for (_, key), count in holders.items() if count > 1}):
         nearest = attribution.tree.nearest(keys == key)

@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 from analysis.attribution.attribution import Attribution
 from analysis.domain.annotations import STAGES
 from analysis.domain.entities import KernelSummary
-from analysis.sums.grouping import UNATTRIBUTED, distinct
+from analysis.sums.grouping import UNATTRIBUTED
 from analysis.sums.kernels import duration_statistics
 from analysis.sums.records import InstanceSummary
+from analysis.trace.distinct import distinct
 from analysis.trace.launch_shapes import LaunchShapes
 from analysis.trace.records import KERNEL
 

@@ -14,11 +14,12 @@ from analysis.attribution.intervals import sum_by_group
 from analysis.domain.annotations import STAGES
 from analysis.domain.entities import KernelSummary
 from analysis.domain.manifest import RunManifest
-from analysis.sums.grouping import UNATTRIBUTED, distinct
+from analysis.sums.grouping import UNATTRIBUTED
 from analysis.sums.kernel_classes import Rules, classify_all, load_rules
 from analysis.sums.records import CategoryRow
 from analysis.sums.stages import instance_summaries
 from analysis.sums.tokens import tokens_by_stage
+from analysis.trace.distinct import distinct
 from analysis.trace.launch_shapes import LaunchShapes
 from analysis.trace.reader import Trace
 from analysis.trace.records import GRAPH, KERNEL, MEMCPY, MEMSET, Device

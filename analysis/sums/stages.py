@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 from analysis.attribution.attribution import Attribution, Level
 from analysis.attribution.intervals import sum_by_group, union_by_group, union_ns
 from analysis.domain.annotations import IMAGE_NAME, STAGES, Stage
-from analysis.sums.grouping import UNATTRIBUTED, GpuTable, distinct, distinct_values
+from analysis.sums.grouping import UNATTRIBUTED, GpuTable
 from analysis.sums.host_calls import GRAPH_LAUNCH, HostCalls, sum_gaps
 from analysis.sums.records import GapSummary, GpuRow, InstanceSummary, StageSummary, StepPoint, StreamSummary
 from analysis.sums.tables import gpu_table
+from analysis.trace.distinct import distinct, distinct_values, present
 from analysis.trace.records import KERNEL, NO_VALUE
 
 __all__ = [
@@ -106,7 +107,7 @@ def whole_capture(
     launching = np.bincount(calls.thread[host.launches], minlength=len(attribution.thread_process))
     windows = []
     elapsed = busy = 0
-    processes = np.unique(operations.process).tolist()
+    processes = present(operations.process)
     for process in processes:
         mine = operations.process == process
         start, end = operations.start[mine], operations.end[mine]

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Hashable
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
+
+from analysis.trace.distinct import distinct_values
 
 __all__ = ["IntColumn", "KeyColumn", "integers"]
 
@@ -31,30 +33,6 @@ def integers(values: pa.Array, blank: int) -> NDArray[np.int64]:
     bits = np.unpackbits(np.frombuffer(validity, dtype=np.uint8), bitorder="little")
     there = bits[values.offset : values.offset + count].astype(bool)
     return np.where(there, plain, blank)
-
-
-_DENSE_SPAN: Final = 1 << 20
-"""Values that lie within this span are told apart by a table of it (1 MB), without hashing: string ids, places, sizes of
-a grid."""
-
-
-def _distinct(values: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.integer[Any]]]:
-    """The distinct values, ascending, and of each value its place among them, [n].
-
-    Arrow's ``dictionary_encode`` would do, but loads `pyarrow.compute`, which takes 20 ms: as much as it then saves in a
-    trace of a million kernels.
-    """
-    low, high = int(values.min()), int(values.max())
-    if high - low >= _DENSE_SPAN:
-        distinct, places = np.unique(values, return_inverse=True)
-        return distinct, places
-    offset = values - low
-    there = np.zeros(high - low + 1, dtype=bool)
-    there[offset] = True
-    distinct = np.flatnonzero(there)
-    place = np.empty(there.size, dtype=np.int32)
-    place[distinct] = np.arange(distinct.size, dtype=np.int32)
-    return distinct + low, place[offset]
 
 
 class IntColumn:
@@ -124,7 +102,7 @@ class KeyColumn:
         """The codes of integers that are not appended, [n]; new values get new codes."""
         if not values.size:
             return values
-        distinct, places = _distinct(values)
+        distinct, places = distinct_values(values)
         lookup = np.array(
             [self.codes.setdefault(value, len(self.codes)) for value in distinct.tolist()], dtype=np.int64
         )
