@@ -26,7 +26,7 @@ profile = analysis.load("trace.sqlite")  # or a run folder, or a .nsys-rep, wher
 profile.verdicts()[["stage", "bound", "sentence"]]
 profile.kernels("decode").head(10)
 profile.launches().groupby(["stage", "module"], observed=True)["duration_ns"].sum()
-profile.to_html("report.html")
+profile.to_html("report.html")  # without a name: the page as text
 ```
 
 `import analysis` imports nothing heavy; `load` reads the trace once and closes it. A capture that its own evidence calls

@@ -341,6 +341,7 @@ def plain_report(
             for one in kernels
         ),
         stage_units={"prefill": StageUnits("image", 1), "decode": StageUnits("token", 4)},
+        kernel_shapes=kernels,
         streams=(StreamSummary(0, 7, 40, 30_000_000, 29_000_000),),
         host_calls=tuple(
             HostCallRow(name, "cudaStreamSynchronize", 4, 12_345, "synchronise", "module") for name in names

@@ -10,7 +10,7 @@ import inspect
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, TypeVar, overload
 
 from analysis.api.opening import opened
 from analysis.api.options import AnalysisOptions
@@ -76,15 +76,28 @@ class Profile:
         """The whole report as a frozen record: what report.json holds."""
         return self._report
 
-    def to_html(self, path: str | os.PathLike[str]) -> Path:
-        """Write the report as one HTML file that needs no network; returns its path.
+    @overload
+    def to_html(self, path: None = None) -> str: ...
+
+    @overload
+    def to_html(self, path: str | os.PathLike[str]) -> Path: ...
+
+    def to_html(self, path: str | os.PathLike[str] | None = None) -> str | Path:
+        """Give the report as one HTML page that needs no network.
+
+        Args:
+            path: the file to write it to; None: none.
+
+        Returns:
+            The file's path, or the page itself where no file was asked for.
 
         Raises:
             RequestError: it cannot be written there.
         """
         from analysis.render.html.page import page
 
-        return write_text(Path(path), page(self._report))
+        made = page(self._report)
+        return made if path is None else write_text(Path(path), made)
 
     @_returns(FINDINGS)
     def findings(self) -> pd.DataFrame:

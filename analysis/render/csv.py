@@ -61,13 +61,13 @@ def _cell(value: Any) -> Any:
 
 
 def render(report: Report, out: Path) -> tuple[Path, ...]:
-    """Write ``kernels.csv`` and ``kernel_modules.csv``.
+    """Write ``kernels.csv``, with a row per stage, kernel name and launch shape, and ``kernel_modules.csv``.
 
     Raises:
         RequestError: the folder cannot be written to.
     """
     return (
-        write_text(out / "kernels.csv", _text(kernels.KERNELS, report.kernels)),
+        write_text(out / "kernels.csv", _text(kernels.KERNELS, report.kernel_shapes)),
         write_text(out / "kernel_modules.csv", _text(kernels.KERNEL_MODULES, report.kernel_modules)),
     )
 

@@ -1,4 +1,7 @@
-"""``kernels.parquet`` and ``kernel_modules.parquet``: kernels by stage, and by stage and module; integer nanoseconds."""
+"""``kernels.parquet`` and ``kernel_modules.parquet``: kernels by stage, and by stage and module; integer nanoseconds.
+
+``kernels.parquet`` has a row per launch shape: those of one stage and name add up to the kernel's row in the report.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,7 @@ def render(report: Report, out: Path) -> tuple[Path, ...]:
         RequestError: the folder cannot be written to.
     """
     return (
-        _write(out / "kernels.parquet", arrow_table(kernels.KERNELS, report.kernels)),
+        _write(out / "kernels.parquet", arrow_table(kernels.KERNELS, report.kernel_shapes)),
         _write(out / "kernel_modules.parquet", arrow_table(kernels.KERNEL_MODULES, report.kernel_modules)),
     )
 

@@ -146,6 +146,7 @@ def test_to_html_is_the_report(loaded: Load, tmp_path: Path) -> None:
     profile = loaded("deepseek-ocr_h100_small")
     written = profile.to_html(str(tmp_path / "mine.html"))
     assert written.read_text() == write_text(tmp_path / "again.html", page(profile.report())).read_text()
+    assert profile.to_html() == page(profile.report())
 
 
 # --- columns --------------------------------------------------------------------------------------------------

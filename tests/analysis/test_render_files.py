@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 from attrs import evolve
 
+import analysis
 from analysis.domain.contracts import LLMProfileReportSummary
 from analysis.domain.convert import from_json, to_plain
 from analysis.domain.entities import LLMProfileReport
@@ -80,7 +81,7 @@ def test_parquet_has_every_kernel_with_its_whole_name(report: Report, tmp_path: 
 
 
 def test_parquet_of_no_kernels_has_the_columns(tmp_path: Path) -> None:
-    path, _ = formats.renderer("parquet").render(plain_report(kernels=()), tmp_path)
+    path, _ = formats.renderer("parquet").render(plain_report(kernels=(), kernel_shapes=()), tmp_path)
     assert pq.read_table(path).num_rows == 0
     assert "median_ns" in pq.read_schema(path).names
 
@@ -93,6 +94,26 @@ def test_csv_holds_the_same_and_no_formula(tmp_path: Path) -> None:
         rows = list(csv.DictReader(file))
     assert [int(row["total_ns"]) for row in rows] == [one.total_ns for one in report.kernels]
     assert not [value for row in rows for value in row.values() if value.startswith(("=", "+", "-", "@"))]
+
+
+@pytest.mark.parametrize("name", ["parquet", "csv"])
+def test_rows_are_those_of_each_launch_shape(name: str, tmp_path: Path, real_trace: Callable[[str], Path]) -> None:
+    """The largest row of this prefill hid 16 launches of 500 µs on a grid of their own."""
+    report = analysis.load(real_trace("deepseek-ocr_h100_64tok")).report()
+    path, _ = formats.renderer(name).render(report, tmp_path)
+    rows = pq.read_table(path).to_pylist() if name == "parquet" else list(csv.DictReader(path.open(newline="")))
+    assert len(rows) == len(report.kernel_shapes) > len(report.kernels)
+    folded: dict[tuple[str, str], list[int]] = {}
+    for row in rows:
+        numbers = [int(row[key]) for key in ("calls", "total_ns", "min_ns", "max_ns")]
+        assert row["grid"]
+        calls, total, low, high = folded.get((row["stage"], row["name"]), [0, 0, numbers[2], numbers[3]])
+        folded[row["stage"], row["name"]] = [
+            calls + numbers[0], total + numbers[1], min(low, numbers[2]), max(high, numbers[3]),
+        ]  # fmt: skip
+    assert folded == {
+        (row.stage, row.name): [row.calls, row.total_ns, row.min_ns, row.max_ns] for row in report.kernels
+    }
 
 
 def test_the_pictures_are_well_formed_and_hold_no_script(tmp_path: Path) -> None:
@@ -109,7 +130,7 @@ def test_a_report_of_almost_nothing_can_be_rendered(name: str, tmp_path: Path) -
     full = plain_report()
     lists = (
         "findings", "verdicts", "stages", "instances", "steps", "unit_times", "utilisation", "stage_rows", "range_rows",
-        "categories", "kernels", "streams", "host_calls", "metrics", "overhead", "aggregates",
+        "categories", "kernels", "kernel_shapes", "streams", "host_calls", "metrics", "overhead", "aggregates",
     )  # fmt: skip
     empty: dict[str, Any] = dict.fromkeys(lists, ())
     bare = evolve(full.report, model=None, input_set=None, timings=(), operators_topk=(), mfu_model_level=None,

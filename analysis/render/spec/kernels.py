@@ -116,7 +116,7 @@ KERNELS: Final = Specification[KernelSummary](
             value=lambda row: row.short_name, shown=("markdown", "terminal"), priority=7,
         ),
     ),
-    note="Full names, launch shapes and occupancy are in kernels.parquet.",
+    note="Full names, and a row per launch shape with its occupancy, are in kernels.parquet.",
 )  # fmt: skip
 
 _M = Column[KernelModuleRow]
