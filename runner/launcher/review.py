@@ -265,7 +265,7 @@ class Review:
 
     def _collect(self, interrupts: Interrupts, failures: list[DsocrError]) -> Collection:
         self._clear()
-        self.place.create()
+        self.place.path.mkdir(mode=0o700, exist_ok=True)
         self.place.write(self.place.plan_file, evolve(self.plan, run_dir=str(self.place.path)))
         began = time.monotonic()
         deadline = None if self.options.budget_s is None else began + self.options.budget_s
