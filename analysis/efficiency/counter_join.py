@@ -340,7 +340,10 @@ def _pairs_of(launches: Launches, classes: _Classes, file: CounterFile) -> tuple
             remaining = (
                 remaining[last + 1 :] if not own[last + 1 :].any() and last + 1 < remaining.size else remaining[:0]
             )
-    config_launch, config_record, configured = _by_configuration(launches, file, key)
+    at_place = [_joined(place_launch), _joined(grown_launch)]
+    taken = np.zeros(len(launches), dtype=bool)
+    taken[np.concatenate(at_place)] = True
+    config_launch, config_record, configured = _by_configuration(launches, file, key, taken)
     matched = placed | configured
     if placed.sum() < _SAME_RUN * len(file):
         raise RequestError(
@@ -348,8 +351,8 @@ def _pairs_of(launches: Launches, classes: _Classes, file: CounterFile) -> tuple
             "it is of another model, input or run; profile the run that was traced"
         )
     pairs: _Pairs = [
-        (BY_PLACE, _joined(place_launch), _joined(place_record)),
-        (BY_GROWN_GRID, _joined(grown_launch), _joined(grown_record)),
+        (BY_PLACE, at_place[0], _joined(place_record)),
+        (BY_GROWN_GRID, at_place[1], _joined(grown_record)),
         (BY_CONFIGURATION, config_launch, config_record),
     ]
     rest: dict[str, int] = {}
@@ -516,9 +519,13 @@ def _candidates(launches: Launches, classes: _Classes, state: NvtxState, ordinal
 
 
 def _by_configuration(
-    launches: Launches, file: CounterFile, key: Codes
+    launches: Launches, file: CounterFile, key: Codes, taken: NDArray[np.bool_]
 ) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.bool_]]:
-    """Every launch of a stage with every record of the same stage, name and launch shape."""
+    """Launches that are not taken, each with every record of the same stage, name and launch shape.
+
+    Returns:
+        Launches and records, [pairs], and which records any launch of the trace, taken or not, is like, [records].
+    """
     by: dict[tuple[int, int], list[int]] = {}
     for one, state in enumerate(file.state):
         if key[one] < 0 or int(key[one]) in launches.ambiguous:
@@ -541,6 +548,7 @@ def _by_configuration(
             continue
         configured[records] = True
         own = order[begin:end]
+        own = own[~taken[own]]
         parts_launch.append(np.tile(own, len(records)))
         parts_record.append(np.repeat(np.array(records, dtype=np.intp), own.size))
     return _joined(parts_launch), _joined(parts_record), configured
