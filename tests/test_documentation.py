@@ -78,6 +78,6 @@ def test_every_check_of_the_commit_hooks_is_one_of_make_lint() -> None:
     lint = makefile[makefile.index("\nlint:") :].split("\n\n")[0]
     hooks = (ROOT / ".pre-commit-config.yaml").read_text()
     assert re.findall(r"repo: (\S+)", hooks) == ["local"]
-    for tool in ("ruff check", "ruff format", "mypy"):
+    for tool in ("ruff check", "ruff format", "oxlint --deny-warnings", "mypy"):
         assert f"$(BIN)/{tool}" in lint
         assert f"entry: .venv/bin/{tool}" in hooks
