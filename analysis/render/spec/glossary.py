@@ -42,6 +42,14 @@ GLOSSARY: Final[dict[str, str]] = {
     "module": "Module path of the innermost module range around the launching call. Exclusive: time counts once, in "
     "the innermost module.",
     "category": "What the kernel does, by ordered rules on its name.",
+    "module_folded": "Module path, layer numbers folded.",
+    "calls_per_unit": "Launches per token of decode, per image or prompt of prefill.",
+    "kernel_time_per_unit": "Kernel time per token of decode, per image or prompt of prefill.",
+    "dram_share": "Bytes from and to DRAM ÷ (time in the trace × peak bandwidth).",
+    "tensor_share": "Tensor-core operations at the dense peak of their type ÷ time in the trace.",
+    "cuda_core_share": "CUDA-core operations (a fused multiply-add is two) ÷ (time in the trace × fp32 peak).",
+    "kernel_ceiling_per_unit": "Time of the covered launches above their roofline: the most that faster kernels could save. Per "
+    "token of decode, per image or prompt of prefill.",
     "ttft": "Time to first token: tensors on the device to the first token on the host; reading and tokenising "
     "excluded.",
     "tpot": "Time per output token: (time of the last token − time of the first) ÷ (tokens − 1).",

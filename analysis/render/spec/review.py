@@ -111,9 +111,9 @@ def _efficiency(line: ModuleLine) -> float | None:
     return row.roofline_ns / row.covered_ns if row.roofline_ns is not None and row.covered_ns else None
 
 
-_DRAM_SHARE: Final = "Bytes from and to DRAM ÷ (time in the trace × peak bandwidth)."
-_TENSOR_SHARE: Final = "Tensor-core operations at the dense peak of their type ÷ time in the trace."
-_CUDA_SHARE: Final = "CUDA-core operations (a fused multiply-add is two) ÷ (time in the trace × fp32 peak)."
+_DRAM_SHARE: Final = GLOSSARY["dram_share"]
+_TENSOR_SHARE: Final = GLOSSARY["tensor_share"]
+_CUDA_SHARE: Final = GLOSSARY["cuda_core_share"]
 _ROOFLINE: Final = (
     "Least time of the covered launches: the largest of DRAM traffic, tensor-core and CUDA-core operations at peak."
 )
@@ -125,16 +125,16 @@ REVIEW_MODULES: Final = Specification[ModuleLine](
     title="Modules against the rooflines",
     rows="A module of one stage, layer numbers folded.",
     columns=(
-        _M("module", "Module", "string", NAME, "Module path, layer numbers folded.", value=lambda line: line.row.module,
+        _M("module", "Module", "string", NAME, GLOSSARY["module_folded"], value=lambda line: line.row.module,
            priority=0),
         _M("stage", "Stage", "string", TEXT, GLOSSARY["stage"], value=lambda line: line.row.stage, shown=()),
         _M(
-            "calls_per_unit", "Launches", "float64", decimals(2), f"Launches {_PER_UNIT}.",
+            "calls_per_unit", "Launches", "float64", decimals(2), GLOSSARY["calls_per_unit"],
             value=lambda line: line.per_unit(line.row.calls), nullable=True, adds=True, within="stage", why=_no_units,
         ),
         _M("total_ns", "Total", "int64", EXACT_MS, GLOSSARY["total"], value=lambda line: line.row.total_ns, adds=True, priority=3),
         _M(
-            "per_unit_ns", "Per unit", "float64", DURATION, f"Kernel time {_PER_UNIT}.",
+            "per_unit_ns", "Per unit", "float64", DURATION, GLOSSARY["kernel_time_per_unit"],
             value=lambda line: line.per_unit(line.row.total_ns), nullable=True, adds=True, within="stage", why=_no_units,
         ),
         _M(
@@ -170,7 +170,7 @@ REVIEW_MODULES: Final = Specification[ModuleLine](
             value=_efficiency, nullable=True, why=_why,
         ),
         _M(
-            "ceiling_per_unit_ns", "At most", "float64", DURATION, f"{_CEILING} {_PER_UNIT[0].upper()}{_PER_UNIT[1:]}.",
+            "ceiling_per_unit_ns", "At most", "float64", DURATION, GLOSSARY["kernel_ceiling_per_unit"],
             value=lambda line: line.per_unit(line.row.ceiling_ns), nullable=True, adds=True, within="stage", why=_no_units,
         ),
     ),
@@ -199,7 +199,7 @@ REVIEW_KERNELS: Final = Specification[KernelLine](
         _K("name", "Full name", "string", NAME, "Name of the kernel, template arguments and all.",
            value=lambda line: line.row.name, shown=("html",), below="kernel"),
         _K("stage", "Stage", "string", TEXT, GLOSSARY["stage"], value=lambda line: line.row.stage),
-        _K("module", "Module", "string", NAME, "Module path, layer numbers folded.", value=lambda line: line.row.module,
+        _K("module", "Module", "string", NAME, GLOSSARY["module_folded"], value=lambda line: line.row.module,
            below="stage"),
         _K("category", "Category", "string", TEXT, GLOSSARY["category"], value=lambda line: line.row.category, shown=()),
         _K("grid", "Grid", "shape", SHAPE, "Blocks per launch (x × y × z).", value=lambda line: line.row.grid, nullable=True,
@@ -211,12 +211,12 @@ REVIEW_KERNELS: Final = Specification[KernelLine](
         _K("shared_bytes", "Shared memory", "int64", BYTES, "Shared memory per block, static and dynamic.",
            value=lambda line: line.row.shared_bytes, nullable=True, shown=()),
         _K("calls", "Launches", "int64", COUNT, GLOSSARY["calls"], value=lambda line: line.row.calls, adds=True, shown=()),
-        _K("calls_per_unit", "Launches", "float64", decimals(2), f"Launches {_PER_UNIT}.",
+        _K("calls_per_unit", "Launches", "float64", decimals(2), GLOSSARY["calls_per_unit"],
            value=lambda line: line.per_unit(line.row.calls), nullable=True, adds=True, within="stage", why=_no_units),
         _K("total_ns", "Total", "int64", EXACT_MS, GLOSSARY["total"], value=lambda line: line.row.total_ns, adds=True, shown=()),
         _K("mean_ns", "Mean", "float64", DURATION, "Mean duration of a launch in the trace.",
            value=lambda line: line.row.mean_ns, nullable=True, below="per_unit_ns"),
-        _K("per_unit_ns", "Per unit", "float64", DURATION, f"Kernel time {_PER_UNIT}.",
+        _K("per_unit_ns", "Per unit", "float64", DURATION, GLOSSARY["kernel_time_per_unit"],
            value=lambda line: line.per_unit(line.row.total_ns), nullable=True, adds=True, within="stage", why=_no_units,
            priority=2),
         _K("share", "Share", "float64", SHARE, "Share of the stage's kernel sum.",
@@ -262,7 +262,7 @@ REVIEW_KERNELS: Final = Specification[KernelLine](
         _K("memory_share", "Memory", "float64", RATIO,
            "Memory's part of its speed of light: of the section; else DRAM traffic against its peak over the trace's time.",
            value=lambda line: line.kernel.diagnosis.memory_share, nullable=True, shown=()),
-        _K("ceiling_per_unit_ns", "At most", "float64", DURATION, f"{_CEILING} {_PER_UNIT[0].upper()}{_PER_UNIT[1:]}.",
+        _K("ceiling_per_unit_ns", "At most", "float64", DURATION, GLOSSARY["kernel_ceiling_per_unit"],
            value=lambda line: line.per_unit(line.row.ceiling_ns), nullable=True, adds=True, within="stage", why=_no_units),
         _K("source", "Judged by", "string", TEXT, "Sections, counters or launch shape: what the reasons come from.",
            value=lambda line: line.kernel.diagnosis.source, shown=()),
