@@ -15,7 +15,8 @@ __all__ = ["name_key"]
 
 _ANONYMOUS: Final = re.compile(r"(?:\(anonymous namespace\)|<?\bunnamed>)(?:\s*::)?")
 _NAMESPACE: Final = re.compile(r"[A-Za-z_]\w*\s*::")
-_CAST: Final = re.compile(r"\((?:unsigned |signed )?(?:bool|char|short|int|long|long long|__int64)\)(?=\s*-?\d)")
+_CAST: Final = re.compile(r"\([A-Za-z_][\w\s:]*\)(?=\s*-?\d)")
+"""Before a number: ``(int)4``, ``(unsigned long)2``, ``(cute::SM90::GMMA::Major)0``."""
 _WORD: Final = re.compile(r"-?\d+|[A-Za-z_$]\w*")
 _LONGEST: Final = 100_000
 """Characters of a name that are looked at: template arguments may go on for ever."""

@@ -176,6 +176,8 @@ SPELLINGS = [
      "void unnamed>::indexSelectSmallIndex<c10::BFloat16, 2, (int)-2>(cuda::TensorInfo<T1, T3>)"),
     ("void at::native::gpu_kernel_impl_nocast<at::native::(anonymous namespace)::CompareFunctor<long>>(int, T3)",
      "void gpu_kernel_impl_nocast<unnamed>::CompareFunctor<long>>(int, T3)"),
+    ("void f<cute::C<(int)2>, (cute::SM90::GMMA::Major)0, (cutlass::FloatRoundStyle)2>(int)",
+     "void f<cute::C<2>, (Major)0, 2>(int)"),
     ("void cudnn::fusion::lean_reduction_kernel<(bool)0, (bool)1>(void *, float *)",
      "void cudnn::lean_reduction_kernel<0, 1>(void *, float *)"),
 ]  # fmt: skip
