@@ -21,11 +21,11 @@ _STYLE: Final = """
 text { font: 12px system-ui, "Segoe UI", Roboto, Helvetica, Arial, sans-serif; fill: #57606a; }
 .ink { fill: #1f2328; } .on { fill: #fff; font-weight: 600; } .line { stroke: #d0d7de; }
 .prefill { fill: #2f6bd8; } .decode { fill: #d9730d; } .busy { fill: #12967f; } .launching { fill: #7f63c4; }
-.outside { fill: #cdd3dc; } .synchronising { fill: #d1453b; } .other { fill: #b58a2a; }
+.outside { fill: #cdd3dc; } .draining { fill: #e08a7f; } .synchronising { fill: #d1453b; } .other { fill: #b58a2a; }
 @media (prefers-color-scheme: dark) {
 text { fill: #9198a1; } .ink { fill: #e5e9f0; } .on { fill: #0f1217; } .line { stroke: #3d444d; }
 .prefill { fill: #6ba3ff; } .decode { fill: #f59d4a; } .busy { fill: #2fbfa5; } .launching { fill: #a78bea; }
-.outside { fill: #434c5a; } .synchronising { fill: #f0746a; } .other { fill: #d9b354; } }
+.outside { fill: #434c5a; } .draining { fill: #c9584f; } .synchronising { fill: #f0746a; } .other { fill: #d9b354; } }
 """
 _MAX_POINTS: Final = 1000
 

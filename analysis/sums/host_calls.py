@@ -245,6 +245,16 @@ class HostCalls:
         return covered
 
     @cached_property
+    def _returns_by_thread(self) -> dict[int, Ints]:
+        """Thread → moments at which its synchronises returned, in order."""
+        calls = self.attribution.calls
+        found = {}
+        for thread, own in slices_by_thread(calls.thread).items():
+            waits = np.flatnonzero(self.kind[own] == SYNCHRONISE) + own.start
+            found[thread] = np.sort(calls.start[waits] + calls.duration[waits])
+        return found
+
+    @cached_property
     def _busy_by_process(self) -> dict[int | None, tuple[Ints, Ints]]:
         """Merged intervals in which the GPU worked, by process code; by None, if all rows are of one process."""
         operations = self.attribution.operations
@@ -263,8 +273,34 @@ class HostCalls:
         nothing = np.zeros(0, dtype=np.int64)
         return busy[None] if None in busy else busy.get(process, busy.get(-1, (nothing, nothing)))
 
+    @cached_property
+    def _replays_by_process(self) -> dict[int, tuple[Ints, Ints]]:
+        """Process code → from first to last operation of each CUDA graph replay whose operations were traced, merged."""
+        operations, launch_call = self.attribution.operations, self.attribution.launch_call
+        rows = np.flatnonzero(operations.in_graph & (launch_call >= 0))
+        found: dict[int, tuple[Ints, Ints]] = {}
+        for process in np.unique(operations.process[rows]).tolist():
+            mine = rows[operations.process[rows] == process]
+            calls, place = np.unique(launch_call[mine], return_inverse=True)
+            start, end = np.full(calls.size, np.iinfo(np.int64).max), np.zeros(calls.size, dtype=np.int64)
+            np.minimum.at(start, place, operations.start[mine])
+            np.maximum.at(end, place, operations.end[mine])
+            found[process] = merge(start, end)
+        return found
+
+    def _replays(self, process: int) -> tuple[Ints, Ints]:
+        nothing = np.zeros(0, dtype=np.int64)
+        found = self._replays_by_process
+        if None in self._busy_by_process:  # all rows are of one process, whatever the thread's is called
+            return next(iter(found.values()), (nothing, nothing))
+        return found.get(process, (nothing, nothing))
+
     def idle(self, windows: list[tuple[int, int, int]]) -> list[GapSummary]:
         """Sum up the GPU's idle time inside each stage instance, by what the host did meanwhile.
+
+        A synchronise that returns to an idle GPU has let its queue run dry: the idle time from there to the next operation
+        is its price, too, and not that of the launch or of the Python code in it. A GPU that still works when the call
+        returns (another stream, an event in the past) has not run dry.
 
         Busy is what the GPU did for the window's process: another rank's work does not fill this one's gaps.
 
@@ -284,21 +320,33 @@ class HostCalls:
             busy = self._busy(int(self.attribution.thread_process[thread]))
             opening, closing = _gaps_between(*busy, low, high)
             length = closing - opening
+            total = int(length.sum())
+            count, largest = int(length.size), int(length.max(initial=0))
+            between_nodes = _inside_one(opening, closing, *self._replays(int(self.attribution.thread_process[thread])))
+            opening, closing = opening[~between_nodes], closing[~between_nodes]
+            in_graph = int(length[between_nodes].sum())
             inside = self._covered_by_thread.get(thread, _NO_CALLS)
+            drained = _first_within(self._returns_by_thread.get(thread, opening[:0]), opening, closing)
+            drains = drained < closing
             parts, before = [0] * len(_WHAT_COUNTS_FIRST), 0
             for number, (start, end) in enumerate(inside.parts):
-                covered = _overlap(opening, closing, *_within(start, end, low, high))
+                covered = _overlap(*_lasting(opening, drained), *_within(start, end, low, high))
                 parts[number] = covered - before
                 before = covered if inside.nested else 0
-            total = int(length.sum())
+            draining, waiting_again = int((closing - drained).sum()), 0
+            if draining and inside.parts:  # a second synchronise finds the GPU idle, and costs its own time
+                waiting_again = _overlap(drained[drains], closing[drains], *_within(*inside.parts[0], low, high))
             summaries[place] = GapSummary(
                 total_ns=total,
-                count=int(length.size),
-                largest_ns=int(length.max(initial=0)),
-                synchronising_ns=parts[0],
+                count=count,
+                largest_ns=largest,
+                synchronising_ns=parts[0] + waiting_again,
                 launching_ns=parts[1],
                 other_api_ns=parts[2],
-                outside_api_ns=total - sum(parts),
+                outside_api_ns=total - in_graph - sum(parts) - draining,
+                draining_ns=draining - waiting_again,
+                drains=int(drains.sum()),
+                in_graph_ns=in_graph,
             )
         return [summaries[place] for place in range(len(windows))]
 
@@ -314,6 +362,9 @@ def sum_gaps(parts: Iterable[GapSummary]) -> GapSummary:
         launching_ns=sum(row.launching_ns for row in rows),
         other_api_ns=sum(row.other_api_ns for row in rows),
         outside_api_ns=sum(row.outside_api_ns for row in rows),
+        draining_ns=sum(row.draining_ns for row in rows),
+        drains=sum(row.drains for row in rows),
+        in_graph_ns=sum(row.in_graph_ns for row in rows),
     )
 
 
@@ -376,6 +427,30 @@ def _gaps_between(start: Ints, end: Ints, low: int, high: int) -> tuple[Ints, In
     # Only the first interval may have begun before the window, only the last may end behind it.
     first, last = int(closing[0] <= low), opening.size - int(opening[-1] >= high)
     return opening[first:last], closing[first:last]
+
+
+def _inside_one(opening: Ints, closing: Ints, start: Ints, end: Ints) -> NDArray[np.bool_]:
+    """Which gaps lie wholly in one of some disjoint intervals, which are in order, [gaps]."""
+    if not start.size:
+        return np.zeros(opening.size, dtype=bool)
+    before = np.searchsorted(start, opening, side="right") - 1
+    inside: NDArray[np.bool_] = (before >= 0) & (end[before] >= closing)
+    return inside
+
+
+def _first_within(moments: Ints, opening: Ints, closing: Ints) -> Ints:
+    """The first of some moments in each gap, [gaps]; the gap's end where none lies in it.
+
+    Args:
+        moments: in order.
+        opening: of the gaps.
+        closing: of the gaps.
+    """
+    if not moments.size:
+        return closing
+    place = np.searchsorted(moments, opening)
+    first: Ints = np.minimum(np.append(moments, np.iinfo(np.int64).max)[place], closing)
+    return first
 
 
 def _overlap(opening: Ints, closing: Ints, start: Ints, end: Ints) -> int:

@@ -81,13 +81,20 @@ class GapSummary:
     count: int
     largest_ns: int
     synchronising_ns: int
-    """The host waited in a synchronise or a blocking copy."""
+    """The host was inside a synchronise or a blocking copy."""
     launching_ns: int
     """The host was inside a launching call (kernel, copy, memset, graph)."""
     other_api_ns: int
     """Inside any other CUDA call: allocation, module loading, queries."""
     outside_api_ns: int
     """In no CUDA call at all: Python, the framework, the program."""
+    draining_ns: int = 0
+    """Behind a synchronise that returned to an idle GPU, until its next operation began, whatever the host did meanwhile: what
+    the synchronise let run dry. No other of these times holds it; the six add up to the total."""
+    drains: int = 0
+    """Gaps in which a synchronise returned."""
+    in_graph_ns: int = 0
+    """Between two operations of one CUDA graph replay, whatever the host did: the GPU's own time from node to node."""
 
 
 @frozen

@@ -173,12 +173,20 @@ def _idle_evidence(facts: Facts) -> list[str]:
             f"{duration(stage.mean_kernel_ns)} (means, profiled)"
         )
     if gaps is not None and gaps.total_ns:
-        outside, launching, waiting, other = whole_per_cents(
-            (gaps.outside_api_ns, gaps.launching_ns, gaps.synchronising_ns, gaps.other_api_ns)
+        outside, launching, drained, waiting, nodes, other = whole_per_cents(
+            (
+                gaps.outside_api_ns,
+                gaps.launching_ns,
+                gaps.draining_ns,
+                gaps.synchronising_ns,
+                gaps.in_graph_ns,
+                gaps.other_api_ns,
+            )
         )
         lines.append(
             f"while the GPU idled {duration(gaps.total_ns)} in all, profiled, the host was outside CUDA calls {outside} (Python, "
-            f"framework), launching {launching}, synchronising {waiting}, in other calls {other}"
+            f"framework), launching {launching}, synchronising {waiting}, in other calls {other}; {drained} was drained by "
+            f"a synchronise, whatever the host did until the next operation began; {nodes} lay between nodes of a CUDA graph"
         )
     if stage.queue_delay_median_ns is not None:
         lines.append(

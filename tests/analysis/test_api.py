@@ -355,7 +355,9 @@ def test_tables_by_stage_are_those_of_the_command(
     assert len(profile.host_calls("module")) > len(profile.host_calls())
     assert set(profile.host_calls()["where"]) == {"prefill", "decode"}
     gaps = profile.gaps()
-    parts = gaps[["launching_ns", "synchronising_ns", "other_api_ns", "outside_api_ns"]].sum(axis=1)
+    parts = gaps[
+        ["launching_ns", "draining_ns", "synchronising_ns", "in_graph_ns", "other_api_ns", "outside_api_ns"]
+    ].sum(axis=1)
     assert parts.tolist() == gaps["idle_ns"].tolist()
     assert profile.verdicts()["bound"].tolist() == [one.bound for one in profile.report().verdicts]
     assert len(loaded("deepseek-ocr_h100_gpu-metrics").metrics()) > 5

@@ -188,37 +188,62 @@ def idle_by_hand(attribution: Attribution, windows: list[tuple[int, int, int]]) 
     host, calls, operations = HostCalls(attribution), attribution.calls, attribution.operations
     process = attribution.thread_process
     per_process = np.unique(operations.process).size > 1
-    parts, total, runs, counted = [0, 0, 0, 0], 0, [], set()
+    parts, runs, counted = [0, 0, 0, 0, 0], [], set()
+    drains = in_graph = 0
+    replays: dict[int, list[int]] = {}
+    for row in np.flatnonzero(operations.in_graph & (attribution.launch_call >= 0)).tolist():
+        replays.setdefault(int(attribution.launch_call[row]), []).append(row)
+    others = attribution.other_calls
     for low, high, thread in sorted(windows):
         busy: set[int] = set()
         for row in range(len(operations)):
             if not per_process or operations.process[row] == process[thread]:
                 busy.update(range(operations.start[row], operations.end[row]))
-        run = 0
+        mine = [row for row in range(len(calls)) if calls.thread[row] == thread]
+        returns = [int(calls.end[row]) for row in mine if host.kind[row] == SYNCHRONISE]
+        run: list[int] = []
         for moment in range(low, high + 1):
-            idle = moment < high and moment not in busy and (thread, moment) not in counted
-            if not idle:
-                if run:
-                    runs.append(run)
-                run = 0
+            if moment < high and moment not in busy and (thread, moment) not in counted:
+                run.append(moment)
+                counted.add((thread, moment))
                 continue
-            run += 1
-            total += 1
-            counted.add((thread, moment))
-            around = [
-                _FIRST[int(host.kind[row])]
-                for row in range(len(calls))
-                if calls.thread[row] == thread and calls.start[row] <= moment < calls.end[row]
+            spans = [
+                (min(operations.start[rows]), max(operations.end[rows]))
+                for rows in replays.values()
+                if not per_process or operations.process[rows[0]] == process[thread]
             ]
-            others = attribution.other_calls
-            around += [
-                _FIRST[OTHER]
-                for row in range(len(others))
-                if others.thread[row] == thread
-                and others.start[row] <= moment < others.start[row] + others.duration[row]
-            ]
-            parts[min(around, default=3)] += 1
-    return GapSummary(total, len(runs), max(runs, default=0), parts[0], parts[1], parts[2], parts[3])
+            if run and any(start <= run[0] and run[-1] < end for start, end in spans):
+                in_graph += len(run)
+                runs += [len(run)]
+                run = []
+                continue
+            returned = min((one for one in returns if one in run), default=None)
+            drains += returned is not None
+            for idle in run:
+                around = [_FIRST[int(host.kind[row])] for row in mine if calls.start[row] <= idle < calls.end[row]]
+                around += [
+                    _FIRST[OTHER]
+                    for row in range(len(others))
+                    if others.thread[row] == thread
+                    and others.start[row] <= idle < others.start[row] + others.duration[row]
+                ]
+                place = min(around, default=3)
+                parts[4 if place and returned is not None and idle >= returned else place] += 1
+            runs += [len(run)] if run else []
+            run = []
+    waiting, launching, other, outside, draining = parts
+    return GapSummary(
+        sum(parts) + in_graph,
+        len(runs),
+        max(runs, default=0),
+        waiting,
+        launching,
+        other,
+        outside,
+        draining,
+        drains,
+        in_graph,
+    )
 
 
 def stage_windows(attribution: Attribution) -> list[tuple[int, int, int]]:
@@ -241,7 +266,8 @@ def idle(attribution: Attribution) -> GapSummary:
     for window, gaps in zip(windows, each, strict=True):
         if not any(other is not window and overlap(window, other) for other in windows):
             assert astuple(gaps) == astuple(idle_by_hand(attribution, [window]))
-    parts = found.synchronising_ns + found.launching_ns + found.other_api_ns + found.outside_api_ns
+    parts = found.synchronising_ns + found.launching_ns + found.other_api_ns + found.outside_api_ns + found.draining_ns
+    parts += found.in_graph_ns
     assert parts == found.total_ns
     return found
 
@@ -254,12 +280,55 @@ def test_gaps_are_cut_by_the_window(attribute: Attribute) -> None:
     )
 
 
+def test_a_synchronise_costs_the_drain_behind_it(attribute: Attribute) -> None:
+    """From its return to the next kernel, whatever the host does meanwhile; the call before its kernel's end costs nothing."""
+    built = TraceBuilder().range("decode", 0, 200, domain="dsocr")
+    built.launch(0, 10, ("a", 10, 50)).call(20, 60, "cudaStreamSynchronize_v3020")
+    built.call(70, 75, "cudaMalloc_v3020").launch(90, 100, ("b", 105, 200))
+    found = idle(attribute(built))
+    assert found == GapSummary(10 + 55, 2, 55, 10, 10, 0, 0, draining_ns=45, drains=1)
+
+
+def test_a_second_synchronise_on_an_idle_gpu_is_its_own_price(attribute: Attribute) -> None:
+    built = TraceBuilder().range("decode", 0, 100, domain="dsocr").kernel("a", 0, 20, correlation=None)
+    built.call(5, 30, "cudaStreamSynchronize_v3020").call(40, 50, "cudaStreamSynchronize_v3020")
+    assert idle(attribute(built)) == GapSummary(80, 1, 80, 20, 0, 0, 0, draining_ns=60, drains=1)
+
+
+def test_a_synchronise_that_returns_to_a_busy_gpu_drained_nothing(attribute: Attribute) -> None:
+    built = TraceBuilder().range("decode", 0, 100, domain="dsocr").kernel("a", 0, 50, correlation=None)
+    built.call(5, 30, "cudaEventSynchronize_v3020")
+    assert idle(attribute(built)) == GapSummary(50, 1, 50, 0, 0, 0, 50)
+
+
+@pytest.mark.parametrize(
+    ("name", "stage", "shown"),
+    [("deepseek-ocr_h100_small", "prefill", 41.5), ("deepseek-ocr_h100_64tok", "prefill", 3.4)],
+)
+def test_what_synchronises_cost_on_real_traces(
+    name: str, stage: str, shown: float, real_attribution: RealAttribution
+) -> None:
+    """Experts looped in Python let the queue run dry at each synchronise; grouped ones do not."""
+    attribution = real_attribution(name)[1]
+    windows = [one for one, row in zip(stage_windows(attribution), np.flatnonzero(attribution.is_level("stage")), strict=True)
+               if attribution.ranges.names[attribution.ranges.name[row]] == stage]  # fmt: skip
+    found = sum_gaps(HostCalls(attribution).idle(windows))
+    assert round(100 * (found.synchronising_ns + found.draining_ns) / found.total_ns, 1) == shown
+
+
+def test_time_between_the_nodes_of_a_graph_is_not_the_hosts(attribute: Attribute) -> None:
+    built = TraceBuilder().range("decode", 0, 100, domain="dsocr")
+    built.launch(0, 10, kernels=(("a", 20, 30), ("b", 40, 50)), name="cudaGraphLaunch_v10000")
+    built.launch(60, 62, ("c", 70, 80))
+    assert idle(attribute(built)) == GapSummary(70, 4, 20, 0, 12, 0, 48, in_graph_ns=10)
+
+
 def test_nested_calls_of_different_kinds_count_once(attribute: Attribute) -> None:
-    """An allocation that waits, in a launch that allocates: waiting counts first, then launching, then the rest."""
+    """An allocation that waits, in a launch that allocates: waiting counts first; what is behind it is the drain's."""
     built = TraceBuilder().range("prefill", 0, 100, domain="dsocr")
     built.call(10, 60, "cudaMalloc_v3020").call(20, 30, "cuCtxSynchronize")
     built.launch(60, 90, ("k", 95, 100)).call(65, 85, "cuMemAlloc_v2").call(70, 80, "cuStreamSynchronize")
-    assert idle(attribute(built)) == GapSummary(95, 1, 95, 20, 20, 40, 15)
+    assert idle(attribute(built)) == GapSummary(95, 1, 95, 20, 0, 10, 10, 55, 1)
 
 
 def test_calls_that_own_no_work_are_not_python(attribute: Attribute) -> None:
@@ -342,6 +411,13 @@ def busy_hosts(draw: st.DrawFn) -> TraceBuilder:
         for low, high in zip(cuts[::2], cuts[1::2], strict=False):
             built.range(draw(st.sampled_from(["prefill", "decode"])), low, high, domain="dsocr")
         _nest(draw, built, 0, 130, 2)
+        if draw(st.booleans()):
+            first = draw(st.integers(0, 100))
+            nodes = tuple(
+                (f"n{tid}{at}", first + at, first + at + 5)
+                for at in draw(st.lists(st.integers(0, 30), min_size=2, max_size=3))
+            )
+            built.launch(first, first, kernels=nodes, name="cudaGraphLaunch_v10000")
         for number in range(draw(st.integers(0, 4))):
             start = draw(st.integers(0, 130))
             built.kernel(f"k{tid}{number}", start, start + draw(st.integers(0, 30)), correlation=None)

@@ -330,7 +330,9 @@ def test_real_stages(
     assert {key: getattr(found, key) for key in wanted} == pytest.approx(wanted)
     assert found.gaps is not None
     idle = found.gaps
-    assert idle.synchronising_ns + idle.launching_ns + idle.other_api_ns + idle.outside_api_ns == idle.total_ns
+    parts = idle.synchronising_ns + idle.draining_ns + idle.launching_ns + idle.other_api_ns + idle.outside_api_ns
+    parts += idle.in_graph_ns
+    assert parts == idle.total_ns
     assert found.profiled_ns >= found.profiled_host_ns
     assert found.busy_ns <= found.profiled_ns
 

@@ -26,7 +26,9 @@ BUDGET_PARTS: Final = (
     BudgetPart("busy", "GPU busy", GLOSSARY["busy"]),
     BudgetPart("launching", "idle: launching", GLOSSARY["gap_launching"]),
     BudgetPart("outside", "idle: outside CUDA calls", GLOSSARY["gap_outside_api"]),
+    BudgetPart("draining", "idle: drained by a synchronise", GLOSSARY["gap_draining"]),
     BudgetPart("synchronising", "idle: synchronising", GLOSSARY["gap_synchronising"]),
+    BudgetPart("in_graph", "idle: between graph nodes", GLOSSARY["gap_in_graph"]),
     BudgetPart("other", "idle: other CUDA calls", GLOSSARY["gap_other_api"]),
 )
 """In the order in which they are drawn."""
@@ -42,6 +44,8 @@ def time_budget(stage: StageSummary) -> dict[str, int] | None:
         "busy": max(0, stage.profiled_host_ns - gaps.total_ns),
         "launching": gaps.launching_ns,
         "outside": gaps.outside_api_ns,
+        "draining": gaps.draining_ns,
         "synchronising": gaps.synchronising_ns,
+        "in_graph": gaps.in_graph_ns,
         "other": gaps.other_api_ns,
     }

@@ -69,9 +69,14 @@ GLOSSARY: Final[dict[str, str]] = {
     "gap": "Time inside the stage's host range in which its GPU was idle.",
     "longest_gap": "Longest single time in which the stage's GPU was idle.",
     "gap_synchronising": "GPU idle while the host waited in a synchronise or a blocking copy.",
-    "gap_launching": "GPU idle while the host was inside a launching call.",
-    "gap_other_api": "GPU idle while the host was inside another CUDA call (allocation, module loading, …).",
-    "gap_outside_api": "GPU idle while the host was in no CUDA call: Python, the framework, the program.",
+    "gap_draining": "GPU idle behind a synchronise that returned to an idle GPU, until its next operation began, whatever the "
+    "host did meanwhile: the synchronise let the queue run dry.",
+    "gap_in_graph": "GPU idle between two operations of one CUDA graph replay: the GPU's own time from node to node.",
+    "gap_launching": "GPU idle while the host was inside a launching call, and no synchronise had drained it.",
+    "gap_other_api": "GPU idle while the host was inside another CUDA call (allocation, module loading, …), and no "
+    "synchronise had drained it.",
+    "gap_outside_api": "GPU idle while the host was in no CUDA call – Python, the framework, the program – and no "
+    "synchronise had drained it.",
     "range_name": "Domain and name of the ranges; of the default domain, the name alone.",
     "range_style": "PushPop: ranges that nest on their thread; StartEnd: ranges that may end elsewhere.",
     "overhead": "Profiled ÷ unprofiled time of the same inputs, medians of both; timed by the program itself where the run's "
