@@ -16,7 +16,7 @@ Times are the trace's in any case. What finds no partner, on either side, is cou
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
 from typing import Any, Final
 
@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from analysis.attribution.attribution import Attribution
 from analysis.domain.annotations import DECODE, IMAGE_NAME, STAGES
 from analysis.domain.errors import RequestError
-from analysis.efficiency.counter_names import name_key
+from analysis.efficiency.counter_names import function_of, name_key
 from analysis.efficiency.counters import CounterFile, NvtxState
 from analysis.trace.records import KERNEL, NO_VALUE, Device
 
@@ -384,6 +384,7 @@ def _coded_records(launches: Launches, file: CounterFile) -> tuple[Codes, Codes,
     told_apart = bool((file.shared_bytes >= 0).all()) and not any(part[-1] is None for part in codes)
     if not told_apart:  # where a side does not record shared memory it cannot tell launches apart
         codes, bodies_there = _without_shared(codes), _without_shared(bodies_there)
+    codes_of_functions, bodies_of_functions = _by_function(codes), _by_function(bodies_there)
     for one, name in enumerate(file.names):
         words = short.get(name)
         if words is None:
@@ -391,21 +392,41 @@ def _coded_records(launches: Launches, file: CounterFile) -> tuple[Codes, Codes,
         shared = int(file.shared_bytes[one]) if told_apart else None
         whole = (words, file.grid[one], file.block[one], shared)
         part = (words, file.block[one], shared)
-        key[one] = codes[whole] if whole in codes else -1 - keys.setdefault(whole, len(keys))
-        body[one] = bodies_there[part] if part in bodies_there else -1 - bodies.setdefault(part, len(bodies))
+        key[one] = _code(whole, codes, codes_of_functions, keys)
+        body[one] = _code(part, bodies_there, bodies_of_functions, bodies)
     blocks = np.array([x * y * z for x, y, z in file.grid], dtype=np.int64)
     return key, body, blocks
 
 
+def _code(
+    part: tuple[Any, ...], codes: dict[tuple[Any, ...], int], functions: dict[tuple[Any, ...], int], own: dict[Any, int]
+) -> int:
+    """The trace's code for a kernel; for one of another spelling, that of the only kernel of its function and shape."""
+    if part in codes:
+        return codes[part]
+    function = (function_of(part[0]), *part[1:])
+    return functions[function] if function in functions else -1 - own.setdefault(part, len(own))
+
+
+def _by_function(codes: dict[tuple[Any, ...], int]) -> dict[tuple[Any, ...], int]:
+    """Codes by function name and launch shape; those that only template arguments tell apart are left out."""
+    return _unless_several((function_of(part[0]), *part[1:], code) for part, code in codes.items())
+
+
 def _without_shared(codes: dict[tuple[Any, ...], int]) -> dict[tuple[Any, ...], int]:
     """Codes by what is left without shared memory; those that only shared memory tells apart are left out."""
+    return _unless_several((*part[:-1], None, code) for part, code in codes.items())
+
+
+def _unless_several(rows: Iterable[tuple[Any, ...]]) -> dict[tuple[Any, ...], int]:
+    """Rows whose last part is a code → a dictionary by the rest, without those that lead to several codes."""
     found: dict[tuple[Any, ...], int] = {}
     several: set[tuple[Any, ...]] = set()
-    for part, code in codes.items():
-        rest = (*part[:-1], None)
-        if found.setdefault(rest, code) != code:
-            several.add(rest)
-    return {rest: code for rest, code in found.items() if rest not in several}
+    for *rest, code in rows:
+        part = tuple(rest)
+        if found.setdefault(part, code) != code:
+            several.add(part)
+    return {part: code for part, code in found.items() if part not in several}
 
 
 def _sequences(file: CounterFile) -> Iterator[tuple[NvtxState, NDArray[np.intp]]]:

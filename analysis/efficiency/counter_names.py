@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-__all__ = ["name_key"]
+__all__ = ["function_of", "name_key"]
 
 _ANONYMOUS: Final = re.compile(r"(?:\(anonymous namespace\)|<?\bunnamed>)(?:\s*::)?")
 _NAMESPACE: Final = re.compile(r"[A-Za-z_]\w*\s*::")
@@ -33,3 +33,9 @@ def name_key(name: str) -> str:
     text = _ANONYMOUS.sub(" ", name[:_LONGEST])
     text = _CAST.sub(" ", text)
     return " ".join(_WORD.findall(_NAMESPACE.sub(" ", text)))
+
+
+def function_of(key: str) -> str:
+    """Name of the function in a key, without template arguments: all that ``--print-kernel-base function`` prints."""
+    words = key.split(" ", 2)
+    return words[1] if words[0] == "void" and len(words) > 1 else words[0]

@@ -193,6 +193,16 @@ def test_a_file_without_ranges_is_matched_by_order_alone(join: Any) -> None:
     assert not joined.files[0].has_nvtx
 
 
+def test_a_function_name_alone_is_enough_where_the_trace_has_one_such_kernel_of_that_shape(join: Any) -> None:
+    """``--print-kernel-base function``, or template arguments that the tools spell differently."""
+    step = [("void norm<float>(int)", 1), ("void gemm<8>()", 8), ("void gemm<9>()", 8), ("void cat<float>(int)", 100)]
+    file = profiled([("norm", 1), ("gemm", 8), ("cat", 100), ("norm", 1)], step_state(10))
+    joined, _ = join(trace_of([*step, step[0]]), file)
+    assert joined.files[0].by_place == 3
+    assert joined.files[0].unmatched_names == (("gemm", 1),)  # which of the two it is, nothing tells
+    assert joined.how[DRAM_READ][-5:].tolist() == [BY_PLACE, UNMATCHED, UNMATCHED, BY_PLACE, BY_PLACE]
+
+
 def test_what_is_not_in_the_trace_is_counted_by_name(join: Any) -> None:
     file = profiled([*STEP, ("only here", 3), ("only here", 3)], step_state(10))
     joined, _ = join(trace_of(STEP), file)
