@@ -26,11 +26,12 @@ from attrs import asdict, field, frozen
 from analysis.domain.contracts import LLMProfileRequest
 from analysis.domain.convert import from_json_file, to_json
 from analysis.domain.errors import CaptureError, DsocrError
+from analysis.domain.manifest import DecodeMode
 from benchmarks.nsys_modes import INJECTED, QUIET, chosen_nsys, program_environment, without
 from runner.collectors.nsys.presets import load_preset, resolve_options
 from runner.collectors.nsys.tool import NsysTool, profile_argv
 from runner.plan.plan import RunPlan, WorkloadResult
-from runner.plan.settings import AnnotationLevel, DecodeMode, Settings
+from runner.plan.settings import AnnotationLevel, Settings
 
 OWN_DOMAINS = "dsocr,dsocr.module,dsocr.meta"
 CUDA = {"trace": "cuda", "cuda-graph-trace": "graph", "cuda-memory-usage": "false"}

@@ -41,11 +41,11 @@ def _in_folder(folder: Path) -> Path:
         if usual.is_file():
             return usual
         try:
-            candidates = sorted(one for one in folder.iterdir() if one.suffix == suffix and one.is_file())
+            candidates = sorted(entry for entry in folder.iterdir() if entry.suffix == suffix and entry.is_file())
         except OSError as error:
             raise TraceError(f"{folder}: cannot be looked into ({error.strerror})") from error
         if len(candidates) > 1:
-            names = ", ".join(one.name for one in candidates)
+            names = ", ".join(candidate.name for candidate in candidates)
             raise TraceError(f"{folder}: is a directory with several traces ({names}); name one of them")
         if candidates:
             return candidates[0]
@@ -60,9 +60,9 @@ def find_nsys(report: Path, environ: Mapping[str, str]) -> Path | None:
     """
     named = environ.get("NSYS")
     search = environ.get("PATH", os.defpath)
-    found = shutil.which(named or "nsys", path=search)
-    if found is not None:
-        return Path(found)
+    on_path = shutil.which(named or "nsys", path=search)
+    if on_path is not None:
+        return Path(on_path)
     if named:
         raise TraceError(f"{report}: cannot be exported: $NSYS names {named}, which is no program")
     for folder in (report.absolute().parent, Path.cwd()):

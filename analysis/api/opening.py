@@ -104,10 +104,12 @@ class OpenedTrace:
             UnfitTraceError: one is severe.
         """
         unfit = [
-            one for one in findings if one.severity == "unfit" and (of_ranges or one.code not in _ABOUT_ABSENT_RANGES)
+            finding
+            for finding in findings
+            if finding.severity == "unfit" and (of_ranges or finding.code not in _ABOUT_ABSENT_RANGES)
         ]
         if unfit and not self.options.accept_lossy:
-            evidence = "; ".join(f"{one.title}: {one.evidence}" for one in unfit)
+            evidence = "; ".join(f"{finding.title}: {finding.evidence}" for finding in unfit)
             raise UnfitTraceError(
                 f"{self.trace.path}: unfit for conclusions – {evidence}. {unfit[0].remedy} "
                 "(--accept-lossy reports all the same)"

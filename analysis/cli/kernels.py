@@ -38,8 +38,8 @@ def kernels(
     with opened(trace, options) as analysed, progress() as say:
         say("reading")
         analysed.require_fitness(of_ranges=stage is not None)
-        found = kernels_of(analysed.trace, analysed.attribution, analysed.manifest, options.kernel_rules)
-    rows = found.by_shape if shapes else found.by_name
+        tables = kernels_of(analysed.trace, analysed.attribution, analysed.manifest, options.kernel_rules)
+    rows = tables.by_shape if shapes else tables.by_name
     wanted = [
         row
         for row in rows

@@ -82,11 +82,15 @@ def with_options(*names: str) -> Callable[[Callable[..., None]], Callable[..., N
             for name in names
         ]
         others = [
-            one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in own.parameters.values() if one.name != "options"
+            parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)
+            for parameter in own.parameters.values()
+            if parameter.name != "options"
         ]
         spread = own.replace(parameters=[*others, *shared])
         call.__signature__ = spread  # type: ignore[attr-defined]
-        call.__annotations__ = {one.name: one.annotation for one in spread.parameters.values()} | {"return": None}
+        call.__annotations__ = {parameter.name: parameter.annotation for parameter in spread.parameters.values()} | {
+            "return": None
+        }
         return call
 
     return decorate

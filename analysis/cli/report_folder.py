@@ -104,11 +104,11 @@ def _source_of(folder: Path) -> str | None:
     """Path of the trace whose report lies in a folder; None: there is no report, or it does not say."""
     for name, keys in ((MARKER, ("trace",)), ("report.json", ("detail", "capture", "trace_path"))):
         try:
-            found = json.loads((folder / name).read_bytes())
+            value = json.loads((folder / name).read_bytes())
         except (OSError, ValueError):
             continue
         for key in keys:
-            found = found.get(key) if isinstance(found, dict) else None
-        if isinstance(found, str):
-            return str(Path(found).absolute().resolve())
+            value = value.get(key) if isinstance(value, dict) else None
+        if isinstance(value, str):
+            return str(Path(value).absolute().resolve())
     return None

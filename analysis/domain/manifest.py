@@ -14,6 +14,7 @@ __all__ = [
     "Collector",
     "ComponentCost",
     "ControlPass",
+    "DecodeMode",
     "DeviceState",
     "ExitCodes",
     "MeasuredPeak",
@@ -27,6 +28,7 @@ __all__ = [
 ]
 
 Collector: TypeAlias = Literal["nsys", "torch"]
+DecodeMode: TypeAlias = Literal["eager", "static", "cuda-graph"]
 RunStatus: TypeAlias = Literal["queued", "running", "complete", "failed", "timed_out", "interrupted", "cancelled"]
 
 
@@ -166,7 +168,7 @@ def ran_on_cpu(manifest: RunManifest) -> bool:
 def one_input(manifest: RunManifest | None) -> str:
     """What a prefill is counted by: ``image``, or ``prompt`` where the run is known to read none."""
     reads_text_only = (
-        manifest is not None and manifest.prompts and not any(one.image_tokens for one in manifest.prompts)
+        manifest is not None and manifest.prompts and not any(prompt.image_tokens for prompt in manifest.prompts)
     )
     return "prompt" if reads_text_only else "image"
 
@@ -187,7 +189,7 @@ class RunManifest:
     batch_size: int = 1
     capture_passes: int = 1
     """How often the input set runs inside the capture."""
-    decode_mode: Literal["eager", "static", "cuda-graph"] = "eager"
+    decode_mode: DecodeMode = "eager"
     """Each kernel launched, on a cache that grows or on one of fixed size; or the latter replayed from a CUDA graph."""
     annotation_level: str = "modules"
     """stages, modules or operators."""

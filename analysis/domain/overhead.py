@@ -51,19 +51,19 @@ def overheads(
         ("prefill", one_input(manifest)),
         ("decode", decode_unit(manifest.batch_size)),
     )
-    found = []
+    measured = []
     for stage, per in stages:
         alone, captured = _times(manifest.control, stage), _times(profiled, stage)
         same = {image for image, _ in alone} & {image for image, _ in captured}
         if same:
             before = statistics.median(time for image, time in alone if image in same) / 1e6
             after = statistics.median(time for image, time in captured if image in same) / 1e6
-            found.append(Overhead(stage, before, after, after / before, per, timed_by))
-    return tuple(found)
+            measured.append(Overhead(stage, before, after, after / before, per, timed_by))
+    return tuple(measured)
 
 
 def _times(passes: Sequence[ControlPass], stage: Stage) -> list[tuple[int, float]]:
     """(image index, time in ns) of every pass: of its prefill, or of one decode step."""
     if stage == "prefill":
-        return [(one.image_index, float(one.prefill_ns)) for one in passes if one.prefill_ns > 0]
-    return [(one.image_index, one.step_mean_ns) for one in passes if one.step_mean_ns is not None]
+        return [(timed.image_index, float(timed.prefill_ns)) for timed in passes if timed.prefill_ns > 0]
+    return [(timed.image_index, timed.step_mean_ns) for timed in passes if timed.step_mean_ns is not None]

@@ -59,23 +59,29 @@ def aggregates(captured: Captured) -> tuple[Aggregate, ...]:
 
 
 def _unprofiled(control: Sequence[ControlPass], batch: int) -> dict[str, tuple[str, list[float]]]:
-    tpot = [one.step_mean_ns for one in control if one.step_mean_ns is not None]
+    tpot = [timed.step_mean_ns for timed in control if timed.step_mean_ns is not None]
     return {
-        "ttft_ms": ("ms", [one.prefill_ns / _MS for one in control]),
-        "decode_ms": ("ms", [one.decode_ns / _MS for one in control if one.step_mean_ns is not None]),
-        "tpot_ms": ("ms/token", [one / _MS for one in tpot]),
-        "decode_tokens_per_s": ("token/s", [batch / one * 1e9 for one in tpot]),
-        "itl_ms": ("ms", [step / _MS for one in control for step in one.step_ns]),
+        "ttft_ms": ("ms", [timed.prefill_ns / _MS for timed in control]),
+        "decode_ms": ("ms", [timed.decode_ns / _MS for timed in control if timed.step_mean_ns is not None]),
+        "tpot_ms": ("ms/token", [tpot_ns / _MS for tpot_ns in tpot]),
+        "decode_tokens_per_s": ("token/s", [batch / tpot_ns * 1e9 for tpot_ns in tpot]),
+        "itl_ms": ("ms", [step / _MS for timed in control for step in timed.step_ns]),
     }
 
 
 def _profiled(captured: Captured) -> dict[str, tuple[str, list[float]]]:
     decoded = captured.counted("decode")
     return {
-        "profiled_prefill_ms": ("ms", [one.profiled_ns / _MS for one in captured.counted("prefill")]),
-        "profiled_decode_ms": ("ms", [one.profiled_ns / _MS for one in decoded]),
-        "profiled_tpot_ms": ("ms/token", [one.profiled_ns / _MS / one.steps for one in decoded if one.steps]),
-        "profiled_itl_ms": ("ms", [one / _MS for one in _between_tokens(decoded, captured.counted_steps())]),
+        "profiled_prefill_ms": ("ms", [instance.profiled_ns / _MS for instance in captured.counted("prefill")]),
+        "profiled_decode_ms": ("ms", [instance.profiled_ns / _MS for instance in decoded]),
+        "profiled_tpot_ms": (
+            "ms/token",
+            [instance.profiled_ns / _MS / instance.steps for instance in decoded if instance.steps],
+        ),
+        "profiled_itl_ms": (
+            "ms",
+            [between_ns / _MS for between_ns in _between_tokens(decoded, captured.counted_steps())],
+        ),
     }
 
 
@@ -84,12 +90,12 @@ def _between_tokens(instances: Sequence[InstanceSummary], steps: Sequence[StepPo
 
     Where the host runs ahead, many steps are open at once: from one end to the next is what a reader of the text waits.
     """
-    begun = {one.path: one.start_ns for one in instances}
+    begun = {instance.path: instance.start_ns for instance in instances}
     times = []
-    for one in steps:  # in time order
-        before = begun.get(one.instance, one.start_ns)
-        times.append(max(0, one.finished_ns - before))
-        begun[one.instance] = max(before, one.finished_ns)
+    for step in steps:  # in time order
+        before = begun.get(step.instance, step.start_ns)
+        times.append(max(0, step.finished_ns - before))
+        begun[step.instance] = max(before, step.finished_ns)
     return times
 
 
@@ -111,23 +117,23 @@ def typical_pass(control: Sequence[ControlPass]) -> tuple[TypicalImage, ...]:
     most frequent number; of equally frequent ones, the largest.
     """
     by_image: dict[int, list[ControlPass]] = {}
-    for one in control:
-        by_image.setdefault(one.image_index, []).append(one)
-    found = []
+    for timed in control:
+        by_image.setdefault(timed.image_index, []).append(timed)
+    images = []
     for image, passes in sorted(by_image.items()):
-        frequency = Counter(one.steps for one in passes)
+        frequency = Counter(timed.steps for timed in passes)
         steps = max(frequency, key=lambda number: (frequency[number], number))
-        alike = [one.decode_ns for one in passes if one.steps == steps]
-        prefill = statistics.median(one.prefill_ns for one in passes)
-        found.append(TypicalImage(image, prefill, statistics.median(alike) if steps else 0, steps))
-    return tuple(found)
+        alike = [timed.decode_ns for timed in passes if timed.steps == steps]
+        prefill = statistics.median(timed.prefill_ns for timed in passes)
+        images.append(TypicalImage(image, prefill, statistics.median(alike) if steps else 0, steps))
+    return tuple(images)
 
 
 def stage_timings(captured: Captured) -> tuple[StageTiming, ...]:
     """What each stage took per pass over the input set: a typical unprofiled pass, else the captured ones' mean."""
-    found = []
+    timings = []
     for stage in STAGES:
-        summary = next((one for one in captured.stages if one.stage == stage), None)
+        summary = next((row for row in captured.stages if row.stage == stage), None)
         if summary is None:
             continue
         time_ns, tokens = _typical_time(captured, stage)
@@ -136,7 +142,7 @@ def stage_timings(captured: Captured) -> tuple[StageTiming, ...]:
             time_ns = summary.profiled_ns / passes
             tokens = None if summary.tokens is None else round(summary.tokens / passes)
         if time_ns > 0:
-            found.append(
+            timings.append(
                 StageTiming(
                     stage=stage,
                     elapsed_ms=time_ns / _MS,
@@ -144,7 +150,7 @@ def stage_timings(captured: Captured) -> tuple[StageTiming, ...]:
                     throughput_toks_per_s=None if tokens is None else tokens / time_ns * 1e9,
                 )
             )
-    return tuple(found)
+    return tuple(timings)
 
 
 def _typical_time(captured: Captured, stage: Stage) -> tuple[float | None, int | None]:
@@ -153,11 +159,11 @@ def _typical_time(captured: Captured, stage: Stage) -> tuple[float | None, int |
     if not images or captured.manifest is None:
         return None, None
     if stage == "decode":
-        return sum(one.decode_ns for one in images), captured.batch_size * sum(one.steps for one in images)
-    prompt = {one.image_index: one.prompt_tokens for one in captured.manifest.prompts}
-    known = all(one.image_index in prompt for one in images)
-    tokens = captured.batch_size * sum(prompt[one.image_index] for one in images) if known else None
-    return sum(one.prefill_ns for one in images), tokens
+        return sum(image.decode_ns for image in images), captured.batch_size * sum(image.steps for image in images)
+    prompt = {row.image_index: row.prompt_tokens for row in captured.manifest.prompts}
+    known = all(image.image_index in prompt for image in images)
+    tokens = captured.batch_size * sum(prompt[image.image_index] for image in images) if known else None
+    return sum(image.prefill_ns for image in images), tokens
 
 
 def overheads(manifest: RunManifest | None, instances: Sequence[InstanceSummary]) -> tuple[Overhead, ...]:
@@ -166,7 +172,9 @@ def overheads(manifest: RunManifest | None, instances: Sequence[InstanceSummary]
         return ()
     if manifest.profiled:
         return run_overheads(manifest)
-    return compared(manifest, [_as_pass(one) for one in instances if one.image_index is not None], "trace")
+    return compared(
+        manifest, [_as_pass(instance) for instance in instances if instance.image_index is not None], "trace"
+    )
 
 
 def _as_pass(instance: InstanceSummary) -> ControlPass:

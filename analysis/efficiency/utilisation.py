@@ -90,8 +90,8 @@ def costs_of(
         RequestError: there is no closed form for what was requested.
     """
     if request is not None:
-        images = sorted({one.image_index or 0 for one in instances})
-        steps = {one.image_index or 0: one.steps for one in instances if one.stage == "decode"}
+        images = sorted({instance.image_index or 0 for instance in instances})
+        steps = {instance.image_index or 0: instance.steps for instance in instances if instance.stage == "decode"}
         prompts = [
             PromptTokens(
                 image_index=image,
@@ -105,21 +105,21 @@ def costs_of(
             for image in images
         ]
         costs = closed_form(request.preset, prompts, max_new_tokens=1, dtype=request.dtype)
-        return KnownCosts({(one.image_index, one.stage): one for one in costs})
+        return KnownCosts({(cost.image_index, cost.stage): cost for cost in costs})
     if manifest is None:
         return KnownCosts(
             {}, "the trace carries no manifest; name the model (--model, --input-mode, --tiles, --prompt-tokens)"
         )
     if not manifest.costs:
         return KnownCosts({}, manifest.costs_unknown_because or "the runner could not count this model's FLOPs")
-    return KnownCosts({(one.image_index, one.stage): one for one in manifest.costs})
+    return KnownCosts({(cost.image_index, cost.stage): cost for cost in manifest.costs})
 
 
 def peaks_of(
     device: Device | None, manifest: RunManifest | None, overrides: PeakOverrides, *, on_cpu: bool, dtype: str
 ) -> KnownPeaks:
     """Peaks to compare with, or why there is none."""
-    found: list[Peak] = []
+    peaks: list[Peak] = []
     reason: str | None = None
     name = device.name if device is not None else "unknown device"
     looked_up: Peak | UnknownPeak = UnknownPeak(name, "the trace names no device")
@@ -135,12 +135,12 @@ def peaks_of(
         )
     stated = with_overrides(looked_up, dtype=dtype, tflops=overrides.tflops, gbps=overrides.gbps)
     if isinstance(stated, Peak):
-        found.append(stated)
+        peaks.append(stated)
     else:
         reason = f"{stated.device_name}: {stated.reason}"
     measured = manifest.measured_peak if manifest is not None else None
     if measured is not None and measured.dtype in ("bf16", "fp16", "tf32", "fp32", "fp8"):
-        found.append(
+        peaks.append(
             with_measured(
                 stated,
                 dtype=measured.dtype,
@@ -149,7 +149,7 @@ def peaks_of(
                 how=measured.how,
             )
         )
-    return KnownPeaks(tuple(found), None if found else reason)
+    return KnownPeaks(tuple(peaks), None if peaks else reason)
 
 
 def utilisations(captured: Captured, costs: KnownCosts, peaks: KnownPeaks, *, dtype: str) -> tuple[Utilisation, ...]:
@@ -161,7 +161,7 @@ def utilisations(captured: Captured, costs: KnownCosts, peaks: KnownPeaks, *, dt
     rows = []
     for name in (*STAGES, "total"):
         names: tuple[str, ...] = STAGES if name == "total" else (name,)
-        if not any(one.stage in names for one in captured.stages):
+        if not any(stage.stage in names for stage in captured.stages):
             continue
         for work in _works(captured, names):
             needed, missing = _needed(work.wanted, costs.by_stage)
@@ -191,24 +191,32 @@ class _Work:
 
 
 def _works(captured: Captured, stages: Sequence[str]) -> tuple[_Work, ...]:
-    instances = [one for stage in stages for one in captured.counted(stage)]
-    wanted = tuple((one.image_index or 0, one.stage, one.steps) for one in instances)
+    instances = [instance for stage in stages for instance in captured.counted(stage)]
+    wanted = tuple((instance.image_index or 0, instance.stage, instance.steps) for instance in instances)
     # A stage inside one of its name adds no time of its own: from the stage's sum goes what is skipped.
-    elapsed = sum(one.profiled_ns for one in captured.stages if one.stage in stages)
-    kept = {id(one) for one in instances}
-    skipped = sum(one.profiled_ns for one in captured.instances if one.stage in stages and id(one) not in kept)
+    elapsed = sum(row.profiled_ns for row in captured.stages if row.stage in stages)
+    counted = {id(instance) for instance in instances}
+    skipped = sum(
+        instance.profiled_ns
+        for instance in captured.instances
+        if instance.stage in stages and id(instance) not in counted
+    )
     profiled = (
         _Work("profiled elapsed", elapsed - skipped, wanted),
-        _Work("profiled gpu busy", sum(one.busy_ns for one in instances), wanted),
+        _Work("profiled gpu busy", sum(instance.busy_ns for instance in instances), wanted),
     )
     if not captured.control:
         return profiled
     images = typical_pass(captured.control)
     time_ns = sum(
-        (one.prefill_ns if "prefill" in stages else 0) + (one.decode_ns if "decode" in stages else 0) for one in images
+        (image.prefill_ns if "prefill" in stages else 0) + (image.decode_ns if "decode" in stages else 0)
+        for image in images
     )
     uncaptured = tuple(
-        (one.image_index, stage, one.steps) for one in images for stage in stages if stage == "prefill" or one.steps
+        (image.image_index, stage, image.steps)
+        for image in images
+        for stage in stages
+        if stage == "prefill" or image.steps
     )
     return (_Work("unprofiled", time_ns, uncaptured), *profiled)
 
@@ -219,7 +227,7 @@ def _needed(
     """Costs of the instances (image, stage, steps); None with the reason if one is not known."""
     if not wanted:
         return None, "no image of the control run reached this stage"
-    found = []
+    needed = []
     for image, stage, steps in wanted:
         if stage == "decode" and not steps:
             return None, f"image[{image}]/decode holds no decode_step range that would say how many tokens it made"
@@ -228,8 +236,8 @@ def _needed(
             return None, f"no cost is known for image[{image}]/{stage}"
         if stage == "decode" and cost.tokens != steps:
             return None, f"image[{image}] has {steps} decode steps, but its cost was counted for {cost.tokens}"
-        found.append(cost)
-    return found, None
+        needed.append(cost)
+    return needed, None
 
 
 def _row(
@@ -248,11 +256,13 @@ def _row(
     full = metrics.mfu(need.flop_full if need else None, seconds, peak, dtype)
     mbu = metrics.mbu(need.bytes if need else None, seconds, peak)
     # Instance by instance: they run one after the other, so that none can hide in another's floor.
-    floors = [metrics.ideal_time(metrics.sum_needs([one]), peak, dtype) for one in needed or ()]
-    known = [one.seconds for one in floors if one is not None]
+    floors = [metrics.ideal_time(metrics.sum_needs([cost]), peak, dtype) for cost in needed or ()]
+    known = [floor.seconds for floor in floors if floor is not None]
     ideal = sum(known) if known and len(known) == len(floors) else None
     units = [steps if name == "decode" else 1 for _, name, steps in work.wanted]
-    ideal_unit = None if ideal is None else statistics.median(one / n for one, n in zip(known, units, strict=True))
+    ideal_unit = (
+        None if ideal is None else statistics.median(seconds / n for seconds, n in zip(known, units, strict=True))
+    )
     because = None
     if mfu.value is None:
         because = missing if need is None else (peak_missing if peak is None else mfu.because)
@@ -312,5 +322,5 @@ def headline(rows: Sequence[Utilisation], stage: str) -> Utilisation | None:
 
 def peak_tflops_bf16(peaks: KnownPeaks) -> float | None:
     """The device's dense bf16 peak, 10^12 FLOP/s: of its data sheet, derived, or stated – not what was measured."""
-    rates = [one.flop_per_s.get("bf16") for one in peaks.peaks if one.how != "measured"]
+    rates = [peak.flop_per_s.get("bf16") for peak in peaks.peaks if peak.how != "measured"]
     return next((rate / 1e12 for rate in rates if rate is not None), None)

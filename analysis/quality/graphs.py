@@ -59,10 +59,10 @@ def check(trace: Trace, attribution: Attribution) -> list[Finding]:
 
 
 def _incomplete(attribution: Attribution) -> list[Finding]:
-    broken = [one for one in graph_replays(attribution) if not one.whole]
+    broken = [graph for graph in graph_replays(attribution) if not graph.whole]
     if not broken:
         return []
-    worst = max(broken, key=lambda one: abs(one.operations - one.replays * one.nodes))
+    worst = max(broken, key=lambda graph: abs(graph.operations - graph.replays * graph.nodes))
     return [
         Finding(
             "graph-nodes-missing",

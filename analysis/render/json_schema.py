@@ -66,8 +66,8 @@ class _Schemas:
     def record(self, kind: type, without: Iterable[str] = ()) -> dict[str, Any]:
         """Of a record itself, not of a reference to it."""
         described = _descriptions(kind)
-        listed = [one for one in fields(resolve_types(kind)) if one.name not in without]
-        properties = {one.name: self._field(one, described) for one in listed}
+        listed = [attribute for attribute in fields(resolve_types(kind)) if attribute.name not in without]
+        properties = {field.name: self._field(field, described) for field in listed}
         return {
             "type": "object",
             "description": inspect.getdoc(kind) or "",
@@ -93,7 +93,7 @@ class _Schemas:
         if origin is tuple:
             return {
                 "type": "array",
-                "prefixItems": [self._type(one) for one in parts],
+                "prefixItems": [self._type(part) for part in parts],
                 "minItems": len(parts),
                 "maxItems": len(parts),
             }
@@ -104,9 +104,9 @@ class _Schemas:
         raise TypeError(f"no JSON Schema is known for {kind!r}")
 
     def _union(self, parts: tuple[Any, ...]) -> dict[str, Any]:
-        schemas = [self._type(one) for one in parts]
-        if all(set(one) == {"type"} for one in schemas):
-            return {"type": [one["type"] for one in schemas]}
+        schemas = [self._type(part) for part in parts]
+        if all(set(schema) == {"type"} for schema in schemas):
+            return {"type": [schema["type"] for schema in schemas]}
         return {"anyOf": schemas}
 
     def _reference(self, kind: type) -> dict[str, Any]:
@@ -120,7 +120,7 @@ def _descriptions(kind: type) -> dict[str, str]:
     """The docstrings that stand below a record's fields; Python itself does not keep them."""
     (definition,) = ast.parse(textwrap.dedent(inspect.getsource(kind))).body
     assert isinstance(definition, ast.ClassDef)
-    found = {}
+    described = {}
     for statement, following in zip(definition.body, definition.body[1:], strict=False):
         if (
             isinstance(statement, ast.AnnAssign)
@@ -129,5 +129,5 @@ def _descriptions(kind: type) -> dict[str, str]:
             and isinstance(following.value, ast.Constant)
             and isinstance(following.value.value, str)
         ):
-            found[statement.target.id] = inspect.cleandoc(following.value.value)
-    return found
+            described[statement.target.id] = inspect.cleandoc(following.value.value)
+    return described

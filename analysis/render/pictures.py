@@ -86,7 +86,9 @@ def category_picture(report: Report) -> str | None:
     """Share of each stage's GPU time by category; None: there are no kernels in a stage."""
     stages = [stage for stage in STAGES if any(row.stage == stage for row in report.categories)]
     shares = {(row.category, row.stage): row.share for row in report.categories if row.stage in stages}
-    names = sorted({name for name, _ in shares}, key=lambda name: -sum(shares.get((name, one), 0) for one in stages))
+    names = sorted(
+        {name for name, _ in shares}, key=lambda name: -sum(shares.get((name, stage), 0) for stage in stages)
+    )
     names = names[:14]
     if not names:
         return None
@@ -117,8 +119,8 @@ def step_picture(report: Report) -> str | None:
         return None
     width = -(-len(steps) // _MAX_POINTS)
     groups = [steps[low : low + width] for low in range(0, len(steps), width)]
-    elapsed = [sum(one.profiled_host_ns for one in group) / len(group) for group in groups]
-    busy = [sum(one.busy_ns for one in group) / len(group) for group in groups]
+    elapsed = [sum(step.profiled_host_ns for step in group) / len(group) for group in groups]
+    busy = [sum(step.busy_ns for step in group) / len(group) for group in groups]
     most = max(*elapsed, *busy, 1.0)
     high, top = 150.0, 30.0
     room = _WIDTH - _LEFT - _RIGHT

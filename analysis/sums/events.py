@@ -90,18 +90,18 @@ def _place(
     ranges = attribution.ranges
     instance_of, step_of, image_of = (np.full(len(ranges) + 1, -1, dtype=np.int64) for _ in range(3))
     instance_of[_in_time_order(attribution, "stage")] = np.arange(len(instances))
-    step_of[_in_time_order(attribution, "step")] = [one.index for one in steps]
+    step_of[_in_time_order(attribution, "step")] = [step.index for step in steps]
     for row in np.flatnonzero(attribution.is_level("image")).tolist():
         name = IMAGE_NAME.fullmatch(ranges.names[ranges.name[row]])
         image_of[row] = int(name[1]) if name is not None else -1
     instance = instance_of[around("stage")]
-    stages = np.array([STAGES.index(cast(Stage, one.stage)) for one in instances] + [-1], dtype=np.int32)
+    stages = np.array([STAGES.index(cast(Stage, row.stage)) for row in instances] + [-1], dtype=np.int32)
     return {
         "stage": _attributed(stages[instance], STAGES),
-        "instance": _attributed(instance, [one.path for one in instances]),
+        "instance": _attributed(instance, [row.path for row in instances]),
         "image_index": _known(image_of[around("image")]),
-        "pass_index": _known(_optional([one.pass_index for one in instances])[instance]),
-        "rank": _known(_optional([one.rank for one in instances])[instance]),
+        "pass_index": _known(_optional([row.pass_index for row in instances])[instance]),
+        "rank": _known(_optional([row.rank for row in instances])[instance]),
         "step": _known(step_of[around("step")]),
     }
 
@@ -133,7 +133,7 @@ def launch_columns(
     name_of_range = np.append(ranges.name, -1)
     module = name_of_range[attribution.operation_level("module")[chosen]]
     thread = np.append(calls.thread, -1)[call]
-    call_start, call_end = (np.append(one, 0)[call] for one in (calls.start, calls.end))
+    call_start, call_end = (np.append(times, 0)[call] for times in (calls.start, calls.end))
     shapes = operations.shapes
     blocks = shapes.grid_blocks(operations.shape[chosen])
     start = operations.start[chosen]
@@ -173,8 +173,8 @@ def range_columns(
     """
     ranges, tree = attribution.ranges, attribution.tree
     level = np.full(len(ranges), len(LEVELS), dtype=np.int32)
-    for number, one in enumerate(LEVELS):
-        level[attribution.is_level(one)] = number
+    for number, name in enumerate(LEVELS):
+        level[attribution.is_level(name)] = number
     sums = range_sums(attribution, work_by_stack(attribution))
     works = sums.last_end >= 0
     return {
@@ -204,7 +204,7 @@ def _around(attribution: Attribution, level: Level) -> NDArray[np.int32]:
     ranges, tree = attribution.ranges, attribution.tree
     wanted = attribution.is_level(level)
     nearest = np.append(tree.nearest(wanted), np.int32(-1))
-    found = np.full(len(ranges) + 1, -1, dtype=np.int32)
+    innermost = np.full(len(ranges) + 1, -1, dtype=np.int32)
     by_thread: dict[int, NDArray[np.intp]] = {}
     for stack in tree.stacks:
         if not wanted[stack.rows].any():
@@ -213,9 +213,9 @@ def _around(attribution: Attribution, level: Level) -> NDArray[np.int32]:
             by_thread[stack.thread] = np.flatnonzero(ranges.thread == stack.thread)
         rows = by_thread[stack.thread]
         around = nearest[stack.innermost(ranges.start[rows], ranges.end[rows])]
-        before = found[rows]
+        before = innermost[rows]
         later = (around >= 0) & ((before < 0) | (ranges.start[around] > ranges.start[before]))
-        found[rows] = np.where(later, around, before)
+        innermost[rows] = np.where(later, around, before)
     own = np.flatnonzero(wanted)
-    found[own] = own
-    return found[:-1]
+    innermost[own] = own
+    return innermost[:-1]

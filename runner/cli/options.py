@@ -41,11 +41,13 @@ def with_settings(record: type[Any] = Settings) -> Callable[[Callable[..., None]
             command(settings=from_options(record, {option.name: given.pop(option.name) for option in options}), **given)
 
         own = inspect.signature(command, eval_str=True).parameters.values()
-        parameters = [one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in own if one.name != "settings"]
+        parameters = [
+            parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in own if parameter.name != "settings"
+        ]
         parameters += [_parameter(option) for option in options]
         # typer reads both; the annotations are in the signature as objects already.
         with_options.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-        with_options.__annotations__ = {one.name: one.annotation for one in parameters}
+        with_options.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
         return with_options
 
     return decorate

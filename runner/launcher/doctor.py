@@ -10,11 +10,12 @@ import sqlite3
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final
 
 from attrs import frozen
 
 from analysis.domain.errors import DsocrError
+from analysis.domain.manifest import Collector
 from runner.collectors.nsys.collector import local_folders
 from runner.collectors.nsys.fitness import driver_mismatch, nvtx_mismatch
 from runner.collectors.nsys.probe import ProbeResult, functional_probe
@@ -35,7 +36,7 @@ class Diagnosis:
     """All checks. ``usable``: the collector that ``run`` would take by itself works here."""
 
     usable: bool
-    collector: Literal["nsys", "torch"] | None
+    collector: Collector | None
     """What ``--collector auto`` would take; None: neither works."""
     checks: tuple[Check, ...]
 
@@ -78,7 +79,7 @@ def diagnose(
     ]
     places_work = all(check.verdict != "failed" for check in checks[-3:])
     on_gpu = default_device(facts)[0] != "cpu"
-    collector: Literal["nsys", "torch"] | None = None
+    collector: Collector | None = None
     if torch_works and places_work:
         collector = "nsys" if nsys_works and on_gpu else "torch"
     usable = collector is not None and not (nsys is not None and not nsys_works)

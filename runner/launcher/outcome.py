@@ -34,9 +34,11 @@ def overhead_line(manifest: RunManifest) -> str | None:
     measured = run_overheads(manifest)
     if not measured:
         return None
-    line = "Under the profiler: " + ", ".join(f"{one.stage} took {times(one.factor)}" for one in measured)
+    line = "Under the profiler: " + ", ".join(
+        f"{overhead.stage} took {times(overhead.factor)}" for overhead in measured
+    )
     line += " the time that it takes alone."
-    if any(worth_a_warning(one) for one in measured) and manifest.preset not in (None, "light"):
+    if any(worth_a_warning(overhead) for overhead in measured) and manifest.preset not in (None, "light"):
         line += (
             " Read latencies from the control run; --preset light marks less (what costs how much: docs/capture.md)."
         )

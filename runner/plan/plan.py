@@ -8,8 +8,16 @@ from attrs import field, frozen
 
 from analysis.domain.contracts import LLMProfileRequest
 from analysis.domain.entities import ModelUnderTest
-from analysis.domain.manifest import Collector, ControlPass, DeviceState, MeasuredPeak, PromptTokens, StageCost
-from runner.plan.settings import AnnotationLevel, DecodeMode, Settings
+from analysis.domain.manifest import (
+    Collector,
+    ControlPass,
+    DecodeMode,
+    DeviceState,
+    MeasuredPeak,
+    PromptTokens,
+    StageCost,
+)
+from runner.plan.settings import AnnotationLevel, Settings
 
 __all__ = ["RunPlan", "WorkloadResult"]
 

@@ -11,14 +11,13 @@ from typing import Final, Literal, TypeAlias
 from attrs import frozen, validators
 
 from analysis.domain.entities import Dtype
-from analysis.domain.manifest import Collector
+from analysis.domain.manifest import Collector, DecodeMode
 from runner.plan.options import Panel, option
 
-__all__ = ["AnnotationLevel", "CollectorChoice", "DecodeMode", "Settings"]
+__all__ = ["AnnotationLevel", "CollectorChoice", "Settings"]
 
 AnnotationLevel: TypeAlias = Literal["stages", "modules", "operators"]
 CollectorChoice: TypeAlias = Literal["auto", Collector]
-DecodeMode: TypeAlias = Literal["eager", "static", "cuda-graph"]
 
 _RUN: Final[Panel] = "The run"
 _MODEL: Final[Panel] = "The model"

@@ -9,10 +9,10 @@ import pytest
 from attrs import evolve
 
 from analysis.domain.errors import CaptureError, RequestError
+from analysis.domain.manifest import DecodeMode
 from launch_kit import fake_nsys
 from runner.collectors.nsys.presets import load_preset, parse_preset, preset_names, resolve_options
 from runner.collectors.nsys.tool import NsysTool
-from runner.plan.settings import DecodeMode
 
 NAMES = {"default", "light", "modules", "operators", "gpu-metrics", "cuda-graph-nodes", "os-runtime"}
 

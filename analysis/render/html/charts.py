@@ -26,8 +26,8 @@ def library() -> str:
     Raises:
         RequestError: the package that carries it is missing or is built otherwise.
     """
-    found = importlib.util.find_spec(_PACKAGE)
-    places = list(found.submodule_search_locations or ()) if found is not None else []
+    package = importlib.util.find_spec(_PACKAGE)
+    places = list(package.submodule_search_locations or ()) if package is not None else []
     path = next((Path(place) / _FILE for place in places if (Path(place) / _FILE).is_file()), None)
     if path is None:
         raise RequestError(
@@ -39,7 +39,7 @@ def library() -> str:
     if exports is None:
         raise RequestError(f"{path}: is not the build of ECharts that report.html needs; install the pinned version")
     names = []
-    for one in filter(None, (part.strip() for part in exports[1].split(","))):
-        local, _, public = one.partition(" as ")
+    for export in filter(None, (part.strip() for part in exports[1].split(","))):
+        local, _, public = export.partition(" as ")
         names.append(f"{public or local}:{local}")
     return f"(function(){{\n{module[: exports.start()]}\nwindow.echarts={{{','.join(names)}}};\n}})();\n"

@@ -78,17 +78,17 @@ def _timeline(report: Report) -> _Plain | None:
         "busy": [round(100 * busy / timeline.slice_ns, 1) for busy in timeline.busy_ns],
         "instances": [
             {
-                "path": cut(one.path),
-                "stage": one.stage,
-                "start": one.start_ns - origin,
-                "end": one.end_ns - origin,
-                "busy": one.busy_ns,
-                "elapsed": one.profiled_ns,
-                "share": _short(one.busy_ns / one.profiled_ns) if one.profiled_ns else None,
-                "kernels": one.kernels,
-                "steps": one.steps,
+                "path": cut(instance.path),
+                "stage": instance.stage,
+                "start": instance.start_ns - origin,
+                "end": instance.end_ns - origin,
+                "busy": instance.busy_ns,
+                "elapsed": instance.profiled_ns,
+                "share": _short(instance.busy_ns / instance.profiled_ns) if instance.profiled_ns else None,
+                "kernels": instance.kernels,
+                "steps": instance.steps,
             }
-            for one in shown
+            for instance in shown
         ],
         "left_out": len(report.instances) - len(shown),
     }
@@ -158,12 +158,12 @@ def _thinned(steps: Sequence[StepPoint], with_context: bool) -> tuple[list[list[
         group.append(step)
         last = position + 1 == len(steps) or steps[position + 1].instance != step.instance
         if len(group) == width or last:
-            where = [one.context if with_context and one.context is not None else one.index for one in group]
+            where = [step.context if with_context and step.context is not None else step.index for step in group]
             points.append(
                 [
                     round(sum(where) / len(group), 1) if len(group) > 1 else where[0],
-                    round(sum(one.profiled_host_ns for one in group) / len(group)),
-                    round(sum(one.busy_ns for one in group) / len(group)),
+                    round(sum(step.profiled_host_ns for step in group) / len(group)),
+                    round(sum(step.busy_ns for step in group) / len(group)),
                 ]
             )
             group = []
@@ -225,26 +225,26 @@ def _roofline(report: Report) -> _Plain | None:
         return None
     return {
         "points": points,
-        "roofs": [{"flop_per_s": one[0], "bytes_per_s": one[1], "how": how} for one, how in roofs.items()],
+        "roofs": [{"flop_per_s": roof[0], "bytes_per_s": roof[1], "how": how} for roof, how in roofs.items()],
     }
 
 
 def _metrics(report: Report) -> _Plain | None:
-    drawn = [one for one in report.metrics if one.values][:MAX_METRICS]
+    drawn = [metric for metric in report.metrics if metric.values][:MAX_METRICS]
     if not drawn:
         return None
     origin = report.timeline.start_ns if report.timeline is not None else drawn[0].time_ns[0]
     return {
         "series": [
             {
-                "name": cut(one.name, 80),
-                "unit": visible(one.unit),
+                "name": cut(metric.name, 80),
+                "unit": visible(metric.unit),
                 "points": [
-                    [time - origin, round(value, 2)] for time, value in zip(one.time_ns, one.values, strict=True)
+                    [time - origin, round(value, 2)] for time, value in zip(metric.time_ns, metric.values, strict=True)
                 ],
-                "means": {stage: round(mean, 2) for stage, mean in one.stage_means.items() if stage in STAGES},
+                "means": {stage: round(mean, 2) for stage, mean in metric.stage_means.items() if stage in STAGES},
             }
-            for one in drawn
+            for metric in drawn
         ],
         "left_out": len(report.metrics) - len(drawn),
     }

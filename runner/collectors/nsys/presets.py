@@ -13,8 +13,9 @@ from typing import Any, Final, cast, get_args
 from attrs import field, frozen, validators
 
 from analysis.domain.errors import CaptureError, RequestError
+from analysis.domain.manifest import DecodeMode
 from runner.collectors.nsys.tool import NsysTool
-from runner.plan.settings import AnnotationLevel, DecodeMode
+from runner.plan.settings import AnnotationLevel
 
 __all__ = ["Preset", "ResolvedOptions", "load_preset", "preset_names", "resolve_options"]
 
