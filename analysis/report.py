@@ -157,7 +157,9 @@ def assemble(
     waits = host_call_rows(attribution, host)
     if not stages and (whole := whole_capture(attribution, host, stage_rows, sm_count)) is not None:
         stages = (whole,)
-        waits += tuple(host.waits_by("stage", np.zeros(len(attribution.calls), dtype=np.int64), (WHOLE_CAPTURE,)))
+        everywhere = np.zeros(len(attribution.calls), dtype=np.int64)
+        by_module = (row for row in waits if row.level == "module")
+        waits = (*by_module, *host.waits_by("stage", everywhere, (WHOLE_CAPTURE,)))
     kernel_rows = kernel_tables(
         attribution, {str(name): count for name, count in tokens.items()}, device, load_rules(options.kernel_rules)
     )

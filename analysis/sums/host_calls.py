@@ -167,7 +167,9 @@ class HostCalls:
     def waits_by(
         self, level: Literal["module", "stage"], place: NDArray[Any], names: Sequence[str]
     ) -> list[HostCallRow]:
-        """Synchronising calls and small device-to-host copies by place.
+        """Synchronising calls and calls that make small device-to-host copies, with the host's time in them, by place.
+
+        How long the GPU copied is another thing: the host of a blocking copy waits longer, that of a queued one goes on.
 
         Args:
             level: what the places are.
@@ -181,10 +183,11 @@ class HostCalls:
         calls = self.attribution.calls
         waits = np.flatnonzero(self.waits)
         rows += self._count(level, "synchronise", place[waits], calls.name[waits], calls.duration[waits], names)
-        small = np.flatnonzero(self.small_copies & (self.attribution.launch_call >= 0))
-        call = self.attribution.launch_call[small]
-        lasted = self.attribution.operations.duration[small]
-        rows += self._count(level, "small device-to-host copy", place[call], calls.name[call], lasted, names)
+        # A call that makes several copies at once is one call.
+        copying = np.unique(self.attribution.launch_call[self.small_copies & (self.attribution.launch_call >= 0)])
+        rows += self._count(
+            level, "small device-to-host copy", place[copying], calls.name[copying], calls.duration[copying], names
+        )
         return sorted(rows, key=lambda row: (-row.calls, row.where, row.call))
 
     def _count(
@@ -399,11 +402,11 @@ def function_name(call: str) -> str:
 
 
 def host_call_rows(attribution: Attribution, host: HostCalls) -> tuple[HostCallRow, ...]:
-    """Waiting calls and small copies by innermost module, then by stage (those outside all stages left out)."""
+    """Waiting calls and small copies by innermost module, then by stage; what lies in none has a row of its own."""
     names = attribution.ranges.names
     module = np.append(attribution.ranges.name, -1)[attribution.call_level("module")]
     by_stage = host.waits_by("stage", attribution.call_stage, (*STAGES, UNATTRIBUTED))
-    return (*host.waits_by("module", module, names), *(row for row in by_stage if row.where != UNATTRIBUTED))
+    return (*host.waits_by("module", module, names), *by_stage)
 
 
 def _lasting(start: Ints, end: Ints) -> tuple[Ints, Ints]:

@@ -216,6 +216,16 @@ def test_a_module_that_is_called_decode_adds_nothing_to_the_stages_waits(attribu
     assert waits.count("cudaDeviceSynchronize") == 1
 
 
+def test_waits_outside_all_stages_have_a_row_too(attribute: Attribute) -> None:
+    """So that both tables hold the same calls."""
+    built = TraceBuilder().range("decode", 0, 100, domain="dsocr").call(10, 30).call(200, 207)
+    attribution = attribute(built)
+    rows = host_call_rows(attribution, HostCalls(attribution))
+    assert [(row.level, row.where, row.calls, row.total_ns) for row in rows] == [
+        ("module", "(unattributed)", 2, 27), ("stage", "(unattributed)", 1, 7), ("stage", "decode", 1, 20),
+    ]  # fmt: skip
+
+
 def test_no_streams_without_operations(attribute: Attribute) -> None:
     attribution = attribute(TraceBuilder().range("decode", 0, 100, domain="dsocr").call(1, 2))
     assert stream_summaries(attribution) == ()
