@@ -18,6 +18,7 @@ __all__ = [
     "Part",
     "bytes_",
     "count",
+    "counted",
     "decimal",
     "difference",
     "duration",
@@ -55,6 +56,11 @@ def decimal(value: float | None, digits: int) -> str:
 def count(value: int | None) -> str:
     """A whole number, thousands grouped."""
     return NOT_AVAILABLE if value is None else f"{value:,}"
+
+
+def counted(number: int, one: str, several: str | None = None) -> str:
+    """So many of a thing: ``1 launch``, ``5 launches``; the plural takes an ``s`` unless ``several`` gives it."""
+    return f"{count(number)} {one if number == 1 else several or f'{one}s'}"
 
 
 def significant(value: float | None) -> str:

@@ -123,7 +123,7 @@ class UnitTimes:
     unprofiled_ns: float | None
     """Without the profiler; None: no control run measured these images."""
     busy_share: float | None
-    """GPU busy ÷ unprofiled time, or ÷ profiled time where there is no other; at most 1. None: no time passed."""
+    """GPU busy ÷ unprofiled time, or ÷ profiled time where there is no other or a CPU ran it; at most 1. None: no time passed."""
     busy_share_base: Literal["unprofiled", "profiled"]
     profiled_busy_share: float | None
     """GPU busy ÷ profiled time."""
@@ -136,7 +136,9 @@ class UnitTimes:
     @property
     def time_ns(self) -> float:
         """What ``busy_share`` is a share of."""
-        return self.profiled_ns if self.unprofiled_ns is None else self.unprofiled_ns
+        if self.unprofiled_ns is None or self.busy_share_base == "profiled":
+            return self.profiled_ns
+        return self.unprofiled_ns
 
     @property
     def pass_time_ns(self) -> float:

@@ -1,13 +1,15 @@
 """What one unit of a stage's work takes – an image, a prompt, a token – and how busy the GPU was of it.
 
 The GPU-busy share of every table, tile, verdict, note and file comes from here. Profiling slows the host and not the
-kernels, which the GPU times itself: so GPU-busy time of the capture is set against the time without the profiler.
+kernels, which the GPU times itself: so GPU-busy time of the capture is set against the time without the profiler. On a CPU
+the profiler slows the operators as it does everything else: there the capture is set against itself.
 """
 
 from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Iterable, Sequence
+from typing import Literal
 
 from analysis.domain.figures import duration
 from analysis.domain.manifest import ControlPass
@@ -52,10 +54,12 @@ def _of_stage(captured: Captured, stage: str) -> UnitTimes:
     unprofiled = statistics.median(time for _, time, _ in passes) if passes else None
     busy = statistics.median(one.busy_ns / units(one) for one in instances)
     elapsed = statistics.median(one.profiled_ns / units(one) for one in instances)
-    time = elapsed if unprofiled is None else unprofiled
+    base: Literal["unprofiled", "profiled"] = "unprofiled"
+    time = unprofiled
+    if time is None or captured.on_cpu:
+        base, time = "profiled", elapsed
     capped = None
     if time and busy > time:
-        base = "profiled" if unprofiled is None else "unprofiled"
         capped = f"{duration(busy)} GPU busy per {per} in the capture exceed the {base} {duration(time)}"
     return UnitTimes(
         stage=stage,
@@ -66,7 +70,7 @@ def _of_stage(captured: Captured, stage: str) -> UnitTimes:
         launches=statistics.median(one.launches / units(one) for one in instances),
         unprofiled_ns=unprofiled,
         busy_share=min(1.0, busy / time) if time else None,
-        busy_share_base="profiled" if unprofiled is None else "unprofiled",
+        busy_share_base=base,
         profiled_busy_share=busy / elapsed if elapsed else None,
         pass_busy_ns=_over_a_pass((_image(one), one.busy_ns) for one in instances),
         pass_profiled_ns=_over_a_pass((_image(one), one.profiled_ns) for one in instances),

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
+from collections.abc import Sequence
 from typing import Final
 
+from analysis.domain.figures import counted
 from analysis.domain.manifest import RunManifest
 from analysis.quality.findings import NSIGHT_SYSTEMS, Finding
 from analysis.trace import schema
@@ -86,7 +89,7 @@ def _messages(trace: Trace) -> list[Finding]:
                 "dropped-events",
                 "unfit",
                 "the profiler says that it dropped events",
-                "; ".join(dropped[:_SHOWN]),
+                _each_once(dropped),
                 "capture less at a time: fewer steps, fewer traced APIs, larger buffers",
             )
         )
@@ -95,12 +98,18 @@ def _messages(trace: Trace) -> list[Finding]:
             Finding(
                 "profiler-errors",
                 "warning",
-                f"the profiler reported {len(grave)} errors",
-                "; ".join(grave[:_SHOWN]),
+                f"the profiler reported {counted(len(grave), 'error')}",
+                _each_once(grave),
                 "see the report's diagnostics in Nsight Systems; capture again if it concerns CUDA or NVTX",
             )
         )
     return findings
+
+
+def _each_once(lines: Sequence[str]) -> str:
+    """The first different lines; one that was reported several times says how often."""
+    often = list(Counter(lines).items())[:_SHOWN]
+    return "; ".join(line if times == 1 else f"{line} ({times} times)" for line, times in often)
 
 
 def _versions(trace: Trace, manifest: RunManifest | None) -> list[Finding]:

@@ -14,7 +14,7 @@ from analysis.domain.convert import to_json
 from analysis.domain.entities import KernelSummary
 from analysis.domain.figures import count
 from analysis.quality.findings import Finding
-from analysis.render.spec import kernels
+from analysis.render.spec import kernels, utilisation
 from analysis.render.spec.shown import shown
 from analysis.render.spec.text import visible
 from analysis.render.terminal_tables import FittedTable
@@ -55,7 +55,7 @@ def print_explanation(report: Report) -> None:
     to = console()
     for row in report.utilisation:
         words = row.derivation or f"n/a: {row.unknown_because or 'unknown'}"
-        label = f"{row.stage}, {row.time_base} time: "
+        label = f"{row.stage}, {utilisation.TIME_BASES[row.time_base]}: "
         to.print(Text.assemble((label, "dim"), visible(words)), soft_wrap=True)
 
 

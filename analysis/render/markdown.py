@@ -8,7 +8,7 @@ from typing import Final
 from analysis.domain.files import write_text
 from analysis.render.markdown_tables import code, escaped, head_lines, row_line, table_lines
 from analysis.render.pictures import budget_picture, category_picture, step_picture
-from analysis.render.spec import facts
+from analysis.render.spec import facts, utilisation
 from analysis.render.spec.glossary import GLOSSARY
 from analysis.render.spec.shown import Cell, Heading, Table
 from analysis.render.spec.tables import ReportTables
@@ -105,12 +105,16 @@ def _modules(report: Report, tables: ReportTables) -> list[str]:
 
 
 def _utilisation(report: Report, tables: ReportTables) -> list[str]:
-    lines = ["## Utilisation", "", *table_lines(tables.utilisation())]
+    found = tables.utilisation()
+    lines = ["## Utilisation", ""]
+    lines += table_lines(found) if found.rows else ["n/a: the trace has no stages.", ""]
     derived = [row for row in report.utilisation if row.derivation]
     if derived:
         lines += ["The arithmetic:", ""]
         for row in derived:
-            lines.append(f"- {row.stage}, {row.time_base}: {escaped(visible(row.derivation or ''))}")
+            lines.append(
+                f"- {row.stage}, {utilisation.TIME_BASES[row.time_base]}: {escaped(visible(row.derivation or ''))}"
+            )
             if row.suspect:
                 lines.append(f"  **{escaped(visible(row.suspect))}**")
         lines.append("")

@@ -155,11 +155,12 @@ def test_explain_and_a_stated_model(run: Run, small: Path) -> None:
     done = run("show", small, "--model", "deepseek-ocr", "--tiles", "6", "--prompt-tokens", "916", "--explain")
     assert done.code == 0
     assert "Model: deepseek-ocr (as stated with --model; the trace carries no manifest)" in done.out
-    assert "decode, profiled elapsed time: MFU = " in done.out
+    assert "decode, profiled: MFU = " in done.out
+    assert "decode, profiled, GPU busy: MFU = " in done.out, "named as in the table"
     assert "989.4 TFLOP/s bf16 dense, spec" in done.out
     without = run("show", small, "--explain")
     assert "Model: unknown model (the trace carries no manifest)" in without.out
-    assert "decode, profiled elapsed time: n/a: the trace carries no manifest" in without.out
+    assert "decode, profiled: n/a: the trace carries no manifest" in without.out
 
 
 def test_stated_peaks(run: Run, small: Path) -> None:

@@ -136,3 +136,11 @@ def test_unknown_is_never_a_number() -> None:
     assert {write(None) for write in writers} == {"n/a"}
     assert figures.decimal(None, 2) == figures.rate(None, "B/s") == "n/a"
     assert not re.search(r"\d", figures.NOT_AVAILABLE)
+
+
+@pytest.mark.parametrize(
+    ("number", "words", "shown"),
+    [(1, ("launch", "launches"), "1 launch"), (0, ("gap",), "0 gaps"), (1_204, ("copy", "copies"), "1,204 copies")],
+)
+def test_one_of_a_thing_is_singular(number: int, words: tuple[str, ...], shown: str) -> None:
+    assert figures.counted(number, *words) == shown

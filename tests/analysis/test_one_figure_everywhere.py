@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
+from attrs import evolve
 from rich.console import Console
 
 from analysis.attribution.attribution import Attribution
@@ -316,3 +317,31 @@ def test_nothing_on_the_gpu_and_no_stages_is_no_verdict(tmp_path: Path) -> None:
     report = made(TraceBuilder().range("forward", 0, 10, domain="own").call(1, 2), tmp_path, None)
     assert (report.stages, report.unit_times) == ((), ())
     assert {one.bound for one in report.verdicts} <= {"unknown"}
+
+
+def test_on_a_cpu_the_busy_share_is_of_the_profiled_time(tmp_path: Path) -> None:
+    """The profiler slows operators as it slows the host, so their time is no part of the unprofiled one."""
+    on_cpu = evolve(run(), model=ModelUnderTest("m", "/models/m", "fp32", "cpu", True))
+    found = made(trace(), tmp_path, on_cpu)
+    for times in found.unit_times:
+        assert times.unprofiled_ns is not None
+        assert times.busy_share_base == "profiled"
+        assert times.time_ns == times.profiled_ns
+        assert times.busy_share == times.profiled_busy_share == pytest.approx(BUSY / SLOWER, rel=0.01)
+
+
+def test_a_trace_without_stages_says_why_it_has_no_utilisation(tmp_path: Path) -> None:
+    shown = screens(made(TraceBuilder().gpu().launch(0, 10, ("k", 20, 90)), tmp_path, None), tmp_path)
+    for name in ("markdown", "html"):
+        assert "Utilisation n/a: the trace has no stages." in shown[name]
+    assert "1 kernel, 0 copies, 0 memsets, 0 graphs as a whole" in shown["markdown"]
+
+
+def test_one_instance_has_no_median_of_one(tmp_path: Path) -> None:
+    built = TraceBuilder().gpu().range("decode", 0, 100, domain="dsocr").range("decode_step", 0, 90, domain="dsocr")
+    shown = screens(made(built.launch(1, 5, ("k", 20, 80)), tmp_path, None), tmp_path)
+    assert re.search(r"Launches per token 1 1 launch in all", shown["headline"])
+    no_kernels = TraceBuilder().gpu().range("decode", 0, 100, domain="dsocr").call(10, 30)
+    (tmp_path / "none").mkdir()
+    text = page(made(no_kernels.copy(40, 45, (50, 60)), tmp_path / "none", None))
+    assert "no kernel of the stage was recorded" in text

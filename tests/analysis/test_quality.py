@@ -354,6 +354,17 @@ def test_messages_of_the_profiler(findings: Examine, text: str, severity: int, c
         assert text in found[code].evidence
 
 
+def test_a_message_that_comes_again_is_shown_once(findings: Examine) -> None:
+    twice = clean()
+    for _ in range(2):
+        twice.diagnostic("CUDA profiling might have not been started correctly.", severity=2)
+    found = findings(twice, manifest())["profiler-errors"]
+    assert found.title == "the profiler reported 2 errors"
+    assert found.evidence == "CUDA profiling might have not been started correctly. (2 times)"
+    once = findings(clean().diagnostic("Event requestor failed", severity=3), manifest())["profiler-errors"]
+    assert once.title == "the profiler reported 1 error"
+
+
 def test_rows_that_the_profiler_collected_but_the_file_lacks(findings: Examine) -> None:
     built = (
         clean()

@@ -17,7 +17,7 @@ from analysis.render.html.charts import library
 from analysis.render.html.environment import page_environment
 from analysis.render.html.page_data import page_data
 from analysis.render.review_link import review_link
-from analysis.render.spec import facts
+from analysis.render.spec import facts, utilisation
 from analysis.render.spec.glossary import GLOSSARY
 from analysis.render.spec.shown import Table
 from analysis.render.spec.tables import ReportTables
@@ -76,7 +76,7 @@ def page(report: Report, folder: Path | None = None) -> str:
         host_calls=[_capped(tables.host_calls("stage")), _capped(tables.host_calls("module"))],
         utilisation=tables.utilisation(),
         derivations=[
-            (row.stage, row.time_base, visible(row.derivation), visible(row.suspect or ""))
+            (row.stage, utilisation.TIME_BASES[row.time_base], visible(row.derivation), visible(row.suspect or ""))
             for row in report.utilisation
             if row.derivation
         ],

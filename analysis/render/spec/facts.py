@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import PurePath
 from typing import Final
 
-from analysis.domain.figures import NOT_AVAILABLE, bytes_, count, decimal, duration, part_of, ratio, share
+from analysis.domain.figures import NOT_AVAILABLE, bytes_, count, counted, decimal, duration, part_of, ratio, share
 from analysis.efficiency.records import UnitTimes
 from analysis.efficiency.utilisation import headline as headline_utilisation
 from analysis.render.spec.shown import Fact, Tile
@@ -143,7 +143,8 @@ def headline(report: Report) -> tuple[Tile, ...]:
             each = decimal(decode.gpu.kernels / decode.tokens, 0)
             tiles.append(Tile("Operators per token", each, note, "kernels", "decode"))
         elif decode.tokens:
-            note = f"median of {count(times.instances)}; {count(decode.launches)} launches in all"
+            median = f"median of {count(times.instances)}; " if times.instances > 1 else ""
+            note = f"{median}{counted(decode.launches, 'launch', 'launches')} in all"
             tiles.append(Tile(f"Launches per {times.per}", decimal(times.launches, 0), note, "launches", "decode"))
     return tuple(tiles)
 
@@ -161,7 +162,7 @@ def _of_whole_capture(report: Report, capture: StageSummary) -> tuple[Tile, ...]
     ]
     if capture.gaps is not None:
         tiles.append(
-            Tile("Longest GPU idle", duration(capture.gaps.largest_ns), f"{count(capture.gaps.count)} gaps", "gap")
+            Tile("Longest GPU idle", duration(capture.gaps.largest_ns), counted(capture.gaps.count, "gap"), "gap")
         )
     tiles += [
         Tile("Time to first token", NOT_AVAILABLE, why, "ttft"),
@@ -186,8 +187,8 @@ def provenance(report: Report) -> tuple[Fact, ...]:
         Fact("Processes, threads", f"{count(capture.processes)}, {count(capture.threads)}"),
         Fact(
             "GPU operations",
-            f"{count(capture.kernels)} kernels, {count(capture.memcpys)} copies, {count(capture.memsets)} memsets, "
-            f"{count(capture.graphs)} graphs as a whole",
+            f"{counted(capture.kernels, 'kernel')}, {counted(capture.memcpys, 'copy', 'copies')}, "
+            f"{counted(capture.memsets, 'memset')}, {counted(capture.graphs, 'graph')} as a whole",
         ),
         Fact("CUDA calls read", count(capture.api_calls)),
         Fact("Ranges", count(capture.ranges)),

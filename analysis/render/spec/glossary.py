@@ -16,7 +16,7 @@ GLOSSARY: Final[dict[str, str]] = {
     "elapsed": "Elapsed: from the start of the range to the moment at which range and GPU work have both ended, summed over "
     "instances. The host may leave a stage while the GPU works on.",
     "busy_share": "GPU busy ÷ time, medians per image or token: of the time without the profiler where a control run "
-    "measured it, for profiling slows the host and not the kernels; else of the profiled time. At most 100 %.",
+    "measured it, for profiling slows the host and not the kernels; else, and on a CPU, of the profiled time. At most 100 %.",
     "kernel_sum": "Sum of kernel durations. Kernels that run at the same time count each: a sum, not a time.",
     "all_sum": "Sum of the durations of all GPU operations: kernels, copies, memsets, graphs traced as a whole.",
     "kernels": "Number of kernels that ran.",

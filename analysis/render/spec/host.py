@@ -27,7 +27,7 @@ def _host_calls(by: Literal["stage", "module"]) -> Specification[HostCallRow]:
                 priority=2,
             ),
             _H("calls", "Calls", "int64", COUNT, "Number of calls.", adds=True),
-            _H("total_ns", "Host time", "int64", EXACT_MS, "Host time spent inside these calls.", adds=True),
+            _H("total_ns", "Host time, profiled", "int64", EXACT_MS, "Host time spent inside these calls, profiled.", adds=True),
         ),
         note="At each of these the host waits until the GPU has got so far.",
     )  # fmt: skip

@@ -35,6 +35,11 @@ def _gap(key: str, label: str, term: str, value: Callable[[GapSummary], int]) ->
     )  # fmt: skip
 
 
+def _no_kernels(stage: StageSummary) -> str:
+    graphs = ": its CUDA graphs were traced as a whole" if stage.gpu.graphs else ""
+    return f"no kernel of the stage was recorded{graphs}"
+
+
 _IDLE: Final = (
     _gap("idle_ns", "GPU idle", "gap", lambda gaps: gaps.total_ns),
     _gap("idle_launching_ns", "· while launching", "gap_launching", lambda gaps: gaps.launching_ns),
@@ -63,17 +68,30 @@ STAGES_TABLE: Final = Specification[StageSummary](
         _S("busy_ns", "GPU busy", "int64", DURATION, GLOSSARY["busy"]),
         _S("kernel_sum_ns", "Kernel sum", "int64", DURATION, GLOSSARY["kernel_sum"]),
         _S("kernels", "Kernels", "int64", COUNT, GLOSSARY["kernels"], value=lambda stage: stage.gpu.kernels),
-        _S("mean_kernel_ns", "Mean kernel", "float64", DURATION, "Mean duration of the stage's kernels.", nullable=True),
-        _S("median_kernel_ns", "Median kernel", "float64", DURATION, "Median duration of the stage's kernels.", nullable=True),
+        _S(
+            "mean_kernel_ns", "Mean kernel", "float64", DURATION, "Mean duration of the stage's kernels.", nullable=True,
+            why=_no_kernels,
+        ),
+        _S(
+            "median_kernel_ns", "Median kernel", "float64", DURATION, "Median duration of the stage's kernels.", nullable=True,
+            why=_no_kernels,
+        ),
         _S("launches", "Launches", "int64", COUNT, GLOSSARY["launches"]),
         _S("graph_launches", "Of these, CUDA graphs", "int64", COUNT, "Launches of a CUDA graph."),
         _S(
             "mean_launch_gap_ns", "Mean launch gap", "float64", DURATION,
             "Host time from one launch to the next, mean. If it exceeds the mean kernel time, the GPU waits.", nullable=True,
+            why=lambda _: "no instance has two launches on one thread",
         ),
         _S("host_launch_ns", "Host time in launches", "int64", DURATION, "Host time spent inside launching calls."),
-        _S("queue_delay_median_ns", "Queue delay, median", "float64", DURATION, GLOSSARY["queue_delay"], nullable=True),
-        _S("queue_delay_p95_ns", "Queue delay, p95", "float64", DURATION, GLOSSARY["queue_delay"], nullable=True),
+        _S(
+            "queue_delay_median_ns", "Queue delay, median", "float64", DURATION, GLOSSARY["queue_delay"], nullable=True,
+            why=_no_kernels,
+        ),
+        _S(
+            "queue_delay_p95_ns", "Queue delay, p95", "float64", DURATION, GLOSSARY["queue_delay"], nullable=True,
+            why=_no_kernels,
+        ),
         _S("synchronises", "Synchronises", "int64", COUNT, GLOSSARY["synchronise"]),
         _S("synchronise_ns", "Host time in synchronises", "int64", DURATION, GLOSSARY["synchronise"]),
         _S(
@@ -83,11 +101,12 @@ STAGES_TABLE: Final = Specification[StageSummary](
         _S(
             "concurrency", "Operations at a time", "float64", decimals(3),
             "Sum of GPU operations ÷ their union. 1: one at a time.", nullable=True,
+            why=lambda _: "no GPU operation of the stage was recorded",
         ),
         _S(
             "small_grid_share", "Kernel time in small grids", "float64", SHARE,
             "Share of kernel time in kernels with fewer blocks than the device has SMs.", nullable=True,
-            why=lambda _: "grids or the number of SMs are not recorded",
+            why=lambda stage: "grids or the number of SMs are not recorded" if stage.gpu.kernels else _no_kernels(stage),
         ),
         *_IDLE,
     ),
@@ -113,7 +132,7 @@ UNIT_TIMES: Final = Specification[UnitTimes](
         _W("busy_share", "· GPU busy share", "float64", SHARE, GLOSSARY["busy_share"], nullable=True),
         _W(
             "busy_share_base", "· which is of the time", "string", TEXT,
-            "The unprofiled time, where a control run measured it; else the profiled one.", priority=2,
+            "The unprofiled time, where a control run measured it; else, and on a CPU, the profiled one.", priority=2,
         ),
         _W(
             "capped_because", "· cut to 100 % for", "string", TEXT, "Why the share was cut to 100 %.", nullable=True,

@@ -29,14 +29,15 @@ from analysis.render.spec.text import visible
 from analysis.sums.records import MetricSeries
 from analysis.verdict.records import Verdict
 
-__all__ = ["METRICS", "UTILISATION", "VERDICTS", "MetricMean", "metric_means", "utilisation_note"]
+__all__ = ["METRICS", "TIME_BASES", "UTILISATION", "VERDICTS", "MetricMean", "metric_means", "utilisation_note"]
 
 _U = Column[Utilisation]
-_BASES: Final = {
+TIME_BASES: Final = {
     "unprofiled": "unprofiled, one pass",
     "profiled elapsed": "profiled",
     "profiled gpu busy": "profiled, GPU busy",
 }
+"""Time bases as a reader sees them."""
 
 
 def _known(key: str, label: str, type_: Any, style: Style, definition: str, **more: Any) -> _U:
@@ -50,7 +51,7 @@ UTILISATION: Final = Specification[Utilisation](
     columns=(
         _U("stage", "Stage", "string", TEXT, GLOSSARY["stage"], priority=0),
         _U(
-            "time_base", "Time base", "string", TEXT, GLOSSARY["time_base"], value=lambda row: _BASES[row.time_base],
+            "time_base", "Time base", "string", TEXT, GLOSSARY["time_base"], value=lambda row: TIME_BASES[row.time_base],
             priority=0,
         ),
         _U(
