@@ -27,6 +27,7 @@ from analysis.domain.errors import (
     RequestError,
 )
 from analysis.domain.manifest import RunManifest
+from runner.collectors.choosing import COLLECTORS
 from runner.collectors.ncu.command import Selection, import_argv, profile_argv
 from runner.collectors.ncu.counter_file import CounterFileFacts, keep_counters
 from runner.collectors.ncu.launches import StageLaunches, choose_kernels, first_launches
@@ -145,7 +146,7 @@ def require_reviewable(directory: RunDirectory) -> tuple[RunPlan, RunManifest]:
         raise RequestError(
             f"{directory.path}: ran on the CPU; Nsight Compute counts on GPUs: run it with --device cuda"
         )
-    if plan.collector != "nsys":
+    if not COLLECTORS[plan.collector].joins_counters:
         raise RequestError(
             f"{directory.path}: was recorded by the collector {plan.collector}, whose trace names no launch shapes that "
             "counters could be joined to; run it with --collector nsys"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import lzma
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,6 +20,7 @@ from analysis.sums.operators import operator_summaries
 from analysis.sums.stages import gpu_rows
 from analysis.sums.tables import gpu_table
 from analysis.trace.reader import Trace
+from analysis.trace.records import KERNEL
 from trace_builder import TraceBuilder
 
 EXEC = 5 << 32
@@ -227,3 +230,26 @@ def test_nothing_is_read_where_there_are_no_graphs(opened: Callable[[TraceBuilde
         operations = trace.operations
         assert not operations.graph_nodes.size
         assert np.array_equal(operations.graph_node, [-1])
+
+
+def test_a_real_replay_has_the_modules_of_an_eager_step(tmp_path: Path) -> None:
+    """DeepSeek-OCR on an H100, its decode step recorded inside the collection; the eager step is another run's."""
+    data = Path(__file__).parents[1] / "data"
+    path = tmp_path / "trace.sqlite"
+    path.write_bytes(lzma.decompress((data / "deepseek-ocr_h100_recorded-graph.sqlite.xz").read_bytes()))
+    eager = json.loads((data / "expected" / "static_h100_step_modules.json").read_text())["deepseek-ocr"]
+    with Trace(path) as trace:
+        attribution = Attribution.of(trace)
+        assert findings(trace) == {}
+        (graph,) = graph_replays(attribution)
+        # Five decode steps and the replay that belongs to the recording.
+        assert (graph.replays, graph.nodes, graph.operations) == (6, 968, 5808)
+        kernels = attribution.operations.kind == KERNEL
+        step, module = attribution.operation_level("step"), attribution.operation_level("module")
+        steps = np.flatnonzero(attribution.is_level("step"))
+        assert steps.size == 5
+        names = [*attribution.ranges.names, "(unattributed)"]
+        name = np.append(attribution.ranges.name, len(names) - 1)
+        for row in steps.tolist():
+            replayed = Counter(names[code] for code in name[module[kernels & (step == row)]].tolist())
+            assert replayed == eager

@@ -111,6 +111,8 @@ class Collector(ABC):
     """Its program leaves files in TMPDIR that must go with the run."""
     records_operators_itself: ClassVar[bool] = False
     """It records every PyTorch operator anyway, so ranges around operators would say it twice."""
+    joins_counters: ClassVar[bool] = False
+    """Whether its traces name kernels and launch shapes as Nsight Compute does, so that counters can be joined to them."""
     sees_graph_nodes: ClassVar[bool] = False
     """It knows when each node of a CUDA graph was recorded, if that happened while it collected."""
     wants_manifest_mark: ClassVar[bool] = True

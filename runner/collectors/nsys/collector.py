@@ -129,6 +129,7 @@ class NsysCollector(Collector):
     name: ClassVar[CollectorName] = "nsys"
     summary: ClassVar[str] = "Nsight Systems"
     needs_private_tmp: ClassVar[bool] = True
+    joins_counters: ClassVar[bool] = True
     sees_graph_nodes: ClassVar[bool] = True
     uses_preset_options: ClassVar[bool] = True
     accepts_tool_arguments: ClassVar[bool] = True
