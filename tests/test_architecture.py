@@ -1,5 +1,7 @@
 """The directions of imports, read from the sources: imports inside functions count like any other."""
 
+import ast
+import re
 import subprocess
 import sys
 import tomllib
@@ -119,6 +121,26 @@ def test_only_one_file_and_the_doctors_program_import_nvtx() -> None:
 @pytest.mark.parametrize("name", BOTH)
 def test_names_of_files_say_what_is_in_them(name: str) -> None:
     assert not {"utils", "util", "helpers", "common", "manager", "misc"} & set(name.split("."))
+
+
+OWN_WORDS = {"forest", "lane", "lanes", "owner", "owners", "kept", "mend", "mended", "misfit", "misfits"}
+"""Words of our own for what has a name that everybody knows: range tree, launch call, memoised, remedy, mismatch."""
+
+
+@pytest.mark.parametrize("name", BOTH)
+def test_names_in_the_code_are_those_that_a_stranger_knows(name: str) -> None:
+    named: set[str] = set()
+    for node in ast.walk(ast.parse(BOTH[name].read_text())):
+        if isinstance(node, ast.Name):
+            named.add(node.id)
+        elif isinstance(node, ast.arg):
+            named.add(node.arg)
+        elif isinstance(node, ast.Attribute):
+            named.add(node.attr)
+        elif isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+            named.add(node.name)
+    words = {word for identifier in named for word in re.findall(r"[A-Z]?[a-z]+", identifier)}
+    assert not OWN_WORDS & {word.lower() for word in words}
 
 
 FORBID = """

@@ -54,11 +54,11 @@ def idle_time(attribution: Attribution, stage: Stage) -> Idle:
     """
     operations, calls, ranges = attribution.operations, attribution.calls, attribution.ranges
     rows = attribution.stage_rows(stage)
-    owner = attribution.operation_level("stage")
-    chosen = np.flatnonzero(np.isin(owner, rows)) if rows.size else np.zeros(0, dtype=np.intp)
+    instance_of = attribution.operation_level("stage")
+    chosen = np.flatnonzero(np.isin(instance_of, rows)) if rows.size else np.zeros(0, dtype=np.intp)
     # Sorted by instance; within one by start, as the operations are.
-    chosen = chosen[np.argsort(owner[chosen], kind="stable")]
-    own, start, end = owner[chosen], operations.start[chosen], operations.end[chosen]
+    chosen = chosen[np.argsort(instance_of[chosen], kind="stable")]
+    own, start, end = instance_of[chosen], operations.start[chosen], operations.end[chosen]
     kernels = operations.kind[chosen] == KERNEL
     duration = end - start
     finished = ranges.end.copy()

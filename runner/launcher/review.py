@@ -305,7 +305,7 @@ class Review:
                 interrupts.count = 0
             if interrupted and outcome.gave_up:
                 raise InterruptedRunError("interrupted twice: Nsight Compute was killed, and its report is lost")
-            counted = self._kept(layer, outcome, interrupts)
+            counted = self._stored(layer, outcome, interrupts)
         except DsocrError as error:
             words = f"{layer.name}: {error}"
             return evolve(nothing, ended_because=str(error)), type(error)(words)
@@ -345,7 +345,7 @@ class Review:
                 watch=lambda: display.show(reader.read()),
             )
 
-    def _kept(self, layer: Layer, outcome: Outcome, interrupts: Interrupts) -> CounterFileFacts:
+    def _stored(self, layer: Layer, outcome: Outcome, interrupts: Interrupts) -> CounterFileFacts:
         """Turn a layer's report into its counter file."""
         report = self._report(layer)
         if not report.is_file():

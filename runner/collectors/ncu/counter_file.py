@@ -36,12 +36,12 @@ class CounterFileFacts:
     """Kernels inside a decode step."""
 
 
-def keep_counters(printed: Path, kept: Path) -> CounterFileFacts:
+def keep_counters(printed: Path, stored: Path) -> CounterFileFacts:
     """Write what ncu printed as a counter file.
 
     Args:
         printed: its output, words of its own before and between the rows included.
-        kept: ``….csv.xz``; readable by its owner only, like the trace.
+        stored: ``….csv.xz``; readable by its owner only, like the trace.
 
     Raises:
         ExportError: it printed no table, the table is cut off, or the file cannot be written.
@@ -55,9 +55,9 @@ def keep_counters(printed: Path, kept: Path) -> CounterFileFacts:
         ):
             _copy(source, csv.writer(target, quoting=csv.QUOTE_ALL, lineterminator="\n"), counts, printed)
 
-    write_with(kept, write, _KIND)
+    write_with(stored, write, _KIND)
     if not counts[0]:
-        kept.unlink()
+        stored.unlink()
         raise ExportError(f"{printed}: ncu printed no kernel")
     return CounterFileFacts(*counts)
 
@@ -71,15 +71,15 @@ def _copy(source: Iterator[str], target: object, counts: list[int], printed: Pat
             break
     else:
         raise ExportError(f"{printed}: ncu printed no table of kernels")
-    kept = [place for place, name in enumerate(header) if not _OF_THE_MACHINE.search(name)]
+    columns = [place for place, name in enumerate(header) if not _OF_THE_MACHINE.search(name)]
     ranges = next((place for place, name in enumerate(header) if name.startswith(_RANGES)), None)
-    target.writerow([header[place] for place in kept])  # type: ignore[attr-defined]
+    target.writerow([header[place] for place in columns])  # type: ignore[attr-defined]
     for number, row in enumerate(csv.reader(own_words)):
         if not row:
             continue
         if len(row) != len(header):
             raise ExportError(f"{printed}: row {number + 2} has {len(row)} of {len(header)} columns")
-        target.writerow([row[place] for place in kept])  # type: ignore[attr-defined]
+        target.writerow([row[place] for place in columns])  # type: ignore[attr-defined]
         if number == 0:  # the row of units
             continue
         counts[0] += 1

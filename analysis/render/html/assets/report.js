@@ -81,10 +81,10 @@
 
   const timeline = data.timeline;
   if (timeline) {
-    const lanes = [...new Set(timeline.instances.map((one) => one.stage))];
+    const names = [...new Set(timeline.instances.map((one) => one.stage))];
     const end = timeline.slice_ns * timeline.busy.length;
     chart("chart-timeline", () => ({
-      grid: [{ left: 76, right: 32, top: 4, height: 32 * Math.max(1, lanes.length), outerBoundsMode: "none" }, { left: 76, right: 32, top: 18 + 32 * Math.max(1, lanes.length), bottom: 62, outerBoundsMode: "none" }],
+      grid: [{ left: 76, right: 32, top: 4, height: 32 * Math.max(1, names.length), outerBoundsMode: "none" }, { left: 76, right: 32, top: 18 + 32 * Math.max(1, names.length), bottom: 62, outerBoundsMode: "none" }],
       tooltip: { ...base().tooltip, trigger: "item" },
       axisPointer: { link: [{ xAxisIndex: [0, 1] }], lineStyle: { color: colour("faint") } },
       dataZoom: [
@@ -96,13 +96,13 @@
         { ...axis({ splitLine: { show: false }, axisLabel: { formatter: (value) => bare(duration(value)) } }), type: "value", gridIndex: 1, min: 0, max: end },
       ],
       yAxis: [
-        { ...axis({ splitLine: { show: false } }), type: "category", gridIndex: 0, data: lanes, inverse: true, axisLine: { show: false }, axisTick: { show: false }, axisLabel: { color: colour("ink") } },
+        { ...axis({ splitLine: { show: false } }), type: "category", gridIndex: 0, data: names, inverse: true, axisLine: { show: false }, axisTick: { show: false }, axisLabel: { color: colour("ink") } },
         { ...axis({ axisLabel: { formatter: "{value} %" } }), type: "value", gridIndex: 1, min: 0, max: 100, interval: 50, name: "GPU busy", nameLocation: "middle", nameGap: 48 },
       ],
       series: [
         {
           name: "stages", type: "custom", clip: true, encode: { x: [1, 2], y: 0 },
-          data: timeline.instances.map((one) => [lanes.indexOf(one.stage), one.start, one.end]),
+          data: timeline.instances.map((one) => [names.indexOf(one.stage), one.start, one.end]),
           renderItem: (params, api) => {
             const from = api.coord([api.value(1), api.value(0)]);
             const to = api.coord([api.value(2), api.value(0)]);
@@ -113,7 +113,7 @@
             return {
               type: "rect",
               shape: { x: left, y: from[1] - 11, width: Math.max(1, right - left - 0.5), height: 22, r: 3 },
-              style: { fill: stageColour(lanes[api.value(0)]) },
+              style: { fill: stageColour(names[api.value(0)]) },
             };
           },
           tooltip: {
