@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from analysis.attribution.attribution import Attribution
+from analysis.domain.figures import counted
 from analysis.domain.manifest import RunManifest, ran_on_cpu
 from analysis.quality.findings import NSIGHT_SYSTEMS, Finding
 from analysis.sums.host_calls import HostCalls
@@ -115,9 +116,9 @@ def _unanswered(attribution: Attribution, host: HostCalls) -> list[Finding]:
         Finding(
             "launches-without-gpu-rows",
             "warning",
-            f"{chosen.size:,} launches left no GPU row",
-            f"{_counted(attribution, chosen)} of {int(host.launches.sum()):,} launches; none returned an error, and later "
-            "launches of the same thread did leave one",
+            f"{counted(chosen.size, 'launch', 'launches')} left no GPU row",
+            f"{_counted(attribution, chosen)} of {counted(int(host.launches.sum()), 'launch', 'launches')}; "
+            "none returned an error, and later launches of the same thread did leave one",
             "capture again: kernels are missing",
         )
     ]
@@ -137,7 +138,7 @@ def _failed(attribution: Attribution, host: HostCalls) -> list[Finding]:
         Finding(
             "failed-launches",
             "warning",
-            f"{chosen.size:,} launches failed",
+            f"{counted(chosen.size, 'launch', 'launches')} failed",
             f"{_counted(attribution, chosen)} returned CUDA error {named}{more}",
             "let the program check the result of its launches (CUDA_LAUNCH_BLOCKING=1 shows where): what failed did no work, "
             "and the capture is not at fault",

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from analysis.attribution.attribution import Attribution
 from analysis.domain.annotations import DECODE, MODULE_DOMAIN, PREFILL, STAGE_DOMAIN
+from analysis.domain.figures import counted
 from analysis.domain.manifest import RunManifest
 from analysis.quality.findings import Finding
 from analysis.trace.distinct import present
@@ -66,7 +67,7 @@ def _missing_stages(attribution: Attribution, manifest: RunManifest | None) -> l
             code="missing-stages",
             severity="unfit" if manifest is not None or (modules and not seen) else "warning",
             title=f"no range named {' or '.join(missing)}",
-            evidence=f"none {where}, although {len(ranges):,} ranges are there (domains: {', '.join(there)})",
+            evidence=f"none {where}, although {counted(len(ranges), 'range is', 'ranges are')} there (domains: {', '.join(there)})",
             remedy="if the program writes these ranges, they were lost: "
             + _REMEDY
             + "; nvtx 0.2.12 and later lose domain ranges under nsys 2022.4 and 2023.4",

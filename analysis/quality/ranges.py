@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from analysis.attribution.attribution import Attribution
 from analysis.attribution.range_tree import Indices
 from analysis.domain.annotations import MODULE_DOMAIN, STAGE_DOMAIN
+from analysis.domain.figures import counted
 from analysis.quality.findings import Finding
 
 __all__ = ["check"]
@@ -38,6 +39,9 @@ _SHOWN: Final = 5
 _DIGITS: Final = re.compile(r"\d+")
 _ROUTED: Final = re.compile(r"expert", re.IGNORECASE)
 """Experts run when the router chooses them: their counts differ in a perfect capture."""
+_SIZED: Final = re.compile(r"[({]")
+"""A serving engine names a step by its composition (``execute_context_3(819)_generation_0(0)``) or a module with the shapes
+of its inputs: numbers in such a name count no layers."""
 
 
 def check(attribution: Attribution) -> list[Finding]:
@@ -112,7 +116,7 @@ def _unclosed(attribution: Attribution) -> list[Finding]:
         Finding(
             code="unclosed-ranges",
             severity="warning",
-            title=f"{rows.size} ranges were never closed",
+            title=f"{counted(rows.size, 'range was', 'ranges were')} never closed",
             evidence=f"no end is recorded for {_names(attribution, rows)}; they are taken to last to the end of the trace",
             remedy="close every range before the capture ends, or stop the capture later",
         )
@@ -136,7 +140,8 @@ def _lost_ends(attribution: Attribution, lost: Indices, factor: dict[int, float]
             code="lost-range-ends",
             # One name of a stranger's may be a recursion; one of ours, or several, cannot be.
             severity="unfit" if any(ours) or several else "warning",
-            title=f"{lost.size} ranges swallowed their own successors: their ends were lost",
+            title=f"{counted(lost.size, 'range swallowed its', 'ranges swallowed their')} own successors: "
+            f"{'its end was' if lost.size == 1 else 'their ends were'} lost",
             evidence=f"{worst}; each contains ranges of its own name, which run one after the other elsewhere",
             remedy="capture again: everything launched since then is attributed to the wrong range",
         )
@@ -156,7 +161,7 @@ def _long(attribution: Attribution, rows: Indices, factor: NDArray[np.float64], 
         Finding(
             code="long-ranges",
             severity="warning",
-            title=f"{chosen.size} ranges are far longer than their siblings",
+            title=f"{counted(chosen.size, 'range is far longer than its', 'ranges are far longer than their')} siblings",
             evidence=(
                 f"{attribution.qualified_name(int(rows[worst]))} lasts {_ms(int(duration[worst]))} once, "
                 f"{factor[worst]:,.0f} times its median (names: {_names(attribution, chosen)})"
@@ -206,7 +211,7 @@ def _unequal_siblings(attribution: Attribution) -> list[Finding]:
     families: dict[tuple[int, str], dict[str, int]] = {}
     for packed, times in zip(key.tolist(), count.tolist(), strict=True):
         name = ranges.names[packed % width]
-        if _DIGITS.search(name) and not _ROUTED.search(name):
+        if _DIGITS.search(name) and not _ROUTED.search(name) and not _SIZED.search(name):
             families.setdefault((packed // width, _DIGITS.sub("*", name)), {})[name] = times
     unequal = {
         template: counts
@@ -240,7 +245,8 @@ def _other_threads(attribution: Attribution) -> list[Finding]:
         Finding(
             code="ranges-across-threads",
             severity="info",
-            title=f"{across.size} ranges end on another thread than they began",
+            title=f"{counted(across.size, 'range ends', 'ranges end')} on another thread than where "
+            f"{'it' if across.size == 1 else 'they'} began",
             evidence=f"{_names(attribution, across)}; they hold the calls of the thread that began them",
             remedy="--cross-thread also offers them the calls that other threads make meanwhile",
         )

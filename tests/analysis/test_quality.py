@@ -188,6 +188,16 @@ def test_names_at_several_depths(findings: Examine) -> None:
     assert "dsocr.module:layers.0" in found["depth-anomalies"].evidence
 
 
+def test_numbers_that_say_how_large_a_step_was_count_no_layers(findings: Examine) -> None:
+    """As serving engines name their steps, and modules with the shapes of their inputs."""
+    built = clean()
+    for number, tokens in enumerate((819, 4, 4, 4, 5, 5)):
+        at = 7_500_000 + 1000 * number
+        built.range(f"execute_context_0(0)_generation_4({tokens})", at, at + 900, domain="dsocr.module")
+        built.range(f"{{'Module': 'mlp', 'Inputs': [[{tokens}, 2048]]}}", at + 10, at + 800, domain="dsocr.module")
+    assert "unequal-siblings" not in findings(built, manifest())
+
+
 @pytest.mark.parametrize(("missing", "severity"), [(1, "info"), (3, "warning")])
 def test_layers_that_ran_unequally_often(findings: Examine, missing: int, severity: str) -> None:
     found = findings(
@@ -279,7 +289,7 @@ def test_driver_call_of_another_id_inside_a_runtime_call_is_not_unanswered(findi
 def test_a_lost_launch_of_two_nested_calls_is_one(findings: Examine) -> None:
     built = clean().call(7_500_000, 7_500_100, "cudaLaunchKernel_v7000", 55)
     found = findings(built.call(7_500_010, 7_500_090, "cuLaunchKernel", 55), manifest())
-    assert found["launches-without-gpu-rows"].title == "1 launches left no GPU row"
+    assert found["launches-without-gpu-rows"].title == "1 launch left no GPU row"
 
 
 def test_launches_that_failed_are_not_lost(findings: Examine) -> None:
