@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Sequence
 from typing import Any, TextIO, TypeVar
@@ -39,6 +40,11 @@ def write_table(spec: Specification[R], rows: Sequence[R], kind: str, stream: Te
     if kind == "json":
         json.dump(json_rows(spec, rows), stream, ensure_ascii=False, indent=1, allow_nan=False)
         stream.write("\n")
+    elif kind == "csv" and stream.isatty():
+        # A terminal obeys control characters, and names are the profiled program's own words.
+        text = io.StringIO(newline="")
+        write_csv(spec, rows, text)
+        stream.write("\n".join(map(visible, text.getvalue().split("\n"))))
     elif kind == "csv":
         write_csv(spec, rows, stream)
     else:

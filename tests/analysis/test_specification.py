@@ -440,3 +440,20 @@ def test_a_table_of_a_trace_without_anything_is_a_head(tmp_path: Path) -> None:
         assert shown(spec, (), "html", total=True).rows == ()
         assert printed(FittedTable(shown(spec, (), "terminal")), 80)
         assert frame(spec, ()).shape == (0, len(spec.keys))
+
+
+def test_csv_on_a_terminal_sends_it_no_control_characters() -> None:
+    """In a file or a pipe a name stays what it is."""
+
+    class Screen(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    report = plain_report(("\x1b[31mred", "a\u202eb"))
+    screen, pipe = Screen(newline=""), io.StringIO(newline="")
+    for stream in (screen, pipe):
+        write_table(kernels.KERNELS, report.kernels, "csv", stream)
+    assert "\x1b" in pipe.getvalue()
+    assert "\x1b" not in screen.getvalue()
+    assert "\\x1b[31mred" in screen.getvalue()
+    assert screen.getvalue().count("\n") == pipe.getvalue().count("\n")
