@@ -105,7 +105,9 @@ def overlapping(start: Ints, end: Ints) -> NDArray[np.bool_]:
     return shares
 
 
-def union_by_group(group: NDArray[np.integer], start: Ints, end: Ints, groups: int) -> Ints:
+def union_by_group(
+    group: NDArray[np.integer], start: Ints, end: Ints, groups: int, *, total: Ints | None = None
+) -> Ints:
     """Length of the union of intervals within each group.
 
     Args:
@@ -113,16 +115,18 @@ def union_by_group(group: NDArray[np.integer], start: Ints, end: Ints, groups: i
         start: [n], ns, sorted.
         end: [n], ns.
         groups: number of groups.
+        total: sum of the lengths within each group, [groups], where it is known already.
 
     Returns:
         int64 [groups], ns.
     """
-    alone = ~overlapping(start, end)
-    total = sum_by_group(group[alone], (end - start)[alone], groups)
-    shared = ~alone
-    if not shared.any():
-        return total
+    if total is None:
+        total = sum_by_group(group, end - start, groups)
+    shared = np.flatnonzero(overlapping(start, end))
+    if not shared.size:
+        return total.copy()
     group, start, end = group[shared], start[shared], end[shared]
+    total = total - sum_by_group(group, end - start, groups)
     present = np.flatnonzero(np.bincount(group, minlength=groups))
     position = np.zeros(groups, dtype=np.int16 if present.size < 2**15 else np.int32)
     position[present] = np.arange(present.size)

@@ -66,16 +66,17 @@ def grouped(
     Returns:
         Column name → int64 [groups].
     """
-    duration = operations.duration
+    kinds = len(COUNTED)
+    cell = group.astype(np.intp)  # what bincount would make of it
+    cell *= kinds
+    cell += operations.kind
+    counts = np.bincount(cell, minlength=groups * kinds).reshape(groups, kinds)
+    sums = sum_by_group(cell, operations.duration, groups * kinds).reshape(groups, kinds)
     columns: dict[str, NDArray[np.int64]] = {}
     for kind, count, total in COUNTED:
-        which = operations.kind == kind
-        if which.any():
-            columns[count] = np.bincount(group[which], minlength=groups).astype(np.int64)
-            columns[total] = sum_by_group(group[which], duration[which], groups)
-        else:
-            columns[count] = columns[total] = np.zeros(groups, dtype=np.int64)
-    columns["busy_ns"] = union_by_group(group, operations.start, operations.end, groups)
+        columns[count] = counts[:, kind].astype(np.int64)
+        columns[total] = sums[:, kind]
+    columns["busy_ns"] = union_by_group(group, operations.start, operations.end, groups, total=sums.sum(axis=1))
     columns["projected_ns"] = _projected(operations, group, groups, instance)
     return columns
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any, Final, TypeAlias
 
 import numpy as np
@@ -84,9 +85,9 @@ class Operations:
     def __len__(self) -> int:
         return int(self.start.size)
 
-    @property
+    @cached_property
     def duration(self) -> Times:
-        """End − start, ns, [n]."""
+        """End − start, ns, [n]. Asked for by every table."""
         return self.end - self.start
 
 
