@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import threading
-from collections import deque
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from functools import cached_property, partial
 from pathlib import Path
 from types import TracebackType
@@ -57,7 +56,7 @@ class Trace:
         self._process_codes: dict[Any, int] = {}
         self._thread_codes: dict[Any, int] = {}
         self._loaded: _Events | None = None
-        self._reading: _Background | None = None
+        self._reading: Future[_Events] | None = None
         self.backwards: dict[str, int] = {}
         """Table → rows that end before they start; they are read as lasting 0 ns."""
 
@@ -68,7 +67,7 @@ class Trace:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._reading is not None:
-            self._reading.wait()
+            wait([self._reading])
         self.database.close()
 
     @cached_property
@@ -186,7 +185,9 @@ class Trace:
     def begin(self) -> None:
         """Start to read in the background: what the caller imports meanwhile costs no time of its own."""
         if self._loaded is None and self._reading is None:
-            self._reading = _Background(self._read)
+            pool = ThreadPoolExecutor(1, "reading")
+            self._reading = pool.submit(self._read)
+            pool.shutdown(wait=False)
 
     def _load(self) -> _Events:
         if self._loaded is None:
@@ -236,54 +237,7 @@ class Trace:
             )
 
 
-class _Background:
-    """One call on a thread of its own; its error is raised where the result is asked for."""
-
-    def __init__(self, call: Callable[[], _Events]) -> None:
-        self._call = call
-        self._result: _Events | None = None
-        self._error: BaseException | None = None
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        self._thread.start()
-
-    def _run(self) -> None:
-        try:
-            self._result = self._call()
-        except BaseException as error:  # noqa: BLE001 - handed to the thread that asks for the result
-            self._error = error
-
-    def wait(self) -> None:
-        self._thread.join()
-
-    def result(self) -> _Events:
-        self._thread.join()
-        if self._error is not None:
-            raise self._error
-        assert self._result is not None
-        return self._result
-
-
 def _on_two_threads(tasks: list[Callable[[], Any]]) -> list[Any]:
-    """Run tasks, in order, on this thread and one more; the first error is raised when both have ended."""
-    results: list[Any] = [None] * len(tasks)
-    waiting = deque(enumerate(tasks))
-    errors: list[BaseException] = []
-
-    def work() -> None:
-        while not errors:
-            try:
-                slot, task = waiting.popleft()
-            except IndexError:
-                return
-            try:
-                results[slot] = task()
-            except BaseException as error:  # noqa: BLE001 - handed to the caller's thread, which raises it
-                errors.append(error)
-
-    other = threading.Thread(target=work, daemon=True)
-    other.start()
-    work()
-    other.join()
-    if errors:
-        raise errors[0]
-    return results
+    """Run tasks, in order, on two threads; the first error is raised when both have ended, and begins no other task."""
+    with ThreadPoolExecutor(2, "reading") as pool:
+        return list(pool.map(lambda task: task(), tasks))
