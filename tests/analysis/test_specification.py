@@ -457,3 +457,11 @@ def test_csv_on_a_terminal_sends_it_no_control_characters() -> None:
     assert "\x1b" not in screen.getvalue()
     assert "\\x1b[31mred" in screen.getvalue()
     assert screen.getvalue().count("\n") == pipe.getvalue().count("\n")
+
+
+def test_what_the_profiler_slows_is_labelled_profiled_beside_the_unprofiled_times() -> None:
+    for key in (
+        "profiled_host_ns", "profiled_ns", "mean_launch_gap_ns", "host_launch_ns", "queue_delay_median_ns",
+        "queue_delay_p95_ns", "synchronise_ns", "idle_ns",
+    ):  # fmt: skip
+        assert "profiled" in stages.STAGES_TABLE[key].label, key

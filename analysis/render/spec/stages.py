@@ -41,7 +41,7 @@ def _no_kernels(stage: StageSummary) -> str:
 
 
 _IDLE: Final = (
-    _gap("idle_ns", "GPU idle", "gap", lambda gaps: gaps.total_ns),
+    _gap("idle_ns", "GPU idle, profiled", "gap", lambda gaps: gaps.total_ns),
     _gap("idle_launching_ns", "· while launching", "gap_launching", lambda gaps: gaps.launching_ns),
     _gap("idle_draining_ns", "· drained by a synchronise", "gap_draining", lambda gaps: gaps.draining_ns),
     _gap("idle_synchronising_ns", "· while synchronising", "gap_synchronising", lambda gaps: gaps.synchronising_ns),
@@ -79,21 +79,21 @@ STAGES_TABLE: Final = Specification[StageSummary](
         _S("launches", "Launches", "int64", COUNT, GLOSSARY["launches"]),
         _S("graph_launches", "Of these, CUDA graphs", "int64", COUNT, "Launches of a CUDA graph."),
         _S(
-            "mean_launch_gap_ns", "Mean launch gap", "float64", DURATION,
+            "mean_launch_gap_ns", "Mean launch gap, profiled", "float64", DURATION,
             "Host time from one launch to the next, mean. If it exceeds the mean kernel time, the GPU waits.", nullable=True,
             why=lambda _: "no instance has two launches on one thread",
         ),
-        _S("host_launch_ns", "Host time in launches", "int64", DURATION, "Host time spent inside launching calls."),
+        _S("host_launch_ns", "Host time in launches, profiled", "int64", DURATION, "Host time spent inside launching calls."),
         _S(
-            "queue_delay_median_ns", "Queue delay, median", "float64", DURATION, GLOSSARY["queue_delay"], nullable=True,
+            "queue_delay_median_ns", "Queue delay, profiled, median", "float64", DURATION, GLOSSARY["queue_delay"], nullable=True,
             why=_no_kernels,
         ),
         _S(
-            "queue_delay_p95_ns", "Queue delay, p95", "float64", DURATION, GLOSSARY["queue_delay"], nullable=True,
+            "queue_delay_p95_ns", "Queue delay, profiled, p95", "float64", DURATION, GLOSSARY["queue_delay"], nullable=True,
             why=_no_kernels,
         ),
         _S("synchronises", "Synchronises", "int64", COUNT, GLOSSARY["synchronise"]),
-        _S("synchronise_ns", "Host time in synchronises", "int64", DURATION, GLOSSARY["synchronise"]),
+        _S("synchronise_ns", "Host time in synchronises, profiled", "int64", DURATION, GLOSSARY["synchronise"]),
         _S(
             "small_d2h_copies", "Small device-to-host copies", "int64", COUNT,
             "Copies of at most 1 KiB from device to host: each carries a decision, and makes the host wait.",
