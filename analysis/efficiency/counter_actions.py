@@ -277,45 +277,62 @@ def _idle(kernels: Sequence[ReviewedKernel], waterfall: Waterfall, times: UnitTi
         )
         said = f"The GPU waits for the host and for launches: {_often(total, waterfall)}{of_which}. {how}"
         return [_waiting(waterfall, times, modules, said, host + gaps, 0)]
-    brought = f"{decimal(times.launches, 1)} launches bring {count(round(each))} kernels per {waterfall.unit}"
+    replays = decimal(times.launches, 1).removesuffix(".0")
+    brought = f"{replays} {'launch brings' if replays == '1' else 'launches bring'} {count(round(each))} kernels"
     nodes = f"{count(round(each))} kernels per {waterfall.unit}"
     within = (
         f"Inside the replayed graph {nodes} follow each other{of_which}, and the GPU is idle from one to the next. "
         "Fewer and larger kernels: fuse them"
     )
-    between = f"The GPU waits between replays: {brought}. Keep the host ahead (no synchronise before the next launch)"
+    between = (
+        f"The GPU waits between replays: {brought} per {waterfall.unit}. Keep the host ahead (no synchronise before the next "
+        "launch)"
+    )
     return [
-        _waiting(waterfall, None, modules, within, gaps, 0),
+        _waiting(waterfall, times, modules, within, gaps, 0, grows=True),
         _waiting(waterfall, times, modules, between, host, gaps),
     ]
 
 
 def _waiting(
-    waterfall: Waterfall, times: UnitTimes | None, modules: tuple[str, ...], said: str, idle_ns: int, rest_ns: int
+    waterfall: Waterfall,
+    times: UnitTimes | None,
+    modules: tuple[str, ...],
+    said: str,
+    idle_ns: int,
+    rest_ns: int,
+    *,
+    grows: bool = False,
 ) -> Action:
-    """An action about idle time, whose ceiling is the unprofiled one where a control run tells it.
+    """An action about idle time, whose ceiling is no more than the unprofiled one where a control run tells it.
 
     Args:
         waterfall: of the stage.
-        times: of a unit; None: the idle time is the GPU's, which the profiler does not change.
+        times: of a unit; None: not known.
         modules: that it concerns.
         said: what to do.
         idle_ns: under the profiler, over the capture.
         rest_ns: idle time that another action is about.
+        grows: the idle time is the GPU's, between nodes of a graph. It is what was measured, but tracing lengthens it: at
+            most all idle time without the profiler.
     """
     units = waterfall.units
-    if times is not None and times.unprofiled_ns is not None and units:
-        busy = min(times.busy_ns + rest_ns / units, times.unprofiled_ns)
-        parts, per, at_most = _subtraction(times.unprofiled_ns * units, busy * units, waterfall)
-        ceiling = (times.unprofiled_ns - busy) * units
-        what = "GPU busy and gaps" if rest_ns else "GPU busy"
-        arithmetic = f"{parts.whole} without the profiler − {parts.part} {what} = {parts.rest}{per}"
-    else:
+    unprofiled = times.unprofiled_ns if times is not None else None
+    if times is not None and unprofiled is not None and units:
+        busy = min(times.busy_ns + rest_ns / units, unprofiled)
+        ceiling = (unprofiled - busy) * units
+    if unprofiled is None or not units or (grows and idle_ns <= ceiling):
         whole = waterfall.profiled_ns
         parts, per, at_most = _subtraction(whole, whole - idle_ns, waterfall)
         ceiling = float(idle_ns)
-        slows = "" if times is None else ", which slows the host,"
+        slows = "" if times is None or grows else ", which slows the host,"
         arithmetic = f"{parts.whole} under the profiler{slows} − {parts.part} outside these waits = {parts.rest}{per}"
+    else:
+        parts, per, at_most = _subtraction(unprofiled * units, busy * units, waterfall)
+        what = "GPU busy and gaps" if rest_ns else "GPU busy"
+        arithmetic = f"{parts.whole} without the profiler − {parts.part} {what} = {parts.rest}{per}"
+        if grows:
+            arithmetic += f" (under the profiler, which lengthens it, {_time(idle_ns, waterfall)})"
     return Action(
         stage=waterfall.stage,
         modules=modules,

@@ -2,9 +2,9 @@
 
 The roofline time of a launch is the largest of: bytes from and to DRAM ÷ peak bandwidth, tensor-core operations ÷ the
 dense peak of their type, CUDA-core operations ÷ the fp32 peak (Williams, Waterman and Patterson, 2009, with one roof per
-unit). It is at most the launch's own time: Nsight Compute empties the caches before each kernel, so that a kernel whose
-input the kernel before it left in L2 reads more from DRAM there than in the traced run; `RooflineRow.cut_ns` says how much
-was cut off. Times are the trace's.
+unit). It is at most the launch's own time: unless told not to, Nsight Compute empties the caches before each kernel, so that
+a kernel whose input the kernel before it left in L2 reads more from DRAM there than in the traced run;
+`RooflineRow.cut_ns` says how much was cut off. Times are the trace's.
 """
 
 from __future__ import annotations

@@ -37,7 +37,7 @@ class Idle:
     concurrent_ns: int
     """By how much the sum of all operations exceeds their union."""
     gaps_ns: int
-    """Idle time after the call that launched the next operation had returned."""
+    """Idle time after the call that launched the next operation had returned, or had begun to bring a graph's nodes."""
     host_ns: int
     """Idle time while the next operation had not been launched, or there was none to come."""
 
@@ -46,7 +46,8 @@ def idle_time(attribution: Attribution, stage: Stage) -> Idle:
     """Split the elapsed time of a stage's instances.
 
     A gap before an operation is the host's until the call that launches it returns, and the GPU's from then on: launch
-    latency, and the time from one kernel's end to the start of the next, which was waiting.
+    latency, and the time from one kernel's end to the start of the next, which was waiting. Between nodes of a CUDA graph
+    it is the GPU's, even while the call that launches the graph has not returned yet.
 
     Args:
         attribution: of the trace.
@@ -78,7 +79,10 @@ def idle_time(attribution: Attribution, stage: Stage) -> Idle:
         idle = np.maximum(0, start - before)
         call = attribution.launch_call[chosen]
         returned = np.where(call >= 0, calls.end[np.maximum(call, 0)], before) if len(calls) else before
-        waited = np.clip(returned - before, 0, idle)
+        # A call that has brought an operation already has delivered its graph: its first operations only waited for it.
+        brought = np.ones(chosen.size, dtype=bool)
+        brought[np.unique(call, return_index=True)[1]] = False
+        waited = np.where(brought & (call >= 0), 0, np.clip(returned - before, 0, idle))
         gaps, host = int((idle - waited).sum()), int(waited.sum())
         tails = heads + lengths - 1
         host += int(np.maximum(0, finished[own[tails]] - np.maximum(reach[tails], ranges.start[own[tails]])).sum())
@@ -216,12 +220,13 @@ _TERMS: Final = {
     "concurrent": ("Ran at once", "Sum of all operations minus their union: time in which several ran is counted once."),
     "gaps": (
         "Gaps between kernels",
-        "The GPU was idle although the call that launched the next operation had returned: launch latency and the way from "
-        "one kernel to the next.",
+        "The GPU was idle although the next operation had been launched: launch latency, the way from one kernel to the next, "
+        "and from node to node of a CUDA graph. Tracing a graph's nodes one by one lengthens the last.",
     ),
     "host": (
         "Host",
-        "The GPU was idle and had nothing to do: the call that launches the next operation had not returned yet.",
+        "The GPU was idle and had nothing to do: the call that launches the next operation had not returned yet, or there was "
+        "none to come.",
     ),
 }  # fmt: skip
 

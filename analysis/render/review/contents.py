@@ -69,7 +69,10 @@ def lead(stage: StageReview) -> str:
         return f"{duration(fall.profiled_ns)} under the profiler; the number of its units is not known."
     text = f"{duration(fall.per_unit_ns)} per {fall.unit} under the profiler, mean of {count(fall.units)}"
     if fall.unprofiled_ns is not None:
-        text += f"; {duration(fall.unprofiled_ns)} without it (median): the difference is the host's"
+        text += (
+            f"; {duration(fall.unprofiled_ns)} without it (median). The profiler slows the host, and the way between the nodes of "
+            "a traced CUDA graph: the last two parts are longer here than without it"
+        )
     return f"{text}. The parts add up to the measured nanoseconds; the residual is {count(fall.residual_ns)} ns."
 
 
