@@ -295,8 +295,9 @@ def _remarks(
     found = [
         "Times are Nsight Systems', from the trace; bytes, operations and ratios are Nsight Compute's, from another run of the "
         "same program.",
-        "Nsight Compute empties the caches before each kernel: traffic is that of a cold cache, and small kernels may read less "
-        "in the traced run. No roofline time exceeds the launch's own time.",
+        "Where Nsight Compute empties the caches before each kernel, as it does unless told not to (--cache-control none), traffic "
+        "is that of a cold cache, and small kernels may read less in the traced run. The census of dsocr-profile review leaves "
+        "the caches as they are; sections do not. No roofline time exceeds the launch's own time.",
     ]
     found += _about_l2(roofs)
     if peak is None:

@@ -9,7 +9,7 @@ import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
@@ -20,9 +20,10 @@ from analysis.domain.annotations import MODULE_DOMAIN, STAGE_DOMAIN
 from analysis.domain.errors import RequestError
 from analysis.efficiency.counters import CounterFile, NvtxState, is_wanted, nvtx_state, read_counters
 
-__all__ = ["find_ncu", "import_argv", "open_counters"]
+__all__ = ["counter_paths", "find_ncu", "import_argv", "open_counters"]
 
 _REPORTS: Final = (".ncu-rep", ".ncu-repz")
+_COUNTER_FILES: Final = (".csv", ".csv.xz", ".csv.gz", *_REPORTS)
 
 
 def open_counters(path: Path, environ: Mapping[str, str] | None = None) -> CounterFile:
@@ -36,8 +37,7 @@ def open_counters(path: Path, environ: Mapping[str, str] | None = None) -> Count
         RequestError: there is no such file, it is no such file, or a report cannot be read.
     """
     if not path.is_file():
-        what = "is a directory; name its CSV or .ncu-rep files" if path.is_dir() else "is not there"
-        raise RequestError(f"{path}: {what}")
+        raise RequestError(f"{path}: {'is no regular file' if path.exists() else 'is not there'}")
     if path.suffix not in _REPORTS:
         return read_counters(path)
     environ = os.environ if environ is None else environ
@@ -52,6 +52,24 @@ def open_counters(path: Path, environ: Mapping[str, str] | None = None) -> Count
         "folders); install the extra: pip install 'dsocr-profiler[ncu]'; or where there is an ncu, make a CSV of it: "
         f"ncu --import {path.name} --page raw --csv --print-units base > {path.stem}.csv"
     )
+
+
+def counter_paths(named: Iterable[Path]) -> tuple[Path, ...]:
+    """The files to read: those named, and those in the folders named, such as the ``counters/`` of a run; each once.
+
+    Raises:
+        RequestError: a folder holds no such file.
+    """
+    found: dict[Path, Path] = {}
+    for path in named:
+        inside = [path]
+        if path.is_dir():
+            inside = sorted(one for one in path.iterdir() if one.name.endswith(_COUNTER_FILES) and one.is_file())
+            if not inside:
+                raise RequestError(f"{path}: is a directory without counters ({', '.join(_COUNTER_FILES)})")
+        for one in inside:
+            found.setdefault(one.resolve(), one)
+    return tuple(found.values())
 
 
 def import_argv(ncu: Path, report: Path) -> list[str]:

@@ -24,7 +24,7 @@ def review(
             "--counters",
             readable=False,
             help="What Nsight Compute collected of the same program: a .ncu-rep, or the CSV of `ncu --import REPORT --page raw "
-            "--csv --print-units base`, plain or packed (.csv.xz, .csv.gz); repeatable.",
+            "--csv --print-units base`, plain or packed (.csv.xz, .csv.gz), or a folder of such files; repeatable.",
         ),
     ],
     out: Annotated[
@@ -37,12 +37,12 @@ def review(
 
     with opened(trace, options) as analysed, progress() as say:
         say("reading")
-        from analysis.api.counter_files import open_counters  # imported while the trace is being read
+        from analysis.api.counter_files import counter_paths, open_counters  # imported while the trace is being read
         from analysis.cli.report_folder import claim
         from analysis.render.review.writing import write_review
         from analysis.review import review as assemble
 
-        files = [open_counters(path) for path in counters]
+        files = [open_counters(path) for path in counter_paths(counters)]
         assembled = analysed.report()
         say("joining")
         reviewed = assemble(

@@ -14,7 +14,9 @@ from analysis.render.spec.text import shortened
 __all__ = ["code", "escaped", "head_lines", "row_line", "table_lines"]
 
 _NAME: Final = 160
-"""Characters of a cell; kernels.parquet and report.json hold whole names."""
+"""Characters of a name; kernels.parquet and report.json hold whole names."""
+_SENTENCE: Final = 480
+"""Characters of other cells: definitions and reasons are whole, what a program put into one ends somewhere."""
 
 _SPECIAL: Final = re.compile(
     r"(?P<html>[<>&@])|(?P<mark>[\\`*\[\]|~$]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9]))|(?P<link>://|\bwww\.)", re.IGNORECASE
@@ -67,5 +69,4 @@ def table_lines(table: Table, limit: int | None = None) -> list[str]:
 
 
 def _cell(cell: Cell) -> str:
-    text = shortened(cell.text, _NAME)
-    return code(text) if cell.code else escaped(text)
+    return code(shortened(cell.text, _NAME)) if cell.code else escaped(shortened(cell.text, _SENTENCE))

@@ -191,7 +191,8 @@ def test_a_report_alone_shows_no_link(run: Run, small: Path, tmp_path: Path) -> 
     ("make", "words"),
     [
         (lambda folder: folder / "nothing.csv", "is not there"),
-        (lambda folder: folder, "is a directory"),
+        (lambda folder: folder, "is a directory without counters"),
+        (lambda folder: _fifo(folder / "x.csv"), "is no regular file"),
         (lambda folder: _written(folder / "x.csv", b"a,b\n1,2\n"), "is not a CSV of Nsight Compute"),
         (lambda folder: DATA / "ncu_h100_truth.csv.xz", "only 0 of its 4 kernels lie"),
         (lambda folder: _written(folder / "x.ncu-rep", b"NVR\0"), "no ncu was found"),
@@ -213,6 +214,29 @@ def test_what_cannot_be_joined_is_one_line(
 def _written(path: Path, content: bytes) -> Path:
     path.write_bytes(content)
     return path
+
+
+def _fifo(path: Path) -> Path:
+    os.mkfifo(path)
+    return path
+
+
+def test_a_folder_stands_for_its_counter_files_and_a_file_named_twice_counts_once(
+    run: Run, small: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "counters"
+    folder.mkdir()
+    for source in (STEP, SECTIONS):
+        shutil.copy(source, folder)
+    (folder / "collection.json").write_text("{}")
+    (folder / "logs.csv").mkdir()
+    code, out, err = run(
+        "review", small, "--counters", folder, "--counters", folder / STEP.name, "--out", tmp_path / "r"
+    )
+    assert (code, err) == (0, "")
+    review = json.loads((tmp_path / "r" / "review.json").read_text())
+    assert [Path(one["source"]).name for one in review["files"]] == [STEP.name, SECTIONS.name]
+    assert out.count("25 of 25 profiled kernels are in the trace") == 1
 
 
 def test_a_trace_without_stages_cannot_be_matched(run: Run, tmp_path: Path) -> None:

@@ -22,10 +22,10 @@ from analysis.render.spec.specification import (
     RATIO,
     SHAPE,
     SHARE,
+    SIGNIFICANT,
     TEXT,
     Column,
     Specification,
-    decimals,
     factor,
 )
 from analysis.review import Review, Traffic
@@ -129,7 +129,7 @@ REVIEW_MODULES: Final = Specification[ModuleLine](
            priority=0),
         _M("stage", "Stage", "string", TEXT, GLOSSARY["stage"], value=lambda line: line.row.stage, shown=()),
         _M(
-            "calls_per_unit", "Launches", "float64", decimals(2), GLOSSARY["calls_per_unit"],
+            "calls_per_unit", "Launches", "float64", SIGNIFICANT, GLOSSARY["calls_per_unit"],
             value=lambda line: line.per_unit(line.row.calls), nullable=True, adds=True, within="stage", why=_no_units,
         ),
         _M("total_ns", "Total", "int64", EXACT_MS, GLOSSARY["total"], value=lambda line: line.row.total_ns, adds=True, priority=3),
@@ -211,7 +211,7 @@ REVIEW_KERNELS: Final = Specification[KernelLine](
         _K("shared_bytes", "Shared memory", "int64", BYTES, "Shared memory per block, static and dynamic.",
            value=lambda line: line.row.shared_bytes, nullable=True, shown=()),
         _K("calls", "Launches", "int64", COUNT, GLOSSARY["calls"], value=lambda line: line.row.calls, adds=True, shown=()),
-        _K("calls_per_unit", "Launches", "float64", decimals(2), GLOSSARY["calls_per_unit"],
+        _K("calls_per_unit", "Launches", "float64", SIGNIFICANT, GLOSSARY["calls_per_unit"],
            value=lambda line: line.per_unit(line.row.calls), nullable=True, adds=True, within="stage", why=_no_units),
         _K("total_ns", "Total", "int64", EXACT_MS, GLOSSARY["total"], value=lambda line: line.row.total_ns, adds=True, shown=()),
         _K("mean_ns", "Mean", "float64", DURATION, "Mean duration of a launch in the trace.",
