@@ -3,7 +3,8 @@
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -26,6 +27,9 @@ from analysis.efficiency.counters import CUDA_CORE_FLOP, DRAM_READ, DRAM_WRITE, 
 from analysis.efficiency.hardware import Peak, peak_for
 from analysis.efficiency.records import UnitTimes
 from analysis.efficiency.waterfall import Idle, Waterfall, idle_time, stage_waterfall
+from analysis.render.review.contents import glue, traffic_notes
+from analysis.review import Traffic
+from analysis.sums.grouping import UNATTRIBUTED
 from analysis.sums.kernel_modules import kernel_module_rows
 from analysis.sums.kernels import kernels_of
 from analysis.sums.records import GpuRow, StageSummary
@@ -381,3 +385,41 @@ def test_gaps_inside_a_traced_graph_promise_no_more_than_the_idle_time_without_t
     assert "at most 40 ns per token" in gaps.sentence
     assert "340 ns without the profiler − 300 ns GPU busy = 40 ns per token" in gaps.arithmetic
     assert "under the profiler, which lengthens it, 75 ns per token" in gaps.arithmetic
+
+
+# --- words of the tables ----------------------------------------------------------------------------------------------
+
+
+def test_padding_is_named_by_the_kernels_that_compute_it() -> None:
+    """On an H100 grouped experts compute 128 rows for one: 97 % of what decode's tensor cores execute."""
+    kernels = [
+        reviewed(stage="decode", module="layers.*.mlp", human_name="grouped matrix product", tensor_flop=970.0),
+        reviewed(stage="decode", module="layers.*.mlp", human_name="matrix product, tile 64×8", tensor_flop=30.0),
+        reviewed(stage="decode", module="lm_head", human_name="other", tensor_flop=5000.0),
+    ]
+    part = Traffic("decode", "mlp", ("layers.*.mlp",), 1.0, 100.0, 90, 1000.0, 11)
+    stage: Any = SimpleNamespace(stage="decode", traffic=[part, evolve(part, part="all")])
+    (line,) = traffic_notes(cast(Any, SimpleNamespace(kernels=kernels)), stage)
+    assert line.startswith("mlp: its kernels execute 90.91 × the operations that were counted")
+    assert "grouped matrix product (97.0 % of them) and matrix product, tile 64×8 (3.0 % of them)" in line
+    whole = SimpleNamespace(stage="decode", traffic=[evolve(part, executed_flop=11.0)])
+    assert traffic_notes(cast(Any, SimpleNamespace(kernels=kernels)), cast(Any, whole)) == ()
+
+
+def test_what_runs_outside_all_modules_is_named() -> None:
+    outside = {"stage": "decode", "module": UNATTRIBUTED}
+    kernels = [
+        reviewed(**outside, name="a", human_name="reduction (arg max)", category="reduction", total_ns=360),
+        reviewed(**outside, name="b", human_name="elementwise compare", category="elementwise", total_ns=90),
+    ]
+    stage: Any = SimpleNamespace(stage="decode", whole=row(total_ns=10_000))
+    line = glue(cast(Any, SimpleNamespace(kernels=kernels)), stage)
+    assert line is not None
+    assert (
+        "4.5 % of the stage's kernel time: reduction (arg max) 3.6 %, elementwise compare 0.90 %. None of them" in line
+    )
+    kernels.append(reviewed(**outside, name="c", human_name="matrix product", category="GEMM", calls=7, total_ns=1))
+    line = glue(cast(Any, SimpleNamespace(kernels=kernels)), stage)
+    assert line is not None
+    assert "7 of their launches are matrix products: a module without a range" in line
+    assert glue(cast(Any, SimpleNamespace(kernels=[])), stage) is None

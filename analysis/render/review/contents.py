@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import PurePath
+from typing import Final
 
-from analysis.domain.figures import NOT_AVAILABLE, count, duration, rate, share
+from analysis.domain.figures import NOT_AVAILABLE, count, duration, rate, share, times
+from analysis.efficiency.counter_causes import MATRIX_CATEGORIES
 from analysis.render.spec.review import (
     COUNTER_FILES,
     COVERAGE,
@@ -20,12 +22,14 @@ from analysis.render.spec.review import (
 from analysis.render.spec.shown import Fact, Table, Tile, shown
 from analysis.render.spec.specification import Reader
 from analysis.render.spec.text import shortened, visible
-from analysis.review import Review, StageReview
+from analysis.review import Review, StageReview, Traffic
+from analysis.sums.grouping import UNATTRIBUTED
 
 __all__ = [
     "coverage",
     "coverage_tiles",
     "files",
+    "glue",
     "kernels",
     "lead",
     "losses",
@@ -86,12 +90,67 @@ def traffic(stage: StageReview, reader: Reader) -> Table:
     return shown(TRAFFIC, stage.traffic, reader, key=f"traffic-{stage.stage}")
 
 
-def traffic_notes(stage: StageReview) -> tuple[str, ...]:
-    """Why something was not compared, each reason once."""
+def traffic_notes(review: Review, stage: StageReview) -> tuple[str, ...]:
+    """Why something was not compared, each reason once; and which kernels execute more than was counted."""
     reasons = dict.fromkeys(
         f"{one.part}: n/a, {one.unknown_because}" for one in stage.traffic if one.unknown_because is not None
     )
-    return tuple(visible(reason) for reason in reasons)
+    padded = [
+        told
+        for one in stage.traffic
+        if one.part != "all" and one.overwork is not None and one.overwork >= _OVERWORK
+        if (told := _padding(review, one, one.overwork)) is not None
+    ]
+    return tuple(visible(line) for line in (*reasons, *padded))
+
+
+_OVERWORK: Final = 1.1
+"""Executed ÷ counted, from which on the kernels are named that execute it."""
+_MOST: Final = 2
+
+
+def _padding(review: Review, part: Traffic, overwork: float) -> str | None:
+    executed: dict[str, float] = {}
+    for one in review.kernels:
+        row = one.row
+        if row.stage == part.stage and row.module in part.modules and row.tensor_flop:
+            name = row.human_name or row.short_name
+            executed[name] = executed.get(name, 0.0) + row.tensor_flop
+    total = sum(executed.values())
+    if not total:
+        return None
+    most = sorted(executed.items(), key=lambda item: (-item[1], item[0]))[:_MOST]
+    told = " and ".join(f"{name} ({share(flop / total)} of them)" for name, flop in most if flop / total >= 0.01)
+    return (
+        f"{part.part}: its kernels execute {times(overwork, 2)} the operations that were counted: {told}. A kernel computes whole "
+        "tiles, however few of their rows or columns are needed."
+    )
+
+
+def glue(review: Review, stage: StageReview) -> str | None:
+    """What runs outside all modules with a range; None: nothing."""
+    members = [one.row for one in review.kernels if one.row.stage == stage.stage and one.row.module == UNATTRIBUTED]
+    whole = stage.whole.total_ns if stage.whole is not None else 0
+    if not members or not whole:
+        return None
+    total = sum(row.total_ns for row in members)
+    by_name: dict[str, int] = {}
+    for row in members:
+        name = row.human_name or row.short_name
+        by_name[name] = by_name.get(name, 0) + row.total_ns
+    most = sorted(by_name.items(), key=lambda item: (-item[1], item[0]))[: _MOST + 1]
+    told = ", ".join(f"{name} {share(ns / whole)}" for name, ns in most)
+    more = f", and {count(len(by_name) - len(most))} more" if len(by_name) > len(most) else ""
+    products = [row for row in members if row.category in MATRIX_CATEGORIES]
+    what = (
+        f"{count(sum(row.calls for row in products))} of their launches are matrix products: a module without a range."
+        if products
+        else "None of them is a matrix product: they multiply no weights."
+    )
+    return visible(
+        f"(unattributed): kernels outside all modules with a range, {share(total / whole)} of the stage's kernel time: "
+        f"{told}{more}. {what}"
+    )
 
 
 def modules(review: Review, stage: str, reader: Reader) -> Table:

@@ -65,10 +65,7 @@ def _stage(review: Review, stage: StageReview, pictures_there: dict[str, str]) -
     if stage.waterfall.merged_because:
         lines += [f"Not told apart: {escaped(visible(stage.waterfall.merged_because))}.", ""]
     lines += ["### Measured beside what must be", "", *table_lines(contents.traffic(stage, "markdown"))]
-    lines += [*(f"- {escaped(line)}" for line in contents.traffic_notes(stage)), ""]
-    return [
-        *lines,
-        "### Modules against the rooflines",
-        "",
-        *table_lines(contents.modules(review, stage.stage, "markdown")),
-    ]
+    lines += [*(f"- {escaped(line)}" for line in contents.traffic_notes(review, stage)), ""]
+    lines += ["### Modules against the rooflines", "", *table_lines(contents.modules(review, stage.stage, "markdown"))]
+    glue = contents.glue(review, stage)
+    return [*lines, *([escaped(glue), ""] if glue else [])]

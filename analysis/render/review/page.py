@@ -85,8 +85,9 @@ def _stage(review: Review, stage: StageReview) -> dict[str, Any]:
         "losses": contents.losses(stage, "html"),
         "merged": stage.waterfall.merged_because,
         "traffic": contents.traffic(stage, "html"),
-        "traffic_notes": contents.traffic_notes(stage),
+        "traffic_notes": contents.traffic_notes(review, stage),
         "modules": contents.modules(review, stage.stage, "html"),
+        "glue": contents.glue(review, stage),
         "actions": [
             {"sentence": visible(one.sentence), "arithmetic": visible(one.arithmetic)} for one in stage.actions
         ],
