@@ -21,6 +21,7 @@ from analysis.efficiency.utilisation import (
     CostRequest,
     KnownPeaks,
     PeakOverrides,
+    component_needs,
     costs_of,
     headline,
     peak_tflops_bf16,
@@ -175,6 +176,8 @@ def assemble(
         categories=category_rows(attribution, kernel_rows.by_name),
         host_calls=waits,
         skip_first=options.skip_first,
+        kernel_modules=kernel_modules,
+        sm_count=sm_count,
     )
     dtype = _dtype(manifest, options)
     peaks = peaks_of(device, manifest, options.peaks, on_cpu=captured.on_cpu, dtype=dtype)
@@ -192,6 +195,7 @@ def assemble(
         overhead=overheads(manifest, instances),
         aggregates=aggregates(captured),
         utilisation=utilisations(captured, costs, peaks, dtype=dtype),
+        needs=component_needs(captured, costs),
     )
     judged = refused(stages, findings) if is_unfit(findings) else verdicts(measured)
     range_rows = gpu_rows(gpu_table(attribution, "range"))

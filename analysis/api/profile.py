@@ -26,6 +26,7 @@ from analysis.render.spec.kernels import KERNEL_MODULES, KERNELS
 from analysis.render.spec.specification import Specification
 from analysis.render.spec.stages import GAPS, INSTANCES, LATENCIES, OVERHEAD, STAGES_TABLE, STEPS, UNIT_TIMES
 from analysis.render.spec.utilisation import METRICS, UTILISATION, VERDICTS, metric_means
+from analysis.render.spec.verdicts import ACTIONS, BUDGET, budget_lines
 from analysis.report import Report
 from analysis.sums.events import launch_columns, range_columns
 from analysis.sums.kernel_modules import kernel_module_rows
@@ -217,6 +218,17 @@ class Profile:
     def verdicts(self) -> pd.DataFrame:
         """What bounds each stage, why, and what to do."""
         return frame(VERDICTS, self._report.verdicts)
+
+    @_returns(BUDGET)
+    def budget(self) -> pd.DataFrame:
+        """Where the time of one image or token goes, stage by stage; the terms of a stage add up exactly."""
+        return frame(BUDGET, budget_lines(self._report.verdicts))
+
+    @_returns(ACTIONS)
+    def actions(self) -> pd.DataFrame:
+        """What to do first about each stage, ranked over the run by what it could bring."""
+        found = [one for verdict in self._report.verdicts for one in verdict.actions]
+        return frame(ACTIONS, sorted(found, key=lambda one: one.rank))
 
 
 def load(path: str | os.PathLike[str], **stated: Any) -> Profile:

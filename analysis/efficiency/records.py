@@ -9,6 +9,7 @@ from attrs import field, frozen
 from analysis.domain.entities import KernelSummary
 from analysis.domain.errors import RequestError
 from analysis.domain.manifest import ControlPass, Overhead, RunManifest, one_input, ran_on_cpu
+from analysis.sums.kernel_modules import KernelModuleRow
 from analysis.sums.records import (
     CaptureInfo,
     CategoryRow,
@@ -18,7 +19,7 @@ from analysis.sums.records import (
     StepPoint,
 )
 
-__all__ = ["Aggregate", "Captured", "Measured", "TimeBase", "UnitTimes", "Utilisation"]
+__all__ = ["Aggregate", "Captured", "ComponentNeed", "Measured", "TimeBase", "UnitTimes", "Utilisation"]
 
 TimeBase: TypeAlias = Literal["unprofiled", "profiled elapsed", "profiled gpu busy"]
 """One typical pass of the control run; or of the captured instances: range start to the end of range and GPU work, or
@@ -45,6 +46,9 @@ class Captured:
     host_calls: tuple[HostCallRow, ...]
     skip_first: int = field(default=0)
     """So many instances of each stage, the first, are left out of medians, utilisation and verdicts."""
+    kernel_modules: tuple[KernelModuleRow, ...] = ()
+    sm_count: int | None = None
+    """Of the device that ran the stages."""
 
     @skip_first.validator
     def _leaves_something(self, attribute: object, value: int) -> None:
@@ -180,6 +184,18 @@ class Utilisation:
 
 
 @frozen
+class ComponentNeed:
+    """What one part of the model needs for one unit of a stage's work: mean over the captured instances."""
+
+    stage: str
+    component: str
+    """As the cost names it: ``lm_head``, ``routed_experts``, ``sam`` …"""
+    flop: float
+    bytes_moved: float
+    """Weights once per forward pass, KV cache read and written."""
+
+
+@frozen
 class Measured:
     """What was measured: all that verdicts, notes and renderers read."""
 
@@ -188,6 +204,8 @@ class Measured:
     overhead: tuple[Overhead, ...]
     aggregates: tuple[Aggregate, ...]
     utilisation: tuple[Utilisation, ...]
+    needs: tuple[ComponentNeed, ...] = ()
+    """Empty: no cost is known."""
 
     def aggregate(self, name: str) -> Aggregate | None:
         """A metric by its name."""

@@ -14,7 +14,7 @@ from analysis.efficiency import metrics
 from analysis.efficiency.cost import closed_form, find_preset
 from analysis.efficiency.hardware import Peak, UnknownPeak, peak_for, with_measured, with_overrides
 from analysis.efficiency.latency import typical_pass
-from analysis.efficiency.records import Captured, TimeBase, Utilisation
+from analysis.efficiency.records import Captured, ComponentNeed, TimeBase, Utilisation
 from analysis.sums.records import InstanceSummary
 from analysis.trace.records import Device
 
@@ -23,6 +23,7 @@ __all__ = [
     "KnownCosts",
     "KnownPeaks",
     "PeakOverrides",
+    "component_needs",
     "costs_of",
     "headline",
     "peak_tflops_bf16",
@@ -178,6 +179,32 @@ def utilisations(captured: Captured, costs: KnownCosts, peaks: KnownPeaks, *, dt
                     )
                 )
     return tuple(rows)
+
+
+def component_needs(captured: Captured, costs: KnownCosts) -> tuple[ComponentNeed, ...]:
+    """What each component needs for one unit of a stage's work, mean over the captured instances of known cost.
+
+    Args:
+        captured: its instances.
+        costs: of each image in each stage.
+    """
+    found = []
+    for stage in STAGES:
+        mine = [(one, costs.by_stage.get((one.image_index or 0, stage))) for one in captured.counted(stage)]
+        known = [
+            (one, cost) for one, cost in mine if cost is not None and (stage != "decode" or cost.tokens == one.steps)
+        ]
+        units = sum(one.steps if stage == "decode" else 1 for one, _ in known)
+        if not units or len(known) < len(mine):
+            continue
+        sums: dict[str, list[int]] = {}
+        for _, cost in known:
+            for part in cost.components:
+                entry = sums.setdefault(part.component, [0, 0])
+                entry[0] += part.flop
+                entry[1] += part.weight_bytes + part.kv_read_bytes + part.kv_write_bytes
+        found += [ComponentNeed(stage, name, flop / units, moved / units) for name, (flop, moved) in sums.items()]
+    return tuple(found)
 
 
 @frozen

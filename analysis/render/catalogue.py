@@ -15,6 +15,7 @@ from analysis.render.spec.review import COUNTER_FILES, COVERAGE, LOSSES, REVIEW_
 from analysis.render.spec.specification import Column, Specification
 from analysis.render.spec.stages import GAPS, INSTANCES, LATENCIES, OVERHEAD, STAGES_TABLE, STEPS, UNIT_TIMES
 from analysis.render.spec.utilisation import METRICS, UTILISATION, VERDICTS
+from analysis.render.spec.verdicts import ACTIONS, BUDGET
 
 __all__ = ["TABLES", "reference"]
 
@@ -37,6 +38,8 @@ _DECLARED: Final[tuple[Specification[Any], ...]] = (
     UTILISATION,
     METRICS,
     VERDICTS,
+    BUDGET,
+    ACTIONS,
     LATENCIES,
     OVERHEAD,
     FINDINGS,

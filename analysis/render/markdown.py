@@ -36,17 +36,21 @@ def _opening(report: Report) -> list[str]:
     return lines
 
 
-def _verdicts(report: Report) -> list[str]:
+def _verdicts(report: Report, tables: ReportTables) -> list[str]:
     lines = ["## Verdict", ""]
     for one in report.verdicts:
         lines += [
             f"**{escaped(one.stage)}: {escaped(visible(one.bound))}.** {escaped(visible(one.sentence))}",
             "",
-            f"- At most: {escaped(visible(one.ceiling))}",
-            f"- Do first: {escaped(visible(one.action))}",
+            f"- Do first: {escaped(visible(one.action))} {escaped(visible(one.ceiling))}",
             *(f"- Evidence: {escaped(visible(line))}" for line in one.evidence),
             "",
         ]
+        if one.budget is not None:
+            budget = tables.budget(one.stage)
+            lines += [f"### {escaped(budget.title)}", "", *table_lines(budget)]
+    actions = tables.actions()
+    lines += [f"### {actions.title}", "", *table_lines(actions)] if actions.rows else []
     if report.report.notes:
         lines += ["### In short", "", escaped(visible(report.report.notes)), ""]
     return lines
@@ -168,7 +172,7 @@ def render(report: Report, out: Path) -> tuple[Path, ...]:
     tables = ReportTables(report, "markdown")
     lines = [
         *_opening(report),
-        *_verdicts(report),
+        *_verdicts(report, tables),
         *_headline(report),
         *_findings(report),
         *_times(tables, pictures),

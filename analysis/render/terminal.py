@@ -7,11 +7,13 @@ from rich.padding import Padding
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from analysis.domain.figures import duration
 from analysis.render.spec import facts
 from analysis.render.spec.tables import ReportTables
 from analysis.render.spec.text import visible
 from analysis.render.terminal_tables import FittedTable
 from analysis.report import Report
+from analysis.verdict.records import Action
 
 __all__ = ["headline", "print_headline", "print_report"]
 
@@ -47,9 +49,16 @@ def _verdicts(report: Report, *, evidence: bool) -> list[RenderableType]:
         lines.append(sentence)
         if evidence:
             lines += [_indented(line, "dim") for line in one.evidence]
-            lines.append(_indented(f"Do first: {one.action}"))
-        lines.append(_indented(f"At most: {one.ceiling}"))
+        lines.append(_indented(f"Do first: {one.action} {one.ceiling}"))
+        if evidence:
+            for action in one.actions[1:]:
+                saved = f"At most {duration(action.ceiling_per_unit_ns)} {_each(action)}."
+                lines.append(_indented(f"Then: {action.sentence} {saved}"))
     return lines
+
+
+def _each(action: Action) -> str:
+    return "in all" if action.per == "capture" else f"per {action.per}"
 
 
 def _indented(text: str, style: str = "") -> Padding:
@@ -88,6 +97,9 @@ def print_report(report: Report, console: Console, *, top: int = 10) -> None:
     parts: list[RenderableType] = [*_opening(report), *_findings(report), Text()]
     parts += [*_verdicts(report, evidence=True), Text(), _tiles(report), Text()]
     tables = ReportTables(report, "terminal")
+    for verdict in report.verdicts:
+        if verdict.budget is not None:
+            parts += [FittedTable(tables.budget(verdict.stage)), Text()]
     parts += [FittedTable(tables.stage_times()), Text(), FittedTable(tables.compared()), Text()]
     staged = [stage for stage in tables.kernel_stages if stage in tables.stages]
     for stage in staged or tables.kernel_stages:  # a trace without stages has kernels of none

@@ -1,47 +1,25 @@
-"""What a verdict is judged by: the numbers of one stage, and the thresholds.
-
-Every threshold stands here, once. They are conventions, not laws: the evidence is printed beside the verdict, so that a
-reader can disagree.
-"""
+"""What a verdict is judged by: the numbers of one stage."""
 
 from __future__ import annotations
 
-import statistics
 from functools import cached_property
-from typing import Final
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from analysis.domain.entities import KernelSummary
-from analysis.efficiency.records import Measured, UnitTimes, Utilisation
+from analysis.efficiency.records import ComponentNeed, Measured, UnitTimes, Utilisation
 from analysis.sums.grouping import UNATTRIBUTED
 from analysis.sums.host_calls import sum_gaps
 from analysis.sums.kernel_classes import is_communication
+from analysis.sums.kernel_modules import KernelModuleRow
 from analysis.sums.records import CategoryRow, GapSummary, HostCallRow, StageSummary
 from analysis.sums.stages import WHOLE_CAPTURE
 
 __all__ = [
-    "BUSY_ENOUGH",
-    "COMMUNICATION_SHARE",
-    "COMPUTE_BOUND_MFU",
-    "MEMORY_BOUND_MBU",
-    "SMALL_GRID_SHARE",
-    "WAITING_SHARE",
     "Communication",
     "Facts",
     "facts_of",
 ]
-
-BUSY_ENOUGH: Final = 0.6
-"""Below this share of GPU-busy time the host is what a stage waits for."""
-WAITING_SHARE: Final = 0.3
-"""Of the idle time: with so much inside synchronising calls, the host is blocked rather than slow at launching."""
-COMMUNICATION_SHARE: Final = 0.3
-"""Of the kernel time in collectives."""
-COMPUTE_BOUND_MFU: Final = 0.4
-MEMORY_BOUND_MBU: Final = 0.5
-SMALL_GRID_SHARE: Final = 0.5
-"""Of the kernel time in kernels with fewer blocks than the device has SMs."""
 
 
 @frozen
@@ -66,8 +44,6 @@ class Facts:
     times: UnitTimes
     gaps: GapSummary | None
     """Idle time over the instances that count."""
-    waiting_share: float
-    """Of the idle time, inside synchronising calls: median over instances."""
     kernels: tuple[KernelSummary, ...]
     waits: tuple[HostCallRow, ...]
     categories: tuple[CategoryRow, ...]
@@ -75,6 +51,13 @@ class Facts:
     """MFU and MBU over GPU-busy time."""
     one_input: str
     """``image`` or ``prompt``."""
+    rows: tuple[KernelModuleRow, ...] = ()
+    """Its kernels by module and launch shape."""
+    needs: tuple[ComponentNeed, ...] = ()
+    """What each component needs for one unit; empty: not known."""
+    module_waits: tuple[HostCallRow, ...] = ()
+    """Synchronises and small copies by module, of all stages together."""
+    sm_count: int | None = None
 
     @property
     def is_whole_capture(self) -> bool:
@@ -87,22 +70,9 @@ class Facts:
         return self.stage.stage == "decode"
 
     @property
-    def saved_over_a_pass_ns(self) -> int:
-        """Idle time of one pass over the input set: what the host keeps the GPU waiting for."""
-        return round(max(0.0, self.times.pass_time_ns - self.times.pass_busy_ns))
-
-    @property
-    def distance_to_peak_over_a_pass_ns(self) -> int | None:
-        """GPU-busy time beyond the ideal time, of one pass; None: the ideal time is unknown."""
-        row = self.busy_base
-        if row is None or row.ideal_ns is None or not row.time_ns:
-            return None
-        return round(max(0.0, self.times.pass_busy_ns * (1 - row.ideal_ns / row.time_ns)))
-
-    @property
-    def passes(self) -> float:
-        """Passes over the input set that the stage's sums are over."""
-        return self.stage.busy_ns / self.times.pass_busy_ns if self.times.pass_busy_ns else 1.0
+    def units_of_a_pass(self) -> float:
+        """So many units make up one pass over the input set, by time."""
+        return self.times.pass_time_ns / self.times.time_ns if self.times.time_ns else 0.0
 
     @cached_property
     def communication(self) -> Communication:
@@ -130,7 +100,6 @@ def facts_of(measured: Measured, stage: StageSummary) -> Facts:
         stage=stage,
         times=next(one for one in measured.unit_times if one.stage == name),
         gaps=sum_gaps(idle) if idle else None,
-        waiting_share=statistics.median([one.synchronising_ns / one.total_ns for one in idle if one.total_ns] or [0.0]),
         kernels=tuple(one for one in captured.kernels if one.stage == among),
         waits=tuple(one for one in captured.host_calls if one.level == "stage" and one.where == name),
         categories=tuple(one for one in captured.categories if one.stage == among),
@@ -138,4 +107,15 @@ def facts_of(measured: Measured, stage: StageSummary) -> Facts:
             (one for one in measured.utilisation if one.stage == name and one.time_base == "profiled gpu busy"), None
         ),
         one_input=captured.one_input,
+        rows=tuple(_of_unit(one, name) for one in captured.kernel_modules if one.stage == among),
+        needs=tuple(one for one in measured.needs if one.stage == name),
+        module_waits=tuple(one for one in captured.host_calls if one.level == "module"),
+        sm_count=captured.sm_count,
     )
+
+
+def _of_unit(row: KernelModuleRow, stage: str) -> KernelModuleRow:
+    """Of a trace without stages, the whole capture is the unit."""
+    if stage != WHOLE_CAPTURE:
+        return row
+    return evolve(row, per="capture", calls_per_unit=row.calls, total_per_unit_ns=row.total_ns)

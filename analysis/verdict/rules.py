@@ -1,4 +1,4 @@
-"""What bounds each stage, with the arithmetic shown, and what removing the cause can save at most.
+"""What bounds each stage: its budget in words, the largest term as label, and what to do first.
 
 Figures per unit of work are medians over instances, numerator and denominator over the same images. Sums are said to be
 sums.
@@ -11,28 +11,20 @@ from typing import Final
 
 from attrs import evolve
 
-from analysis.domain.figures import count, difference, duration, part_of, ratio, share, whole_per_cents
+from analysis.domain.figures import count, decimal, duration, exact_ms, part_of, ratio, share, whole_per_cents
 from analysis.efficiency.records import Measured
 from analysis.quality.findings import Finding
 from analysis.sums.records import StageSummary
 from analysis.sums.stages import WHOLE_CAPTURE
-from analysis.verdict.facts import (
-    BUSY_ENOUGH,
-    COMMUNICATION_SHARE,
-    COMPUTE_BOUND_MFU,
-    MEMORY_BOUND_MBU,
-    SMALL_GRID_SHARE,
-    WAITING_SHARE,
-    Facts,
-    facts_of,
-)
-from analysis.verdict.records import Verdict
+from analysis.verdict.actions import FIRST, actions_of, ranked
+from analysis.verdict.budget import BOUND_BY, budget_of
+from analysis.verdict.components import component_uses
+from analysis.verdict.facts import Facts, facts_of
+from analysis.verdict.records import Budget, TermKey, Verdict
 
 __all__ = ["refused", "verdicts"]
 
 _TOP_CATEGORIES: Final = 4
-_EVERY_UNIT: Final = 0.95
-"""Synchronises per unit from which on every unit is taken to have one; the first may lack its own."""
 _SUBJECT: Final = {"prefill": "Prefill", "decode": "Decode", WHOLE_CAPTURE: "The whole capture"}
 _MARK_STAGES: Final = (
     "Put NVTX ranges named prefill and decode (and decode_step around each token) into the program, so that each stage "
@@ -47,7 +39,8 @@ def verdicts(measured: Measured) -> tuple[Verdict, ...]:
         facts = facts_of(measured, stage)
         verdict = _on_cpu(facts) if measured.captured.on_cpu else _judge(facts)
         found.append(_of_whole_capture(verdict, facts) if facts.is_whole_capture else verdict)
-    return tuple(found)
+    places = ranked(action for verdict in found for action in verdict.actions)
+    return tuple(evolve(verdict, actions=tuple(places[id(action)] for action in verdict.actions)) for verdict in found)
 
 
 def refused(stages: Sequence[StageSummary], findings: Sequence[Finding]) -> tuple[Verdict, ...]:
@@ -69,8 +62,9 @@ def refused(stages: Sequence[StageSummary], findings: Sequence[Finding]) -> tupl
 
 
 def _judge(facts: Facts) -> Verdict:
-    stage, times = facts.stage, facts.times
-    if not stage.busy_ns or times.busy_share is None:
+    stage = facts.stage
+    budget = budget_of(facts)
+    if budget is None:
         return Verdict(
             stage=stage.stage,
             bound="unknown",
@@ -80,94 +74,89 @@ def _judge(facts: Facts) -> Verdict:
             ceiling_ns=None,
             ceiling="n/a: no GPU time",
         )
-    if facts.communication.share >= COMMUNICATION_SHARE:
-        return _communication(facts)
-    if times.busy_share < BUSY_ENOUGH:
-        return _host_blocked(facts) if facts.waiting_share >= WAITING_SHARE else _launch_bound(facts)
-    return _device_bound(facts)
+    return _judged(facts, budget)
 
 
-# --- the host is what the GPU waits for ---------------------------------------------------------------------------
+# --- the budget and its largest terms ------------------------------------------------------------------------------
+
+_PHRASES: Final[dict[TermKey, str]] = {
+    "ideal": "{} is what it must move and compute, at peak",
+    "kernels": "kernels take {} beyond their ideal time",
+    "ranks": "collectives take {} beyond their fastest calls, waiting for other ranks or a busy link",
+    "transfer": "collectives take {} at their fastest",
+    "launching": "the GPU idles {} while the host launches",
+    "synchronises": "the GPU idles {} in synchronises and behind them, until it has work again",
+    "python": "the GPU idles {} while the host is in Python and the framework",
+    "other_calls": "the GPU idles {} while the host is in other CUDA calls",
+    "in_graph": "the GPU idles {} between nodes of a CUDA graph",
+    "idle": "the GPU idles {}, and what the host did is not known",
+}
+_UNKNOWN_IDEAL: Final = "kernels run {}, and their ideal time is not known"
 
 
-def _launch_bound(facts: Facts) -> Verdict:
-    stage, times = facts.stage, facts.times
-    if facts.is_decode and 2 * stage.graph_launches >= stage.launches:
-        action = "Shorten what the host does between graph launches: sampling, the EOS check, input preparation."
-        what = "Removing all host work between graphs"
-    elif facts.is_decode:
-        action = (
-            "Replay decode from a CUDA graph with a static KV cache (dsocr-profile run --decode cuda-graph), or compile "
-            "it; then fuse the small elementwise kernels."
-        )
-        what = "Replaying decode as a CUDA graph"
-        waits = stage.synchronises * times.launches / stage.launches if stage.launches else 0.0
-        if waits > _EVERY_UNIT:
-            each = f"the synchronise of each {times.per}"
-            calls = each if round(waits) == 1 else f"the {count(round(waits))} synchronises per {times.per}"
-            action = (
-                f"Keep {calls} out of the step, for a CUDA graph can hold none; then {action[0].lower()}{action[1:]}"
-            )
-    elif facts.is_whole_capture:
-        action = (
-            "Compile what launches most, replay what repeats from a CUDA graph, or batch more work into each launch."
-        )
-        what = "Keeping the GPU busy from its first to its last operation"
-    else:
-        action = (
-            f"Compile or fuse the modules with the most launches, or batch {facts.one_input}s, so that each launch brings "
-            "more work."
-        )
-        what = "Removing all launch overhead"
-    launched = "kernels or graphs" if stage.graph_launches else "kernels"
+def _judged(facts: Facts, budget: Budget) -> Verdict:
+    """The largest term is the label, and the next is named with it."""
+    actions = actions_of(facts, budget)
+    first = budget.label()[0]
+    bound = BOUND_BY[first.key] if first.key != "ideal" else _floor(facts)
+    action = actions[0] if actions else None
+    if action is None:
+        ceiling = f"Nothing to save: {_each(facts)}, all of {duration(budget.time_ns)} is the ideal time"
     return Verdict(
-        stage=stage.stage,
-        bound="launch-bound",
-        sentence=(
-            f"{_SUBJECT[stage.stage]} is launch-bound: the GPU works {share(times.busy_share)} of {_the_time(facts)} and "
-            f"waits the rest for the host, which launches {count(round(times.launches))} {launched} {_each(facts)}."
+        stage=facts.stage.stage,
+        bound=bound,
+        sentence=_sentence(facts, budget, bound),
+        evidence=tuple(_evidence(facts, budget)),
+        action=action.sentence if action else "Nothing: it runs at its ideal time; only less work would be faster.",
+        ceiling_ns=action.ceiling_ns if action else 0,
+        ceiling=(
+            f"This saves at most {duration(action.ceiling_per_unit_ns)} {_each(facts)}." if action else f"{ceiling}."
         ),
-        evidence=(*_idle_evidence(facts), *_wait_evidence(facts)),
-        action=action,
-        ceiling_ns=facts.saved_over_a_pass_ns,
-        ceiling=f"{what} saves at most {_saving(facts)}.",
+        budget=budget,
+        actions=actions[:FIRST],
     )
 
 
-def _host_blocked(facts: Facts) -> Verdict:
-    stage = facts.stage
-    waiting = share(facts.waiting_share)
-    return Verdict(
-        stage=stage.stage,
-        bound="host-blocked",
-        sentence=(
-            f"{_SUBJECT[stage.stage]} is host-blocked: the GPU works {share(facts.times.busy_share)} of "
-            f"{_the_time(facts)}, and of the rest the host spends {waiting} inside synchronising calls."
-        ),
-        evidence=(
-            *_idle_evidence(facts),
-            f"inside synchronising calls {waiting} of the idle time (median over instances; threshold "
-            f"{_whole(WAITING_SHARE)})",
-            *_wait_evidence(facts),
-        ),
-        action="Remove the synchronising calls and small device-to-host copies named in the evidence, or move them off the "
-        "critical path.",
-        ceiling_ns=facts.saved_over_a_pass_ns,
-        ceiling=f"Removing every wait saves at most {_saving(facts)}.",
+def _sentence(facts: Facts, budget: Budget, bound: str) -> str:
+    largest = budget.label()
+    whole = dict(
+        zip((one.key for one in budget.terms), whole_per_cents([one.per_unit_ns for one in budget.terms]), strict=True)
     )
+    said = []
+    for one in largest[:2]:
+        phrase = _PHRASES[one.key]
+        if one.key == "kernels" and not _ideal_is_known(facts):
+            phrase = _UNKNOWN_IDEAL
+        said.append(phrase.format(f"{duration(one.per_unit_ns)} ({whole[one.key]})"))
+    busy = f"the GPU works {share(facts.times.busy_share)} of {_the_time(facts)}"
+    of = f"of {duration(budget.time_ns)} {_each(facts)}"
+    return f"{_SUBJECT[facts.stage.stage]} is {bound}: {busy}; {of}, {'; next, '.join(said)}."
 
 
-def _idle_evidence(facts: Facts) -> list[str]:
-    """How busy the GPU was, and what the host did while it was not."""
+def _ideal_is_known(facts: Facts) -> bool:
+    return facts.busy_base is not None and facts.busy_base.ideal_unit_ns is not None
+
+
+def _floor(facts: Facts) -> str:
+    """Which of the two floors makes the ideal time."""
+    row = facts.busy_base
+    return "memory-bound" if row is not None and (row.mbu or 0.0) >= (row.mfu or 0.0) else "compute-bound"
+
+
+def _evidence(facts: Facts, budget: Budget) -> list[str]:
+    """How the time splits, how busy the GPU was, and what the host did while it was not."""
     stage, gaps, times = facts.stage, facts.gaps, facts.times
-    lines = [_busy_evidence(facts)]
+    sum_ = " + ".join(f"{exact_ms(one.per_unit_ns)} ({one.label})" for one in budget.terms)
+    lines = [_busy_evidence(facts), f"{exact_ms(budget.time_ns)} ms {_each(facts)} = {sum_}"]
     if times.unprofiled_ns is not None:
         profiled = part_of(times.busy_ns, times.profiled_ns)
         lines.append(
             f"under the profiler: GPU busy {profiled.part} of {profiled.whole} {_each(facts)} = {profiled.share}"
         )
     if stage.mean_kernel_ns is not None and stage.mean_launch_gap_ns is not None:
-        per = "" if facts.is_whole_capture else f", {count(round(times.launches))} {_each(facts)} (median)"
+        number = times.launches
+        shown = count(round(number)) if number >= 10 or number == round(number) else decimal(number, 1)
+        per = "" if facts.is_whole_capture else f", {shown} {_each(facts)} (median)"
         lines.append(
             f"{count(stage.launches)} launches{per}; a launch every {duration(stage.mean_launch_gap_ns)}, a kernel lasts "
             f"{duration(stage.mean_kernel_ns)} (means, profiled)"
@@ -183,156 +172,106 @@ def _idle_evidence(facts: Facts) -> list[str]:
                 gaps.other_api_ns,
             )
         )
-        lines.append(
+        line = (
             f"while the GPU idled {duration(gaps.total_ns)} in all, profiled, the host was outside CUDA calls {outside} (Python, "
             f"framework), launching {launching}, synchronising {waiting}, in other calls {other}; {drained} was drained by "
-            f"a synchronise, whatever the host did until the next operation began; {nodes} lay between nodes of a CUDA graph"
+            "a synchronise, whatever the host did until the next operation began"
         )
+        lines.append(f"{line}; {nodes} lay between nodes of a CUDA graph" if gaps.in_graph_ns else line)
+        if times.unprofiled_ns is not None:
+            lines.append(
+                "the idle time is the unprofiled time less the GPU-busy time; how it splits was measured under the profiler and "
+                "scaled: recording slows CUDA calls and not Python, so that Python's part is, if anything, too small"
+            )
     if stage.queue_delay_median_ns is not None:
         lines.append(
             f"queueing delay (kernel start − launch start), profiled: median {duration(stage.queue_delay_median_ns)}"
         )
+    if facts.waits:
+        named = ", ".join(
+            f"{count(one.calls)} × {one.call} ({one.kind}, {duration(one.total_ns)})" for one in facts.waits[:4]
+        )
+        lines.append(f"waits: {named}")
+    if facts.busy_base is not None and facts.busy_base.mfu is not None:
+        lines.append(f"over GPU-busy time: MFU {ratio(facts.busy_base.mfu)}, MBU {ratio(facts.busy_base.mbu)}")
+    if stage.small_grid_share is not None:
+        lines.append(f"kernels with fewer blocks than SMs: {share(stage.small_grid_share)} of kernel time")
+    lines += [*_kernel_evidence(facts), *_component_evidence(facts)]
+    if facts.communication.kernels:
+        sums = facts.communication
+        whole = part_of(sums.total_ns, stage.kernel_sum_ns)
+        lines.append(f"collectives {whole.part} of {whole.whole} kernel time = {whole.share}")
+    if stage.gpu.graphs:
+        lines.append(
+            f"{count(stage.gpu.graphs)} CUDA graphs, {duration(stage.gpu.graph_ns)}, their kernels not traced one by one"
+        )
+    if times.unprofiled_ns is None and not facts.is_whole_capture:
+        lines.append(_without_control(facts))
     return lines
+
+
+_USUAL_OVERHEAD: Final = {
+    "prefill": "an eager prefill took 1.2 to 1.4 times",
+    "decode": "an eager decode step took 1.3 to 1.5 times",
+    "replayed": "a decode step from a CUDA graph took 1.06 times (graphs as a whole) to 1.6 times (node by node)",
+}
+"""As docs/capture.md has measured it."""
+
+
+def _without_control(facts: Facts) -> str:
+    replayed = facts.is_decode and 2 * facts.stage.graph_launches >= facts.stage.launches
+    usual = _USUAL_OVERHEAD["replayed" if replayed else facts.stage.stage]
+    return (
+        "no control run: all shares are of the profiled time, and profiling slows the host, not the kernels; where that was "
+        f"measured (docs/capture.md), {usual} as long under the profiler"
+    )
+
+
+_TOP: Final = 4
+
+
+def _kernel_evidence(facts: Facts) -> list[str]:
+    """Which modules and which categories the kernels' time goes to."""
+    total = sum(one.total_ns for one in facts.rows)
+    if not total:
+        return []
+    lines = []
+    for what, key in (("module", "module"), ("category", "category")):
+        sums: dict[str, int] = {}
+        for row in facts.rows:
+            name = getattr(row, key)
+            sums[name] = sums.get(name, 0) + row.total_ns
+        most = sorted(sums.items(), key=lambda item: -item[1])[:_TOP]
+        if len(sums) > 1:
+            told = ", ".join(f"{name} {share(ns / total)}" for name, ns in most)
+            lines.append(f"kernel time ({duration(total)} in all) by {what}: {told}")
+    return lines
+
+
+_OVER: Final = ", above 100 %: less had to move than the cost assumes, which draws experts evenly"
+
+
+def _component_evidence(facts: Facts) -> list[str]:
+    """What each part of the model reaches, the slowest first."""
+    uses = sorted(component_uses(facts), key=lambda one: -one.time_ns)
+    if not uses:
+        return []
+    told = "; ".join(
+        f"{one.label} {ratio(one.floor_ns / one.time_ns)} of peak {'bandwidth' if one.by_bytes else 'FLOP/s'} "
+        f"({duration(one.time_ns)}{_OVER if one.floor_ns > one.time_ns else ''})"
+        for one in uses
+        if one.time_ns
+    )
+    return [f"matrix kernels against what they must move or compute, {_each(facts)}: {told}"]
 
 
 def _busy_evidence(facts: Facts) -> str:
     times = facts.times
     busy = part_of(times.busy_ns, times.time_ns)
     where = " without the profiler" if times.unprofiled_ns is not None else ""
-    medians = "" if facts.is_whole_capture else f"medians of {count(times.instances)}; "
+    medians = "" if facts.is_whole_capture else f" (medians of {count(times.instances)})"
     shown = f"{busy.share}, cut from more: {times.capped_because}" if times.capped_because else busy.share
-    return f"GPU busy {busy.part} of {busy.whole} {_each(facts)}{where} = {shown} ({medians}threshold {_whole(BUSY_ENOUGH)})"
-
-
-def _wait_evidence(facts: Facts) -> list[str]:
-    """The calls in which the host waits, and the small copies, by name."""
-    if not facts.waits:
-        return []
-    named = ", ".join(
-        f"{count(one.calls)} × {one.call} ({one.kind}, {duration(one.total_ns)})" for one in facts.waits[:4]
-    )
-    return [f"waits: {named}"]
-
-
-def _saving(facts: Facts) -> str:
-    """The idle time per unit, as a difference that adds up."""
-    times = facts.times
-    shown = difference(times.time_ns, times.busy_ns)
-    base = "unprofiled" if times.unprofiled_ns is not None else "profiled"
-    return f"{shown.rest} {_each(facts)} ({shown.whole} {base} − {shown.part} GPU busy)"
-
-
-# --- devices wait for each other ----------------------------------------------------------------------------------
-
-
-def _communication(facts: Facts) -> Verdict:
-    stage, sums = facts.stage, facts.communication
-    whole = part_of(sums.total_ns, stage.kernel_sum_ns)
-    beyond = part_of(sums.beyond_median_ns, sums.total_ns)
-    waiting = difference(sums.total_ns, sums.fastest_ns)
-    lines = [
-        f"{one.human_name or one.short_name}: {count(one.calls)} calls, {duration(one.total_ns)}, mean "
-        f"{duration(one.mean_ns)}, median {duration(one.median_ns)}, fastest {duration(one.min_ns)}, slowest "
-        f"{duration(one.max_ns)}"
-        for one in sums.kernels[:3]
-    ]
-    return Verdict(
-        stage=stage.stage,
-        bound="communication-bound",
-        sentence=(
-            f"{_SUBJECT[stage.stage]} is communication-bound: collectives take {whole.share} of the kernel time "
-            f"({waiting.whole}), of which {waiting.rest} is beyond their fastest calls: waiting for another rank or a busy "
-            "link."
-        ),
-        evidence=(
-            f"collectives {whole.part} of {whole.whole} kernel time = {whole.share} (threshold "
-            f"{_whole(COMMUNICATION_SHARE)})",
-            *lines,
-            f"time beyond the median of each collective: {beyond.part} of {beyond.whole} = {beyond.share} of communication "
-            "– waiting for a slower rank or a busy link; one rank's trace cannot tell which",
-            _busy_evidence(facts),
-        ),
-        action="Look at the other rank's trace for what delays it; then overlap or fuse the collectives.",
-        ceiling_ns=round((sums.total_ns - sums.fastest_ns) / facts.passes),
-        ceiling=(
-            "With every collective as fast as the fastest of its kind, the stage saves at most "
-            f"{waiting.rest} ({waiting.whole} − {waiting.part} over all its instances)."
-        ),
-    )
-
-
-# --- the device is the limit --------------------------------------------------------------------------------------
-
-
-def _device_bound(facts: Facts) -> Verdict:
-    stage, row, busy = facts.stage, facts.busy_base, share(facts.times.busy_share)
-    mfu = row.mfu if row else None
-    mbu = row.mbu if row else None
-    lines = [
-        _busy_evidence(facts),
-        f"MFU over GPU-busy time: {ratio(mfu)} (threshold {_whole(COMPUTE_BOUND_MFU)})",
-        f"MBU over GPU-busy time: {ratio(mbu)} (threshold {_whole(MEMORY_BOUND_MBU)})",
-    ]
-    if stage.small_grid_share is not None:
-        lines.append(
-            f"kernels with fewer blocks than SMs: {share(stage.small_grid_share)} of kernel time (threshold "
-            f"{_whole(SMALL_GRID_SHARE)})"
-        )
-    if stage.gpu.graphs:
-        lines.append(
-            f"{count(stage.gpu.graphs)} CUDA graphs, {duration(stage.gpu.graph_ns)}, their kernels not traced one by one"
-        )
-    if mfu is not None and mfu >= COMPUTE_BOUND_MFU:
-        bound, why, action = "compute-bound", f"at {ratio(mfu)} MFU the tensor cores are the limit", (
-            "Fewer FLOPs: lower precision, smaller inputs, or pruning."
-        )  # fmt: skip
-    elif mbu is not None and mbu >= MEMORY_BOUND_MBU:
-        bound, why, action = "memory-bound", f"at {ratio(mbu)} MBU the memory is the limit", (
-            "Move fewer bytes: quantise weights, batch requests, shorten the KV cache."
-        )  # fmt: skip
-    elif stage.small_grid_share is not None and stage.small_grid_share >= SMALL_GRID_SHARE:
-        bound, why, action = "under-occupied", (
-            f"{share(stage.small_grid_share)} of kernel time is in kernels too small for the GPU's SMs"
-        ), "Batch more work into each kernel, or fuse kernels."  # fmt: skip
-    elif mfu is None and mbu is None:
-        bound, why, action = "unknown", (
-            f"the GPU is busy {busy} of {_the_time(facts)}, but its useful work is not known"
-        ), "Give the model (--model) or capture with dsocr-profile, so that FLOPs and bytes are known."  # fmt: skip
-    elif 2 * stage.gpu.graph_ns >= stage.busy_ns:
-        bound, why, action = "mixed", (
-            f"the GPU is busy {busy} of {_the_time(facts)}, with CUDA graphs that reach {ratio(mfu)} MFU and {ratio(mbu)} "
-            "MBU, so neither compute nor memory is the limit"
-        ), (
-            "Capture once with --preset cuda-graph-nodes (nsys: --cuda-graph-trace=node) to see the kernels inside the "
-            "graphs."
-        )  # fmt: skip
-    else:
-        top = facts.kernels[0] if facts.kernels else None
-        bound, why, action = "mixed", f"the GPU is busy {busy} of {_the_time(facts)}, and no single limit dominates", (
-            "Trace its kernels."
-        )  # fmt: skip
-        if top:
-            size = f" ({share(top.share)} of the kernel time)" if top.share is not None else ""
-            action = f"Start with the largest kernel: {top.human_name or top.short_name}{size}."
-    return Verdict(
-        stage=stage.stage,
-        bound=bound,
-        sentence=f"{_SUBJECT[stage.stage]} is {bound if bound != 'unknown' else 'of unknown bound'}: {why}.",
-        evidence=tuple(lines),
-        action=action,
-        ceiling_ns=facts.distance_to_peak_over_a_pass_ns,
-        ceiling=_distance_to_peak(facts),
-    )
-
-
-def _distance_to_peak(facts: Facts) -> str:
-    row = facts.busy_base
-    if row is None or row.ideal_unit_ns is None:
-        return f"n/a: {row.unknown_because if row and row.unknown_because else 'the ideal time is unknown'}"
-    shown = difference(facts.times.busy_ns, row.ideal_unit_ns)
-    if facts.times.busy_ns <= row.ideal_unit_ns:
-        return f"Nothing to save: GPU busy {shown.whole} {_each(facts)} is the ideal {shown.part} or less."
-    return f"Running at peak saves at most {shown.rest} {_each(facts)} (GPU busy {shown.whole} − ideal {shown.part})."
+    return f"GPU busy {busy.part} of {busy.whole} {_each(facts)}{where} = {shown}{medians}"
 
 
 # --- no GPU, no stages --------------------------------------------------------------------------------------------
@@ -395,8 +334,3 @@ def _the_time(facts: Facts) -> str:
 
 def _each(facts: Facts) -> str:
     return "in all" if facts.is_whole_capture else f"per {facts.times.per}"
-
-
-def _whole(ratio_: float) -> str:
-    """A threshold, which is a whole per cent."""
-    return f"{100 * ratio_:.0f} %"

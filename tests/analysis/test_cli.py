@@ -96,7 +96,7 @@ def toy(tmp_path: Path) -> Path:
 def test_report_is_the_default_command(run: Run, small: Path, tmp_path: Path) -> None:
     done = run(small)
     assert (done.code, done.err) == (0, "")
-    assert "Decode is launch-bound" in done.out
+    assert "Decode is host-bound in Python" in done.out
     folder = tmp_path / "reports" / "deepseek-ocr_h100_small"
     for name in ("report.html", "report.md", "report.json", "summary.json", "kernels.parquet"):
         assert (folder / name).stat().st_size > 0
@@ -144,10 +144,10 @@ def test_unknown_format(run: Run, toy: Path, tmp_path: Path) -> None:
 def test_show_writes_nothing(run: Run, small: Path, tmp_path: Path) -> None:
     done = run("show", small)
     assert (done.code, done.err) == (0, "")
-    assert "Decode is launch-bound" in done.out
+    assert "Decode is host-bound in Python" in done.out
     assert "Do first:" in done.out
-    assert done.out.count("Decode is launch-bound") == 1
-    assert "launch-bound. Decode" not in done.out, "said once"
+    assert done.out.count("Decode is host-bound in Python") == 1
+    assert "host-bound in Python. Decode" not in done.out, "said once"
     assert not list(tmp_path.iterdir())
 
 

@@ -40,5 +40,5 @@ def test_the_notebook_runs_and_says_what_it_said() -> None:
     assert found == committed
     texts = [text for _, cell in committed for text in cell]
     assert texts.count("picture") == 3
-    assert any("Decode is launch-bound" in text for text in texts)
+    assert any("Decode is host-bound in Python" in text for text in texts)
     assert module.NOTEBOOK.stat().st_size < 200_000

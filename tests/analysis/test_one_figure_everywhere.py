@@ -167,7 +167,8 @@ def test_they_are_the_same_on_every_screen(report: Report, tmp_path: Path) -> No
         for stage, busy in BUSY_SHARE.items():
             assert f"GPU busy, {stage} {share(busy)} " in text, (name, "tile")
             assert (
-                f"{stage.capitalize()} is launch-bound: the GPU works {share(busy)} of the unprofiled time" in text
+                f"{stage.capitalize()} is host-bound in Python: the GPU works {share(busy)} of the unprofiled time"
+                in text
             ), name
             assert f"MFU, {stage} {ratio(MFU[stage])} " in text, name
         if name == "headline":
@@ -269,9 +270,11 @@ def unstaged() -> TraceBuilder:
 def test_a_trace_without_stages_is_judged_as_a_whole(tmp_path: Path) -> None:
     report = made(unstaged(), tmp_path, None)
     (verdict,) = report.verdicts
-    assert (verdict.stage, verdict.bound, verdict.ceiling_ns) == ("capture", "launch-bound", 70_000)
-    assert verdict.sentence.startswith("The whole capture is launch-bound: the GPU works 30.0 % of the profiled time")
-    assert "GPU busy 30 µs of 100 µs in all = 30.0 % (threshold 60 %)" in verdict.evidence
+    assert (verdict.stage, verdict.bound, verdict.ceiling_ns) == ("capture", "host-bound in Python", 64_000)
+    assert verdict.sentence.startswith(
+        "The whole capture is host-bound in Python: the GPU works 30.0 % of the profiled time"
+    )
+    assert "GPU busy 30 µs of 100 µs in all = 30.0 %" in verdict.evidence
     assert any(line.startswith("while the GPU idled 70.0 µs") for line in verdict.evidence)
     assert any(line.startswith("device time by category: GEMM 66.7 %") for line in verdict.evidence)
     assert any("1 × cudaDeviceSynchronize" in line for line in verdict.evidence)
@@ -280,12 +283,12 @@ def test_a_trace_without_stages_is_judged_as_a_whole(tmp_path: Path) -> None:
     assert (stage.stage, stage.busy_ns, stage.profiled_ns, stage.launches) == ("capture", 30_000, 100_000, 2)
     assert report.report.timings == ()
     for name, text in screens(report, tmp_path).items():
-        assert "The whole capture is launch-bound: the GPU works 30.0 % of the profiled time" in text, name
+        assert "The whole capture is host-bound in Python: the GPU works 30.0 % of the profiled time" in text, name
         assert "GPU busy, capture 30.0 % 30 µs of 100 µs in all, profiled" in text, name
         assert "Time to first token n/a the trace has no prefill and no decode ranges" in text, name
         assert name == "headline" or "· GPU busy share 30.0 %" in text, name
     assert json.loads(to_text(report, tmp_path))["detail"]["verdicts"][0]["stage"] == "capture"
-    assert "The whole capture is launch-bound" in report.report.notes
+    assert "The whole capture is host-bound in Python" in report.report.notes
     assert "First, for the whole capture: " in report.report.notes
 
 

@@ -62,7 +62,7 @@ def test_decode_from_a_cuda_graph(real_attribution: RealAttribution) -> None:
     # 2.74 ms a token alone; eager decode took 15.6 ms on the same machine in the same hour.
     assert tpot.median == pytest.approx(2.74, abs=0.01)
     verdict = next(one for one in report.verdicts if one.stage == "decode")
-    assert verdict.bound == "mixed"
+    assert verdict.bound == "kernel-bound"
     assert "cuda-graph-nodes" in verdict.action
     assert {one.code for one in report.findings} == {"whole-graphs"}
 
@@ -85,7 +85,7 @@ def test_torch_profilers_capture_equals_an_attribution_in_sql(
     assert report.capture.collector == "torch on CUDA"
     # Kineto gives a launch's shape only where it is asked for its metadata.
     assert all(one.grid is not None and one.registers_per_thread is not None for one in report.kernel_shapes)
-    assert {one.bound for one in report.verdicts} == {"launch-bound"}
+    assert {one.bound for one in report.verdicts} == {"host-bound in Python"}
     # torch 2.11 leaves this name mangled, and gave no shared memory when the capture was made.
     grouped = [one for one in report.kernels if one.category == "grouped GEMM"]
     assert {one.human_name for one in grouped} == {

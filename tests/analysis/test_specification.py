@@ -25,7 +25,18 @@ from analysis.render.arrow import arrow_schema, arrow_table, frame, frame_of
 from analysis.render.catalogue import TABLES, reference
 from analysis.render.csv import write_csv
 from analysis.render.html import page as html
-from analysis.render.spec import events, findings, gpu_time, host, kernels, ranges, review, stages, utilisation
+from analysis.render.spec import (
+    events,
+    findings,
+    gpu_time,
+    host,
+    kernels,
+    ranges,
+    review,
+    stages,
+    utilisation,
+    verdicts,
+)
 from analysis.render.spec.glossary import GLOSSARY
 from analysis.render.spec.shown import pivoted, shown, transposed
 from analysis.render.spec.specification import COUNT, NAME, Column, Specification
@@ -55,6 +66,7 @@ RECORDS: dict[str, type[Any]] = {
 NO_COLUMN = {
     "instances": {"gpu_end_ns", "gaps"},  # in profiled_ns; gaps are a table of their own, by stage
     "steps": {"gpu_end_ns"},  # in finished_ns
+    "verdicts": {"budget", "actions"},  # tables of their own
     "host_calls_by_stage": {"level"},  # says which table the row belongs to
 }
 
@@ -77,6 +89,8 @@ def rows_of(report: Report) -> dict[str, list[Any]]:
         "utilisation": [*report.utilisation],
         "metrics": [*utilisation.metric_means(report.metrics)],
         "verdicts": [*report.verdicts],
+        "budget": [*verdicts.budget_lines(report.verdicts)],
+        "actions": [action for verdict in report.verdicts for action in verdict.actions],
         "module_kinds": [*gpu_time.module_kinds(report.module_rows["decode"])],
         **{f"host_calls_by_{by}": [row for row in report.host_calls if row.level == by] for by in ("stage", "module")},
     }
@@ -149,7 +163,7 @@ def test_every_table_of_the_page_shows_a_declared_column(monkeypatch: pytest.Mon
 
 def test_every_declaration_is_in_the_catalogue() -> None:
     def declared() -> Iterator[Specification[Any]]:
-        for module in (events, findings, gpu_time, host, kernels, ranges, review, stages, utilisation):
+        for module in (events, findings, gpu_time, host, kernels, ranges, review, stages, utilisation, verdicts):
             for value in vars(module).values():
                 values = value.values() if isinstance(value, dict) else [value]
                 yield from (one for one in values if isinstance(one, Specification))

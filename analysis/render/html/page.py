@@ -70,6 +70,8 @@ def page(report: Report, folder: Path | None = None) -> str:
             for stage in tables.stages
             if report.module_rows.get(stage)
         ],
+        budgets=[tables.budget(one.stage) for one in report.verdicts if one.budget is not None],
+        actions=tables.actions(),
         kernel_modules=[
             _capped(tables.kernel_modules(stage)) for stage in tables.kernel_stages if report.kernel_modules
         ],

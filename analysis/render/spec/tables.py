@@ -8,7 +8,7 @@ from attrs import evolve
 
 from analysis.domain.annotations import STAGES
 from analysis.domain.entities import KernelSummary
-from analysis.render.spec import gpu_time, host, kernels, stages, utilisation
+from analysis.render.spec import gpu_time, host, kernels, stages, utilisation, verdicts
 from analysis.render.spec.shown import Table, pivoted, shown, transposed
 from analysis.render.spec.specification import Reader
 from analysis.report import Report
@@ -75,6 +75,20 @@ class ReportTables:
             kernels.KERNEL_MODULES, mine, self._reader,
             key=f"kernel_modules_{stage}", title=f"Kernels by module, {stage}", total=True, limit=limit, rest="({} more)",
         )  # fmt: skip
+
+    def budget(self, stage: str) -> Table:
+        """Where the time of one image or token of a stage goes; the terms add up to it."""
+        mine = [one for one in verdicts.budget_lines(self._report.verdicts) if one.stage == stage]
+        per = f", per {mine[0].per}, {mine[0].time_base}" if mine else ""
+        return shown(
+            verdicts.BUDGET, mine, self._reader,
+            key=f"budget_{stage}", title=f"Budget of {stage}{per}", total=True, leave_out=("per", "time_base"),
+        )  # fmt: skip
+
+    def actions(self) -> Table:
+        """What to do, ranked over the run."""
+        found = sorted((one for verdict in self._report.verdicts for one in verdict.actions), key=lambda one: one.rank)
+        return shown(verdicts.ACTIONS, found, self._reader)
 
     def compared(self) -> Table:
         """Prefill and decode side by side, one quantity a row."""

@@ -1,0 +1,447 @@
+"""What to do about a stage: each action with its modules, its kernels, the arithmetic, and the most that it could bring.
+
+Without counters a kernel's traffic is not known. What is known: how long it ran, on how many blocks, in which module, and
+what that module must move and compute. An action's ceiling is the time that could go, not a forecast.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Sequence
+from typing import Final, Literal
+
+from attrs import evolve, frozen
+
+from analysis.domain.figures import bytes_, count, decimal, difference, duration, flop, part_of, ratio, share
+from analysis.sums.grouping import UNATTRIBUTED
+from analysis.sums.kernel_classes import is_communication
+from analysis.sums.kernel_modules import KernelModuleRow, module_patterns
+from analysis.verdict.components import MATRIX, MOVERS, ComponentUse, component_uses, must_move_bytes
+from analysis.verdict.facts import Facts
+from analysis.verdict.records import Action, Budget
+
+__all__ = ["FIRST", "ExpertLoop", "actions_of", "expert_loop", "ranked", "replays_graphs"]
+
+FIRST: Final = 3
+"""Actions of a stage that are shown."""
+_NAMED: Final = 2
+_FEW_LAUNCHES: Final = 8
+"""Launches per unit up to which a step is replayed already, or has nothing to replay."""
+_LARGE_BYTES: Final = 128_000_000
+"""A launch that passes over more than this leaves the L2 cache of any GPU of today: where a module's must-move is unknown."""
+_WAITS_PER_VISIT: Final = 4
+"""Synchronises each time that a module runs, from which on its experts are taken to be looped over."""
+_SMALL_BLOCKS: Final = 132
+"""Blocks that fill no GPU of today, where the number of SMs is not recorded."""
+
+_ELEMENTS: Final = re.compile(r"elementwise_kernel<(?:\(int\))?(\d+), (?:\(int\))?(\d+)[,>]")
+"""PyTorch's ``elementwise_kernel<threads, elements per thread>``."""
+_FOUR_BYTES: Final = re.compile(r"fp32|32-bit|int32")
+_EIGHT_BYTES: Final = re.compile(r"fp64|64-bit|int64")
+
+
+def actions_of(facts: Facts, budget: Budget) -> tuple[Action, ...]:
+    """All actions of a stage, those that could bring most first."""
+    found: list[Action | None] = [
+        _launches(facts, budget),
+        _synchronises(facts, budget),
+        _ranks(facts, budget),
+        _hidden_kernels(facts, budget),
+    ]
+    materialised: set[int] = set()
+    for module, rows in _by_module(facts.rows).items():
+        large = [row for row in rows if _is_materialised(facts, row, rows)]
+        materialised |= {id(row) for row in large}
+        found.append(_materialised(facts, module, large))
+    rest = [row for row in facts.rows if id(row) not in materialised and row.category not in MATRIX
+            and row.category != "attention" and not is_communication(row.category)]  # fmt: skip
+    small = [row for row in rest if _is_small(facts, row)]
+    found.append(_small_kernels(facts, small))
+    tiny = {id(row) for row in small}
+    for module, rows in _by_module(row for row in rest if id(row) not in tiny).items():
+        found.append(_data_movement(facts, module, rows))
+    found += [_below_roofline(facts, one) for one in component_uses(facts)]
+    known = [one for one in found if one is not None and one.ceiling_ns > 0]
+    return tuple(_in_order(known))
+
+
+def _in_order(actions: Iterable[Action]) -> list[Action]:
+    """By what they could bring; what fuses the rest of a module's data movement comes after its known cause."""
+    found = list(actions)
+    causes = {(one.stage, one.modules): one.ceiling_ns for one in found if one.kind == "materialised"}
+
+    def weight(one: Action) -> int:
+        if one.kind != "data movement":
+            return one.ceiling_ns
+        return min(one.ceiling_ns, causes.get((one.stage, one.modules), one.ceiling_ns))
+
+    return sorted(found, key=lambda one: (-weight(one), one.kind == "data movement", one.stage, one.sentence))
+
+
+def ranked(actions: Iterable[Action]) -> dict[int, Action]:
+    """Actions of all stages with their rank over the run, by the identity of the action given."""
+    ordered = _in_order(actions)
+    return {id(one): evolve(one, rank=place + 1) for place, one in enumerate(ordered)}
+
+
+# --- the host ------------------------------------------------------------------------------------------------------
+
+
+def replays_graphs(facts: Facts) -> bool:
+    """Whether most launches of the stage are of CUDA graphs, or it has next to none: nothing is left to replay."""
+    stage = facts.stage
+    return 2 * stage.graph_launches >= stage.launches or facts.times.launches <= _FEW_LAUNCHES
+
+
+def _launches(facts: Facts, budget: Budget) -> Action | None:
+    """Launching and what Python does between launches: one cause, so one action."""
+    keys: tuple[Literal["launching", "python", "other_calls"], ...] = ("launching", "python", "other_calls")
+    saved = budget.time_of(*keys)
+    if not saved:
+        return None
+    launches = facts.times.launches
+    each = _each(facts)
+    by_module = sorted(_calls_by_module(facts.rows).items(), key=lambda item: -item[1])
+    most = [item for item in by_module if item[0] != UNATTRIBUTED][:_NAMED]
+    total = sum(calls for _, calls in by_module)
+    where = ""
+    if most and total and sum(calls for _, calls in most) / total >= 0.3:
+        names = " and ".join(name for name, _ in most)
+        verb = "make" if len(most) > 1 else "makes"
+        where = f"; {names} {verb} {count(sum(calls for _, calls in most))} of {count(total)} kernel launches in the capture"
+    if replays_graphs(facts) and facts.is_decode:
+        what = f"Shorten what the host does between graph launches ({_launched(facts)}): sampling, input preparation, the EOS check"
+    elif facts.is_decode:
+        what = (
+            f"Replay decode's {_launched(facts)} from a CUDA graph with a static KV cache (dsocr-profile run --decode "
+            f"cuda-graph), or compile it{where}"
+        )
+        waits = facts.stage.synchronises * launches / facts.stage.launches if facts.stage.launches else 0.0
+        if waits > 0.95:
+            calls = (
+                f"the synchronise of each {facts.times.per}"
+                if round(waits) == 1
+                else f"the {count(round(waits))} synchronises {each}"
+            )
+            what = f"Keep {calls} out of the step, for a CUDA graph can hold none; then {what[0].lower()}{what[1:]}"
+    elif facts.is_whole_capture:
+        what = f"Compile what launches most, replay what repeats from a CUDA graph, or batch more work into each launch{where}"
+    else:
+        what = (
+            f"Bring more work with each of the {_launched(facts)} (compile, fuse, or batch {facts.one_input}s){where}"
+        )
+    parts = [f"{duration(budget.time_of(key))} {word}" for key, word in
+             zip(keys, ("launching", "in Python and the framework", "in other CUDA calls"), strict=True)
+             if budget.time_of(key)]  # fmt: skip
+    base = "without the profiler" if budget.time_base == "unprofiled" else "of the profiled time"
+    return _action(
+        facts, "launches", what, tuple(name for name, _ in most), (),
+        f"the GPU idles while the host is: {', '.join(parts)} {each}, {base}", saved,
+    )  # fmt: skip
+
+
+def _launched(facts: Facts) -> str:
+    number = facts.times.launches
+    shown = count(round(number)) if number >= 10 or abs(number - round(number)) < 0.005 else decimal(number, 1)
+    word = "launch" if shown == "1" else "launches"
+    return f"{shown} {word} {_each(facts)}"
+
+
+def _calls_by_module(rows: Sequence[KernelModuleRow]) -> dict[str, int]:
+    calls: dict[str, int] = {}
+    for row in rows:
+        calls[row.module] = calls.get(row.module, 0) + row.calls
+    return calls
+
+
+@frozen
+class ExpertLoop:
+    """Modules that ask the device which rows go to which expert, one expert after the other."""
+
+    module: str
+    """Path pattern."""
+    paths: int
+    synchronises: int
+    """In these modules, over the capture."""
+    copies: int
+    """Small device-to-host copies there."""
+    all_synchronises: int
+    """Of the capture, inside modules or not."""
+
+
+def expert_loop(facts: Facts) -> ExpertLoop | None:
+    """Recognise experts looped over in Python: modules that route (top-k) and wait several times a run, copying a count each."""
+    waits = [one for one in facts.module_waits if one.where != UNATTRIBUTED]
+    pattern = module_patterns(one.where for one in waits)
+    routing = {row.module for row in facts.rows if row.category == "top-k/sort"}
+    every = sum(one.calls for one in facts.module_waits if one.kind == "synchronise")
+    best: ExpertLoop | None = None
+    for module in dict.fromkeys(pattern.values()):
+        mine = [one for one in waits if pattern[one.where] == module]
+        paths = len({one.where for one in mine})
+        calls = sum(one.calls for one in mine if one.kind == "synchronise")
+        routes = any(one == module or one.startswith(f"{module}.") or module.startswith(f"{one}.") for one in routing)
+        visits = paths * max(1, facts.stage.instances)
+        copies = sum(one.calls for one in mine if one.kind != "synchronise")
+        if (
+            routes
+            and 2 * copies >= calls >= _WAITS_PER_VISIT * visits
+            and 2 * calls > every
+            and (best is None or calls > best.synchronises)
+        ):
+            best = ExpertLoop(module, paths, calls, copies, every)
+    return best
+
+
+def _synchronises(facts: Facts, budget: Budget) -> Action | None:
+    saved = budget.time_of("synchronises")
+    gaps, stage = facts.gaps, facts.stage
+    if not saved or gaps is None:
+        return None
+    base = (
+        "scaled to the idle time without the profiler" if budget.time_base == "unprofiled" else "of the profiled time"
+    )
+    drained = part_of(gaps.draining_ns, gaps.synchronising_ns + gaps.draining_ns)
+    arithmetic = (
+        f"{count(stage.synchronises)} synchronises and {count(stage.small_d2h_copies)} small device-to-host copies in all; the GPU "
+        f"idles inside and behind them {duration(saved)} {_each(facts)} ({base}), {drained.share} of that from their return to "
+        "the next operation"
+    )
+    loop = expert_loop(facts)
+    if loop is not None:
+        what = (
+            f"Replace the loop over experts in {loop.module} by grouped matrix products (one launch for all experts): "
+            f"{count(loop.synchronises)} of the capture's {count(loop.all_synchronises)} synchronises and {count(loop.copies)} "
+            f"small copies sit in these {count(loop.paths)} modules, each asking the device how many rows an expert has"
+        )
+        return _action(facts, "expert loop", what, (loop.module,), (), arithmetic, saved)
+    named = ", ".join(f"{count(one.calls)} × {one.call}" for one in facts.waits if one.kind == "synchronise")
+    what = "Remove the synchronises, or keep work queued behind them so that the GPU does not run dry" + (
+        f" ({named})" if named else ""
+    )
+    return _action(facts, "synchronises", what, _waiting_modules(facts), (), arithmetic, saved)
+
+
+def _waiting_modules(facts: Facts) -> tuple[str, ...]:
+    """Modules of this stage that hold waits, those with most first."""
+    here = {row.module for row in facts.rows}
+    pattern = module_patterns(one.where for one in facts.module_waits)
+    held = (pattern[one.where] for one in facts.module_waits if one.where != UNATTRIBUTED)
+    return tuple(dict.fromkeys(name for name in held if name in here))[:_NAMED]
+
+
+# --- other ranks, hidden kernels -----------------------------------------------------------------------------------
+
+
+def _ranks(facts: Facts, budget: Budget) -> Action | None:
+    saved = budget.time_of("ranks")
+    sums = facts.communication
+    if not saved:
+        return None
+    beyond = part_of(sums.beyond_median_ns, sums.total_ns)
+    longest = sums.kernels[0]
+    what = (
+        "Look at the other rank's trace for what makes it late; then overlap or fuse the collectives. One rank's trace cannot "
+        "tell a late rank from a busy link"
+    )
+    arithmetic = (
+        f"{longest.human_name or longest.short_name}: {count(longest.calls)} calls, median {duration(longest.median_ns)}, fastest "
+        f"{duration(longest.min_ns)}, slowest {duration(longest.max_ns)}; beyond the medians {beyond.part} of {beyond.whole} = "
+        f"{beyond.share} of communication"
+    )
+    kernels = tuple(one.human_name or one.short_name for one in sums.kernels)
+    modules = tuple(dict.fromkeys(row.module for row in facts.rows if is_communication(row.category)))
+    return _action(facts, "ranks", what, modules, kernels, arithmetic, saved)
+
+
+def _hidden_kernels(facts: Facts, budget: Budget) -> Action | None:
+    """CUDA graphs that were traced as a whole: their kernels must be seen first."""
+    gpu = facts.stage.gpu
+    whole = gpu.kernel_sum_ns + gpu.memcpy_ns + gpu.memset_ns + gpu.graph_ns
+    if 2 * gpu.graph_ns < whole or not whole:
+        return None
+    what = "Capture once with --preset cuda-graph-nodes (nsys: --cuda-graph-trace=node) to see the kernels inside the graphs"
+    hidden = part_of(gpu.graph_ns, whole)
+    arithmetic = f"{count(gpu.graphs)} CUDA graphs take {hidden.part} of {hidden.whole} GPU time = {hidden.share}"
+    return _action(facts, "hidden kernels", what, (), (), arithmetic, budget.time_of("kernels"))
+
+
+# --- kernels -------------------------------------------------------------------------------------------------------
+
+
+def _by_module(rows: Iterable[KernelModuleRow]) -> dict[str, list[KernelModuleRow]]:
+    found: dict[str, list[KernelModuleRow]] = {}
+    for row in rows:
+        found.setdefault(row.module, []).append(row)
+    return found
+
+
+def written_bytes(row: KernelModuleRow) -> int | None:
+    """Bytes that one launch writes at least: an element per thread, or as many as the kernel's name says; None: no grid."""
+    if row.grid is None or row.block is None:
+        return None
+    found = _ELEMENTS.search(row.name)
+    threads = row.block[0] * row.block[1] * row.block[2]
+    per_block = int(found[1]) * int(found[2]) if found is not None else threads
+    words = row.human_name or row.name
+    size = 8 if _EIGHT_BYTES.search(words) else 4 if _FOUR_BYTES.search(words) else 2
+    return row.grid[0] * row.grid[1] * row.grid[2] * per_block * size
+
+
+def _is_materialised(facts: Facts, row: KernelModuleRow, of_module: Sequence[KernelModuleRow]) -> bool:
+    """Whether each launch moves more than its attention module must move in the whole unit."""
+    if row.category not in MOVERS or not any(one.category in ("attention", "softmax") for one in of_module):
+        return False
+    written = written_bytes(row)
+    must = must_move_bytes(facts, row.module)
+    return written is not None and written > (must if must is not None else _LARGE_BYTES)
+
+
+def _materialised(facts: Facts, module: str, rows: Sequence[KernelModuleRow]) -> Action | None:
+    if not rows:
+        return None
+    time = sum(row.total_per_unit_ns or 0.0 for row in rows)
+    calls = sum(row.calls for row in rows)
+    blocks = sorted({row.grid[0] * row.grid[1] * row.grid[2] for row in rows if row.grid}, reverse=True)
+    kinds = " and ".join(dict.fromkeys(_kind(row) for row in rows))
+    must = must_move_bytes(facts, module)
+    least = sum((written_bytes(row) or 0) * row.calls for row in rows) / calls
+    against = f"; all weights of {module} are {bytes_(must)}" if must is not None else ""
+    what = (
+        f"Do not materialise what the attention of {module} adds to its scores (such as a position bias): {count(calls)} launches "
+        f"of {kinds} on grids of {_listed(blocks)} blocks write at least {bytes_(least)} each{against}. Compute it inside the "
+        "attention kernel, or once"
+    )
+    arithmetic = _of_kernel_time(facts, sum(row.total_ns for row in rows), time)
+    return _action(facts, "materialised", what, (module,), _names(rows), arithmetic, time)
+
+
+def _of_kernel_time(facts: Facts, part_ns: int, each_ns: float) -> str:
+    shown = part_of(part_ns, sum(row.total_ns for row in facts.rows))
+    return (
+        f"{shown.part} of {shown.whole} kernel time in the capture = {shown.share}; {duration(each_ns)} {_each(facts)}"
+    )
+
+
+def _listed(numbers: Sequence[int]) -> str:
+    shown = [count(one) for one in numbers[:3]]
+    return shown[0] if len(shown) == 1 else f"{', '.join(shown[:-1])} and {shown[-1]}"
+
+
+def _kind(row: KernelModuleRow) -> str:
+    """The first words of what a kernel does: ``copy``, ``elementwise add``."""
+    return (row.human_name or row.category).partition(",")[0].removeprefix("elementwise ")
+
+
+def _is_small(facts: Facts, row: KernelModuleRow) -> bool:
+    least = facts.sm_count or _SMALL_BLOCKS
+    return row.grid is not None and row.grid[0] * row.grid[1] * row.grid[2] < least
+
+
+def _small_kernels(facts: Facts, rows: Sequence[KernelModuleRow]) -> Action | None:
+    """Kernels too small for the device, that only move or reduce: together, because fusing takes them across modules."""
+    calls = sum(row.calls for row in rows)
+    time = sum(row.total_per_unit_ns or 0.0 for row in rows)
+    if not time or not calls:
+        return None
+    total = sum(row.total_ns for row in rows)
+    by_module = sorted(_times(rows, lambda row: row.module).items(), key=lambda item: -item[1])
+    by_kind = sorted(_times(rows, lambda row: row.category).items(), key=lambda item: -item[1])
+    modules = [name for name, _ in by_module if name != UNATTRIBUTED][: _NAMED + 1]
+    kinds = " and ".join(name for name, _ in by_kind[:_NAMED])
+    sms = f"the {facts.sm_count} SMs" if facts.sm_count else "the GPU"
+    calls_each = sum(row.calls_per_unit or 0.0 for row in rows)
+    in_modules = f" in {', '.join(modules)}" if modules else ""
+    what = (
+        f"Fuse the small kernels{in_modules}: {count(round(calls_each))} launches {_each(facts)}, mostly {kinds}, of "
+        f"{duration(total / calls)} on fewer blocks than {sms}"
+    )
+    arithmetic = _of_kernel_time(facts, total, time)
+    uses = component_uses(facts)
+    near = [one for one in uses if one.floor_ns >= 0.7 * one.time_ns]
+    if near:
+        told = ", ".join(f"{one.label} at {ratio(one.floor_ns / one.time_ns)} of {_peak(one)}" for one in near)
+        arithmetic += f"; near their peak already: {told}"
+    return _action(facts, "small kernels", what, tuple(modules), _names(rows), arithmetic, time)
+
+
+def _data_movement(facts: Facts, module: str, rows: Sequence[KernelModuleRow]) -> Action | None:
+    """Kernels that fill the device and only move or reduce data, of one module."""
+    time = sum(row.total_per_unit_ns or 0.0 for row in rows)
+    if not time:
+        return None
+    by_kind = sorted(_times(rows, lambda row: row.category).items(), key=lambda item: -item[1])
+    kinds = " and ".join(name for name, _ in by_kind[:_NAMED])
+    calls_each = sum(row.calls_per_unit or 0.0 for row in rows)
+    where = "outside all modules" if module == UNATTRIBUTED else f"of {module}"
+    what = (
+        f"Fuse the kernels {where} that only pass over data into those around them (compile): {count(round(calls_each))} launches "
+        f"{_each(facts)}, mostly {kinds}"
+    )
+    arithmetic = _of_kernel_time(facts, sum(row.total_ns for row in rows), time)
+    modules = () if module == UNATTRIBUTED else (module,)
+    return _action(facts, "data movement", what, modules, _names(rows), arithmetic, time)
+
+
+def _below_roofline(facts: Facts, use: ComponentUse) -> Action | None:
+    saved = use.time_ns - use.floor_ns
+    if saved <= 0:
+        return None
+    reached = share(use.floor_ns / use.time_ns)
+    amount = f"{bytes_(use.bytes_moved)} that must move" if use.by_bytes else f"{flop(use.flop)} that must be computed"
+    shown = difference(use.time_ns, use.floor_ns)
+    what = (
+        f"Bring the matrix kernels of {use.label} ({_listed_words(use.modules)}) nearer to {_peak(use)}, of which they reach "
+        f"{reached}: another kernel or layout, or more rows per launch"
+    )
+    arithmetic = f"{shown.whole} − {shown.part} for {amount}, at peak = {shown.rest} {_each(facts)}"
+    return _action(facts, "below roofline", what, use.modules, use.kernels[:_NAMED], arithmetic, saved)
+
+
+def _listed_words(names: Sequence[str]) -> str:
+    return ", ".join(names[: _NAMED + 1]) + (f" and {len(names) - _NAMED - 1} more" if len(names) > _NAMED + 1 else "")
+
+
+def _peak(use: ComponentUse) -> str:
+    return "peak bandwidth" if use.by_bytes else "peak FLOP/s"
+
+
+def _times(rows: Iterable[KernelModuleRow], key: Callable[[KernelModuleRow], str]) -> dict[str, int]:
+    found: dict[str, int] = {}
+    for row in rows:
+        found[key(row)] = found.get(key(row), 0) + row.total_ns
+    return found
+
+
+def _names(rows: Sequence[KernelModuleRow]) -> tuple[str, ...]:
+    ordered = sorted(rows, key=lambda row: -row.total_ns)
+    return tuple(dict.fromkeys(row.human_name or row.short_name for row in ordered))[:FIRST]
+
+
+# --- what they share -----------------------------------------------------------------------------------------------
+
+
+def _action(
+    facts: Facts,
+    kind: str,
+    what: str,
+    modules: tuple[str, ...],
+    kernels: tuple[str, ...],
+    arithmetic: str,
+    saved_ns: float,
+) -> Action:
+    return Action(
+        stage=facts.stage.stage,
+        kind=kind,  # type: ignore[arg-type]
+        sentence=f"{what}.",
+        modules=modules,
+        kernels=kernels,
+        arithmetic=arithmetic,
+        ceiling_per_unit_ns=saved_ns,
+        per=facts.times.per,
+        ceiling_ns=round(saved_ns * facts.units_of_a_pass),
+    )
+
+
+def _each(facts: Facts) -> str:
+    return "in all" if facts.is_whole_capture else f"per {facts.times.per}"
