@@ -14,10 +14,12 @@ from typing import Final
 
 from attrs import frozen
 
-from analysis.domain.errors import DsocrError
+from analysis.domain.errors import CaptureError, DsocrError
 from analysis.domain.manifest import Collector
+from runner.collectors.choosing import Choice, choose_collector
 from runner.collectors.nsys.collector import local_folders
 from runner.collectors.nsys.fitness import driver_mismatch, nvtx_mismatch
+from runner.collectors.nsys.presets import load_preset
 from runner.collectors.nsys.probe import ProbeResult, functional_probe
 from runner.collectors.nsys.tool import NsysTool, find_nsys, usable_tools
 from runner.launcher.check import Check
@@ -37,7 +39,7 @@ class Diagnosis:
 
     usable: bool
     collector: Collector | None
-    """What ``--collector auto`` would take; None: neither works."""
+    """What ``--collector auto`` takes here, by the rule of a run; None: a run could take neither."""
     checks: tuple[Check, ...]
 
 
@@ -78,12 +80,19 @@ def diagnose(
         _locking(out),
     ]
     places_work = all(check.verdict != "failed" for check in checks[-3:])
-    on_gpu = default_device(facts)[0] != "cpu"
-    collector: Collector | None = None
-    if torch_works and places_work:
-        collector = "nsys" if nsys_works and on_gpu else "torch"
-    usable = collector is not None and not (nsys is not None and not nsys_works)
-    return Diagnosis(usable, collector, tuple(checks))
+    choice = _choice(default_device(facts)[0], nsys, environ) if torch_works and places_work else None
+    # A run does not try its program before it takes it, and one that is named must work even where it is not taken.
+    needs_nsys = nsys is not None or (choice is not None and choice.tool is not None)
+    usable = choice is not None and (nsys_works or not needs_nsys)
+    return Diagnosis(usable, None if choice is None else choice.name, tuple(checks))
+
+
+def _choice(device: str, nsys: str | None, environ: Mapping[str, str]) -> Choice | None:
+    """What ``run`` chooses by itself; None where it refuses the nsys that was named."""
+    try:
+        return choose_collector("auto", device, load_preset("default"), nsys, environ)
+    except CaptureError:
+        return None
 
 
 def _python() -> Check:
@@ -174,7 +183,7 @@ def _functional(tool: NsysTool, environ: Mapping[str, str], *, on_gpu: bool) -> 
             name,
             "failed",
             f"a short program was profiled and exported, but {' and '.join(result.missing)} did not arrive",
-            "use another nsys: this one does not fit the driver or the nvtx package",
+            "use another nsys: this one does not fit the driver or the nvtx package; --collector torch needs none",
         )
     return Check(name, "ok", f"{', '.join(result.seen)} arrived in the export")
 

@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 
 from launch_kit import ROOT, environment, fake_nsys
+from runner.collectors.choosing import choose_collector
+from runner.collectors.nsys.presets import load_preset
 from runner.launcher.doctor import Check, diagnose
 from runner.process.driver import DriverFacts, VisibleGpu, default_device, torch_cuda_version
 
@@ -49,6 +51,25 @@ def test_a_probe_whose_events_do_not_arrive_fails(tmp_path: Path) -> None:
     check = by_name(diagnose(environment(), tmp_path, nsys=tool.path).checks)["functional probe"]
     assert check.verdict == "failed"
     assert "the mark" in check.observed
+
+
+def test_the_doctor_chooses_as_a_run_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a GPU a run takes an nsys that is there without trying it, so one that loses events makes runs fail."""
+    tool = fake_nsys(tmp_path / "nsys")
+    facts = DriverFacts(cuda=(13, 0), driver="580.1", gpus=(VisibleGpu("a GPU", "7"),))
+    monkeypatch.setattr("runner.launcher.doctor.driver_facts", lambda: facts)
+    monkeypatch.setattr("runner.launcher.doctor.default_device", lambda facts: ("cuda:0", "a GPU is visible"))
+    environ = environment() | {"NSYS": tool.path}
+    diagnosis = diagnose(environ, tmp_path)
+    choice = choose_collector("auto", "cuda:0", load_preset("default"), None, environ)
+    assert (diagnosis.collector, diagnosis.usable) == (choice.name, False) == ("nsys", False)
+    probe = by_name(diagnosis.checks)["functional probe"]
+    assert probe.verdict == "failed"
+    assert "--collector torch" in (probe.remedy or "")
+    (tmp_path / "nsys/host-linux-x64/QdstrmImporter").unlink()
+    without = diagnose(environ, tmp_path)
+    assert (without.collector, without.usable) == ("torch", True)
+    assert diagnose(environ, tmp_path, nsys=tool.path).usable is False
 
 
 def test_an_nsys_older_than_the_driver_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
