@@ -11,17 +11,53 @@ from collections.abc import Sequence
 from typing import Final, Literal
 
 from analysis.domain.annotations import Stage
+from analysis.domain.figures import times
 from analysis.domain.manifest import ControlPass, Overhead, RunManifest, one_input
 
-__all__ = ["WORTH_A_WARNING", "decode_unit", "overheads", "run_overheads", "worth_a_warning"]
+__all__ = [
+    "LIGHTEST_PRESET",
+    "WORTH_A_WARNING",
+    "decode_unit",
+    "lighter_preset",
+    "noise_sentence",
+    "overheads",
+    "run_overheads",
+    "slower_profiled",
+    "worth_a_warning",
+]
 
 WORTH_A_WARNING: Final = 1.25
 """From this factor on profiling is said to be costly, and the lighter preset is named."""
+
+LIGHTEST_PRESET: Final = "light"
+"""The preset that marks the fewest ranges; what is marked is what a preset costs."""
 
 
 def worth_a_warning(overhead: Overhead) -> bool:
     """Whether profiling slowed a stage so much that its latencies in the trace mislead."""
     return overhead.factor >= WORTH_A_WARNING
+
+
+def lighter_preset(preset: str | None) -> str | None:
+    """Name the preset that would cost less than a run's own; None where none would, or the run had none."""
+    return None if preset in (None, LIGHTEST_PRESET) else LIGHTEST_PRESET
+
+
+def slower_profiled(overhead: Overhead) -> bool:
+    """Whether the factor, to the two decimals that are shown, is 1 or more: what profiling can explain."""
+    return round(overhead.factor, 2) >= 1
+
+
+def noise_sentence(measured: Sequence[Overhead]) -> str:
+    """Say what a factor below 1 is; empty where there is none.
+
+    Recording only adds work, so a stage that ran faster with it met a machine in another state: a clock that had risen,
+    a cache that was warm, another program that had ended.
+    """
+    faster = [f"{overhead.stage} {times(overhead.factor)}" for overhead in measured if not slower_profiled(overhead)]
+    if not faster:
+        return ""
+    return f"Measured faster than unprofiled ({', '.join(faster)}): noise of the machine, no speed-up by the profiler."
 
 
 def decode_unit(batch_size: int) -> str:

@@ -10,7 +10,7 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from analysis.render.spec.shown import Cell, Table
-from analysis.render.spec.text import shortened
+from analysis.render.spec.text import shortened, visible
 
 __all__ = ["FittedTable"]
 
@@ -26,7 +26,7 @@ class FittedTable:
     """A table that fits itself into the width in which it is printed.
 
     Columns of the highest `Heading.priority` are left out first and named below the table; texts are shortened in the
-    middle; numbers are whole or not there.
+    middle; numbers are whole or not there. The table's note, such as why a value is n/a, follows.
     """
 
     def __init__(self, table: Table, *, title: bool = True) -> None:
@@ -61,6 +61,8 @@ class FittedTable:
         for row in table.rows:
             made.add_row(*(self._text(row[place], width) for place, width in widths.items()))
         yield made
+        if table.note:
+            yield Text(visible(table.note), style="dim")
 
     @staticmethod
     def _text(cell: Cell, width: int, style: str = "") -> Text:

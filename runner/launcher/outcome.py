@@ -7,7 +7,7 @@ from rich.text import Text
 
 from analysis.domain.figures import times
 from analysis.domain.manifest import RunManifest
-from analysis.domain.overhead import run_overheads, worth_a_warning
+from analysis.domain.overhead import lighter_preset, noise_sentence, run_overheads, slower_profiled, worth_a_warning
 from runner.launcher.run_directory import RunDirectory
 
 __all__ = ["overhead_line", "print_result"]
@@ -22,24 +22,30 @@ def print_result(directory: RunDirectory, manifest: RunManifest) -> None:
         console.print(Text(headline.read_text(encoding="utf-8", errors="replace").rstrip()), soft_wrap=True)
     line = overhead_line(manifest)
     if line is not None:
-        console.print(Text(line))
+        console.print(Text(line), soft_wrap=True)
     if manifest.status != "complete":
-        console.print(Text(f"The run is {manifest.status}: {manifest.error}"))
+        console.print(Text(f"The run is {manifest.status}: {manifest.error}"), soft_wrap=True)
     if manifest.exit_codes.analysis != 0:
         console.print(Text(f"Artefacts: {directory.path}"), soft_wrap=True)
 
 
 def overhead_line(manifest: RunManifest) -> str | None:
-    """Say what profiling cost, and name the lighter preset where it was much; None if it was not measured."""
+    """Say what profiling cost, and name the lighter preset where it was much; None if it was not measured.
+
+    A stage that was faster under the profiler is said to be noise, not a cost.
+    """
     measured = run_overheads(manifest)
     if not measured:
         return None
-    line = "Under the profiler: " + ", ".join(
-        f"{overhead.stage} took {times(overhead.factor)}" for overhead in measured
-    )
-    line += " the time that it takes alone."
-    if any(worth_a_warning(overhead) for overhead in measured) and manifest.preset not in (None, "light"):
-        line += (
-            " Read latencies from the control run; --preset light marks less (what costs how much: docs/capture.md)."
+    sentences = []
+    if slower := [overhead for overhead in measured if slower_profiled(overhead)]:
+        took = ", ".join(f"{overhead.stage} took {times(overhead.factor)}" for overhead in slower)
+        sentences.append(f"Under the profiler: {took} the time that it takes alone.")
+    if noise := noise_sentence(measured):
+        sentences.append(noise)
+    lighter = lighter_preset(manifest.preset)
+    if lighter is not None and any(worth_a_warning(overhead) for overhead in measured):
+        sentences.append(
+            f"Read latencies from the control run; --preset {lighter} marks less (what costs how much: docs/capture.md)."
         )
-    return line
+    return " ".join(sentences)

@@ -2,8 +2,11 @@ import io
 import re
 
 import pytest
+from attrs import evolve
 from rich.console import Console
 
+from analysis.domain.manifest import Overhead
+from analysis.render.spec.tables import ReportTables
 from analysis.render.terminal import print_headline, print_report
 from analysis.report import Report
 from report_builder import hostile_report, plain_report
@@ -31,6 +34,21 @@ def test_numbers_of_the_kernel_table_are_never_cut(width: int) -> None:
     text = printed(report, width=width)
     for one in report.kernels:
         assert f"{one.total_ns / 1e6:,.3f}" in text
+
+
+def test_the_reason_of_an_unknown_value_stands_below_its_table() -> None:
+    report = plain_report()
+    row = evolve(report.utilisation[0], mfu=None, mbu=None, unknown_because="nobody knows \x1b[31mthis GPU's peak")
+    text = " ".join(printed(evolve(report, utilisation=(row,)), width=80).split())
+    assert "nobody knows \\x1b[31mthis GPU's peak" in text
+    assert "Numbers in module paths are folded." in text
+
+
+def test_a_factor_below_one_is_noise_in_the_report_too() -> None:
+    overhead = (Overhead("decode", 18.2, 3.1, 0.17, "token"), Overhead("prefill", 18.2, 20.0, 1.1, "image"))
+    noise = "Measured faster than unprofiled (decode 0.17 ×): noise of the machine, no speed-up by the profiler."
+    assert ReportTables(evolve(plain_report(), overhead=overhead), "markdown").overhead().note.endswith(f" {noise}")
+    assert "noise" not in ReportTables(evolve(plain_report(), overhead=overhead[1:]), "markdown").overhead().note
 
 
 def test_hostile_names_neither_colour_nor_format() -> None:

@@ -8,6 +8,7 @@ from attrs import evolve
 
 from analysis.domain.annotations import STAGES
 from analysis.domain.entities import KernelSummary
+from analysis.domain.overhead import noise_sentence
 from analysis.render.spec import gpu_time, host, kernels, stages, utilisation, verdicts
 from analysis.render.spec.shown import Table, pivoted, shown, transposed
 from analysis.render.spec.specification import Reader
@@ -145,4 +146,7 @@ class ReportTables:
 
     def overhead(self) -> Table:
         """Profiled against unprofiled."""
-        return shown(stages.OVERHEAD, self._report.overhead, self._reader)
+        noise = noise_sentence(self._report.overhead)
+        return shown(
+            stages.OVERHEAD, self._report.overhead, self._reader, note=f"{stages.OVERHEAD.note} {noise}".rstrip()
+        )
