@@ -215,10 +215,13 @@ def _matrix(members: Sequence[ReviewedKernel], waterfall: Waterfall) -> Action:
     ceiling = covered - roofline
     reached = ratio(roofline / covered if covered else None)
     parts, per, at_most = _subtraction(covered, roofline, waterfall)
+    how = "Try another kernel or tile, or more rows per launch (batch)"
+    if rows[0].category == "attention" and all((row.waves or 0.0) >= 1 for row in rows):
+        # It reads no weights that more rows would share, and fills the device.
+        how = "Try another kernel, or give it less to read beside queries, keys and values (a bias, a mask)"
     sentence = (
         f"{_where(rows)}: {_often(sum(row.calls for row in rows), waterfall)} of {name} reach {reached} "
-        f"of their roofline ({bound}){f'; {why}' if why else ''}. Try another kernel or tile, or more rows per launch (batch); "
-        f"{at_most}."
+        f"of their roofline ({bound}){f'; {why}' if why else ''}. {how}; {at_most}."
     )
     units = waterfall.units or 1
     moved, computed = sum(row.dram_bytes or 0 for row in rows), sum(row.tensor_flop or 0 for row in rows)

@@ -349,6 +349,12 @@ def test_a_matrix_kernel_is_held_against_its_own_roofline() -> None:
     first, *_ = first_actions([gemm], evolve(fall(), losses=()), None)
     assert first.ceiling_ns == 150_000
     assert "reach 25.0 % of their roofline (DRAM)" in first.sentence
+    assert "more rows per launch (batch)" in first.sentence
+    (full,) = first_actions(
+        [reviewed(category="attention", waves=1.0, tensor_flop=5e9, bound="DRAM")], evolve(fall(), losses=()), None
+    )
+    assert "less to read beside queries, keys and values" in full.sentence
+    assert "batch" not in full.sentence
 
 
 def test_actions_are_ranked_and_three() -> None:

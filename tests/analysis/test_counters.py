@@ -51,6 +51,34 @@ def test_counters_of_kernels_whose_work_is_known() -> None:
     assert not any(file.metrics[one][3] for one in file.metrics if tensor_dtype(one))
 
 
+def test_decode_executes_what_was_counted_up_to_tiles() -> None:
+    """A whole replayed decode step of DeepSeek-OCR, census by `dsocr-profile review`: exact, once the tiles are known."""
+    file = real("graph-step")
+    assert len(file) == 945
+    executed: dict[str, int] = {}
+    for name, operations in zip(file.names, file.metrics[BF16].tolist(), strict=True):
+        kind = next(one for one in ("device_kernel", "nvjet_sm90_tst_384x8", "nvjet", "sdpa", "") if one in name)
+        executed[kind] = executed.get(kind, 0) + int(operations)
+    hidden, layers, context = 1280, 12, 911
+    vocabulary, expert, shared, dense = 129_280, 896, 1792, 6848
+    experts = (layers - 1) * 6 * 3 * hidden * expert * 2
+    # One row per expert in tiles of 128; one row in tiles of 8, 129,280 columns in 338 tiles of 384.
+    assert executed["device_kernel"] == 128 * experts
+    assert executed["nvjet_sm90_tst_384x8"] == 8 * 2 * hidden * 338 * 384
+    assert vocabulary <= 338 * 384 < 1.01 * vocabulary
+    # Attention projections, shared experts, and the dense MLP, whose 6,848 take 108 tiles of 64.
+    products = layers * 4 * hidden * hidden + (layers - 1) * 3 * hidden * shared + 3 * hidden * 108 * 64
+    assert dense <= 108 * 64 < 1.01 * dense
+    assert executed["nvjet"] == 8 * 2 * products
+    # One query in tiles of 16, keys in tiles of 128.
+    assert executed["sdpa"] == layers * 4 * hidden * 16 * -(-context // 128) * 128
+    assert executed[""] == 0
+    moved = file.metrics[DRAM_READ].sum() + file.metrics[DRAM_WRITE].sum()
+    weights = experts + 2 * (vocabulary * hidden + layers * 4 * hidden * hidden + (layers - 1) * 3 * hidden * shared)
+    weights += 2 * 3 * hidden * dense + 2 * (layers - 1) * 64 * hidden
+    assert 1 <= moved / (weights + 2 * 2 * context * hidden * layers) < 1.1  # bytes that must move
+
+
 def test_kernels_of_a_decode_step_know_their_stage_and_step() -> None:
     file = real("decode-step")
     assert len(file) == 25
