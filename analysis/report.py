@@ -209,7 +209,7 @@ def assemble(
         operators_topk=operator_summaries(attribution, range_rows, options.top_operators),
         mfu_model_level=mfu_of["total"],
         mfu_per_stage={stage: mfu_of[stage] for stage in STAGES},
-        aggregates={one.name: stats(one) for one in measured.aggregates},
+        aggregates={metric.name: stats(metric) for metric in measured.aggregates},
         notes=stakeholder_notes(measured, findings, judged),
         meta=_meta(manifest, peaks),
     )
@@ -228,7 +228,7 @@ def assemble(
         module_rows={
             "all": whole_modules,
             **{stage: gpu_rows(gpu_table(attribution, "module", stage=stage)) for stage in STAGES},
-            **{one.stage: whole_modules for one in stages if one.stage == WHOLE_CAPTURE},
+            **{row.stage: whole_modules for row in stages if row.stage == WHOLE_CAPTURE},
         },
         range_rows=range_rows,
         categories=captured.categories,
@@ -285,7 +285,7 @@ def capture_info(trace: Trace, attribution: Attribution, manifest: RunManifest |
     info = trace.info
     kinds = np.bincount(attribution.operations.kind, minlength=4)
     collector = _collector(info.capture, info.product)
-    devices = sorted({one.name for one in info.devices})
+    devices = sorted({device.name for device in info.devices})
     modules = bool(attribution.is_level("module").any())
     return CaptureInfo(
         trace_path=str(trace.path),

@@ -60,16 +60,18 @@ def counter_paths(named: Iterable[Path]) -> tuple[Path, ...]:
     Raises:
         RequestError: a folder holds no such file.
     """
-    found: dict[Path, Path] = {}
+    files: dict[Path, Path] = {}
     for path in named:
         inside = [path]
         if path.is_dir():
-            inside = sorted(one for one in path.iterdir() if one.name.endswith(_COUNTER_FILES) and one.is_file())
+            inside = sorted(
+                entry for entry in path.iterdir() if entry.name.endswith(_COUNTER_FILES) and entry.is_file()
+            )
             if not inside:
                 raise RequestError(f"{path}: is a directory without counters ({', '.join(_COUNTER_FILES)})")
-        for one in inside:
-            found.setdefault(one.resolve(), one)
-    return tuple(found.values())
+        for file in inside:
+            files.setdefault(file.resolve(), file)
+    return tuple(files.values())
 
 
 def import_argv(ncu: Path, report: Path) -> list[str]:
@@ -84,9 +86,9 @@ def find_ncu(report: Path, environ: Mapping[str, str]) -> Path | None:
         RequestError: $NCU names no program.
     """
     named = environ.get("NCU")
-    found = shutil.which(named or "ncu", path=environ.get("PATH", os.defpath))
-    if found is not None:
-        return Path(found)
+    program = shutil.which(named or "ncu", path=environ.get("PATH", os.defpath))
+    if program is not None:
+        return Path(program)
     if named:
         raise RequestError(f"{report}: cannot be read: $NCU names {named}, which is no program")
     places = [
@@ -98,8 +100,13 @@ def find_ncu(report: Path, environ: Mapping[str, str]) -> Path | None:
 
 
 def _newest_first(folder: Path) -> list[Path]:
-    found = [folder / "ncu", folder / "usr/bin/ncu", *folder.glob("*/ncu"), *folder.glob("usr/lib/nsight-compute*/ncu")]
-    return sorted(found, key=lambda path: [int(part) for part in re.findall(r"\d+", str(path))], reverse=True)
+    places = [
+        folder / "ncu",
+        folder / "usr/bin/ncu",
+        *folder.glob("*/ncu"),
+        *folder.glob("usr/lib/nsight-compute*/ncu"),
+    ]
+    return sorted(places, key=lambda path: [int(part) for part in re.findall(r"\d+", str(path))], reverse=True)
 
 
 def _imported(report: Path, ncu: Path, environ: Mapping[str, str]) -> CounterFile:
@@ -150,9 +157,9 @@ def _read_by(reader: Any, report: Path) -> CounterFile:
     if context is None:
         raise RequestError(f"{report}: ncu-report did not read it: it is no report, or one of a newer version")
     actions = [
-        context.range_by_idx(one).action_by_idx(place)
-        for one in range(context.num_ranges())
-        for place in range(context.range_by_idx(one).num_actions())
+        context.range_by_idx(span).action_by_idx(place)
+        for span in range(context.num_ranges())
+        for place in range(context.range_by_idx(span).num_actions())
     ]
     if not actions:
         # The package opens any file, and finds nothing in what is no report.
@@ -174,7 +181,7 @@ def _read_by(reader: Any, report: Path) -> CounterFile:
         state=tuple(_state(action.nvtx_state()) for action in actions),
         grid=tuple(_dims(action, "grid") for action in actions),
         block=tuple(_dims(action, "block") for action in actions),
-        shared_bytes=np.array([-1 if np.isnan(sum(one)) else int(sum(one)) for one in shared], dtype=np.int64),
+        shared_bytes=np.array([-1 if np.isnan(sum(sizes)) else int(sum(sizes)) for sizes in shared], dtype=np.int64),
         metrics={name: np.array([_number(action, name) for action in actions]) for name in wanted},
         devices=frozenset(filter(None, (_text(action, "device__attribute_display_name") for action in actions))),
         compute_capabilities=frozenset(),
@@ -215,7 +222,7 @@ def _state(state: Any) -> NvtxState:
     return nvtx_state(" ".join(parts))
 
 
-def _payload(found: Any) -> int | None:
-    integers = (found.PayloadType_PAYLOAD_INT64, found.PayloadType_PAYLOAD_UINT64,
-                found.PayloadType_PAYLOAD_INT32, found.PayloadType_PAYLOAD_UINT32)  # fmt: skip
-    return found.payload_as_uint64() if found.payload_type() in integers else None
+def _payload(payload: Any) -> int | None:
+    integers = (payload.PayloadType_PAYLOAD_INT64, payload.PayloadType_PAYLOAD_UINT64,
+                payload.PayloadType_PAYLOAD_INT32, payload.PayloadType_PAYLOAD_UINT32)  # fmt: skip
+    return payload.payload_as_uint64() if payload.payload_type() in integers else None

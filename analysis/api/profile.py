@@ -227,8 +227,8 @@ class Profile:
     @_returns(ACTIONS)
     def actions(self) -> pd.DataFrame:
         """What to do first about each stage, ranked over the run by what it could bring."""
-        found = [one for verdict in self._report.verdicts for one in verdict.actions]
-        return frame(ACTIONS, sorted(found, key=lambda one: one.rank))
+        actions = [action for verdict in self._report.verdicts for action in verdict.actions]
+        return frame(ACTIONS, sorted(actions, key=lambda action: action.rank))
 
 
 def load(path: str | os.PathLike[str], **stated: Any) -> Profile:

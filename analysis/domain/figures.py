@@ -58,9 +58,9 @@ def count(value: int | None) -> str:
     return NOT_AVAILABLE if value is None else f"{value:,}"
 
 
-def counted(number: int, one: str, several: str | None = None) -> str:
+def counted(number: int, singular: str, several: str | None = None) -> str:
     """So many of a thing: ``1 launch``, ``5 launches``; the plural takes an ``s`` unless ``several`` gives it."""
-    return f"{count(number)} {one if number == 1 else several or f'{one}s'}"
+    return f"{count(number)} {singular if number == 1 else several or f'{singular}s'}"
 
 
 def significant(value: float | None) -> str:

@@ -52,8 +52,8 @@ class Captured:
 
     @skip_first.validator
     def _leaves_something(self, attribute: object, value: int) -> None:
-        for stage in dict.fromkeys(one.stage for one in self.instances):
-            there = sum(one.stage == stage for one in self.instances)
+        for stage in dict.fromkeys(instance.stage for instance in self.instances):
+            there = sum(instance.stage == stage for instance in self.instances)
             if value >= there:
                 raise RequestError(
                     f"--skip-first {value} leaves nothing of {stage}, of which the trace holds {there}: skip fewer"
@@ -81,14 +81,14 @@ class Captured:
 
     def counted(self, stage: str) -> tuple[InstanceSummary, ...]:
         """A stage's instances but those that are to be skipped."""
-        return tuple(one for one in self.instances if one.stage == stage)[self.skip_first :]
+        return tuple(instance for instance in self.instances if instance.stage == stage)[self.skip_first :]
 
     def counted_steps(self) -> tuple[StepPoint, ...]:
         """The decode steps of the instances that are not to be skipped."""
-        skipped = {one.path for one in self.instances if one.stage == "decode"} - {
-            one.path for one in self.counted("decode")
+        skipped = {instance.path for instance in self.instances if instance.stage == "decode"} - {
+            instance.path for instance in self.counted("decode")
         }
-        return tuple(one for one in self.steps if one.instance not in skipped)
+        return tuple(step for step in self.steps if step.instance not in skipped)
 
 
 @frozen
@@ -209,4 +209,4 @@ class Measured:
 
     def aggregate(self, name: str) -> Aggregate | None:
         """A metric by its name."""
-        return next((one for one in self.aggregates if one.name == name), None)
+        return next((aggregate for aggregate in self.aggregates if aggregate.name == name), None)

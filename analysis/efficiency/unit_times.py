@@ -24,7 +24,8 @@ __all__ = ["unit_times", "work_units"]
 def unit_times(captured: Captured) -> tuple[UnitTimes, ...]:
     """Medians per unit of each stage, in the order of ``captured.stages``."""
     return tuple(
-        _whole_capture(one) if one.stage == WHOLE_CAPTURE else _of_stage(captured, one.stage) for one in captured.stages
+        _whole_capture(stage) if stage.stage == WHOLE_CAPTURE else _of_stage(captured, stage.stage)
+        for stage in captured.stages
     )
 
 
@@ -33,27 +34,27 @@ def work_units(captured: Captured, stage: str) -> tuple[str, Callable[[InstanceS
 
     Decode counts its steps where the trace has any; an instance without steps then does no unit.
     """
-    if stage == "decode" and any(one.steps for one in captured.counted(stage)):
-        return decode_unit(captured.batch_size), lambda one: one.steps
-    return captured.one_input, lambda one: 1
+    if stage == "decode" and any(instance.steps for instance in captured.counted(stage)):
+        return decode_unit(captured.batch_size), lambda instance: instance.steps
+    return captured.one_input, lambda _: 1
 
 
 def _of_stage(captured: Captured, stage: str) -> UnitTimes:
     per, units = work_units(captured, stage)
-    instances = [one for one in captured.counted(stage) if units(one)]
+    instances = [instance for instance in captured.counted(stage) if units(instance)]
     per_step = per == decode_unit(captured.batch_size)
     passes = [
-        (one.image_index, time, whole) for one in captured.control for time, whole in _times(one, stage, per_step)
+        (timed.image_index, time, whole) for timed in captured.control for time, whole in _times(timed, stage, per_step)
     ]
-    images = {one.image_index for one in instances} & {image for image, _, _ in passes}
+    images = {instance.image_index for instance in instances} & {image for image, _, _ in passes}
     if images:  # the same images on both sides
-        instances = [one for one in instances if one.image_index in images]
-        passes = [one for one in passes if one[0] in images]
+        instances = [instance for instance in instances if instance.image_index in images]
+        passes = [timed for timed in passes if timed[0] in images]
     else:
         passes = []
     unprofiled = statistics.median(time for _, time, _ in passes) if passes else None
-    busy = statistics.median(one.busy_ns / units(one) for one in instances)
-    elapsed = statistics.median(one.profiled_ns / units(one) for one in instances)
+    busy = statistics.median(instance.busy_ns / units(instance) for instance in instances)
+    elapsed = statistics.median(instance.profiled_ns / units(instance) for instance in instances)
     base: Literal["unprofiled", "profiled"] = "unprofiled"
     time = unprofiled
     if time is None or captured.on_cpu:
@@ -67,25 +68,25 @@ def _of_stage(captured: Captured, stage: str) -> UnitTimes:
         instances=len(instances),
         busy_ns=busy,
         profiled_ns=elapsed,
-        launches=statistics.median(one.launches / units(one) for one in instances),
+        launches=statistics.median(instance.launches / units(instance) for instance in instances),
         unprofiled_ns=unprofiled,
         busy_share=min(1.0, busy / time) if time else None,
         busy_share_base=base,
         profiled_busy_share=busy / elapsed if elapsed else None,
-        pass_busy_ns=_over_a_pass((_image(one), one.busy_ns) for one in instances),
-        pass_profiled_ns=_over_a_pass((_image(one), one.profiled_ns) for one in instances),
+        pass_busy_ns=_over_a_pass((_image(instance), instance.busy_ns) for instance in instances),
+        pass_profiled_ns=_over_a_pass((_image(instance), instance.profiled_ns) for instance in instances),
         pass_unprofiled_ns=_over_a_pass((image, whole) for image, _, whole in passes) if passes else None,
         capped_because=capped,
     )
 
 
-def _times(one: ControlPass, stage: str, per_step: bool) -> Sequence[tuple[float, int]]:
+def _times(timed: ControlPass, stage: str, per_step: bool) -> Sequence[tuple[float, int]]:
     """Time per unit and of the whole stage of one image of a control pass; empty: it did not get so far."""
     if stage == "prefill":
-        return [(one.prefill_ns, one.prefill_ns)] if one.prefill_ns > 0 else []
-    if one.step_mean_ns is None:
+        return [(timed.prefill_ns, timed.prefill_ns)] if timed.prefill_ns > 0 else []
+    if timed.step_mean_ns is None:
         return []
-    return [(one.step_mean_ns if per_step else one.decode_ns, one.decode_ns)]
+    return [(timed.step_mean_ns if per_step else timed.decode_ns, timed.decode_ns)]
 
 
 def _image(instance: InstanceSummary) -> object:
@@ -98,7 +99,7 @@ def _over_a_pass(values: Iterable[tuple[object, float]]) -> float:
     by_image: dict[object, list[float]] = {}
     for image, value in values:
         by_image.setdefault(image, []).append(value)
-    return sum(statistics.median(one) for one in by_image.values())
+    return sum(statistics.median(times) for times in by_image.values())
 
 
 def _whole_capture(stage: StageSummary) -> UnitTimes:

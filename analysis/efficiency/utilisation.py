@@ -188,13 +188,17 @@ def component_needs(captured: Captured, costs: KnownCosts) -> tuple[ComponentNee
         captured: its instances.
         costs: of each image in each stage.
     """
-    found = []
+    needs = []
     for stage in STAGES:
-        mine = [(one, costs.by_stage.get((one.image_index or 0, stage))) for one in captured.counted(stage)]
-        known = [
-            (one, cost) for one, cost in mine if cost is not None and (stage != "decode" or cost.tokens == one.steps)
+        mine = [
+            (instance, costs.by_stage.get((instance.image_index or 0, stage))) for instance in captured.counted(stage)
         ]
-        units = sum(one.steps if stage == "decode" else 1 for one, _ in known)
+        known = [
+            (instance, cost)
+            for instance, cost in mine
+            if cost is not None and (stage != "decode" or cost.tokens == instance.steps)
+        ]
+        units = sum(instance.steps if stage == "decode" else 1 for instance, _ in known)
         if not units or len(known) < len(mine):
             continue
         sums: dict[str, list[int]] = {}
@@ -203,8 +207,8 @@ def component_needs(captured: Captured, costs: KnownCosts) -> tuple[ComponentNee
                 entry = sums.setdefault(part.component, [0, 0])
                 entry[0] += part.flop
                 entry[1] += part.weight_bytes + part.kv_read_bytes + part.kv_write_bytes
-        found += [ComponentNeed(stage, name, flop / units, moved / units) for name, (flop, moved) in sums.items()]
-    return tuple(found)
+        needs += [ComponentNeed(stage, name, flop / units, moved / units) for name, (flop, moved) in sums.items()]
+    return tuple(needs)
 
 
 @frozen

@@ -73,17 +73,17 @@ def print_findings(findings: Sequence[Finding], *, as_json: bool = False) -> Non
         to.print(Text(f"  remedy:   {visible(finding.remedy)}"))
 
 
-def print_kernels(rows: Sequence[KernelSummary], found: int) -> None:
+def print_kernels(rows: Sequence[KernelSummary], altogether: int) -> None:
     """Print kernels, one line each.
 
     Args:
         rows: to print.
-        found: how many there are altogether.
+        altogether: how many there are, with those that are not printed.
     """
     to = console()
     # A grid and a block belong to one launch shape; rows over several say how many.
     several = any(row.shapes > 1 for row in rows)
     leave_out = ("grid", "block") if several else ("shapes",)
     to.print(FittedTable(shown(kernels.KERNELS, rows, "terminal", leave_out=leave_out), title=False))
-    if found > len(rows):
-        to.print(f"{count(found - len(rows))} more; --top shows them")
+    if altogether > len(rows):
+        to.print(f"{count(altogether - len(rows))} more; --top shows them")

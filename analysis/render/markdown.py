@@ -30,24 +30,24 @@ def _opening(report: Report) -> list[str]:
     lines += [f"- **{fact.label}:** {escaped(fact.text)}" for fact in facts.subject(report)]
     lines.append("")
     lines += [f"> **{escaped(caution)}**\n" for caution in facts.cautions(report)]
-    unfit = [one for one in report.findings if one.severity == "unfit"]
+    unfit = [finding for finding in report.findings if finding.severity == "unfit"]
     if unfit:
-        lines += [f"> **{_SEVERITY['unfit']}:** {escaped(visible(one.title))}\n" for one in unfit]
+        lines += [f"> **{_SEVERITY['unfit']}:** {escaped(visible(finding.title))}\n" for finding in unfit]
     return lines
 
 
 def _verdicts(report: Report, tables: ReportTables) -> list[str]:
     lines = ["## Verdict", ""]
-    for one in report.verdicts:
+    for verdict in report.verdicts:
         lines += [
-            f"**{escaped(one.stage)}: {escaped(visible(one.bound))}.** {escaped(visible(one.sentence))}",
+            f"**{escaped(verdict.stage)}: {escaped(visible(verdict.bound))}.** {escaped(visible(verdict.sentence))}",
             "",
-            f"- Do first: {escaped(visible(one.action))} {escaped(visible(one.ceiling))}",
-            *(f"- Evidence: {escaped(visible(line))}" for line in one.evidence),
+            f"- Do first: {escaped(visible(verdict.action))} {escaped(visible(verdict.ceiling))}",
+            *(f"- Evidence: {escaped(visible(line))}" for line in verdict.evidence),
             "",
         ]
-        if one.budget is not None:
-            budget = tables.budget(one.stage)
+        if verdict.budget is not None:
+            budget = tables.budget(verdict.stage)
             lines += [f"### {escaped(budget.title)}", "", *table_lines(budget)]
     actions = tables.actions()
     lines += [f"### {actions.title}", "", *table_lines(actions)] if actions.rows else []
@@ -66,10 +66,11 @@ def _findings(report: Report) -> list[str]:
     lines = ["## Capture quality", ""]
     if not report.findings:
         return [*lines, "Every check passed.", ""]
-    for one in report.findings:
+    for finding in report.findings:
         lines.append(
-            f"- **{_SEVERITY[one.severity]}: {escaped(visible(one.title))}** ({code(visible(one.code))}). "
-            f"{escaped(visible(one.evidence))}" + (f" Remedy: {escaped(visible(one.remedy))}" if one.remedy else "")
+            f"- **{_SEVERITY[finding.severity]}: {escaped(visible(finding.title))}** ({code(visible(finding.code))}). "
+            f"{escaped(visible(finding.evidence))}"
+            + (f" Remedy: {escaped(visible(finding.remedy))}" if finding.remedy else "")
         )
     return [*lines, ""]
 
@@ -102,16 +103,16 @@ def _kernels(report: Report, tables: ReportTables, pictures: dict[str, str]) -> 
 
 def _modules(report: Report, tables: ReportTables) -> list[str]:
     lines = ["## Modules", ""]
-    found = [stage for stage in tables.stages if report.module_rows.get(stage)]
-    for stage in found:
+    with_modules = [stage for stage in tables.stages if report.module_rows.get(stage)]
+    for stage in with_modules:
         lines += [f"### Modules, {stage}", "", *table_lines(tables.module_kinds(stage, _TOP_MODULES))]
-    return lines if found else [*lines, "n/a: the trace has no module ranges.", ""]
+    return lines if with_modules else [*lines, "n/a: the trace has no module ranges.", ""]
 
 
 def _utilisation(report: Report, tables: ReportTables) -> list[str]:
-    found = tables.utilisation()
+    table = tables.utilisation()
     lines = ["## Utilisation", ""]
-    lines += table_lines(found) if found.rows else ["n/a: the trace has no stages.", ""]
+    lines += table_lines(table) if table.rows else ["n/a: the trace has no stages.", ""]
     derived = [row for row in report.utilisation if row.derivation]
     if derived:
         lines += ["The arithmetic:", ""]
@@ -129,20 +130,20 @@ def _utilisation(report: Report, tables: ReportTables) -> list[str]:
 
 def _rest(report: Report, tables: ReportTables) -> list[str]:
     lines = ["## Host synchronisation", ""]
-    for found in (tables.host_calls("stage"), tables.host_calls("module")):
-        lines += [f"### {found.title}", "", *table_lines(found, _TOP_CALLS)] if found.rows else []
+    for table in (tables.host_calls("stage"), tables.host_calls("module")):
+        lines += [f"### {table.title}", "", *table_lines(table, _TOP_CALLS)] if table.rows else []
     if not report.host_calls:
         lines += ["No synchronising call and no small device-to-host copy was found.", ""]
     lines += ["## Top operators", ""]
-    found = tables.operators()
-    lines += table_lines(found) if found.rows else ["n/a: the trace has no ranges.", ""]
+    table = tables.operators()
+    lines += table_lines(table) if table.rows else ["n/a: the trace has no ranges.", ""]
     lines += ["## Latencies", ""]
-    found = tables.latencies()
-    lines += table_lines(found) if found.rows else ["n/a: the trace has no stages.", ""]
+    table = tables.latencies()
+    lines += table_lines(table) if table.rows else ["n/a: the trace has no stages.", ""]
     lines += ["## What profiling costs", ""]
-    found = tables.overhead()
+    table = tables.overhead()
     missing = "n/a: there is no unprofiled control run of the same inputs to compare with."
-    lines += table_lines(found) if found.rows else [missing, ""]
+    lines += table_lines(table) if table.rows else [missing, ""]
     lines += ["## Provenance", "", *head_lines([("Fact", "left"), ("Value", "left")])]
     for fact in facts.provenance(report):
         text = shortened(fact.text, _FACT)

@@ -28,8 +28,8 @@ def escaped(text: str) -> str:
     return _SPECIAL.sub(_harmless, text)
 
 
-def _harmless(found: re.Match[str]) -> str:
-    return f"\\{found[0]}" if found["mark"] else _entities(found[0])
+def _harmless(match: re.Match[str]) -> str:
+    return f"\\{match[0]}" if match["mark"] else _entities(match[0])
 
 
 def _entities(text: str) -> str:
@@ -39,7 +39,7 @@ def _entities(text: str) -> str:
 def code(text: str) -> str:
     """Inline code in a table cell; with backticks in it, as HTML whose every special character is an entity."""
     if not text.strip() or text != text.strip() or "`" in text or text.endswith("\\") or "\\|" in text:
-        return f"<code>{re.sub(r'[^A-Za-z0-9 ]', lambda found: _entities(found[0]), text)}</code>"
+        return f"<code>{re.sub(r'[^A-Za-z0-9 ]', lambda match: _entities(match[0]), text)}</code>"
     return "`" + text.replace("|", "\\|") + "`"
 
 

@@ -32,26 +32,26 @@ def _opening(report: Report) -> list[RenderableType]:
 
 def _findings(report: Report) -> list[RenderableType]:
     return [
-        Text.assemble((f"{one.severity}: ", _SEVERITY_STYLE[one.severity]), visible(one.title), " – ",
-                      (visible(one.evidence), "dim"))
-        for one in report.findings
-        if one.severity != "info"
+        Text.assemble((f"{finding.severity}: ", _SEVERITY_STYLE[finding.severity]), visible(finding.title), " – ",
+                      (visible(finding.evidence), "dim"))
+        for finding in report.findings
+        if finding.severity != "info"
     ]  # fmt: skip
 
 
 def _verdicts(report: Report, *, evidence: bool) -> list[RenderableType]:
     lines: list[RenderableType] = []
-    for one in report.verdicts:
-        style = _STAGE_STYLE.get(one.stage, "bold")
-        named = one.bound == "unknown" or one.bound in one.sentence
-        sentence = Text(visible(one.sentence if named else f"{one.stage}: {one.bound}. {one.sentence}"))
-        sentence.highlight_words([visible(one.bound)], f"bold {style}")
+    for verdict in report.verdicts:
+        style = _STAGE_STYLE.get(verdict.stage, "bold")
+        named = verdict.bound == "unknown" or verdict.bound in verdict.sentence
+        sentence = Text(visible(verdict.sentence if named else f"{verdict.stage}: {verdict.bound}. {verdict.sentence}"))
+        sentence.highlight_words([visible(verdict.bound)], f"bold {style}")
         lines.append(sentence)
         if evidence:
-            lines += [_indented(line, "dim") for line in one.evidence]
-        lines.append(_indented(f"Do first: {one.action} {one.ceiling}"))
+            lines += [_indented(line, "dim") for line in verdict.evidence]
+        lines.append(_indented(f"Do first: {verdict.action} {verdict.ceiling}"))
         if evidence:
-            for action in one.actions[1:]:
+            for action in verdict.actions[1:]:
                 saved = f"At most {duration(action.ceiling_per_unit_ns)} {_each(action)}."
                 lines.append(_indented(f"Then: {action.sentence} {saved}"))
     return lines

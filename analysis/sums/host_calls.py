@@ -251,11 +251,11 @@ class HostCalls:
     def _returns_by_thread(self) -> dict[int, Ints]:
         """Thread → moments at which its synchronises returned, in order."""
         calls = self.attribution.calls
-        found = {}
+        returns = {}
         for thread, own in slices_by_thread(calls.thread).items():
             waits = np.flatnonzero(self.kind[own] == SYNCHRONISE) + own.start
-            found[thread] = np.sort(calls.start[waits] + calls.duration[waits])
-        return found
+            returns[thread] = np.sort(calls.start[waits] + calls.duration[waits])
+        return returns
 
     @cached_property
     def _busy_by_process(self) -> dict[int | None, tuple[Ints, Ints]]:
@@ -281,22 +281,22 @@ class HostCalls:
         """Process code → from first to last operation of each CUDA graph replay whose operations were traced, merged."""
         operations, launch_call = self.attribution.operations, self.attribution.launch_call
         rows = np.flatnonzero(operations.in_graph & (launch_call >= 0))
-        found: dict[int, tuple[Ints, Ints]] = {}
+        replays: dict[int, tuple[Ints, Ints]] = {}
         for process in np.unique(operations.process[rows]).tolist():
             mine = rows[operations.process[rows] == process]
             calls, place = np.unique(launch_call[mine], return_inverse=True)
             start, end = np.full(calls.size, np.iinfo(np.int64).max), np.zeros(calls.size, dtype=np.int64)
             np.minimum.at(start, place, operations.start[mine])
             np.maximum.at(end, place, operations.end[mine])
-            found[process] = merge(start, end)
-        return found
+            replays[process] = merge(start, end)
+        return replays
 
     def _replays(self, process: int) -> tuple[Ints, Ints]:
         nothing = np.zeros(0, dtype=np.int64)
-        found = self._replays_by_process
+        replays = self._replays_by_process
         if None in self._busy_by_process:  # all rows are of one process, whatever the thread's is called
-            return next(iter(found.values()), (nothing, nothing))
-        return found.get(process, (nothing, nothing))
+            return next(iter(replays.values()), (nothing, nothing))
+        return replays.get(process, (nothing, nothing))
 
     def idle(self, windows: list[tuple[int, int, int]]) -> list[GapSummary]:
         """Sum up the GPU's idle time inside each stage instance, by what the host did meanwhile.

@@ -87,12 +87,12 @@ def stage_units(instances: Sequence[InstanceSummary], one_input: str, one_step: 
         one_input: what a prefill is counted by: ``image`` or ``prompt``.
         one_step: what a decode step is counted as: ``token``, or ``step`` of a batch.
     """
-    found = {}
-    for stage in dict.fromkeys(one.stage for one in instances):
-        mine = [one for one in instances if one.stage == stage]
-        steps = sum(one.steps for one in mine) if stage == "decode" else 0
-        found[stage] = StageUnits(one_step, steps) if steps else StageUnits(one_input, len(mine))
-    return found
+    units = {}
+    for stage in dict.fromkeys(instance.stage for instance in instances):
+        mine = [instance for instance in instances if instance.stage == stage]
+        steps = sum(instance.steps for instance in mine) if stage == "decode" else 0
+        units[stage] = StageUnits(one_step, steps) if steps else StageUnits(one_input, len(mine))
+    return units
 
 
 def kernel_module_rows(
@@ -146,7 +146,7 @@ def kernel_module_rows(
     sums = duration_statistics(row, operations.duration[chosen], row_pairs.size)
     row_paths, _ = distinct(row.astype(np.int64) * place_keys.size + path, row_pairs.size * place_keys.size)
     paths_of = np.bincount(row_paths // place_keys.size, minlength=row_pairs.size)
-    known = {one.name: one for one in kernels}
+    known = {summary.name: summary for summary in kernels}
     stage_ns = dict.fromkeys(_STAGE_NAMES, 0)
     for place, total in zip(place_of.tolist(), sums.total.tolist(), strict=True):
         stage_ns[place_names[place][0]] += total
@@ -191,7 +191,7 @@ def _in_common(shapes: LaunchShapes, codes: Sequence[int]) -> dict[str, Any]:
     if -1 in codes:
         return {}
     values = {name: {read(code) for code in codes} for name, read in parts.items()}
-    return {name: found.pop() for name, found in values.items() if len(found) == 1}
+    return {name: variants.pop() for name, variants in values.items() if len(variants) == 1}
 
 
 def _folded(keys: NDArray[np.int64], paths: Sequence[str]) -> tuple[NDArray[np.int64], tuple[tuple[str, str], ...]]:
@@ -200,16 +200,16 @@ def _folded(keys: NDArray[np.int64], paths: Sequence[str]) -> tuple[NDArray[np.i
     patterns = [
         module_patterns(paths[code] for stage, code in at if stage == number) for number in range(len(_STAGE_NAMES))
     ]
-    found: dict[tuple[str, str], int] = {}
-    rows = [found.setdefault((_STAGE_NAMES[stage], patterns[stage][paths[code]]), len(found)) for stage, code in at]
-    return np.array(rows, dtype=np.int64), tuple(found)
+    places: dict[tuple[str, str], int] = {}
+    rows = [places.setdefault((_STAGE_NAMES[stage], patterns[stage][paths[code]]), len(places)) for stage, code in at]
+    return np.array(rows, dtype=np.int64), tuple(places)
 
 
 def _unfolded(keys: NDArray[np.int64], paths: Sequence[str]) -> tuple[NDArray[np.int64], tuple[tuple[str, str], ...]]:
     at = [divmod(key, len(paths)) for key in keys.tolist()]
-    found: dict[tuple[str, str], int] = {}
-    rows = [found.setdefault((_STAGE_NAMES[stage], paths[code]), len(found)) for stage, code in at]
-    return np.array(rows, dtype=np.int64), tuple(found)
+    places: dict[tuple[str, str], int] = {}
+    rows = [places.setdefault((_STAGE_NAMES[stage], paths[code]), len(places)) for stage, code in at]
+    return np.array(rows, dtype=np.int64), tuple(places)
 
 
 def _by_stage_then_time(rows: list[KernelModuleRow]) -> tuple[KernelModuleRow, ...]:

@@ -28,14 +28,14 @@ def distinct(codes: NDArray[Any], size: int) -> tuple[NDArray[np.int64], NDArray
         Distinct codes in ascending order, [m], and the index of each row's code in them, [n].
     """
     if size > _TABLE_CELLS:
-        found, index = np.unique(codes, return_inverse=True)
-        return found.astype(np.int64), index
+        occurring, index = np.unique(codes, return_inverse=True)
+        return occurring.astype(np.int64), index
     there = np.zeros(size, dtype=bool)
     there[codes] = True
-    found = np.flatnonzero(there)
+    occurring = np.flatnonzero(there)
     position = np.zeros(size, dtype=np.int32)
-    position[found] = np.arange(found.size)
-    return found, position[codes]
+    position[occurring] = np.arange(occurring.size)
+    return occurring, position[codes]
 
 
 def distinct_values(values: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[Any]]:
@@ -45,8 +45,8 @@ def distinct_values(values: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[An
         return np.array([low]), np.zeros(values.size, dtype=np.int8)
     if high - low >= _TABLE_CELLS:
         return np.unique(values, return_inverse=True)
-    found, index = distinct(values.astype(np.int64) - low if low else values, high - low + 1)
-    return found + low, index
+    occurring, index = distinct(values.astype(np.int64) - low if low else values, high - low + 1)
+    return occurring + low, index
 
 
 def present(values: NDArray[Any]) -> list[int]:

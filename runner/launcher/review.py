@@ -206,7 +206,9 @@ class Review:
             CaptureError: this ncu does not know the GPU's metrics.
         """
         plan, manifest = require_reviewable(directory)
-        launches = tuple(one for one in first_launches(directory.trace_file) if one.stage in options.stages)
+        launches = tuple(
+            launched for launched in first_launches(directory.trace_file) if launched.stage in options.stages
+        )
         if not launches:
             raise RequestError(f"{directory.trace_file}: has no {' or '.join(options.stages)} with kernels in it")
         layers, notes = _layers(launches, options, tool, manifest, environ)
@@ -278,7 +280,7 @@ class Review:
                 if failure is not None:
                     failures.append(failure)
                     # What stops the first layer – no permission, no model – stops the others too.
-                    if isinstance(failure, InterruptedRunError) or all(one.file is None for one in results):
+                    if isinstance(failure, InterruptedRunError) or all(collected.file is None for collected in results):
                         break
         finally:
             for file in (self.place.plan_file, self.place.path / "profiled.json"):
@@ -500,10 +502,12 @@ def _layers(
     traffic, cores = census_sets(dtype, known, chip or f"compute capability {capability or 'unknown'}")
     notes = [*traffic.missing, *cores.missing]
     notes += [
-        _without_launches(stage, manifest) for stage in options.stages if stage not in {one.stage for one in launches}
+        _without_launches(stage, manifest)
+        for stage in options.stages
+        if stage not in {launched.stage for launched in launches}
     ]
-    stages = tuple(one.stage for one in launches)
-    count = sum(one.launches for one in launches)
+    stages = tuple(launched.stage for launched in launches)
+    count = sum(launched.launches for launched in launches)
     if not traffic.metrics:
         raise CaptureError(f"{tool.path} (version {tool.version}): {notes[0]}; use a newer one (--ncu)")
     layers = [Layer(traffic.name, Selection(stages, traffic.metrics), count, count * _CENSUS_S)]

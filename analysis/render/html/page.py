@@ -60,8 +60,8 @@ def page(report: Report, folder: Path | None = None) -> str:
         subject=facts.subject(report),
         cautions=facts.cautions(report),
         tiles=facts.headline(report),
-        findings=sorted(report.findings, key=lambda one: worst[one.severity]),
-        unfit=any(one.severity == "unfit" for one in report.findings),
+        findings=sorted(report.findings, key=lambda finding: worst[finding.severity]),
+        unfit=any(finding.severity == "unfit" for finding in report.findings),
         data=_embedded(page_data(report)),
         compare=tables.compared(),
         stage_times=tables.stage_times(),
@@ -70,7 +70,7 @@ def page(report: Report, folder: Path | None = None) -> str:
             for stage in tables.stages
             if report.module_rows.get(stage)
         ],
-        budgets=[tables.budget(one.stage) for one in report.verdicts if one.budget is not None],
+        budgets=[tables.budget(verdict.stage) for verdict in report.verdicts if verdict.budget is not None],
         actions=tables.actions(),
         kernel_modules=[
             _capped(tables.kernel_modules(stage)) for stage in tables.kernel_stages if report.kernel_modules

@@ -58,37 +58,37 @@ def subject(report: Report) -> tuple[Fact, ...]:
 
 def cautions(report: Report) -> tuple[str, ...]:
     """What a reader must know before any number."""
-    found = []
+    sentences = []
     if report.capture.random_weights:
-        found.append(
+        sentences.append(
             "Weights are random: times are those of the real architecture, but the generated text means nothing."
         )
     if report.capture.on_cpu:
-        found.append(
+        sentences.append(
             "Collector: torch on CPU. Leaf operators on the CPU stand where GPU kernels would; no GPU was profiled."
         )
     if report.skip_first:
         first = "instance" if report.skip_first == 1 else f"{count(report.skip_first)} instances"
-        found.append(
+        sentences.append(
             f"The first {first} of each stage is left out of medians, utilisation and verdicts (--skip-first "
             f"{report.skip_first}); tables of GPU time hold all of the trace."
         )
-    return tuple(found)
+    return tuple(sentences)
 
 
 def _latency(report: Report, label: str, term: str, stage: str, unprofiled: str, profiled: str) -> Tile:
     """A headline latency: the median of the unprofiled values, else of the profiled ones, and said to be so."""
-    by_name = {one.name: one for one in report.aggregates}
-    found = by_name.get(unprofiled) or by_name.get(profiled)
-    if found is None:
+    by_name = {aggregate.name: aggregate for aggregate in report.aggregates}
+    aggregate = by_name.get(unprofiled) or by_name.get(profiled)
+    if aggregate is None:
         return Tile(label, NOT_AVAILABLE, f"no {stage} in the trace", term, stage)
-    if found.source == "trace":
+    if aggregate.source == "trace":
         label, source = f"{label}, profiled", "profiled: no unprofiled control run"
     else:
         source = "unprofiled control run"
-    low, high = duration(found.minimum * 1e6), duration(found.maximum * 1e6)
-    spread = f"median of {count(found.count)}, {low} to {high} · " if found.count > 1 else ""
-    return Tile(label, duration(found.median * 1e6), spread + source, term, stage)
+    low, high = duration(aggregate.minimum * 1e6), duration(aggregate.maximum * 1e6)
+    spread = f"median of {count(aggregate.count)}, {low} to {high} · " if aggregate.count > 1 else ""
+    return Tile(label, duration(aggregate.median * 1e6), spread + source, term, stage)
 
 
 def _busy(times: UnitTimes, *, on_cpu: bool) -> Tile:
@@ -135,9 +135,9 @@ def headline(report: Report) -> tuple[Tile, ...]:
     tiles += [_utilisation(report, stage, "mfu") for stage in present]
     if "decode" in present:
         tiles.append(_utilisation(report, "decode", "mbu"))
-        decode = next(one for one in report.stages if one.stage == "decode")
+        decode = next(row for row in report.stages if row.stage == "decode")
         # On a CPU nothing is launched; operators inside one another would make the number of outer calls meaningless.
-        times = next(one for one in report.unit_times if one.stage == "decode")
+        times = next(unit for unit in report.unit_times if unit.stage == "decode")
         if decode.tokens and report.capture.on_cpu:
             note = f"{count(decode.gpu.kernels)} operators, {count(decode.tokens)} tokens"
             each = decimal(decode.gpu.kernels / decode.tokens, 0)
@@ -210,8 +210,8 @@ def provenance(report: Report) -> tuple[Fact, ...]:
     if manifest is not None:
         facts += [Fact(f"Version of {visible(name)}", visible(text)) for name, text in manifest.versions.items()]
         facts.append(Fact("Command", visible(" ".join(manifest.argv)) or NOT_AVAILABLE, code=True))
-        facts += [Fact("Waits for the device", visible(one)) for one in manifest.synchronises]
-        facts += [Fact("Note", visible(one)) for one in manifest.notes]
+        facts += [Fact("Waits for the device", visible(reason)) for reason in manifest.synchronises]
+        facts += [Fact("Note", visible(note)) for note in manifest.notes]
     else:
         facts.append(Fact("Manifest", "none: model, inputs and control run are not known"))
     return tuple(facts)

@@ -82,7 +82,9 @@ def kernel_lines(review: Review, kernels: Sequence[ReviewedKernel]) -> tuple[Ker
     for row in review.modules:
         whole[row.stage] = whole.get(row.stage, 0) + row.total_ns
     units = {stage: review.units(stage) for stage in whole}
-    return tuple(KernelLine(one.row, *units[one.row.stage], whole[one.row.stage], one) for one in kernels)
+    return tuple(
+        KernelLine(kernel.row, *units[kernel.row.stage], whole[kernel.row.stage], kernel) for kernel in kernels
+    )
 
 
 _NO_COUNTERS: Final = "no counter file covers these launches"
@@ -287,7 +289,7 @@ class LossLine:
 def loss_lines(waterfall: Waterfall) -> tuple[LossLine, ...]:
     """The terms of a stage, and the residual."""
     residual = Loss("residual", "Residual", waterfall.residual_ns, "What the terms leave of the stage's elapsed time.")
-    return tuple(LossLine(one, waterfall) for one in (*waterfall.losses, residual))
+    return tuple(LossLine(loss, waterfall) for loss in (*waterfall.losses, residual))
 
 
 _L = Column[LossLine]

@@ -79,7 +79,7 @@ class ReportTables:
 
     def budget(self, stage: str) -> Table:
         """Where the time of one image or token of a stage goes; the terms add up to it."""
-        mine = [one for one in verdicts.budget_lines(self._report.verdicts) if one.stage == stage]
+        mine = [line for line in verdicts.budget_lines(self._report.verdicts) if line.stage == stage]
         per = f", per {mine[0].per}, {mine[0].time_base}" if mine else ""
         return shown(
             verdicts.BUDGET, mine, self._reader,
@@ -88,8 +88,10 @@ class ReportTables:
 
     def actions(self) -> Table:
         """What to do, ranked over the run."""
-        found = sorted((one for verdict in self._report.verdicts for one in verdict.actions), key=lambda one: one.rank)
-        return shown(verdicts.ACTIONS, found, self._reader)
+        ranked = sorted(
+            (action for verdict in self._report.verdicts for action in verdict.actions), key=lambda action: action.rank
+        )
+        return shown(verdicts.ACTIONS, ranked, self._reader)
 
     def compared(self) -> Table:
         """Prefill and decode side by side, one quantity a row."""

@@ -149,10 +149,10 @@ METRICS: Final = Specification[MetricMean](
 def metric_means(series: Sequence[MetricSeries]) -> tuple[MetricMean, ...]:
     """One row for each metric and stage that it was sampled in."""
     return tuple(
-        MetricMean(one.name, one.unit, stage, one.stage_means[stage])
-        for one in series
+        MetricMean(metric.name, metric.unit, stage, metric.stage_means[stage])
+        for metric in series
         for stage in STAGES
-        if stage in one.stage_means
+        if stage in metric.stage_means
     )
 
 

@@ -59,10 +59,10 @@ BUDGET: Final = Specification[BudgetLine](
 def budget_lines(verdicts: Iterable[Verdict]) -> tuple[BudgetLine, ...]:
     """The terms of all stages that have a budget, stage by stage."""
     return tuple(
-        BudgetLine(one.stage, one.budget.per, one.budget.time_base, term)
-        for one in verdicts
-        if one.budget is not None
-        for term in one.budget.terms
+        BudgetLine(verdict.stage, verdict.budget.per, verdict.budget.time_base, term)
+        for verdict in verdicts
+        if verdict.budget is not None
+        for term in verdict.budget.terms
     )
 
 

@@ -56,16 +56,16 @@ def first_launches(trace: Path) -> tuple[StageLaunches, ...]:
     try:
         connection = sqlite3.connect(f"{trace.resolve().as_uri()}?mode=ro", uri=True)
         try:
-            found = _read(connection)
+            stages = _read(connection)
         finally:
             connection.close()
     except sqlite3.Error as error:
         raise RequestError(
             f"{trace}: is no trace whose launches can be profiled again ({error}); record one with --collector nsys"
         ) from error
-    if not found:
+    if not stages:
         raise RequestError(f"{trace}: has no prefill or decode step with kernels in it, so there is nothing to review")
-    return found
+    return stages
 
 
 def choose_kernels(stages: Sequence[StageLaunches], wanted: int) -> tuple[tuple[str, ...], int]:
@@ -87,9 +87,11 @@ def choose_kernels(stages: Sequence[StageLaunches], wanted: int) -> tuple[tuple[
     shapes: dict[str, set[_Seen]] = {}
     for stage in stages:
         total = sum(stage.duration_ns.values()) or 1
-        for one, duration in stage.duration_ns.items():
-            weight[one.symbol] = weight.get(one.symbol, 0.0) + duration / total
-            shapes.setdefault(one.symbol, set()).add((one.function, one.grid, one.block, one.shared_bytes))
+        for configuration, duration in stage.duration_ns.items():
+            weight[configuration.symbol] = weight.get(configuration.symbol, 0.0) + duration / total
+            shapes.setdefault(configuration.symbol, set()).add(
+                (configuration.function, configuration.grid, configuration.block, configuration.shared_bytes)
+            )
     chosen: list[str] = []
     taken: set[_Seen] = set()
     for symbol in sorted(weight, key=lambda name: (-weight[name] / len(shapes[name]), name)):
@@ -110,7 +112,7 @@ def _read(connection: sqlite3.Connection) -> tuple[StageLaunches, ...]:
     symbol = "k.mangledName" if "mangledName" in columns else "NULL"
     graph = "k.graphNodeId" if "graphNodeId" in columns else "NULL"
     strings = dict(connection.execute("SELECT id, value FROM StringIds"))
-    found = []
+    stages = []
     for stage in STAGES:
         instance = _first_range(connection, _RANGE[stage])
         if instance is None:
@@ -125,8 +127,8 @@ def _read(connection: sqlite3.Connection) -> tuple[StageLaunches, ...]:
             (thread, start, end),
         ).fetchall()
         if rows:
-            found.append(_stage(stage, rows, strings))
-    return tuple(found)
+            stages.append(_stage(stage, rows, strings))
+    return tuple(stages)
 
 
 def _stage(stage: Stage, rows: Sequence[tuple[int, ...]], strings: dict[int, str]) -> StageLaunches:
@@ -135,8 +137,8 @@ def _stage(stage: Stage, rows: Sequence[tuple[int, ...]], strings: dict[int, str
         if symbol is None or symbol not in strings:
             continue
         grid, block = (shape[0], shape[1], shape[2]), (shape[3], shape[4], shape[5])
-        one = Configuration(strings[symbol], strings.get(function, ""), grid, block, shared)
-        durations[one] = durations.get(one, 0) + duration
+        configuration = Configuration(strings[symbol], strings.get(function, ""), grid, block, shared)
+        durations[configuration] = durations.get(configuration, 0) + duration
     return StageLaunches(stage, len(rows), durations, graph=any(row[-1] for row in rows))
 
 

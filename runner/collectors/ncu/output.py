@@ -82,10 +82,10 @@ class ProgressReader:
         self._offset += len(fresh)
         text = self._rest + fresh
         whole, _, self._rest = text.rpartition(b"\n")
-        found = list(_PROFILED.finditer(whole))
-        last = found[-1] if found else None
+        profiled = list(_PROFILED.finditer(whole))
+        last = profiled[-1] if profiled else None
         self.progress = Progress(
-            kernels=self.progress.kernels + len(found),
+            kernels=self.progress.kernels + len(profiled),
             passes=int(last["passes"]) if last else self.progress.passes,
             name=last["name"].decode("utf-8", "replace") if last else self.progress.name,
             connected=self.progress.connected or _CONNECTED in whole,

@@ -68,12 +68,12 @@ def candidate_paths(environ: Mapping[str, str], *, folders: Iterable[Path] = ())
         environ: for PATH.
         folders: where a ``.ncu`` made by ``make ncu`` may lie.
     """
-    found = [Path(folder) / "ncu" for folder in environ.get("PATH", os.defpath).split(os.pathsep) if folder]
-    found += [folder / LOCAL_COPY for folder in folders]
+    places = [Path(folder) / "ncu" for folder in environ.get("PATH", os.defpath).split(os.pathsep) if folder]
+    places += [folder / LOCAL_COPY for folder in folders]
     for pattern in USUAL_PLACES:
-        found += sorted(Path("/").glob(pattern.lstrip("/")))
+        places += sorted(Path("/").glob(pattern.lstrip("/")))
     unique: dict[Path, Path] = {}
-    for path in found:
+    for path in places:
         if path.is_file() and os.access(path, os.X_OK):
             unique.setdefault(path.resolve(), path)
     return list(unique.values())
