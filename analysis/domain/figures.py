@@ -130,6 +130,8 @@ def times(value: float | None, digits: int = 2) -> str:
 def _prefixed(value: float | None, unit: str) -> str:
     if value is None:
         return NOT_AVAILABLE
+    if value == 0:
+        return f"0 {unit}"
     for prefix, size in (("P", 1e15), ("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3)):
         if abs(value) >= size * _NEXT_UNIT:
             return f"{significant(value / size)} {prefix}{unit}"

@@ -21,7 +21,7 @@ from analysis.efficiency.waterfall import Waterfall
 from analysis.sums.grouping import UNATTRIBUTED
 from analysis.sums.kernel_classes import is_communication
 
-__all__ = ["Action", "ReviewedKernel", "first_actions"]
+__all__ = ["Action", "ReviewedKernel", "first_actions", "is_replayed"]
 
 _REPLAYED: Final = 0.1
 """Fewer launch calls than this part of the kernels: CUDA graphs bring them."""
@@ -272,7 +272,7 @@ def _idle(kernels: Sequence[ReviewedKernel], waterfall: Waterfall, times: UnitTi
     where = " and ".join(f"{module} makes {ratio(launched / total)}" for module, launched in most)
     of_which = f", of which {where}" if where else ""
     each = _per_unit(total, waterfall)
-    if times is None or each is None or times.launches >= _REPLAYED * each:
+    if times is None or each is None or not is_replayed(total, waterfall, times):
         how = (
             "Replay the step as a CUDA graph, or compile it"
             if waterfall.stage == "decode"
@@ -287,55 +287,57 @@ def _idle(kernels: Sequence[ReviewedKernel], waterfall: Waterfall, times: UnitTi
         f"Inside the replayed graph {nodes} follow each other{of_which}, and the GPU is idle from one to the next. "
         "Fewer and larger kernels: fuse them"
     )
+    if times.unprofiled_ns is not None and gaps > max(0.0, times.unprofiled_ns - times.busy_ns) * (
+        waterfall.units or 1
+    ):
+        # Traced, the nodes alone wait for longer than there is idle time without the profiler: it cannot be split.
+        said = (
+            f"The GPU is idle between the {nodes} of the replayed graph{of_which}, and between replays; traced node by node "
+            "both last longer, so that they are not told apart. Fewer and larger kernels: fuse them; and keep the host ahead "
+            "(no synchronise before the next launch)"
+        )
+        return [_waiting(waterfall, times, modules, said, host + gaps, 0)]
     between = (
         f"The GPU waits between replays: {brought} per {waterfall.unit}. Keep the host ahead (no synchronise before the next "
         "launch)"
     )
     return [
-        _waiting(waterfall, times, modules, within, gaps, 0, grows=True),
+        _waiting(waterfall, None, modules, within, gaps, 0),
         _waiting(waterfall, times, modules, between, host, gaps),
     ]
 
 
+def is_replayed(kernels: int, waterfall: Waterfall, times: UnitTimes) -> bool:
+    """Whether CUDA graphs bring a stage's kernels: it has far fewer launch calls."""
+    return bool(waterfall.units) and times.launches < _REPLAYED * kernels / (waterfall.units or 1)
+
+
 def _waiting(
-    waterfall: Waterfall,
-    times: UnitTimes | None,
-    modules: tuple[str, ...],
-    said: str,
-    idle_ns: int,
-    rest_ns: int,
-    *,
-    grows: bool = False,
+    waterfall: Waterfall, times: UnitTimes | None, modules: tuple[str, ...], said: str, idle_ns: int, rest_ns: int
 ) -> Action:
-    """An action about idle time, whose ceiling is no more than the unprofiled one where a control run tells it.
+    """An action about idle time, whose ceiling is the unprofiled one where a control run tells it.
 
     Args:
         waterfall: of the stage.
-        times: of a unit; None: not known.
+        times: of a unit; None: the idle time is the GPU's, between nodes of a graph, and no longer than without the profiler.
         modules: that it concerns.
         said: what to do.
         idle_ns: under the profiler, over the capture.
         rest_ns: idle time that another action is about.
-        grows: the idle time is the GPU's, between nodes of a graph. It is what was measured, but tracing lengthens it: at
-            most all idle time without the profiler.
     """
     units = waterfall.units
-    unprofiled = times.unprofiled_ns if times is not None else None
-    if times is not None and unprofiled is not None and units:
-        busy = min(times.busy_ns + rest_ns / units, unprofiled)
-        ceiling = (unprofiled - busy) * units
-    if unprofiled is None or not units or (grows and idle_ns <= ceiling):
+    if times is not None and times.unprofiled_ns is not None and units:
+        busy = min(times.busy_ns + rest_ns / units, times.unprofiled_ns)
+        parts, per, at_most = _subtraction(times.unprofiled_ns * units, busy * units, waterfall)
+        ceiling = (times.unprofiled_ns - busy) * units
+        what = "GPU busy and gaps" if rest_ns else "GPU busy"
+        arithmetic = f"{parts.whole} without the profiler − {parts.part} {what} = {parts.rest}{per}"
+    else:
         whole = waterfall.profiled_ns
         parts, per, at_most = _subtraction(whole, whole - idle_ns, waterfall)
         ceiling = float(idle_ns)
-        slows = "" if times is None or grows else ", which slows the host,"
+        slows = "" if times is None else ", which slows the host,"
         arithmetic = f"{parts.whole} under the profiler{slows} − {parts.part} outside these waits = {parts.rest}{per}"
-    else:
-        parts, per, at_most = _subtraction(unprofiled * units, busy * units, waterfall)
-        what = "GPU busy and gaps" if rest_ns else "GPU busy"
-        arithmetic = f"{parts.whole} without the profiler − {parts.part} {what} = {parts.rest}{per}"
-        if grows:
-            arithmetic += f" (under the profiler, which lengthens it, {_time(idle_ns, waterfall)})"
     return Action(
         stage=waterfall.stage,
         modules=modules,

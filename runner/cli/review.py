@@ -34,7 +34,10 @@ def review(
     ] = None,
     ncu: Annotated[str | None, typer.Option(help="The ncu to use (default: $NCU, else the newest).")] = None,
     counters: Annotated[
-        list[Path] | None, typer.Option("--from", help="Join this counter file and run nothing; may be repeated.")
+        list[Path] | None,
+        typer.Option(
+            "--from", help="Join this counter file, or those of this folder, and run nothing; may be repeated."
+        ),
     ] = None,
     keep_report: Annotated[
         bool, typer.Option("--keep-report", help="Keep the .ncu-rep files: they name the machine.")
@@ -52,8 +55,8 @@ def review(
 
         plan, _ = require_reviewable(directory)
         for file in counters:
-            if not file.is_file():
-                raise RequestError(f"--from {file}: no such file")
+            if not (file.is_file() or file.is_dir()):
+                raise RequestError(f"--from {file}: no such file or folder")
         with Interrupts() as interrupts, directory.locked():
             join(directory, [file.absolute() for file in counters], plan, os.environ, interrupts, say)
         _print_result(directory)

@@ -7,6 +7,7 @@ from pathlib import PurePath
 from typing import Final
 
 from analysis.domain.figures import NOT_AVAILABLE, count, duration, rate, share, times
+from analysis.efficiency.counter_actions import is_replayed
 from analysis.efficiency.counter_causes import MATRIX_CATEGORIES
 from analysis.render.spec.review import (
     COUNTER_FILES,
@@ -73,9 +74,12 @@ def lead(stage: StageReview) -> str:
         return f"{duration(fall.profiled_ns)} under the profiler; the number of its units is not known."
     text = f"{duration(fall.per_unit_ns)} per {fall.unit} under the profiler, mean of {count(fall.units)}"
     if fall.unprofiled_ns is not None:
+        text += f"; {duration(fall.unprofiled_ns)} without it (median). "
+        kernels, times = (stage.whole.calls if stage.whole is not None else 0), stage.times
         text += (
-            f"; {duration(fall.unprofiled_ns)} without it (median). The profiler slows the host, and the way between the nodes of "
-            "a traced CUDA graph: the last two parts are longer here than without it"
+            "The profiler slows the host, and the way between the nodes of a traced CUDA graph: both last longer here"
+            if times is not None and is_replayed(kernels, fall, times)
+            else "The profiler slows the host: its part lasts longer here"
         )
     return f"{text}. The parts add up to the measured nanoseconds; the residual is {count(fall.residual_ns)} ns."
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from typing import Final
 from xml.sax.saxutils import escape
@@ -149,7 +150,7 @@ def roofline_picture(lines: Sequence[KernelLine], peak: Peak | None, dtype: str)
     x_high = math.ceil(math.log10(max(max(x for x, _, _ in dots), top_rate / peak.bytes_per_s * 4)))
     y_low = math.floor(math.log10(max(min(y for _, y, _ in dots), 1e6)))
     y_high = math.ceil(math.log10(top_rate * 1.2))
-    left, right, top, high = 104.0, 20.0, 24.0, 330.0
+    left, right, top, high = 104.0, 40.0, 24.0, 330.0
     across = _WIDTH - left - right
 
     def place(x: float, y: float) -> tuple[float, float]:
@@ -161,11 +162,11 @@ def roofline_picture(lines: Sequence[KernelLine], peak: Peak | None, dtype: str)
     for power in range(y_low, y_high + 1):
         y = place(10.0**x_low, 10.0**power)[1]
         parts.append(f'<line class="line" x1="{left}" x2="{left + across}" y1="{y:.1f}" y2="{y:.1f}"/>')
-        parts.append(_text(left - 8, y + 4, rate(10.0**power, "FLOP/s"), anchor="end"))
+        parts.append(_text(left - 8, y + 4, re.sub(r"\.0+ ", " ", rate(10.0**power, "FLOP/s")), anchor="end"))
     for power in range(x_low, x_high + 1):
         x = place(10.0**power, 10.0**y_low)[0]
         parts.append(f'<line class="line" x1="{x:.1f}" x2="{x:.1f}" y1="{top}" y2="{top + high}"/>')
-        parts.append(_text(x, top + high + 16, f"{10.0**power:g}", anchor="middle"))
+        parts.append(_text(x, top + high + 16, f"{10.0**power:,g}", anchor="middle"))
     parts.append(
         _text(left + across / 2, top + high + 34, "Operations per byte from and to DRAM", kind="ink", anchor="middle")
     )

@@ -48,6 +48,7 @@ const figures = (() => {
   };
   const share = (value) => ratio(Math.min(1, value));
   const prefixed = (value, unit) => {
+    if (value === 0) return `0 ${unit}`;
     for (const [prefix, size] of [["P", 1e15], ["T", 1e12], ["G", 1e9], ["M", 1e6], ["k", 1e3]]) {
       if (Math.abs(value) >= size * NEXT_UNIT) return `${significant(value / size)} ${prefix}${unit}`;
     }
