@@ -7,13 +7,12 @@ from rich.padding import Padding
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from analysis.domain.figures import duration
 from analysis.render.spec import facts
 from analysis.render.spec.tables import ReportTables
 from analysis.render.spec.text import visible
 from analysis.render.terminal_tables import FittedTable
 from analysis.report import Report
-from analysis.verdict.records import Action
+from analysis.verdict.actions import saves_at_most
 
 __all__ = ["headline", "print_headline", "print_report"]
 
@@ -52,13 +51,8 @@ def _verdicts(report: Report, *, evidence: bool) -> list[RenderableType]:
         lines.append(_indented(f"Do first: {verdict.action} {verdict.ceiling}"))
         if evidence:
             for action in verdict.actions[1:]:
-                saved = f"At most {duration(action.ceiling_per_unit_ns)} {_each(action)}."
-                lines.append(_indented(f"Then: {action.sentence} {saved}"))
+                lines.append(_indented(f"Then: {action.sentence} {saves_at_most(action)}"))
     return lines
-
-
-def _each(action: Action) -> str:
-    return "in all" if action.per == "capture" else f"per {action.per}"
 
 
 def _indented(text: str, style: str = "") -> Padding:

@@ -20,7 +20,7 @@ from analysis.verdict.components import MATRIX, MOVERS, ComponentUse, component_
 from analysis.verdict.facts import Facts
 from analysis.verdict.records import Action, Budget
 
-__all__ = ["FIRST", "ExpertLoop", "actions_of", "expert_loop", "ranked", "replays_graphs"]
+__all__ = ["FIRST", "ExpertLoop", "actions_of", "expert_loop", "ranked", "replays_graphs", "saves_at_most"]
 
 FIRST: Final = 3
 """Actions of a stage that are shown."""
@@ -46,6 +46,7 @@ def actions_of(facts: Facts, budget: Budget) -> tuple[Action, ...]:
         _launches(facts, budget),
         _synchronises(facts, budget),
         _ranks(facts, budget),
+        _graph_gaps(facts, budget),
         _hidden_kernels(facts, budget),
     ]
     materialised: set[int] = set()
@@ -63,6 +64,15 @@ def actions_of(facts: Facts, budget: Budget) -> tuple[Action, ...]:
     found += [_below_roofline(facts, one) for one in component_uses(facts)]
     known = [one for one in found if one is not None and one.ceiling_ns > 0]
     return tuple(_in_order(known))
+
+
+def saves_at_most(action: Action) -> str:
+    """An action's ceiling as a sentence."""
+    each = "in all" if action.per == "capture" else f"per {action.per}"
+    amount = f"{duration(action.ceiling_per_unit_ns)} {each}"
+    if action.kind == "hidden kernels":
+        return f"This saves nothing by itself: it shows what makes up {amount}."
+    return f"This saves at most {amount}."
 
 
 def _in_order(actions: Iterable[Action]) -> list[Action]:
@@ -252,6 +262,20 @@ def _ranks(facts: Facts, budget: Budget) -> Action | None:
     kernels = tuple(one.human_name or one.short_name for one in sums.kernels)
     modules = tuple(dict.fromkeys(row.module for row in facts.rows if is_communication(row.category)))
     return _action(facts, "ranks", what, modules, kernels, arithmetic, saved)
+
+
+def _graph_gaps(facts: Facts, budget: Budget) -> Action | None:
+    """Time from node to node of a replay: fewer nodes have fewer gaps."""
+    saved, stage = budget.time_of("in_graph"), facts.stage
+    if not saved or not stage.graph_launches:
+        return None
+    nodes = stage.gpu.kernels / stage.graph_launches
+    what = (
+        f"Fuse kernels before the CUDA graph is recorded: a replay brings {count(round(nodes))} of them, and the GPU idles from "
+        "one to the next"
+    )
+    arithmetic = f"the GPU idles {duration(saved)} {_each(facts)} between nodes of a replay, which tracing node by node lengthens"
+    return _action(facts, "graph gaps", what, (), (), arithmetic, saved)
 
 
 def _hidden_kernels(facts: Facts, budget: Budget) -> Action | None:

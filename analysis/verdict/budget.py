@@ -58,7 +58,8 @@ class _Piece:
     how: str
     action: str
     arithmetic: str
-    saves: bool = True
+    saves: bool | None = True
+    """Whether removing its cause could save all of it; None: how much of it is not known."""
 
 
 def budget_of(facts: Facts) -> Budget | None:
@@ -84,7 +85,7 @@ def budget_of(facts: Facts) -> Budget | None:
                 per_unit_ns=one.ns,
                 share=one.ns / time,
                 how=one.how,  # type: ignore[arg-type]
-                ceiling_ns=one.ns if one.saves else 0,
+                ceiling_ns=None if one.saves is None else one.ns if one.saves else 0,
                 action=one.action,
                 arithmetic=one.arithmetic,
             )
@@ -126,7 +127,7 @@ def _busy(facts: Facts, busy: int) -> list[_Piece]:
         pieces.append(
             _Piece("kernels", "kernels: their ideal time is not known", kernels, "measured",
                    "name the model (--model), so that the ideal time is known",
-                   f"GPU busy {duration(kernels)} {each}; ideal time n/a: {because}")
+                   f"GPU busy {duration(kernels)} {each}; ideal time n/a: {because}", saves=None)
         )  # fmt: skip
     if collectives:
         parts = difference(collectives, waiting)

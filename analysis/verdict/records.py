@@ -27,8 +27,8 @@ class BudgetTerm:
     how: Literal["measured", "scaled", "computed"]
     """``measured``: read from the trace; ``scaled``: its share was measured under the profiler and applied to the idle time
     without it; ``computed``: from what must be moved and computed, at peak."""
-    ceiling_ns: int
-    """What removing its cause saves at most, of one unit; 0: nothing on this device."""
+    ceiling_ns: int | None
+    """What removing its cause saves at most, of one unit; 0: nothing on this device; None: not known."""
     action: str
     arithmetic: str
 
@@ -68,7 +68,7 @@ class Action:
 
     stage: str
     kind: Literal["launches", "synchronises", "expert loop", "materialised", "small kernels", "data movement",
-                  "below roofline", "ranks", "hidden kernels"]  # fmt: skip
+                  "below roofline", "ranks", "graph gaps", "hidden kernels"]  # fmt: skip
     sentence: str
     modules: tuple[str, ...]
     kernels: tuple[str, ...]

@@ -16,7 +16,7 @@ from analysis.efficiency.records import Measured
 from analysis.quality.findings import Finding
 from analysis.sums.records import StageSummary
 from analysis.sums.stages import WHOLE_CAPTURE
-from analysis.verdict.actions import FIRST, actions_of, ranked
+from analysis.verdict.actions import FIRST, actions_of, ranked, saves_at_most
 from analysis.verdict.budget import BOUND_BY, budget_of
 from analysis.verdict.components import component_uses
 from analysis.verdict.facts import Facts, facts_of
@@ -109,9 +109,7 @@ def _judged(facts: Facts, budget: Budget) -> Verdict:
         evidence=tuple(_evidence(facts, budget)),
         action=action.sentence if action else "Nothing: it runs at its ideal time; only less work would be faster.",
         ceiling_ns=action.ceiling_ns if action else 0,
-        ceiling=(
-            f"This saves at most {duration(action.ceiling_per_unit_ns)} {_each(facts)}." if action else f"{ceiling}."
-        ),
+        ceiling=saves_at_most(action) if action else f"{ceiling}.",
         budget=budget,
         actions=actions[:FIRST],
     )
@@ -181,7 +179,7 @@ def _evidence(facts: Facts, budget: Budget) -> list[str]:
         if times.unprofiled_ns is not None:
             lines.append(
                 "the idle time is the unprofiled time less the GPU-busy time; how it splits was measured under the profiler and "
-                "scaled: recording slows CUDA calls and not Python, so that Python's part is, if anything, too small"
+                "scaled: an estimate, for profiling slows CUDA calls and adds ranges to the Python code"
             )
     if stage.queue_delay_median_ns is not None:
         lines.append(

@@ -339,6 +339,16 @@ def test_graphs_traced_as_a_whole_ask_for_their_kernels() -> None:
     assert found.actions[0].kind == "hidden kernels"
     assert "cuda-graph-nodes" in found.action
     assert "10 CUDA graphs take 90.0 ms of 90.0 ms GPU time = 100.0 %" in found.actions[0].arithmetic
+    assert found.ceiling == "This saves nothing by itself: it shows what makes up 8.00 ms per token."
+
+
+def test_gaps_between_nodes_ask_for_fewer_nodes() -> None:
+    gaps = GapSummary(80 * MS, 10, 8 * MS, 0, 10 * MS, 0, 0, in_graph_ns=70 * MS)
+    found = judge(stage(busy=20, gaps=gaps, launches=10, graph_launches=10))
+    assert found.bound == "bound by gaps in graphs"
+    assert "the GPU idles 7.00 ms (70 %) between nodes of a CUDA graph" in found.sentence
+    assert (found.actions[0].kind, found.ceiling) == ("graph gaps", "This saves at most 7.00 ms per token.")
+    assert "a replay brings 100 of them" in found.action
 
 
 def test_prefill_counts_images() -> None:
@@ -422,6 +432,7 @@ def test_busy_with_unknown_work() -> None:
     (term,) = [one for one in (found.budget.terms if found.budget else ()) if one.key == "kernels"]
     assert term.arithmetic.endswith("ideal time n/a: nobody counted")
     assert "--model" in term.action
+    assert term.ceiling_ns is None, "how much of it could go is not known"
 
 
 def test_nothing_on_the_gpu() -> None:

@@ -81,8 +81,8 @@ GLOSSARY: Final[dict[str, str]] = {
     "range_style": "PushPop: ranges that nest on their thread; StartEnd: ranges that may end elsewhere.",
     "overhead": "Profiled ÷ unprofiled time of the same inputs, medians of both; timed by the program itself where the run's "
     "record holds it, else by the trace's ranges.",
-    "bound": "What limits the stage, judged by stated thresholds; the evidence is beside it.",
-    "ceiling": "What removing the top cause can save at most. A ceiling, not a forecast.",
+    "bound": "What limits the stage: the largest term of its budget. The next one is named with it, and the evidence is beside it.",
+    "ceiling": "What the first action can save at most. A ceiling, not a forecast.",
     "metric": "Sampled by the GPU's counters during the capture; mean over the stage's host time.",
     "image_index": "Number of the image or prompt around it.",
     "pass_index": "Which time it is, from 0, that its process ran this stage of this image.",

@@ -8,7 +8,7 @@ from typing import Final
 from attrs import frozen
 
 from analysis.render.spec.glossary import GLOSSARY
-from analysis.render.spec.specification import COUNT, EXACT_MS, NAME, SHARE, TEXT, Column, Specification
+from analysis.render.spec.specification import COUNT, DURATION, EXACT_MS, NAME, SHARE, TEXT, Column, Specification
 from analysis.verdict.records import Action, BudgetTerm, Verdict
 
 __all__ = ["ACTIONS", "BUDGET", "BudgetLine", "budget_lines"]
@@ -42,12 +42,12 @@ BUDGET: Final = Specification[BudgetLine](
         _B("share", "Share", "float64", SHARE, "Of the time of one image or token.", value=lambda row: row.term.share,
            adds=True, within="stage"),
         _B("ceiling_ns", "At most", "int64", EXACT_MS, "What removing its cause saves at most; nothing of the ideal time.",
-           value=lambda row: row.term.ceiling_ns, priority=4),
+           value=lambda row: row.term.ceiling_ns, nullable=True, priority=4, why=lambda _: "the ideal time is not known"),
         _B("how", "How", "string", TEXT, "Measured: read from the trace. Scaled: its part of the idle time was measured under "
            "the profiler, and applied to the idle time without it. Computed: from what must be moved and computed, at peak.",
            value=lambda row: row.term.how, priority=3),
         _B("action", "What helps", "string", TEXT, "What makes the term smaller.", value=lambda row: row.term.action,
-           priority=2),
+           shown=("html", "markdown")),
         _B("arithmetic", "Arithmetic", "string", TEXT, "How the time was found.", value=lambda row: row.term.arithmetic,
            shown=("html", "markdown"), priority=7),
     ),
@@ -76,10 +76,9 @@ ACTIONS: Final = Specification[Action](
         _A("rank", "Rank", "int64", COUNT, "Place among the actions of all stages, by what a pass could save.", priority=1),
         _A("stage", "Stage", "string", TEXT, GLOSSARY["stage"], priority=2),
         _A("sentence", "What to do", "string", TEXT, "What to do, where, and why.", priority=0),
-        _A("ceiling_per_unit_ns", "At most each", "float64", EXACT_MS, "The most that it saves of one image or token.",
-           value=lambda row: round(row.ceiling_per_unit_ns)),
+        _A("ceiling_per_unit_ns", "At most each", "float64", DURATION, "The most that it saves of one image or token."),
         _A("per", "Per", "string", TEXT, "What that is given per.", priority=3),
-        _A("ceiling_ns", "At most a pass", "int64", EXACT_MS, "The most that it saves over one pass through the inputs. "
+        _A("ceiling_ns", "At most a pass", "int64", DURATION, "The most that it saves over one pass through the inputs. "
            "Ceilings of different actions may overlap.", apart="what one action saves another cannot save again"),
         _A("arithmetic", "Arithmetic", "string", TEXT, "Where the ceiling comes from.", shown=("html", "markdown")),
         _A("kind", "Kind", "string", TEXT, "Stable name of the rule that found it.", shown=()),
