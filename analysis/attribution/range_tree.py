@@ -45,7 +45,7 @@ class RangeStack:
         """
         # The last range that starts at or before the call is the deepest candidate; whatever contains the call is it
         # or one of its ancestors, because ranges of a stack nest.
-        candidate = np.searchsorted(self.start, start, side="right").astype(np.int32) - 1
+        candidate = _last_before(self.start, start)
         pending = np.flatnonzero(candidate >= 0)
         pending = pending[self.end[candidate[pending]] < end[pending]]
         while pending.size:
@@ -54,6 +54,16 @@ class RangeStack:
             pending = pending[up >= 0]
             pending = pending[self.end[candidate[pending]] < end[pending]]
         return np.where(candidate >= 0, self.rows[candidate], np.int32(-1)).astype(np.int32)
+
+
+def _last_before(start: Times, moments: Times) -> Indices:
+    """Index of the last start at or before each moment, -1 where there is none, [moments]. Starts are in order."""
+    if moments.size and bool(np.all(moments[1:] >= moments[:-1])):
+        # Ranges are fewer than calls: look up where each begins among the calls, and number what lies between.
+        first = np.searchsorted(moments, start)
+        runs = np.diff(first, prepend=0, append=moments.size)
+        return np.repeat(np.arange(-1, start.size, dtype=np.int32), runs)
+    return np.searchsorted(start, moments, side="right").astype(np.int32) - np.int32(1)
 
 
 @frozen(eq=False)
