@@ -17,7 +17,7 @@ from analysis.domain.figures import Difference, bytes_, count, decimal, differen
 from analysis.efficiency.counter_causes import MATRIX_CATEGORIES, Diagnosis
 from analysis.efficiency.counter_roofline import RooflineRow
 from analysis.efficiency.records import UnitTimes
-from analysis.efficiency.waterfall import Waterfall
+from analysis.efficiency.waterfall import ENOUGH, Waterfall
 from analysis.sums.grouping import UNATTRIBUTED
 from analysis.sums.kernel_classes import is_communication
 
@@ -156,10 +156,12 @@ def _small(members: Sequence[ReviewedKernel], waterfall: Waterfall) -> Action:
     total, covered = sum(row.total_ns for row in rows), sum(row.covered_ns for row in rows)
     roofline = sum(row.roofline_ns or 0 for row in rows)
     parts, per, at_most = _subtraction(total, roofline, waterfall)
-    sentence = (
-        f"{_where(rows)} runs {told}. Each waits for latencies, not for bandwidth or arithmetic: fuse them with each other and "
-        f"with their neighbours; {at_most}."
+    why = (
+        "Each waits for latencies, not for bandwidth or arithmetic"
+        if covered >= ENOUGH * total
+        else "None has the blocks to fill the device"
     )
+    sentence = f"{_where(rows)} runs {told}. {why}: fuse them with each other and with their neighbours; {at_most}."
     arithmetic = f"{parts.whole} − {parts.part} at their roofline = {parts.rest}{per}"
     if covered < total:
         arithmetic += f"; {ratio(1 - covered / total)} of the time has no counters and counts in full"
@@ -187,8 +189,8 @@ def _traffic(members: Sequence[ReviewedKernel], waterfall: Waterfall) -> Action:
     at_peak = sum((row.dram_share or 0.0) * row.covered_ns for row in rows) / covered if covered else None
     how_fast = "" if at_peak is None else f", at {ratio(at_peak)} of peak bandwidth"
     sentence = (
-        f"{_where(rows)} runs {told}. They only move data{how_fast}: fuse them into the kernels around them, so that the data "
-        f"stay on the chip; at most {_time(total, waterfall)}."
+        f"{_where(rows)} runs {told}. They do little more than move data{how_fast}: fuse them into the kernels around them, so "
+        f"that the data stay on the chip; at most {_time(total, waterfall)}."
     )
     arithmetic = f"all of their time, {_time(total, waterfall)}; no counters say how much they move"
     if covered:

@@ -18,7 +18,7 @@ from analysis.efficiency.counter_roofline import RooflineRow
 from analysis.sums.records import StageSummary
 from analysis.trace.records import KERNEL
 
-__all__ = ["Idle", "Loss", "Waterfall", "idle_time", "stage_waterfall"]
+__all__ = ["ENOUGH", "Idle", "Loss", "Waterfall", "idle_time", "stage_waterfall"]
 
 ENOUGH: Final = 0.9
 """Share of a stage's kernel time that must have counters for its traffic to be compared with what must move."""

@@ -334,6 +334,12 @@ def test_small_kernels_of_a_module_are_one_action() -> None:
     assert first.ceiling_per_unit_ns == 123_500
     assert "124.9 µs − 1.4 µs at their roofline = 123.5 µs per token" in first.arithmetic
     assert "at most 123.5 µs per token" in first.sentence
+    assert "Each waits for latencies, not for bandwidth or arithmetic" in first.sentence
+    unmeasured = reviewed(grid=(1, 1, 1), covered_calls=0, covered_ns=0, roofline_ns=None, dram_share=None, tensor_share=None,
+                          cuda_share=None)  # fmt: skip
+    first, *_ = first_actions([unmeasured], evolve(fall(), losses=()), None)
+    assert "None has the blocks to fill the device: fuse them" in first.sentence
+    assert "100.0 % of the time has no counters" in first.arithmetic
 
 
 def test_kernels_that_fill_the_device_and_only_move_data_could_go_altogether() -> None:
