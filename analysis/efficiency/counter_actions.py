@@ -182,6 +182,7 @@ def _traffic(members: Sequence[ReviewedKernel], waterfall: Waterfall) -> Action:
     told = "; ".join(_described(one, waterfall) for one in groups[:_NAMED])
     if len(groups) > _NAMED:
         told += f"; and {len(groups) - _NAMED} more kinds"
+    told += _concentrated(rows, waterfall)
     moved = sum(row.dram_bytes or 0.0 for row in rows)
     total, covered = sum(row.total_ns for row in rows), sum(row.covered_ns for row in rows)
     amount = _per_unit(moved, waterfall)
@@ -197,6 +198,28 @@ def _traffic(members: Sequence[ReviewedKernel], waterfall: Waterfall) -> Action:
         shown = bytes_(moved if amount is None else amount)
         arithmetic = f"{shown}{per} from and to DRAM in {_time(covered, waterfall)}; all of their time, {_time(total, waterfall)}"
     return _action(rows, waterfall, sentence, arithmetic, total)
+
+
+_MOST_OF_IT: Final = 0.4
+_FEW: Final = 0.25
+
+
+def _concentrated(rows: Sequence[RooflineRow], waterfall: Waterfall) -> str:
+    """Which launch shapes take much of the time with few of the launches; empty: the time is spread."""
+    total, calls = sum(row.total_ns for row in rows), sum(row.calls for row in rows)
+    some: list[RooflineRow] = []
+    for row in rows:
+        some.append(row)
+        if sum(one.total_ns for one in some) >= _MOST_OF_IT * total:
+            break
+    launched = sum(row.calls for row in some)
+    if len(some) == len(rows) or launched > _FEW * calls or any(row.grid is None for row in some):
+        return ""
+    sizes = sorted({row.grid[0] * row.grid[1] * row.grid[2] for row in some if row.grid is not None})
+    *before, last = (count(size) for size in sizes)
+    blocks = f"{', '.join(before)} and {last}" if before else last
+    time = _time(sum(row.total_ns for row in some), waterfall)
+    return f"; of all these {_often(launched, waterfall)} on {blocks} blocks take {time}"
 
 
 def _matrix(members: Sequence[ReviewedKernel], waterfall: Waterfall) -> Action:

@@ -348,6 +348,14 @@ def test_kernels_that_fill_the_device_and_only_move_data_could_go_altogether() -
     )
     assert first.ceiling_ns == 200_000
     assert "at 70.0 % of peak bandwidth" in first.sentence
+    assert "of all these" not in first.sentence
+    few = reviewed(name="add", waves=900.0, grid=(393_216, 1, 1), calls=8, total_ns=80_000, covered_ns=80_000)
+    many = [
+        reviewed(name=f"copy{number}", waves=5.0, grid=(6144, 1, 1), calls=40, total_ns=50_000, covered_ns=50_000)
+        for number in range(2)
+    ]
+    first, *_ = first_actions([*many, few], evolve(fall(), losses=()), None)
+    assert "of all these 4 launches per token on 393,216 blocks take 40.0 µs per token" in first.sentence
 
 
 def test_a_matrix_kernel_is_held_against_its_own_roofline() -> None:
