@@ -75,6 +75,21 @@ def test_what_is_written_of_a_real_trace_is_as_the_schema_says(
 
 
 @pytest.mark.parametrize(
+    "path",
+    sorted(path for name in ("report", "summary", "review") for path in ROOT.glob(f"reports/examples/*/{name}.json")),
+    ids=lambda path: f"{path.parent.name}/{path.stem}",
+)
+def test_the_examples_are_of_today(path: Path) -> None:
+    """Else render them anew: a reader must not find figures that the README no longer defines so."""
+    schema = json.loads((SCHEMAS / f"{path.stem}.schema.json").read_text())
+    faults = [
+        f"{fault.json_path}: {fault.message[:200]}"
+        for fault in Draft202012Validator(closed(schema)).iter_errors(json.loads(path.read_text()))
+    ]
+    assert not faults, faults[:5]
+
+
+@pytest.mark.parametrize(
     ("path", "value"),
     [
         (("detail", "stages", 0, "launches"), 1.5),

@@ -245,7 +245,7 @@ def test_an_example_run_reads_the_same_in_its_trace_and_its_record(
     name: str, real_attribution: Callable[[str], tuple[Trace, Attribution]], tmp_path: Path
 ) -> None:
     """The record of a real run: its headline is the median of its control passes on every screen."""
-    path = Path(__file__).parents[2] / "reports" / "examples" / name / "run.json"
+    path = Path(__file__).parents[1] / "data" / "runs" / f"{name}.json"
     manifest = from_json(RunManifest, path.read_text(), source=str(path))
     ttft = statistics.median(one.prefill_ns for one in manifest.control)
     report = assemble(*real_attribution("deepseek-ocr_h200_cuda-graph"), manifest)

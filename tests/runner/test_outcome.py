@@ -17,11 +17,12 @@ from runner.launcher.outcome import overhead_line, print_result
 from runner.launcher.run_directory import RunDirectory
 from runner.plan.settings import AnnotationLevel
 
-EXAMPLES = Path(__file__).parents[2] / "reports" / "examples"
+RUNS = Path(__file__).parents[1] / "data" / "runs"
+"""Records of real runs, made by 0.1."""
 
 
 def example(name: str) -> RunManifest:
-    path = EXAMPLES / name / "run.json"
+    path = RUNS / f"{name}.json"
     return from_json(RunManifest, path.read_text(), source=str(path))
 
 

@@ -163,7 +163,7 @@ def test_a_value_that_is_none_of_the_choices_is_one_line(flag: str, allowed: str
         assert word in said[0]
 
 
-@pytest.mark.parametrize("file", sorted(ROOT.glob("reports/examples/*/run.json")), ids=lambda file: file.parent.name)
+@pytest.mark.parametrize("file", sorted(ROOT.glob("tests/data/runs/*.json")), ids=lambda file: file.stem)
 def test_runs_that_older_versions_recorded_are_read(file: Path) -> None:
     manifest = from_json_file(RunManifest, file)
     assert manifest.manifest_version == 1
