@@ -219,17 +219,37 @@ def _synchronises(facts: Facts, budget: Budget) -> Action | None:
     )
     loop = expert_loop(facts)
     if loop is not None:
-        what = (
-            f"Replace the loop over experts in {loop.module} by grouped matrix products (one launch for all experts): "
-            f"{count(loop.synchronises)} of the capture's {count(loop.all_synchronises)} synchronises and {count(loop.copies)} "
-            f"small copies sit in these {count(loop.paths)} modules, each asking the device how many rows an expert has"
-        )
-        return _action(facts, "expert loop", what, (loop.module,), (), arithmetic, saved)
+        return _expert_loop(facts, budget, loop)
     named = ", ".join(f"{count(one.calls)} × {one.call}" for one in facts.waits if one.kind == "synchronise")
     what = "Remove the synchronises, or keep work queued behind them so that the GPU does not run dry" + (
         f" ({named})" if named else ""
     )
     return _action(facts, "synchronises", what, _waiting_modules(facts), (), arithmetic, saved)
+
+
+def _expert_loop(facts: Facts, budget: Budget, loop: ExpertLoop) -> Action:
+    """Grouped experts wait for no counts, and launch a few kernels where the loop launches some for each expert."""
+    what = (
+        f"Replace the loop over experts in {loop.module} by grouped matrix products (one launch for all experts): "
+        f"{count(loop.synchronises)} of the capture's {count(loop.all_synchronises)} synchronises and {count(loop.copies)} "
+        f"small device-to-host copies sit in these {count(loop.paths)} modules, each asking the device how many rows an expert has"
+    )
+    calls = _calls_by_module(facts.rows)
+    mine, every = calls.get(loop.module, 0), sum(calls.values())
+    waiting, host = budget.time_of("synchronises"), budget.time_of("launching", "python", "other_calls")
+    with_launches = host * mine / every if every else 0.0
+    shown = difference(waiting + with_launches, waiting)
+    of_launches = (
+        f"{count(mine)} of {count(every)} kernel launches = {share(mine / every)}"
+        if every
+        else "no kernel launch is known"
+    )
+    base = "scaled to the time without the profiler" if budget.time_base == "unprofiled" else "of the profiled time"
+    arithmetic = (
+        f"idle in and behind synchronises {shown.part} + {shown.rest} of the {duration(host)} idle in launching, Python and other "
+        f"calls, for {of_launches} are its own = {shown.whole} {_each(facts)}, {base}"
+    )
+    return _action(facts, "expert loop", what, (loop.module,), (), arithmetic, waiting + with_launches)
 
 
 def _waiting_modules(facts: Facts) -> tuple[str, ...]:

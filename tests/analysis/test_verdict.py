@@ -514,11 +514,17 @@ def test_the_first_actions_of_64tok_are_those_found_by_hand(real_attribution: Re
 
 
 def test_experts_looped_in_python_are_recognised(real_attribution: RealAttribution) -> None:
-    for found in report_of(real_attribution, "deepseek-ocr_h100_small").verdicts:
+    prefill, decode = report_of(real_attribution, "deepseek-ocr_h100_small").verdicts
+    assert prefill.actions[0].kind == "expert loop"
+    for found in (prefill, decode):
         (loop,) = [one for one in found.actions if one.kind == "expert loop"]
         assert loop.modules == ("layers.*.mlp",)
         assert "grouped matrix products" in loop.sentence
-        assert "3,070 of the capture's 3,124 synchronises and 3,070 small copies" in loop.sentence
+        assert "3,070 of the capture's 3,124 synchronises and 3,070 small device-to-host copies" in loop.sentence
+        part, rest, whole = re.findall(
+            r"synchronises ([\d.]+) ms \+ ([\d.]+) ms of .* = ([\d.]+) ms per", loop.arithmetic
+        )[0]
+        assert float(part) + float(rest) == pytest.approx(float(whole), abs=1e-9)
     for found in report_of(real_attribution, "deepseek-ocr_h100_64tok").verdicts:
         assert "expert loop" not in {one.kind for one in found.actions}
 

@@ -283,3 +283,18 @@ def test_it_prints(opened: Callable[[Report], Any], real_report: Report) -> None
     pdf = base64.b64decode(page.print_page())
     assert pdf.startswith(b"%PDF")
     assert len(pdf) > 50_000
+
+
+def test_kernels_by_module_are_searched(opened: Callable[[Report], Any], real_report: Report) -> None:
+    page = opened(real_report)
+    rows = [row for row in real_report.kernel_modules if row.stage == "decode"]
+    wanted = [row for row in rows if row.module == "lm_head"]
+    field = page.find_element("css selector", 'input[data-filters="kernel_modules_decode"]')
+    field.send_keys("lm_head")
+    shown = (
+        "return [...document.querySelectorAll('#kernel_modules_decode tbody tr')].filter(e => e.offsetParent).length"
+    )
+    assert page.execute_script(shown) == len(wanted) > 0
+    told = page.find_element("css selector", '[data-counts="kernel_modules_decode"]')
+    assert told.text == f"{len(wanted)} of {len(rows)} rows"
+    assert not page.find_element("css selector", "#kernel_modules_decode tfoot").is_displayed(), "that adds up all rows"

@@ -135,10 +135,10 @@ KERNEL_MODULES: Final = Specification[KernelModuleRow](
             "kernel", "Kernel", "string", TEXT, GLOSSARY["kernel"],
             value=lambda row: row.human_name or row.short_name or row.name, data=False, priority=0,
         ),
-        _M("short_name", "Name", "string", NAME, GLOSSARY["kernel_short_name"], shown=("html",), below="kernel"),
+        _M("short_name", "Name", "string", NAME, GLOSSARY["kernel_short_name"], shown=()),
         _M("name", "Full name", "string", NAME, GLOSSARY["kernel_name"], shown=()),
         _M("stage", "Stage", "string", TEXT, GLOSSARY["stage"], shown=()),
-        _M("category", "Category", "string", TEXT, GLOSSARY["category"], shown=("html", "markdown"), priority=3),
+        _M("category", "Category", "string", TEXT, GLOSSARY["category"], shown=("html", "markdown"), below="kernel", priority=3),
         _M(
             "grid", "Grid", "shape", SHAPE, GLOSSARY["grid"], nullable=True, priority=2, why=_differs,
         ),
@@ -148,7 +148,7 @@ KERNEL_MODULES: Final = Specification[KernelModuleRow](
         ),
         _M("calls", "Calls", "int64", COUNT, GLOSSARY["calls"], adds=True, priority=3),
         _M("per", "Per", "string", TEXT, "What calls and time are given per: an image, a prompt or a token.", nullable=True,
-           shown=("html", "markdown"), why=lambda _: _NO_UNIT),
+           shown=("markdown",), why=lambda _: _NO_UNIT),
         _M(
             "calls_per_unit", "Calls each", "float64", SIGNIFICANT, "Calls per image or token: calls of the stage ÷ images or "
             "tokens of the stage.", nullable=True, adds=True, within="stage", priority=1, why=lambda _: _NO_UNIT,
@@ -165,7 +165,7 @@ KERNEL_MODULES: Final = Specification[KernelModuleRow](
         _M("mean_ns", "Mean", "float64", MICROSECONDS, GLOSSARY["mean_call"], priority=4),
         _M("min_ns", "Min", "int64", MICROSECONDS, GLOSSARY["fastest_call"], priority=6),
         _M("max_ns", "Max", "int64", MICROSECONDS, GLOSSARY["slowest_call"], priority=6, below="min_ns"),
-        _M("paths", "Paths", "int64", COUNT, "How many module paths are folded in the row.", shown=("html",), priority=7),
+        _M("paths", "Paths", "int64", COUNT, "How many module paths are folded in the row.", shown=()),
         _M("shapes", "Shapes", "int64", COUNT, "Number of distinct launch shapes of the row's calls.", shown=()),
         _M(
             "registers_per_thread", "Regs", "int64", COUNT, GLOSSARY["registers"], nullable=True, shown=(), why=_differs,

@@ -616,7 +616,12 @@
   document.addEventListener("focusin", (event) => show(event.target, 0));
   document.addEventListener("focusout", hide);
   document.addEventListener("keydown", (event) => { if (event.key === "Escape") hide(); });
-  document.addEventListener("scroll", hide, { passive: true });
+  // Focus scrolls its element into view: what it says stays then, and goes along.
+  document.addEventListener("scroll", () => {
+    const focused = document.activeElement;
+    if (!tip.hidden && focused && focused.matches("[data-def]")) place(focused);
+    else if (!focused || !focused.matches("[data-def]")) hide();
+  }, { passive: true });
 
   // --- theme, size, print --------------------------------------------------------------------------------------
   const themes = ["auto", "light", "dark"];
