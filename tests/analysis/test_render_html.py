@@ -210,3 +210,9 @@ def test_cautions_stand_in_the_header(tmp_path: Path) -> None:
     header = page.split("<main>")[0]
     assert "Weights are random" in header
     assert "Leaf operators on the CPU" in header
+
+
+def test_every_section_stands_once() -> None:
+    page = html.page(plain_report())
+    for mark in ('class="tiles"', 'id="verdict"', 'id="kernel-modules"', 'id="kernels"', 'id="where"'):
+        assert page.count(mark) == 1, mark
