@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
 
@@ -142,7 +143,42 @@ def assemble(
         RequestError: a cost was requested that has no closed form, or that the trace contradicts, or all instances of a
             stage are to be skipped.
     """
-    options = options or ReportOptions()
+    # On a thread of their own: numpy lets go of the interpreter in the long sorts and sums of both halves.
+    with ThreadPoolExecutor(1) as beside:
+        tables = beside.submit(_tables, attribution)
+        return _assembled(trace, attribution, manifest, options or ReportOptions(), tables)
+
+
+@frozen
+class _Tables:
+    """What a report holds of a trace whatever its stages took."""
+
+    by_range: tuple[GpuRow, ...]
+    by_module: dict[str, tuple[GpuRow, ...]]
+    """Stage (or ``all``) → rows."""
+    streams: tuple[StreamSummary, ...]
+    timeline: BusyTimeline | None
+
+
+def _tables(attribution: Attribution) -> _Tables:
+    return _Tables(
+        by_range=gpu_rows(gpu_table(attribution, "range")),
+        by_module={
+            "all": gpu_rows(gpu_table(attribution, "module")),
+            **{stage: gpu_rows(gpu_table(attribution, "module", stage=stage)) for stage in STAGES},
+        },
+        streams=stream_summaries(attribution),
+        timeline=busy_timeline(attribution),
+    )
+
+
+def _assembled(
+    trace: Trace,
+    attribution: Attribution,
+    manifest: RunManifest | None,
+    options: ReportOptions,
+    beside: Future[_Tables],
+) -> Report:
     capture = evolve(
         capture_info(trace, attribution, manifest), stated_model=options.cost.preset if options.cost else None
     )
@@ -198,7 +234,7 @@ def assemble(
         needs=component_needs(captured, costs),
     )
     judged = refused(stages, findings) if is_unfit(findings) else verdicts(measured)
-    range_rows = gpu_rows(gpu_table(attribution, "range"))
+    tables = beside.result()
     mfu = {name: headline(measured.utilisation, name) for name in (*STAGES, "total")}
     mfu_of = {name: None if row is None else row.mfu for name, row in mfu.items()}
     report = LLMProfileReport(
@@ -206,14 +242,13 @@ def assemble(
         model=manifest.model if manifest else None,
         input_set=manifest.input_set if manifest else None,
         timings=stage_timings(captured),
-        operators_topk=operator_summaries(attribution, range_rows, options.top_operators),
+        operators_topk=operator_summaries(attribution, tables.by_range, options.top_operators),
         mfu_model_level=mfu_of["total"],
         mfu_per_stage={stage: mfu_of[stage] for stage in STAGES},
         aggregates={metric.name: stats(metric) for metric in measured.aggregates},
         notes=stakeholder_notes(measured, findings, judged),
         meta=_meta(manifest, peaks),
     )
-    whole_modules = gpu_rows(gpu_table(attribution, "module"))
     return Report(
         report=report,
         capture=capture,
@@ -226,20 +261,19 @@ def assemble(
         utilisation=measured.utilisation,
         stage_rows=stage_rows,
         module_rows={
-            "all": whole_modules,
-            **{stage: gpu_rows(gpu_table(attribution, "module", stage=stage)) for stage in STAGES},
-            **{row.stage: whole_modules for row in stages if row.stage == WHOLE_CAPTURE},
+            **tables.by_module,
+            **{row.stage: tables.by_module["all"] for row in stages if row.stage == WHOLE_CAPTURE},
         },
-        range_rows=range_rows,
+        range_rows=tables.by_range,
         categories=captured.categories,
         kernels=captured.kernels,
-        streams=stream_summaries(attribution),
+        streams=tables.streams,
         host_calls=waits,
         metrics=metric_series(attribution, trace.metric_samples),
         overhead=measured.overhead,
         aggregates=measured.aggregates,
         manifest=manifest,
-        timeline=busy_timeline(attribution),
+        timeline=tables.timeline,
         skip_first=options.skip_first,
         kernel_shapes=kernel_rows.by_shape,
         kernel_modules=kernel_modules,

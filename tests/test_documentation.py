@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -81,3 +82,10 @@ def test_every_check_of_the_commit_hooks_is_one_of_make_lint() -> None:
     for tool in ("ruff check", "ruff format", "oxlint --deny-warnings", "mypy"):
         assert f"$(BIN)/{tool}" in lint
         assert f"entry: .venv/bin/{tool}" in hooks
+
+
+def test_the_changelog_begins_with_what_follows_the_release_that_this_is() -> None:
+    headings = re.findall(r"^## (.+)$", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    assert headings[0] == "Unreleased"
+    assert re.fullmatch(rf"{re.escape(version)} – \d{{4}}-\d\d-\d\d", headings[1])
