@@ -371,8 +371,13 @@ class Attribution:
         Each range is an instance, ``len(ranges)`` stands for none; of a range that holds a graph's recording each replay
         is an instance of its own.
         """
+        return self._memoised(("operation instances", level), lambda: self._operation_instances(level))
+
+    def _operation_instances(self, level: Level) -> NDArray[np.int64]:
         rows = self.operation_level(level).astype(np.int64)
         instances = np.where(rows >= 0, rows, len(self.ranges))
+        if not self.recordings.start.size:  # nothing is replayed, and the launches need not be asked again
+            return instances
         replayed = np.flatnonzero((rows >= 0) & (rows != self.to_operations(self.call_level(level))))
         if replayed.size:
             packed = rows[replayed] * (len(self.calls) + 1) + self.launch_call[replayed] + 1

@@ -61,6 +61,8 @@ def _replayed(attribution: Attribution, level: Level, keys: NDArray[np.int32]) -
 
     The table by range is by launch, as Nsight Systems' own is; a replay's launch lies in none of these ranges.
     """
+    if not attribution.recordings.start.size:
+        return {}
     recorded = attribution.operation_level(level)
     launched = attribution.to_operations(attribution.call_level(level))
     chosen = np.flatnonzero((recorded >= 0) & (launched < 0)).astype(np.int32)
