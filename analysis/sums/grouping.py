@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import numpy as np
 from attrs import evolve, frozen
@@ -10,9 +10,6 @@ from numpy.typing import NDArray
 
 from analysis.attribution.intervals import sum_by_group, union_by_group
 from analysis.trace.records import GRAPH, KERNEL, MEMCPY, MEMSET, Operations
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 __all__ = ["COLUMNS", "COUNTED", "UNATTRIBUTED", "GpuTable", "grouped", "select"]
 
@@ -39,12 +36,6 @@ class GpuTable:
         return [
             dict(zip(COLUMNS, (name, *values), strict=True)) for name, *values in zip(self.names, *plain, strict=True)
         ]
-
-    def frame(self) -> pd.DataFrame:
-        """The table as a DataFrame."""
-        import pandas as pd  # loaded here: half a second that most commands do not need
-
-        return pd.DataFrame({"name": list(self.names), **self.columns})[list(COLUMNS)]
 
     def total(self, column: str) -> int:
         """Sum of a column."""
