@@ -1,8 +1,8 @@
 """How true Nsight Compute's counters are: kernels whose work is known, counted beside it.
 
 ``python -m benchmarks.counter_truth`` runs itself under ncu on one GPU (about half a minute) and prints measured ÷ known for a
-bf16 product of 8192³, a fp16 product of 4096³, a kernel that copies 1 GiB, and ``addcmul`` of 2²⁶ floats. docs/review.md holds
-what it gave.
+bf16 product of 8192³, two whose operands fit into L2 together, a fp16 product of 4096³, a kernel that copies 1 GiB, and
+``addcmul`` of 2²⁶ floats. docs/review.md holds what it gave.
 """
 
 from __future__ import annotations
@@ -27,6 +27,11 @@ KNOWN: Final[tuple[tuple[str, dict[str, int]], ...]] = (
         "bf16 product, 8192³",
         {TENSOR["bf16_dst_fp32"]: 2 * 8192**3, DRAM_READ: 2 * 2 * 8192**2, DRAM_WRITE: 2 * 8192**2},
     ),
+    (
+        "bf16 product, 8192 × 8192 × 512",
+        {TENSOR["bf16_dst_fp32"]: 2 * 8192**2 * 512, DRAM_READ: 2 * 2 * 8192 * 512, DRAM_WRITE: 2 * 8192**2},
+    ),
+    ("bf16 product, 2048³", {TENSOR["bf16_dst_fp32"]: 2 * 2048**3, DRAM_READ: 2 * 2 * 2048**2}),
     ("fp16 product, 4096³", {TENSOR["fp16"]: 2 * 4096**3, DRAM_WRITE: 2 * 4096**2}),
     ("copy of 1 GiB by a kernel", {DRAM_READ: GIB, DRAM_WRITE: GIB}),
     ("addcmul of 2²⁶ floats", {FFMA: 2**26, DRAM_READ: 2 * 4 * 2**26, DRAM_WRITE: 4 * 2**26}),
@@ -35,18 +40,22 @@ KNOWN: Final[tuple[tuple[str, dict[str, int]], ...]] = (
 
 
 def work() -> None:
-    """Launch the four kernels once, between cudaProfilerStart and -Stop."""
+    """Launch the kernels once, between cudaProfilerStart and -Stop."""
     import torch
 
     def kernels() -> None:
         torch.mm(a, b, out=c)
+        torch.mm(tall, wide, out=c)
+        torch.mm(square, square_too, out=small)
         torch.mm(half, half, out=product)
         torch.neg(source, out=copy)  # a plain copy would be a memcpy, which ncu does not profile
         torch.addcmul(first, second, second, out=third)
 
     a, b = (torch.randn(8192, 8192, device="cuda", dtype=torch.bfloat16) for _ in range(2))
     c, half = torch.empty_like(a), torch.randn(4096, 4096, device="cuda", dtype=torch.float16)
-    product = torch.empty_like(half)
+    tall, wide = a[:, :512].contiguous(), b[:512].contiguous()
+    square, square_too = a[:2048, :2048].contiguous(), b[:2048, :2048].contiguous()
+    small, product = torch.empty_like(square), torch.empty_like(half)
     source = torch.randn(GIB // 4, device="cuda")
     copy = torch.empty_like(source)
     first, second = (torch.randn(2**26, device="cuda") for _ in range(2))
