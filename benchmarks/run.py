@@ -171,7 +171,11 @@ def bench(label: str, path: Path, arguments: argparse.Namespace) -> list[Measure
     with tempfile.TemporaryDirectory() as folder:
         for turn in range(arguments.runs + 1):
             for name, command in commands.items():
+                for left in Path(folder).glob("nsys*.csv"):
+                    left.unlink()
                 took, peak = measure(command, Path(folder))
+                if name == NSYS_STATS and not any(each.stat().st_size for each in Path(folder).glob("nsys*.csv")):
+                    sys.exit(f"{' '.join(command)}: exit 0, but wrote no table")
                 if turn:  # the first one warms the page cache
                     seconds[name].append(took)
                     memory[name].append(peak)
