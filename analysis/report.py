@@ -145,8 +145,10 @@ def assemble(
     """
     # On a thread of their own: numpy lets go of the interpreter in the long sorts and sums of both halves.
     with ThreadPoolExecutor(1) as beside:
+        host = HostCalls(attribution)
         tables = beside.submit(_tables, attribution)
-        return _assembled(trace, attribution, manifest, options or ReportOptions(), tables)
+        findings = beside.submit(examine, trace, attribution, manifest, host)
+        return _assembled(trace, attribution, manifest, options or ReportOptions(), _Beside(host, tables, findings))
 
 
 @frozen
@@ -158,6 +160,15 @@ class _Tables:
     """Stage (or ``all``) → rows."""
     streams: tuple[StreamSummary, ...]
     timeline: BusyTimeline | None
+
+
+@frozen
+class _Beside:
+    """What another thread works out meanwhile, and the calls that both look at."""
+
+    host: HostCalls
+    tables: Future[_Tables]
+    findings: Future[tuple[Finding, ...]]
 
 
 def _tables(attribution: Attribution) -> _Tables:
@@ -177,13 +188,12 @@ def _assembled(
     attribution: Attribution,
     manifest: RunManifest | None,
     options: ReportOptions,
-    beside: Future[_Tables],
+    beside: _Beside,
 ) -> Report:
     capture = evolve(
         capture_info(trace, attribution, manifest), stated_model=options.cost.preset if options.cost else None
     )
-    host = HostCalls(attribution)
-    findings = examine(trace, attribution, manifest, host)
+    host = beside.host
     device = main_device(trace.info.devices, attribution)
     sm_count = device.sm_count if device else None
     stage_rows = gpu_rows(gpu_table(attribution, "stage"))
@@ -218,6 +228,7 @@ def _assembled(
     dtype = _dtype(manifest, options)
     peaks = peaks_of(device, manifest, options.peaks, on_cpu=captured.on_cpu, dtype=dtype)
     costs = costs_of(manifest, options.cost, instances)
+    findings = beside.findings.result()
     if options.cost is not None:
         evidence = TraceEvidence(
             instances, steps, kernel_rows.by_shape, _module_names(attribution), manifest.prompts if manifest else ()
@@ -234,7 +245,7 @@ def _assembled(
         needs=component_needs(captured, costs),
     )
     judged = refused(stages, findings) if is_unfit(findings) else verdicts(measured)
-    tables = beside.result()
+    tables = beside.tables.result()
     mfu = {name: headline(measured.utilisation, name) for name in (*STAGES, "total")}
     mfu_of = {name: None if row is None else row.mfu for name, row in mfu.items()}
     report = LLMProfileReport(
