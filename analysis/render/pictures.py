@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from html import escape  # xml.sax.saxutils has one too, but loads an HTTP client
 from typing import Final
+
+from markupsafe import escape  # the standard library's own load a table of entities or an HTTP client
 
 from analysis.domain.annotations import STAGES
 from analysis.domain.figures import duration, share, whole_per_cents
@@ -34,19 +35,19 @@ def _svg(height: float, title: str, parts: Sequence[str]) -> str:
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{_WIDTH}" height="{height:.0f}" '
         f'viewBox="0 0 {_WIDTH} {height:.0f}" role="img" aria-label="{escape(title)}">\n'
-        f"<title>{escape(title, quote=False)}</title>\n<style>{_STYLE}</style>\n" + "\n".join(parts) + "\n</svg>\n"
+        f"<title>{escape(title)}</title>\n<style>{_STYLE}</style>\n" + "\n".join(parts) + "\n</svg>\n"
     )
 
 
 def _rect(kind: str, x: float, y: float, width: float, height: float, hint: str) -> str:
     return (
         f'<rect class="{kind}" x="{x:.2f}" y="{y:.2f}" width="{max(0.0, width):.2f}" height="{height:.2f}">'
-        f"<title>{escape(hint, quote=False)}</title></rect>"
+        f"<title>{escape(hint)}</title></rect>"
     )
 
 
 def _text(x: float, y: float, text: str, *, kind: str = "", anchor: str = "start") -> str:
-    return f'<text class="{kind}" x="{x:.2f}" y="{y:.2f}" text-anchor="{anchor}">{escape(text, quote=False)}</text>'
+    return f'<text class="{kind}" x="{x:.2f}" y="{y:.2f}" text-anchor="{anchor}">{escape(text)}</text>'
 
 
 def budget_picture(report: Report) -> str | None:

@@ -16,6 +16,7 @@ from analysis.attribution.intervals import Ints, merge
 from analysis.domain.annotations import STAGES
 from analysis.sums.grouping import UNATTRIBUTED
 from analysis.sums.records import GapSummary, HostCallRow
+from analysis.trace.distinct import present
 from analysis.trace.records import GRAPH, KERNEL, MEMCPY
 
 __all__ = [
@@ -184,7 +185,8 @@ class HostCalls:
         waits = np.flatnonzero(self.waits)
         rows += self._count(level, "synchronise", place[waits], calls.name[waits], calls.duration[waits], names)
         # A call that makes several copies at once is one call.
-        copying = np.unique(self.attribution.launch_call[self.small_copies & (self.attribution.launch_call >= 0)])
+        launching = self.attribution.launch_call[self.small_copies & (self.attribution.launch_call >= 0)]
+        copying = np.array(present(launching), dtype=np.int64)
         rows += self._count(
             level, "small device-to-host copy", place[copying], calls.name[copying], calls.duration[copying], names
         )
@@ -199,9 +201,9 @@ class HostCalls:
         code = [names.setdefault(function_name(name), len(names)) for name in self.attribution.calls.names]
         calls, width = tuple(names), max(1, len(names))
         key = (place.astype(np.int64) + 1) * width + np.array(code or [0])[call]
-        present, index = np.unique(key, return_inverse=True)
-        count = np.bincount(index, minlength=present.size)
-        total = np.bincount(index, weights=duration, minlength=present.size).astype(np.int64)
+        occurring, index = np.unique(key, return_inverse=True)
+        count = np.bincount(index, minlength=occurring.size)
+        total = np.bincount(index, weights=duration, minlength=occurring.size).astype(np.int64)
         return [
             HostCallRow(
                 where=places[packed // width - 1] if packed >= width else UNATTRIBUTED,
@@ -211,7 +213,7 @@ class HostCalls:
                 kind=kind,
                 level=level,
             )
-            for packed, number, time in zip(present.tolist(), count, total, strict=True)
+            for packed, number, time in zip(occurring.tolist(), count, total, strict=True)
         ]
 
     # --- idle time --------------------------------------------------------------------------------------------
@@ -261,11 +263,11 @@ class HostCalls:
     def _busy_by_process(self) -> dict[int | None, tuple[Ints, Ints]]:
         """Merged intervals in which the GPU worked, by process code; by None, if all rows are of one process."""
         operations = self.attribution.operations
-        present = np.flatnonzero(np.bincount(operations.process + 1)) - 1
-        if present.size < 2:
+        processes = np.flatnonzero(np.bincount(operations.process + 1)) - 1
+        if processes.size < 2:
             return {None: _lasting(*merge(operations.start, operations.end))}
         busy: dict[int | None, tuple[Ints, Ints]] = {}
-        for code in present.tolist():
+        for code in processes.tolist():
             # Rows that do not say whose they are may be anybody's.
             mine = np.flatnonzero((operations.process == code) | (operations.process == -1))
             busy[code] = _lasting(*merge(operations.start[mine], operations.end[mine]))
@@ -282,7 +284,7 @@ class HostCalls:
         operations, launch_call = self.attribution.operations, self.attribution.launch_call
         rows = np.flatnonzero(operations.in_graph & (launch_call >= 0))
         replays: dict[int, tuple[Ints, Ints]] = {}
-        for process in np.unique(operations.process[rows]).tolist():
+        for process in present(operations.process[rows]):
             mine = rows[operations.process[rows] == process]
             calls, place = np.unique(launch_call[mine], return_inverse=True)
             start, end = np.full(calls.size, np.iinfo(np.int64).max), np.zeros(calls.size, dtype=np.int64)

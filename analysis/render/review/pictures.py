@@ -6,7 +6,8 @@ import math
 import re
 from collections.abc import Sequence
 from typing import Final
-from xml.sax.saxutils import escape
+
+from markupsafe import escape  # the standard library's own load a table of entities or an HTTP client
 
 from analysis.domain.annotations import STAGES
 from analysis.domain.figures import bytes_, duration, flop, rate, ratio
@@ -47,7 +48,7 @@ def alone(picture: str) -> str:
 def _svg(height: float, title: str, parts: Sequence[str]) -> str:
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" class="rv" width="100%" viewBox="0 0 {_WIDTH} {height:.0f}" role="img" '
-        f'aria-label="{escape(title, {chr(34): "&quot;"})}" style="max-width:{_WIDTH}px">'
+        f'aria-label="{escape(title)}" style="max-width:{_WIDTH}px">'
         f"<title>{escape(title)}</title>{''.join(parts)}</svg>"
     )
 
