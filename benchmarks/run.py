@@ -27,7 +27,8 @@ HERE = Path(__file__).parent
 SOURCE = HERE.parent / "tests" / "data" / "deepseek-ocr_h100_64tok.sqlite.xz"
 ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
 REPORT = "dsocr-analyze, default outputs"
-IMPORTS = "of that: imports alone"
+IMPORTS = "imports alone, in a process of their own"
+PRELOADED = "dsocr-analyze, everything imported before"
 AGGREGATE, MERGE = "floor: SQL aggregate", "floor: Arrow + sorted merge"
 NSYS_STATS = "nsys stats nvtx_kern_sum"
 
@@ -66,17 +67,27 @@ class Goal(NamedTuple):
         return "met" if (self.reached >= self.limit if self.at_least else self.reached <= self.limit) else "missed"
 
 
-def measure(command: list[str], folder: Path) -> tuple[float, float]:
-    """Wall seconds and peak resident megabytes of one run."""
+def measure(command: list[str], folder: Path, *, says_its_seconds: bool = False) -> tuple[float, float]:
+    """Wall seconds and peak resident megabytes of one run.
+
+    Args:
+        command: to run.
+        folder: to run it in.
+        says_its_seconds: it prints the seconds that count; else those of the whole process do.
+    """
     begin = time.perf_counter()
-    child = subprocess.Popen(command, cwd=folder, env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-    assert child.stderr is not None
-    error = child.stderr.read()
-    _, status, usage = os.wait4(child.pid, 0)
-    child.returncode = os.waitstatus_to_exitcode(status)
-    seconds = time.perf_counter() - begin
-    if child.returncode:
-        sys.exit(f"{' '.join(command)}: exit {child.returncode}: {error.decode(errors='replace')[-400:]}")
+    with tempfile.TemporaryFile() as answer, tempfile.TemporaryFile() as error:
+        child = subprocess.Popen(command, cwd=folder, env=ENVIRONMENT, stdout=answer, stderr=error)
+        _, status, usage = os.wait4(child.pid, 0)
+        seconds = time.perf_counter() - begin
+        child.returncode = os.waitstatus_to_exitcode(status)
+        if child.returncode:
+            error.seek(0)
+            said = error.read().decode(errors="replace")[-400:]
+            sys.exit(f"{' '.join(command)}: exit {child.returncode}: {said}")
+        if says_its_seconds:
+            answer.seek(0)
+            seconds = float(answer.read())
     return seconds, usage.ru_maxrss / 1000
 
 
@@ -155,6 +166,7 @@ def bench(label: str, path: Path, arguments: argparse.Namespace) -> list[Measure
     commands = {
         REPORT: [sys.executable, "-m", "analysis.cli", str(path), "--out", "report"],
         IMPORTS: [sys.executable, str(HERE / "imports.py"), "import", str(names)],
+        PRELOADED: [sys.executable, str(HERE / "imports.py"), "preloaded", str(names), str(path)],
         AGGREGATE: [sys.executable, str(HERE / "floor.py"), str(path), "aggregate"],
         MERGE: [sys.executable, str(HERE / "floor.py"), str(path), "merge"],
     }
@@ -173,7 +185,7 @@ def bench(label: str, path: Path, arguments: argparse.Namespace) -> list[Measure
             for name, command in commands.items():
                 for left in Path(folder).glob("nsys*.csv"):
                     left.unlink()
-                took, peak = measure(command, Path(folder))
+                took, peak = measure(command, Path(folder), says_its_seconds=name == PRELOADED)
                 if name == NSYS_STATS and not any(each.stat().st_size for each in Path(folder).glob("nsys*.csv")):
                     sys.exit(f"{' '.join(command)}: exit 0, but wrote no table")
                 if turn:  # the first one warms the page cache
@@ -211,8 +223,9 @@ def render(measured: list[Measured], arguments: argparse.Namespace) -> str:
             for goal in goals(measured)
         ),
         "",
-        "The floors attribute to no level and write no report. Imports alone are a process that imports what the report imports",
-        "and ends; in the report a part of them runs while another thread reads the trace.",
+        "The floors attribute to no level and write no report. The imports' share is what the report takes less when everything is",
+        "imported before (interpreter start included). A process that only imports takes longer, for in the report a part of the",
+        "imports runs while another thread reads the trace.",
         "",
     ]
     return "\n".join(lines)
@@ -232,11 +245,12 @@ def goals(measured: list[Measured]) -> list[Goal]:
     small, middle, large = "115,572", "1,000,000", "10,000,000"
     at_large, at_middle = per_kernel(large), per_kernel(middle)
     growth = None if at_large is None or at_middle is None else at_large / at_middle
+    rest = ratio(small, PRELOADED, REPORT)
     return [
         Goal("115 k: times faster than nsys stats", "≥ 2.5", ratio(small, NSYS_STATS, REPORT), 2.5, True),
         Goal("1 M: times faster than nsys stats", "≥ 10", ratio(middle, NSYS_STATS, REPORT), 10, True),
         Goal("10 M: times the floor (Arrow + sorted merge)", "≤ 3", ratio(large, REPORT, MERGE), 3, False),
-        Goal("115 k: imports' share of the time", "≤ 0.50", ratio(small, IMPORTS, REPORT), 0.5, False),
+        Goal("115 k: the imports' share of the time", "≤ 0.50", None if rest is None else 1 - rest, 0.5, False),
         Goal("cost per kernel at 10 M over that at 1 M", "≤ 1", growth, 1, False),
     ]
 
