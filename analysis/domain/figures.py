@@ -1,6 +1,6 @@
 """How a number is written for people: times, shares, counts, operations, bytes – units always.
 
-One definition for the terminal, Markdown, the page (``report.js`` follows the same rules; a test compares them), notes and
+One definition for the terminal, Markdown, the page (``figures.js`` follows the same rules; a test compares them), notes and
 verdicts. What is unknown is ``n/a``. Where two figures and their difference, or a part and its whole, stand side by side,
 `difference`, `part_of` and `whole_per_cents` write them so that what is shown can be recalculated from what is shown.
 """

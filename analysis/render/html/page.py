@@ -27,6 +27,8 @@ from analysis.report import Report
 __all__ = ["render"]
 
 _HERE: Final = Path(__file__).parent
+_SCRIPTS: Final = ("figures", "page", "charts", "tables", "hints", "start")
+"""Files in ``assets/`` that make the page's script, in this order: a file may use what those before it have named."""
 _MAX_ROWS: Final = 400
 """Of a table on the page; more are in report.json."""
 
@@ -50,7 +52,7 @@ def page(report: Report, folder: Path | None = None) -> str:
     environment = page_environment(_HERE / "templates")
     environment.globals.update(definition=_definition)
     charts = library()
-    script = "".join((_HERE / "assets" / name).read_text(encoding="utf-8") for name in ("figures.js", "report.js"))
+    script = "".join((_HERE / "assets" / f"{name}.js").read_text(encoding="utf-8") for name in _SCRIPTS)
     tables = ReportTables(report, "html")
     worst = {"unfit": 0, "warning": 1, "info": 2}
     return environment.get_template("report.html.j2").render(

@@ -54,7 +54,7 @@ def cut(name: str, limit: int = MAX_NAME_BYTES) -> str:
 
 
 def page_data(report: Report) -> _Plain:
-    """Everything that the page's script reads, as plain values. Times in whole nanoseconds, which report.js writes."""
+    """Everything that the page's script reads, as plain values. Times in whole nanoseconds, which figures.js writes."""
     return {
         "timeline": _timeline(report),
         "budget": _budget(report),

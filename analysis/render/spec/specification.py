@@ -70,7 +70,7 @@ Type: TypeAlias = Literal["string", "int64", "float64", "bool", "shape"]
 
 @frozen
 class Style:
-    """How one kind of value is written. ``report.js`` has a function of the same name; a test compares the two."""
+    """How one kind of value is written. ``figures.js`` has a function of the same name; a test compares the two."""
 
     name: str
     write: Callable[[Any], str]
