@@ -13,6 +13,7 @@ import pytest
 
 from analysis.attribution.attribution import Attribution
 from analysis.trace.reader import Trace
+from packed_trace import unpack as unpack_columns
 from trace_builder import TraceBuilder
 
 DATA = Path(__file__).with_name("data")
@@ -25,6 +26,8 @@ def real_trace(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path
 
     def unpack(name: str) -> Path:
         path = folder / f"{name}.sqlite"
+        if (packed_by_column := DATA / f"{name}.columns.xz").exists() and not path.exists():
+            unpack_columns(packed_by_column, path)
         if not path.exists():
             with lzma.open(DATA / f"{name}.sqlite.xz") as packed, path.open("wb") as plain:
                 shutil.copyfileobj(packed, plain)

@@ -161,13 +161,8 @@ def test_why_no_module_is_known_is_said(
     assert found.remedy
 
 
-def test_an_engine_that_recorded_before_the_collection_gets_the_sentence(tmp_path: Path) -> None:
-    packed = Path(__file__).parents[2].parent / "shared" / "traces" / "vllm_h100_llama.sqlite.xz"
-    if not packed.is_file():
-        pytest.skip("needs the shared vLLM trace")
-    path = tmp_path / "vllm.sqlite"
-    path.write_bytes(lzma.decompress(packed.read_bytes()))
-    with Trace(path) as trace:
+def test_an_engine_that_recorded_before_the_collection_gets_the_sentence(real_trace: Callable[[str], Path]) -> None:
+    with Trace(real_trace("vllm_h100_llama")) as trace:
         found = findings(trace)
         assert all(one.whole for one in graph_replays(Attribution.of(trace)))
     assert set(found) == {"graph-modules-unknown"}
