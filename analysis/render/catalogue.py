@@ -1,4 +1,4 @@
-"""All tables that are declared, by key, and their reference: docs/columns.md is written from it (``make docs``)."""
+"""All tables that are declared, by key, and the pages about them: docs/columns.md and docs/glossary.md (``make docs``)."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any, Final
 from analysis.render.markdown_tables import code, escaped, head_lines, row_line
 from analysis.render.spec.events import LAUNCHES, RANGES
 from analysis.render.spec.findings import FINDINGS
+from analysis.render.spec.glossary import GLOSSARY, TERMS
 from analysis.render.spec.gpu_time import GPU_TIME, MODULE_KINDS, STREAMS
 from analysis.render.spec.host import HOST_CALLS, OPERATORS
 from analysis.render.spec.kernels import CATEGORIES, KERNEL_MODULES, KERNELS
@@ -17,7 +18,7 @@ from analysis.render.spec.stages import GAPS, INSTANCES, LATENCIES, OVERHEAD, ST
 from analysis.render.spec.utilisation import METRICS, UTILISATION, VERDICTS
 from analysis.render.spec.verdicts import ACTIONS, BUDGET
 
-__all__ = ["TABLES", "reference"]
+__all__ = ["TABLES", "glossary", "reference"]
 
 _DECLARED: Final[tuple[Specification[Any], ...]] = (
     STAGES_TABLE,
@@ -74,6 +75,25 @@ def reference() -> str:
     return "\n".join(lines) + "\n"
 
 
+def glossary() -> str:
+    """Every term with its meaning, in alphabetical order, as Markdown."""
+    lines = [
+        "# Glossary",
+        "",
+        "<!-- Written by `make docs` from analysis/render/spec/glossary.py; a test compares them. -->",
+        "",
+        "What the reports' words mean. Each is defined once; tables, tooltips and this page show the same sentence.",
+        "[Columns](columns.md) defines what stands in one table only.",
+        "",
+    ]
+    lines += head_lines([("Term", "left"), ("Meaning", "left")])
+    lines += [
+        row_line((f"**{escaped(title)}**", escaped(GLOSSARY[key])))
+        for title, key in sorted(TERMS.items(), key=lambda term: term[0].casefold())
+    ]
+    return "\n".join(lines) + "\n"
+
+
 def _cells(column: Column[Any]) -> tuple[str, str, str, str]:
     adds = f"within one {code(column.within)}" if column.within else "yes" if column.adds else ""
     unknown = " or null" if column.nullable else ""
@@ -83,4 +103,4 @@ def _cells(column: Column[Any]) -> tuple[str, str, str, str]:
 if __name__ == "__main__":
     import sys
 
-    sys.stdout.write(reference())
+    sys.stdout.write(glossary() if sys.argv[1:] == ["glossary"] else reference())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-__all__ = ["GLOSSARY"]
+__all__ = ["GLOSSARY", "TERMS"]
 
 GLOSSARY: Final[dict[str, str]] = {
     "stage": "Prefill: the forward pass from tensors on the device to the first logits, vision included. Decode: every "
@@ -92,3 +92,44 @@ GLOSSARY: Final[dict[str, str]] = {
     "tid": "Thread id, as the operating system numbers it.",
 }
 """Term → what it means."""
+
+TERMS: Final[dict[str, str]] = {
+    "stage (prefill, decode)": "stage",
+    "host elapsed": "host_elapsed",
+    "projected": "projected",
+    "GPU busy": "busy",
+    "elapsed": "elapsed",
+    "GPU busy share": "busy_share",
+    "kernel sum": "kernel_sum",
+    "CUDA graph, traced as a whole": "graphs",
+    "module": "module",
+    "module, folded": "module_folded",
+    "category": "category",
+    "TTFT": "ttft",
+    "TPOT": "tpot",
+    "ITL": "itl",
+    "throughput": "throughput",
+    "profiled": "profiled",
+    "overhead": "overhead",
+    "MFU": "mfu",
+    "MBU": "mbu",
+    "time base": "time_base",
+    "launch": "launches",
+    "queue delay": "queue_delay",
+    "synchronise": "synchronise",
+    "gap": "gap",
+    "gap: waiting in a synchronise": "gap_synchronising",
+    "gap: behind a synchronise (drain)": "gap_draining",
+    "gap: inside a CUDA graph": "gap_in_graph",
+    "gap: launching": "gap_launching",
+    "gap: in another CUDA call": "gap_other_api",
+    "gap: in Python and the framework": "gap_outside_api",
+    "bound": "bound",
+    "ceiling": "ceiling",
+    "rank": "rank",
+    "range style": "range_style",
+    "DRAM share": "dram_share",
+    "tensor-core share": "tensor_share",
+    "CUDA-core share": "cuda_core_share",
+}
+"""Term as a reader looks it up → its key in `GLOSSARY`; docs/glossary.md lists them."""
