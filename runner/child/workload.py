@@ -38,7 +38,7 @@ from runner.child.passes import (
     with_generated_lengths,
 )
 from runner.collectors.choosing import COLLECTORS
-from runner.inputs.inputs import discover
+from runner.inputs.inputs import check_unchanged, discover
 from runner.plan.plan import RunPlan, WorkloadResult
 
 __all__ = ["RESULT_NAMES", "Role", "main", "run"]
@@ -130,7 +130,8 @@ def run(
         DsocrError: of the kind that says what is wrong.
     """
     mark = None if manifest is None else to_json(from_json_file(RunManifest, manifest), indent=None)
-    images = discover(Path(plan.request.input_dir))
+    images = plan.input_set or discover(Path(plan.request.input_dir))
+    check_unchanged(images)
     progress(f"loading {plan.request.model_path} on {plan.request.device}")
     model = load_model(plan)
     inputs = prepare_inputs(plan, model, images)

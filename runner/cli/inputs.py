@@ -14,14 +14,18 @@ __all__ = ["inputs"]
 
 
 def inputs(
-    images: Annotated[Path | None, typer.Argument(help="Image or folder; none: the generated pages.")] = None,
+    images: Annotated[Path | None, typer.Argument(help="Image, PDF or folder; none: the generated pages.")] = None,
     out: Out = Path("reports"),
+    dpi: Annotated[int, typer.Option(min=36, max=1200, help="At which pages of PDF files are rendered.")] = 150,
     as_json: AsJson = False,
 ) -> None:
     """Show the input set: sizes, categories, hashes."""
     from runner.inputs.inputs import discover, sample_set
 
-    input_set = sample_set(out / "sample-pages") if images is None else discover(images)
+    if images is None:
+        input_set = sample_set(out / "sample-pages")
+    else:
+        input_set = discover(images, rendered_into=out.expanduser().absolute() / "rendered-pages", dpi=dpi)
     if as_json:
         typer.echo(to_json(input_set))
         return

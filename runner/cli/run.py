@@ -8,8 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from attrs import evolve
 
 from analysis.domain.contracts import LLMProfileRequest
+from analysis.domain.entities import InputSet
+from analysis.domain.errors import RequestError
 from runner.cli.options import Out, with_settings
 from runner.cli.output import say
 from runner.plan.plan import RunPlan
@@ -28,8 +31,15 @@ _UNLESS_ASKED = LLMProfileRequest(model_path="any", input_dir="/any")
 def run(
     model: Annotated[str, typer.Argument(help="Preset, ./folder of a checkpoint, or cached Hugging Face id.")] = "",
     images: Annotated[
-        Path | None, typer.Option(help="Image or folder; none: 12 generated pages.", rich_help_panel=_RUN)
+        Path | None,
+        typer.Option(
+            help="Image, PDF (scan.pdf, scan.pdf#1-3) or folder of them; none: three generated pages.",
+            rich_help_panel=_RUN,
+        ),
     ] = None,
+    thorough: Annotated[
+        bool, typer.Option("--thorough", help="All twelve generated pages in place of three.", rich_help_panel=_RUN)
+    ] = False,
     repeats: Annotated[
         int, typer.Option(help="Passes of the unprofiled control run.", rich_help_panel=_RUN)
     ] = _UNLESS_ASKED.repeats,
@@ -49,17 +59,20 @@ def run(
 ) -> None:
     """Profile a model: an unprofiled control run, the capture, the export, the report."""
     from runner.child.models.registry import DEFAULT_PRESET, PRESETS, resolve_model
-    from runner.inputs.inputs import sample_set
+    from runner.inputs.inputs import FEW_PAGES, discover, sample_set
     from runner.launcher.launch import carry_out, prepare
     from runner.launcher.outcome import print_result
     from runner.launcher.request import make_plan, make_request
     from runner.process.driver import driver_facts
 
+    if thorough and images is not None:
+        raise RequestError("--thorough is for the generated pages; of --images all are taken")
     out = out.expanduser().absolute()
+    generated = out / ("sample-pages" if thorough else "sample-pages-3")
     facts = driver_facts()
     request = make_request(
         model or DEFAULT_PRESET,
-        images or out / "sample-pages",
+        images or generated,
         presets=PRESETS,
         device=device,
         facts=facts,
@@ -71,11 +84,15 @@ def run(
     resolve_model(request.model_path)
     plan, choice = make_plan(request, settings, out, os.environ)
     say(f"collector: {choice.name} ({choice.reason})")
+    pages: InputSet | None = None
+    if images is not None:
+        pages = discover(images, rendered_into=out / "rendered-pages", dpi=settings.dpi)
+    elif not dry_run:
+        pages = sample_set(generated) if thorough else sample_set(generated, FEW_PAGES)
+    plan = evolve(plan, input_set=pages)
     if dry_run:
         _print_commands(plan, choice)
         return
-    if images is None:
-        sample_set(out / "sample-pages")
     directory = prepare(plan, choice, facts, os.environ, say)
     for warning in directory.read_manifest().notes:
         say(f"warning: {warning}")

@@ -26,6 +26,7 @@ def submit(
 ) -> None:
     """Queue a run in the background; prints an LLMProfileAccepted as JSON."""
     from runner.child.models.registry import resolve_model
+    from runner.inputs.inputs import discover
     from runner.launcher.launch import prepare
     from runner.launcher.queue import submit as submit_run
     from runner.launcher.request import make_plan
@@ -33,6 +34,7 @@ def submit(
 
     request = from_json_file(LLMProfileRequest, request_file)
     resolve_model(request.model_path)
-    plan, choice = make_plan(request, settings, out, os.environ)
+    pages = discover(Path(request.input_dir), rendered_into=out / "rendered-pages", dpi=settings.dpi)
+    plan, choice = make_plan(request, settings, out, os.environ, input_set=pages)
     directory = prepare(plan, choice, driver_facts(), os.environ, say)
     typer.echo(to_json(submit_run(directory, os.environ)))

@@ -1,5 +1,7 @@
 """The pages of a run: find, check and categorise them, and open them for the model.
 
+A page is an image, or a page of a PDF file, which is rendered (see `runner.inputs.pdf`).
+
 A page may have up to ``MAX_PIXELS`` (100 megapixels; a 50-megapixel scan is fine) and is refused beyond, before its
 pixels are decoded. A page of more than ``DOWNSCALE_ABOVE_PIXELS`` is opened at a half, a third … of its size: no input
 mode looks at more than a few megapixels. ``InputImage.width`` and ``height`` stay those of the file.
@@ -8,9 +10,8 @@ mode looks at more than a few megapixels. ``InputImage.width`` and ``height`` st
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
-import os
-import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -20,17 +21,25 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import __version__ as pillow_version
 
+from analysis.domain.convert import from_json, to_json
 from analysis.domain.entities import Category, InputImage, InputSet
-from analysis.domain.errors import InputImagesError
+from analysis.domain.errors import InputImagesError, RequestError
+from analysis.domain.files import WriteOptions, write_text, write_with
+from runner.inputs import sample_pages
+from runner.inputs.pdf import PDF_SUFFIX, PdfPages, rendered, split_selection
 from runner.inputs.sample_pages import SAMPLE_PAGES, draw_page
 
 __all__ = [
     "CATEGORY_RULE",
+    "DEFAULT_DPI",
     "DOWNSCALE_ABOVE_PIXELS",
+    "FEW_PAGES",
     "MAX_PIXELS",
     "SUFFIXES",
     "categorise",
+    "check_unchanged",
     "discover",
     "open_image",
     "sample_set",
@@ -39,6 +48,11 @@ __all__ = [
 SUFFIXES: Final = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp")
 MAX_PIXELS: Final = 100_000_000
 DOWNSCALE_ABOVE_PIXELS: Final = 25_000_000
+DEFAULT_DPI: Final = 150
+"""Of a rendered PDF page: A4 becomes 1240 × 1754 pixels, as the sample pages have."""
+
+FEW_PAGES: Final = (0, 4, 8)
+"""Of the sample pages, those of a first result: one of text, one of mixed layout, one of pictures."""
 
 _FORMATS = ("PNG", "JPEG", "TIFF", "WEBP")
 _ORIENTATION = 0x0112  # EXIF tag; from 5 on, width and height are swapped
@@ -63,17 +77,21 @@ CATEGORY_RULE: Final = (
 )
 """How `categorise` decides, in words."""
 
+_FILE: Final = WriteOptions(error=InputImagesError)
+
 _log = logging.getLogger(__name__)
 
 
-def discover(path: Path) -> InputSet:
+def discover(path: Path, *, rendered_into: Path | None = None, dpi: int = DEFAULT_DPI) -> InputSet:
     """Find the pages in a folder (not in its subfolders), or take one file.
 
     Every page is decoded once, so that a broken one is found before the model is loaded.
 
     Args:
-        path: an image, or a folder with PNG, JPEG, TIFF or WebP files. Other files in it are skipped with a warning,
-            hidden ones silently.
+        path: an image, a PDF file (``scan.pdf``, ``scan.pdf#1-3``), or a folder with PNG, JPEG, TIFF, WebP or PDF
+            files. Other files in it are skipped with a warning, hidden ones silently.
+        rendered_into: gets the pages of PDF files as images; None: only images are taken.
+        dpi: at which PDF pages are rendered.
 
     Returns:
         The pages sorted by name, with absolute paths, SHA-256, and width and height as they are seen (EXIF rotation
@@ -82,34 +100,67 @@ def discover(path: Path) -> InputSet:
     Raises:
         InputImagesError: no such path; no image in the folder; a page that cannot be read whole or is too large.
     """
-    path = path.expanduser().absolute()
+    path, selection = split_selection(path.expanduser().absolute())
     try:
         if path.is_dir():
-            return _input_set(path.name or "/", path, _images_in(path))
-        if not path.exists():
-            raise InputImagesError(f"{path}: no such file or folder; name a folder of PNG, JPEG, TIFF or WebP images")
+            suffixes = SUFFIXES if rendered_into is None else (*SUFFIXES, PDF_SUFFIX)
+            name, root, files = path.name or "/", path, _images_in(path, suffixes)
+        elif not path.exists():
+            raise InputImagesError(
+                f"{path}: no such file or folder; name a PDF file, or a folder of PNG, JPEG, TIFF or WebP images"
+            )
+        else:
+            name, root, files = path.stem, path.parent, [path]
     except PermissionError as error:
         raise InputImagesError(f"{path}: cannot be read ({error.strerror}); check its permissions") from error
-    return _input_set(path.stem, path.parent, [path])
+    pages: list[Path] = []
+    for file in files:
+        if rendered_into is not None and file.suffix.lower() == PDF_SUFFIX:
+            pages += rendered(PdfPages(file, selection), rendered_into, dpi=dpi, max_pixels=MAX_PIXELS)
+        else:
+            pages.append(file)
+    return _input_set(name, root, pages)
 
 
-def sample_set(folder: Path) -> InputSet:
-    """Write the 12 generated pages into ``folder`` as PNG and take them as input set.
+def sample_set(folder: Path, pages: Sequence[int] = tuple(range(len(SAMPLE_PAGES)))) -> InputSet:
+    """Draw generated pages into ``folder`` as PNG and take them as input set; what was drawn before is taken as it is.
 
     The same version of Pillow writes the same bytes each time.
+
+    Args:
+        folder: gets the pages, and ``.drawn.json``, which says what they are and by what they were drawn.
+        pages: numbers of the pages, such as `FEW_PAGES`; all twelve if not given.
 
     Raises:
         InputImagesError: the folder cannot be written.
     """
     folder = folder.expanduser().absolute()
-    paths = [folder / f"{index:02d}-{name}.png" for index, (name, _, _) in enumerate(SAMPLE_PAGES)]
+    record = folder / ".drawn.json"
+    drawn_by = _drawn_by(pages)
+    before = _drawn_before(record, drawn_by)
+    if before is not None:
+        return before
+    paths = [folder / f"{index:02d}-{SAMPLE_PAGES[index][0]}.png" for index in pages]
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for index, path in enumerate(paths):
+        for index, path in zip(pages, paths, strict=True):
             _save(draw_page(index), path)
     except OSError as error:
         raise InputImagesError(f"{folder}: the sample pages cannot be written ({error.strerror})") from error
-    return _input_set("sample-pages", folder, paths)
+    made = _input_set("sample-pages", folder, paths)
+    write_text(record, json.dumps({"by": drawn_by, "set": json.loads(to_json(made))}), _FILE)
+    return made
+
+
+def check_unchanged(pages: InputSet) -> None:
+    """Compare the files with what was found before.
+
+    Raises:
+        InputImagesError: one is gone or holds something else now.
+    """
+    for page in pages.images:
+        if page.sha256 is not None and _digest(Path(page.path)) != page.sha256:
+            raise InputImagesError(f"{page.path}: changed since the run was planned; start the run again")
 
 
 def open_image(image: InputImage) -> Image.Image:
@@ -161,19 +212,22 @@ def _is_paper(tones: npt.NDArray[np.int16]) -> npt.NDArray[np.bool_]:
     return is_paper if is_paper.mean() >= _PAPER_SHARE else np.zeros_like(is_paper)
 
 
-def _images_in(folder: Path) -> list[Path]:
+def _images_in(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
     try:
         entries = sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
     except OSError as error:
         raise InputImagesError(f"{folder}: cannot be listed ({error.strerror}); check its permissions") from error
-    images = [entry for entry in entries if entry.suffix.lower() in SUFFIXES and not entry.is_dir()]
+    images = [entry for entry in entries if entry.suffix.lower() in suffixes and not entry.is_dir()]
     skipped = [entry.name for entry in entries if entry not in images]
+    kinds = "PNG, JPEG, TIFF, WebP or PDF" if PDF_SUFFIX in suffixes else "PNG, JPEG, TIFF or WebP"
     if not images:
         holds = f"it holds {len(skipped)} other entries" if skipped else "it is empty"
-        raise InputImagesError(f"{folder}: no images ({holds}); put PNG, JPEG, TIFF or WebP files directly into it")
+        raise InputImagesError(
+            f"{folder}: no images ({holds}); put PNG, JPEG, TIFF, WebP or PDF files directly into it"
+        )
     if skipped:
         shown = ", ".join(skipped[:5]) + (", …" if len(skipped) > 5 else "")
-        _log.warning("%s: skipped %d that are no PNG, JPEG, TIFF or WebP file: %s", folder, len(skipped), shown)
+        _log.warning("%s: skipped %d that are no %s file: %s", folder, len(skipped), kinds, shown)
     return images
 
 
@@ -200,9 +254,34 @@ def _inspect(path: Path) -> InputImage:
         category = categorise(_to_rgb(opened, 4 * _RULE_EDGE**2))
     if pages > 1:
         _log.warning("%s: has %d pages or frames; only the first is used", path, pages)
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return InputImage(path=str(path), width=width, height=height, category=category, sha256=digest)
+    return InputImage(path=str(path), width=width, height=height, category=category, sha256=_digest(path))
+
+
+def _digest(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise InputImagesError(f"{path}: cannot be read ({error.strerror}); check path and permissions") from error
+
+
+def _drawn_by(pages: Sequence[int]) -> str:
+    """What the bytes of drawn pages follow from: which pages, Pillow, and the code that draws."""
+    code = hashlib.sha256(Path(sample_pages.__file__).read_bytes()).hexdigest()
+    return f"pages {','.join(map(str, pages))}, Pillow {pillow_version}, code {code}"
+
+
+def _drawn_before(record: Path, drawn_by: str) -> InputSet | None:
+    """The pages of an earlier run, if they are what would be drawn now, untouched since."""
+    try:
+        content = json.loads(record.read_bytes())
+        if content["by"] != drawn_by:
+            return None
+        drawn = from_json(InputSet, json.dumps(content["set"]), source=str(record))
+        check_unchanged(drawn)
+    except (OSError, ValueError, KeyError, TypeError, RequestError, InputImagesError):
+        return None  # whatever is wrong with them, drawing anew sets it right
+    return drawn if drawn.root_dir == str(record.parent) else None
 
 
 @contextmanager
@@ -272,12 +351,8 @@ def _eight_bits(opened: Image.Image) -> Image.Image:
 
 
 def _save(page: Image.Image, path: Path) -> None:
-    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    partial = Path(name)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
+    def write(target: Path) -> None:
+        with target.open("wb") as file:
             page.save(file, "PNG", compress_level=4)
-        partial.chmod(0o644)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+
+    write_with(path, write, _FILE)

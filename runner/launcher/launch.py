@@ -39,7 +39,7 @@ def prepare(
     """
     from runner.inputs.inputs import discover  # brings Pillow and numpy, which `--help` and `status` do not need
 
-    input_set = discover(Path(plan.request.input_dir))
+    input_set = plan.input_set or discover(Path(plan.request.input_dir))
     directory = RunDirectory(Path(plan.run_dir))
     collection = choice.collector.for_plan(plan, environ)
     commands = Run(directory, plan, choice.collector, collection, environ, say).commands()

@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
 from analysis.domain.contracts import LLMProfileRequest
+from analysis.domain.entities import InputSet
 from analysis.domain.errors import RequestError
 from runner.collectors.choosing import Choice, choose_collector
 from runner.collectors.nsys.presets import load_preset
@@ -77,6 +78,7 @@ def make_plan(
     environ: Mapping[str, str],
     *,
     run_id: str | None = None,
+    input_set: InputSet | None = None,
 ) -> tuple[RunPlan, Choice]:
     """Resolve a request: choose the collector, check preset and options, name the run.
 
@@ -86,6 +88,7 @@ def make_plan(
         out: folder that gets the run's folder.
         environ: the launcher's environment.
         run_id: None: a new one.
+        input_set: the pages, where they have been looked at already.
 
     Raises:
         RequestError: the preset is unknown, or does not fit the collector.
@@ -101,5 +104,6 @@ def make_plan(
         collector=choice.name,
         annotation_level=settings.annotation_level or preset.annotations,
         settings=settings,
+        input_set=input_set,
     )
     return plan, choice

@@ -7,7 +7,7 @@ from typing import Literal
 from attrs import field, frozen
 
 from analysis.domain.contracts import LLMProfileRequest
-from analysis.domain.entities import ModelUnderTest
+from analysis.domain.entities import InputSet, ModelUnderTest
 from analysis.domain.manifest import (
     Collector,
     ControlPass,
@@ -36,6 +36,8 @@ class RunPlan:
     """How much the program marks with ranges, as chosen: asked for, or what the preset wants."""
     settings: Settings = field(factory=Settings)
     """As they were asked for."""
+    input_set: InputSet | None = None
+    """The pages, found and checked; None (plans before 0.3): ``request.input_dir`` is looked through again."""
 
 
 @frozen

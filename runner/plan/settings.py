@@ -57,6 +57,13 @@ class Settings:
         validator=validators.gt(0),
     )
 
+    dpi: int = option(
+        150,
+        "Dots per inch at which pages of PDF files are rendered.",
+        _RUN,
+        validator=validators.and_(validators.ge(36), validators.le(1200)),
+    )
+
     # -- the model --------------------------------------------------------------------------------------------------
     input_mode: str | None = option(None, "tiny, small, base, large or gundam (default: the model's own).", _MODEL)
     prompt: str | None = option(None, "Text prompt (default: the model's own).", _MODEL)

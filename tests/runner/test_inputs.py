@@ -9,7 +9,16 @@ from PIL import Image
 from analysis.domain.entities import InputImage, InputSet
 from analysis.domain.errors import InputImagesError
 from runner.inputs import inputs
-from runner.inputs.inputs import CATEGORY_RULE, MAX_PIXELS, categorise, discover, open_image, sample_set
+from runner.inputs.inputs import (
+    CATEGORY_RULE,
+    FEW_PAGES,
+    MAX_PIXELS,
+    categorise,
+    check_unchanged,
+    discover,
+    open_image,
+    sample_set,
+)
 from runner.inputs.sample_pages import PAGE_SIZE, SAMPLE_PAGES, draw_page
 
 
@@ -105,7 +114,7 @@ def test_exif_rotation(tmp_path: Path) -> None:
 
 
 def test_no_such_path(tmp_path: Path) -> None:
-    with pytest.raises(InputImagesError, match=r"none: no such file or folder; name a folder of PNG"):
+    with pytest.raises(InputImagesError, match=r"none: no such file or folder; name a PDF file, or a folder of PNG"):
         discover(tmp_path / "none")
 
 
@@ -224,3 +233,38 @@ def test_samples_into_a_place_that_is_a_file(tmp_path: Path) -> None:
 def test_everything_of_an_image_is_known(samples: InputSet) -> None:
     assert all(isinstance(one, InputImage) and one.sha256 and one.category != "unknown" for one in samples.images)
     assert inputs.SUFFIXES == (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp")
+
+
+def test_pages_that_were_drawn_are_not_drawn_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = sample_set(tmp_path, FEW_PAGES)
+    assert [Path(page.path).name for page in first.images] == ["00-report.png", "04-article.png", "08-photograph.png"]
+    assert [page.category for page in first.images] == ["text_heavy", "mixed_layout", "image_rich"]
+
+    drawn: list[int] = []
+
+    def note(index: int) -> Image.Image:
+        drawn.append(index)
+        return draw_page(index)
+
+    monkeypatch.setattr(inputs, "draw_page", note)
+    assert sample_set(tmp_path, FEW_PAGES) == first
+    assert drawn == []
+    Path(first.images[1].path).write_bytes(b"something else")
+    assert sample_set(tmp_path, FEW_PAGES) == first
+    assert drawn == list(FEW_PAGES)
+
+
+def test_a_folder_that_was_moved_is_drawn_anew(tmp_path: Path) -> None:
+    first = sample_set(tmp_path / "here", (3,))
+    (tmp_path / "here").rename(tmp_path / "there")
+    moved = sample_set(tmp_path / "there", (3,))
+    assert moved.images[0].path == str(tmp_path / "there" / "03-letter.png")
+    assert moved.images[0].sha256 == first.images[0].sha256
+
+
+def test_pages_that_changed_after_planning_are_refused(tmp_path: Path) -> None:
+    found = discover(plain(tmp_path / "a.png"))
+    check_unchanged(found)
+    plain(tmp_path / "a.png", (61, 40))
+    with pytest.raises(InputImagesError, match=r"a\.png: changed since the run was planned"):
+        check_unchanged(found)
