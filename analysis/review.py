@@ -14,10 +14,11 @@ from analysis.domain.annotations import STAGES
 from analysis.domain.errors import RequestError
 from analysis.domain.figures import bytes_
 from analysis.domain.manifest import ComponentCost, RunManifest, StageCost
-from analysis.efficiency.counter_actions import Action, ReviewedKernel, first_actions
-from analysis.efficiency.counter_causes import diagnose
-from analysis.efficiency.counter_join import FileMatch, join_counters, launches_of
-from analysis.efficiency.counter_roofline import (
+from analysis.efficiency.counters.actions import Action, ReviewedKernel, first_actions
+from analysis.efficiency.counters.causes import diagnose
+from analysis.efficiency.counters.file import CounterFile
+from analysis.efficiency.counters.join import FileMatch, join_counters, launches_of
+from analysis.efficiency.counters.roofline import (
     Coverage,
     LaunchRoofs,
     RooflineRow,
@@ -26,11 +27,10 @@ from analysis.efficiency.counter_roofline import (
     launch_roofs,
     summed,
 )
-from analysis.efficiency.counters import CounterFile
+from analysis.efficiency.counters.waterfall import ENOUGH, Waterfall, idle_time, stage_waterfall
 from analysis.efficiency.hardware import Peak
 from analysis.efficiency.records import UnitTimes
 from analysis.efficiency.utilisation import KnownCosts, costs_of, peaks_of
-from analysis.efficiency.waterfall import ENOUGH, Waterfall, idle_time, stage_waterfall
 from analysis.report import Report, ReportOptions
 from analysis.sums.kernels import main_device
 from analysis.sums.records import CaptureInfo

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from analysis.domain.errors import DsocrError
-from analysis.efficiency.counters import DRAM_READ, DRAM_WRITE, CounterFile, read_counters
+from analysis.efficiency.counters.file import DRAM_READ, DRAM_WRITE, CounterFile, read_counters
 from runner.collectors.ncu.tool import find_ncu
 
 TENSOR: Final = {name: f"sm__ops_path_tensor_src_{name}.sum" for name in ("bf16_dst_fp32", "fp16")}

@@ -133,8 +133,7 @@ STILL_ANYTHING = (
     "analysis.verdict.",
     "analysis.review",
     "analysis.render.review.",
-    "analysis.efficiency.counter",
-    "analysis.efficiency.waterfall",
+    "analysis.efficiency.counters.",
 )
 """Modules, by the beginnings of their names, in which variables still have them."""
 

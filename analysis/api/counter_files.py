@@ -18,7 +18,7 @@ import numpy as np
 
 from analysis.domain.annotations import MODULE_DOMAIN, STAGE_DOMAIN
 from analysis.domain.errors import RequestError
-from analysis.efficiency.counters import CounterFile, NvtxState, is_wanted, nvtx_state, read_counters
+from analysis.efficiency.counters.file import CounterFile, NvtxState, is_wanted, nvtx_state, read_counters
 
 __all__ = ["counter_paths", "find_ncu", "import_argv", "open_counters"]
 

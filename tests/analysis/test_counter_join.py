@@ -11,7 +11,8 @@ from attrs import evolve
 
 from analysis.attribution.attribution import Attribution
 from analysis.domain.errors import RequestError
-from analysis.efficiency.counter_join import (
+from analysis.efficiency.counters.file import DRAM_READ, read_counters
+from analysis.efficiency.counters.join import (
     BY_CONFIGURATION,
     BY_GROWN_GRID,
     BY_PLACE,
@@ -23,7 +24,6 @@ from analysis.efficiency.counter_join import (
     join_counters,
     launches_of,
 )
-from analysis.efficiency.counters import DRAM_READ, read_counters
 from analysis.trace.reader import Trace
 from analysis.trace.records import Device
 from counter_csv import Profiled, step_state, write_csv

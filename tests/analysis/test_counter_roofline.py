@@ -12,10 +12,11 @@ from attrs import evolve, fields
 
 from analysis.attribution.attribution import Attribution
 from analysis.domain.annotations import STAGES
-from analysis.efficiency.counter_actions import ReviewedKernel, first_actions
-from analysis.efficiency.counter_causes import diagnose
-from analysis.efficiency.counter_join import JoinedCounters, join_counters, launches_of
-from analysis.efficiency.counter_roofline import (
+from analysis.efficiency.counters.actions import ReviewedKernel, first_actions
+from analysis.efficiency.counters.causes import diagnose
+from analysis.efficiency.counters.file import CUDA_CORE_FLOP, DRAM_READ, DRAM_WRITE, read_counters
+from analysis.efficiency.counters.join import JoinedCounters, join_counters, launches_of
+from analysis.efficiency.counters.roofline import (
     SPEED_OF_LIGHT,
     RooflineRow,
     coverage_rows,
@@ -23,10 +24,9 @@ from analysis.efficiency.counter_roofline import (
     launch_roofs,
     summed,
 )
-from analysis.efficiency.counters import CUDA_CORE_FLOP, DRAM_READ, DRAM_WRITE, read_counters
+from analysis.efficiency.counters.waterfall import Idle, Waterfall, idle_time, stage_waterfall
 from analysis.efficiency.hardware import Peak, peak_for
 from analysis.efficiency.records import UnitTimes
-from analysis.efficiency.waterfall import Idle, Waterfall, idle_time, stage_waterfall
 from analysis.render.review.contents import glue, traffic_notes
 from analysis.review import Traffic
 from analysis.sums.grouping import UNATTRIBUTED

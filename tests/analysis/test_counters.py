@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 
 from analysis.domain.errors import RequestError
-from analysis.efficiency.counter_names import name_key
-from analysis.efficiency.counters import (
+from analysis.efficiency.counters.file import (
     CUDA_CORE_FLOP,
     DRAM_READ,
     DRAM_WRITE,
@@ -21,6 +20,7 @@ from analysis.efficiency.counters import (
     read_counters,
     tensor_dtype,
 )
+from analysis.efficiency.counters.names import name_key
 from counter_csv import Profiled, step_state, write_csv
 
 DATA = Path(__file__).parents[1] / "data"

@@ -20,7 +20,7 @@ from analysis.api.counter_files import find_ncu, open_counters
 from analysis.cli.app import app
 from analysis.cli.exit_codes import run as run_app
 from analysis.domain.errors import RequestError
-from analysis.efficiency.counters import DRAM_READ, NvtxState
+from analysis.efficiency.counters.file import DRAM_READ, NvtxState
 from analysis.render.json_schema import schema_of
 from analysis.render.review_link import link_from_report
 from counter_csv import Profiled, step_state, write_csv

@@ -7,8 +7,8 @@ from pathlib import PurePath
 from typing import Final
 
 from analysis.domain.figures import NOT_AVAILABLE, count, duration, rate, share, times
-from analysis.efficiency.counter_actions import is_replayed
-from analysis.efficiency.counter_causes import MATRIX_CATEGORIES
+from analysis.efficiency.counters.actions import is_replayed
+from analysis.efficiency.counters.causes import MATRIX_CATEGORIES
 from analysis.render.spec.review import (
     COUNTER_FILES,
     COVERAGE,

@@ -11,8 +11,8 @@ from markupsafe import escape  # the standard library's own load a table of enti
 
 from analysis.domain.annotations import STAGES
 from analysis.domain.figures import bytes_, duration, flop, rate, ratio
+from analysis.efficiency.counters.waterfall import Loss, Waterfall
 from analysis.efficiency.hardware import Peak
-from analysis.efficiency.waterfall import Loss, Waterfall
 from analysis.render.spec.review import KernelLine
 from analysis.render.spec.text import shortened, visible
 

@@ -7,10 +7,10 @@ from typing import Final
 
 from attrs import frozen
 
-from analysis.efficiency.counter_actions import ReviewedKernel
-from analysis.efficiency.counter_join import FileMatch
-from analysis.efficiency.counter_roofline import Coverage, RooflineRow
-from analysis.efficiency.waterfall import Loss, Waterfall
+from analysis.efficiency.counters.actions import ReviewedKernel
+from analysis.efficiency.counters.join import FileMatch
+from analysis.efficiency.counters.roofline import Coverage, RooflineRow
+from analysis.efficiency.counters.waterfall import Loss, Waterfall
 from analysis.render.spec.glossary import GLOSSARY
 from analysis.render.spec.specification import (
     BYTES,

@@ -12,8 +12,8 @@ from typing import Final, Literal, TypeAlias
 from attrs import frozen
 
 from analysis.domain.figures import count, decimal, ratio
-from analysis.efficiency.counter_roofline import SPEED_OF_LIGHT, RooflineRow
-from analysis.efficiency.counters import STALL
+from analysis.efficiency.counters.file import STALL
+from analysis.efficiency.counters.roofline import SPEED_OF_LIGHT, RooflineRow
 
 __all__ = ["MATRIX_CATEGORIES", "Cause", "CauseKind", "Diagnosis", "diagnose"]
 

@@ -14,7 +14,7 @@ from attrs import frozen
 
 from analysis.attribution.attribution import Attribution
 from analysis.domain.annotations import Stage
-from analysis.efficiency.counter_roofline import RooflineRow
+from analysis.efficiency.counters.roofline import RooflineRow
 from analysis.sums.records import StageSummary
 from analysis.trace.records import KERNEL
 

@@ -27,8 +27,8 @@ from numpy.typing import NDArray
 from analysis.attribution.attribution import Attribution
 from analysis.domain.annotations import DECODE, IMAGE_NAME, STAGES
 from analysis.domain.errors import RequestError
-from analysis.efficiency.counter_names import function_of, name_key
-from analysis.efficiency.counters import CounterFile, NvtxState
+from analysis.efficiency.counters.file import CounterFile, NvtxState
+from analysis.efficiency.counters.names import function_of, name_key
 from analysis.trace.records import KERNEL, NO_VALUE, Device
 
 __all__ = [

@@ -14,10 +14,10 @@ from typing import Final
 from attrs import frozen
 
 from analysis.domain.figures import Difference, bytes_, count, decimal, difference, duration, flop, ratio
-from analysis.efficiency.counter_causes import MATRIX_CATEGORIES, Diagnosis
-from analysis.efficiency.counter_roofline import RooflineRow
+from analysis.efficiency.counters.causes import MATRIX_CATEGORIES, Diagnosis
+from analysis.efficiency.counters.roofline import RooflineRow
+from analysis.efficiency.counters.waterfall import ENOUGH, Waterfall
 from analysis.efficiency.records import UnitTimes
-from analysis.efficiency.waterfall import ENOUGH, Waterfall
 from analysis.sums.grouping import UNATTRIBUTED
 from analysis.sums.kernel_classes import is_communication
 

@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from analysis.attribution.attribution import Attribution
 from analysis.domain.annotations import STAGES
 from analysis.domain.entities import KernelSummary
-from analysis.efficiency.counter_join import BY_CONFIGURATION, UNMATCHED, JoinedCounters
-from analysis.efficiency.counters import CUDA_CORE_FLOP, DRAM_READ, DRAM_WRITE, L2, tensor_dtype
+from analysis.efficiency.counters.file import CUDA_CORE_FLOP, DRAM_READ, DRAM_WRITE, L2, tensor_dtype
+from analysis.efficiency.counters.join import BY_CONFIGURATION, UNMATCHED, JoinedCounters
 from analysis.efficiency.hardware import Peak
 from analysis.sums.grouping import UNATTRIBUTED
 from analysis.sums.kernel_modules import module_patterns
