@@ -26,6 +26,7 @@ FLOORS = {
         "compare",
         "report",
         "review",
+        "ranks",
         "render",
         "api",
         "cli",

@@ -27,6 +27,7 @@ __all__ = [
     "SMALL_COPY_BYTES",
     "SYNCHRONISE",
     "HostCalls",
+    "WindowTimes",
     "function_name",
     "host_call_rows",
     "sum_gaps",
@@ -355,6 +356,64 @@ class HostCalls:
             )
         return [summaries[place] for place in range(len(windows))]
 
+    def within(self, start: Ints, end: Ints, thread: int) -> WindowTimes:
+        """Tell apart what passed in each of many windows, all at once.
+
+        Unlike `idle`, which sums up stages, this leaves what a synchronise let run dry to what the host did meanwhile.
+
+        Args:
+            start: of the windows, ns, [n], in order.
+            end: of the windows, ns, [n]; none begins before the one in front of it has ended.
+            thread: code of the thread that is the host of all of them.
+        """
+        nothing = np.zeros(start.size, dtype=np.int64)
+        if not start.size:
+            return WindowTimes(*(nothing,) * 6)
+        process = int(self.attribution.thread_process[thread])
+        opening, closing = _gaps_between(*self._busy(process), int(start[0]), int(end[-1]))
+        between_nodes = _inside_one(opening, closing, *self._replays(process))
+        in_graph = _covered_in(opening[between_nodes], closing[between_nodes], start, end)
+        opening, closing = opening[~between_nodes], closing[~between_nodes]
+        idle = _covered_in(opening, closing, start, end)
+        inside = self._covered_by_thread.get(thread, _NO_CALLS)
+        parts, before = [nothing] * len(_WHAT_COUNTS_FIRST), nothing
+        for number, part in enumerate(inside.parts):
+            covered = _covered_in(*_common(opening, closing, *_lasting(*part)), start, end)
+            parts[number] = covered - before
+            before = covered if inside.nested else nothing
+        return WindowTimes(
+            busy_ns=end - start - idle - in_graph,
+            synchronising_ns=parts[0],
+            launching_ns=parts[1],
+            other_api_ns=parts[2],
+            outside_api_ns=idle - sum(parts),
+            in_graph_ns=in_graph,
+        )
+
+
+@frozen(eq=False)
+class WindowTimes:
+    """What passed in windows of time: GPU busy, and idle by what the host did; they add up to each window. int64 [n], ns."""
+
+    busy_ns: Ints
+    synchronising_ns: Ints
+    launching_ns: Ints
+    other_api_ns: Ints
+    outside_api_ns: Ints
+    in_graph_ns: Ints
+
+    @property
+    def columns(self) -> tuple[Ints, ...]:
+        """All of them, in the order of the fields."""
+        return (
+            self.busy_ns,
+            self.synchronising_ns,
+            self.launching_ns,
+            self.other_api_ns,
+            self.outside_api_ns,
+            self.in_graph_ns,
+        )
+
 
 def sum_gaps(parts: Iterable[GapSummary]) -> GapSummary:
     """The idle time of several windows together."""
@@ -464,6 +523,13 @@ def _overlap(opening: Ints, closing: Ints, start: Ints, end: Ints) -> int:
         return 0
     if start.size < opening.size:  # the same either way: look up the fewer ones
         opening, closing, start, end = start, end, opening, closing
+    return int(_covered_in(start, end, opening, closing).sum())
+
+
+def _covered_in(start: Ints, end: Ints, low: Ints, high: Ints) -> Ints:
+    """How much of each window is covered by intervals that are disjoint and in order, ns, [windows]."""
+    if not start.size:
+        return np.zeros(low.size, dtype=np.int64)
     # By index of the first interval behind a moment: what the intervals before it cover, and from where the last of them
     # covers time one to one.
     covered = np.concatenate(([0], np.cumsum(end - start)))
@@ -474,4 +540,13 @@ def _overlap(opening: Ints, closing: Ints, start: Ints, end: Ints) -> int:
         until: Ints = np.minimum(moment - offset[index], covered[index])
         return until
 
-    return int((covered_until(closing) - covered_until(opening)).sum())
+    return covered_until(high) - covered_until(low)
+
+
+def _common(opening: Ints, closing: Ints, start: Ints, end: Ints) -> tuple[Ints, Ints]:
+    """Time that is in both of two sets of intervals, each disjoint and in order, as such a set. Both [m]."""
+    first, behind = np.searchsorted(end, opening, side="right"), np.searchsorted(start, closing)
+    count = np.maximum(behind - first, 0)
+    left = np.repeat(np.arange(opening.size), count)
+    right = np.arange(left.size) - np.repeat(np.cumsum(count) - count, count) + first[left]
+    return np.maximum(opening[left], start[right]), np.minimum(closing[left], end[right])

@@ -19,6 +19,7 @@ from analysis.trace.database import Database, as_bytes
 from analysis.trace.info import read_info
 from analysis.trace.nvtx import NvtxReader
 from analysis.trace.operations import KINDS, combine, read_part
+from analysis.trace.payloads import Payloads, read_payloads
 from analysis.trace.records import (
     NO_VALUE,
     PROCESS_MASK,
@@ -136,6 +137,11 @@ class Trace:
         for thread in list(self._thread_codes):
             self._process_codes.setdefault(thread & PROCESS_MASK, len(self._process_codes))
         return read_info(self.database, self._process_codes, self._thread_codes, self.text)
+
+    @cached_property
+    def payloads(self) -> Payloads | None:
+        """Payloads of ranges, such as NCCL's; None where the trace has none, or was exported without them."""
+        return read_payloads(self.database)
 
     @cached_property
     def metric_samples(self) -> MetricSamples | None:

@@ -25,6 +25,8 @@ __all__ = [
     "MEMSETS",
     "NVTX",
     "OVERHEAD",
+    "PAYLOAD_FIELDS",
+    "PAYLOAD_SCHEMAS",
     "PROCESSES",
     "STRINGS",
     "THREAD_NAMES",
@@ -90,7 +92,12 @@ NVTX = TableSpec(
         "uint32Value": None,
         "doubleValue": None,
         "floatValue": None,
+        "binaryData": None,
     },
+)
+PAYLOAD_SCHEMAS = TableSpec(("NVTX_PAYLOAD_SCHEMAS",), ("domainId", "schemaId"), {"payloadSize": None})
+PAYLOAD_FIELDS = TableSpec(
+    ("NVTX_PAYLOAD_SCHEMA_ENTRIES",), ("domainId", "schemaId", "type", "name"), {"idx": 0, "offset": 0}
 )
 STRINGS = TableSpec(("StringIds",), ("id", "value"))
 PROCESSES = TableSpec(("PROCESSES",), ("globalPid",), {"pid": None, "name": None})

@@ -1,0 +1,351 @@
+"""Pair the collectives of several ranks, and tell waiting from transfer.
+
+All ranks leave a collective at about the same time, and none before the last has come: so a collective's duration on the
+rank that comes last is about what the transfer takes, and what another rank's takes beyond that is waiting for it. The ends
+also tell how far the clocks of two files are apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Final, Literal
+
+import numpy as np
+from attrs import frozen
+from numpy.typing import NDArray
+
+from analysis.domain.figures import count, duration
+from analysis.ranks.collectives import Collectives
+from analysis.ranks.records import CAUSES, ClockOffset, Lateness, Pairing, PlaceSkew, StageWaiting, Straggler
+
+__all__ = ["Pairs", "lateness", "pair", "place_skews", "stage_waiting", "straggler", "told"]
+
+Ints = NDArray[np.int64]
+
+_OVERLAP: Final = 0.99
+"""Of the pairs must share time on the aligned clocks; else the order of calls does not say which belong together."""
+
+
+@frozen(eq=False)
+class Pairs:
+    """Collectives in which several ranks take part, in order of time. Arrays are [ranks, pairs]."""
+
+    ranks: tuple[Collectives, ...]
+    pairing: Pairing
+    row: NDArray[np.int64]
+    """Of each rank's `Collectives`; -1: the rank takes no part."""
+    start_ns: Ints
+    """On the clock of the first rank; where a rank takes no part, 0."""
+    duration_ns: Ints
+    transfer_ns: Ints
+    """The shortest duration over the ranks, [pairs]."""
+    late: NDArray[np.int64]
+    """The rank that came last, [pairs]."""
+
+    @property
+    def present(self) -> NDArray[np.bool_]:
+        """Which rank takes part in which."""
+        there: NDArray[np.bool_] = self.row >= 0
+        return there
+
+    @property
+    def waiting_ns(self) -> Ints:
+        """Own duration − transfer."""
+        return np.where(self.present, self.duration_ns - self.transfer_ns, 0)
+
+
+def pair(ranks: Sequence[Collectives], *, one_clock: bool) -> Pairs:
+    """Pair collectives by communicator and order where NCCL's payloads name it, else by kernel name and order.
+
+    Args:
+        ranks: of each rank, in the order of ranks.
+        one_clock: whether all are of one file.
+    """
+    groups, missing = _groups(ranks)
+    how: Literal["communicator and order", "name and order", "not paired"] = "name and order"
+    if groups and all(group.by_communicator for group in groups):
+        how = "communicator and order"
+    elsewhere = sum(rank.point_to_point for rank in ranks)
+    row = _rows(ranks, groups)
+    start, end = _times(ranks, row)
+    clocks = _clocks(row, end)
+    if not row.shape[1]:
+        return _unpaired(
+            ranks, elsewhere, missing or "there are no collectives that several ranks take part in", one_clock
+        )
+    offsets = np.array([clocks[rank].offset_ns if rank in clocks else 0 for rank in range(len(ranks))])
+    aligned = np.zeros_like(offsets) if one_clock else offsets
+    present = row >= 0
+    start, end = np.where(present, start - aligned[:, None], 0), np.where(present, end - aligned[:, None], 0)
+    latest = np.where(present, start, np.iinfo(np.int64).min)
+    earliest_end = np.where(present, end, np.iinfo(np.int64).max).min(axis=0)
+    together = float((latest.max(axis=0) <= earliest_end).mean())
+    if together < _OVERLAP:
+        reason = (
+            f"paired by {how}, only {together:.0%} of {count(row.shape[1])} collectives overlap in time over the ranks: "
+            "the captures do not hold the same calls"
+        )
+        return _unpaired(ranks, elsewhere, reason, one_clock)
+    order = np.argsort(np.where(present, start, np.iinfo(np.int64).max).min(axis=0), kind="stable")
+    row, start, end, present = row[:, order], start[:, order], end[:, order], present[:, order]
+    lasted = np.where(present, end - start, 0)
+    return Pairs(
+        ranks=tuple(ranks),
+        pairing=Pairing(
+            how=how,
+            collectives=row.shape[1],
+            left_out=sum(len(rank) for rank in ranks) - int(present.sum()),
+            point_to_point=elsewhere,
+            because=missing,
+            one_clock=one_clock,
+            clocks=tuple(clocks[rank] for rank in sorted(clocks)),
+        ),
+        row=row,
+        start_ns=start,
+        duration_ns=lasted,
+        transfer_ns=np.where(present, lasted, np.iinfo(np.int64).max).min(axis=0),
+        late=np.where(present, start, np.iinfo(np.int64).min).argmax(axis=0),
+    )
+
+
+@frozen(eq=False)
+class _Group:
+    """Calls of one communicator, or of one name: row of each rank that takes part, in order."""
+
+    by_communicator: bool
+    rows: dict[int, NDArray[np.intp]]
+
+
+def _groups(ranks: Sequence[Collectives]) -> tuple[list[_Group], str | None]:
+    """What can be paired, and why something cannot."""
+    by_key: dict[tuple[int, str], dict[int, NDArray[np.intp]]] = {}
+    for number, rank in enumerate(ranks):
+        for identity in np.unique(rank.communicator).tolist():
+            mine = rank.communicator == identity
+            if identity:
+                by_key.setdefault((identity, ""), {})[number] = np.flatnonzero(mine)
+                continue
+            for code, name in enumerate(rank.names):
+                of_name = np.flatnonzero(mine & (rank.name == code))
+                if of_name.size:
+                    by_key.setdefault((0, name), {})[number] = of_name
+    groups, reasons = [], []
+    for (identity, name), rows in by_key.items():
+        what = f"communicator {identity:x}" if identity else name
+        counts = {number: places.size for number, places in rows.items()}
+        if len(rows) < 2:
+            reasons.append(f"{what}: only rank {next(iter(rows))} of the traces calls it")
+        elif len(set(counts.values())) > 1:
+            told = ", ".join(f"rank {number} {count(size)}" for number, size in counts.items())
+            reasons.append(f"{what}: the ranks call it unequally often ({told})")
+        else:
+            groups.append(_Group(bool(identity), rows))
+    return groups, "; ".join(reasons) or None
+
+
+def _rows(ranks: Sequence[Collectives], groups: Sequence[_Group]) -> NDArray[np.int64]:
+    parts = [np.zeros((len(ranks), 0), dtype=np.int64)]
+    for group in groups:
+        part = np.full((len(ranks), next(iter(group.rows.values())).size), -1, dtype=np.int64)
+        for number, places in group.rows.items():
+            part[number] = places
+        parts.append(part)
+    return np.concatenate(parts, axis=1)
+
+
+def _times(ranks: Sequence[Collectives], row: NDArray[np.int64]) -> tuple[Ints, Ints]:
+    start, end = np.zeros_like(row), np.zeros_like(row)
+    for number, rank in enumerate(ranks):
+        there = row[number] >= 0
+        start[number, there] = rank.start_ns[row[number, there]]
+        end[number, there] = rank.end_ns[row[number, there]]
+    return start, end
+
+
+def _clocks(row: NDArray[np.int64], end: Ints) -> dict[int, ClockOffset]:
+    """Offset of each rank that shares collectives, directly or through others, with the first."""
+    clocks = {0: ClockOffset(0, 0, 0)} if row.shape[1] else {}
+    pending = True
+    while pending:
+        pending = False
+        for rank in range(row.shape[0]):
+            if rank in clocks:
+                continue
+            for known in list(clocks):
+                both = (row[rank] >= 0) & (row[known] >= 0)
+                if both.any():
+                    apart = end[rank, both] - end[known, both]
+                    offset = int(np.median(apart))
+                    residual = int(np.percentile(np.abs(apart - offset), 95))
+                    clocks[rank] = ClockOffset(rank, offset + clocks[known].offset_ns, residual)
+                    pending = True
+                    break
+    return clocks
+
+
+def _unpaired(ranks: Sequence[Collectives], elsewhere: int, because: str, one_clock: bool) -> Pairs:
+    nothing = np.zeros((len(ranks), 0), dtype=np.int64)
+    everything = sum(len(rank) for rank in ranks)
+    pairing = Pairing("not paired", 0, everything, elsewhere, because, one_clock, ())
+    return Pairs(tuple(ranks), pairing, nothing, nothing, nothing, nothing[0], nothing[0])
+
+
+# --- sums ---------------------------------------------------------------------------------------------------------
+
+
+def _stage_names(pairs: Pairs, rank: int) -> NDArray[np.object_]:
+    """Stage of a rank's part in each pair, as the rank itself has it, [pairs]; None where it takes no part."""
+    collectives = pairs.ranks[rank]
+    codes = np.where(pairs.row[rank] >= 0, np.append(collectives.stage, -1)[pairs.row[rank]], -1)
+    names = np.array([*collectives.stages, None], dtype=object)
+    chosen: NDArray[np.object_] = names[codes]
+    return chosen
+
+
+def stage_waiting(pairs: Pairs) -> tuple[StageWaiting, ...]:
+    """Transfer and waiting of each rank in each stage, in the order of ranks, then of stages."""
+    rows = []
+    waiting = pairs.waiting_ns
+    for rank, collectives in enumerate(pairs.ranks):
+        stages = _stage_names(pairs, rank)
+        for stage in collectives.stages:
+            mine = stages == stage
+            if mine.any():
+                total = int(pairs.duration_ns[rank, mine].sum())
+                waited = int(waiting[rank, mine].sum())
+                rows.append(StageWaiting(rank, stage, int(mine.sum()), total, total - waited, waited))
+    return tuple(rows)
+
+
+def lateness(pairs: Pairs) -> tuple[Lateness, ...]:
+    """Who keeps whom waiting in which stage, most costly first."""
+    rows = []
+    waiting = pairs.waiting_ns
+    for waits in range(len(pairs.ranks)):
+        stages = _stage_names(pairs, waits)
+        for late in range(len(pairs.ranks)):
+            both = (pairs.late == late) & (pairs.row[waits] >= 0) if late != waits else np.zeros(0, dtype=bool)
+            for stage in dict.fromkeys(stages[both].tolist()) if both.any() else ():
+                mine = both & (stages == stage)
+                skew = pairs.start_ns[late, mine] - pairs.start_ns[waits, mine]
+                of_late, of_waiting = pairs.row[late, mine], pairs.row[waits, mine]
+                parts = [
+                    int(theirs[of_late].sum() - own[of_waiting].sum())
+                    for theirs, own in zip(
+                        pairs.ranks[late].before.columns, pairs.ranks[waits].before.columns, strict=True
+                    )
+                ]
+                rows.append(
+                    Lateness(
+                        late, waits, str(stage), int(mine.sum()), int(waiting[waits, mine].sum()), int(np.median(skew)),
+                        int(skew.max()), *parts,
+                    )
+                )  # fmt: skip
+    return tuple(sorted(rows, key=lambda row: (-row.cost_ns, row.late, row.waiting)))
+
+
+def _by_place(pairs: Pairs) -> Iterator[tuple[int, NDArray[np.bool_]]]:
+    """Places of the first rank and their pairs, in time order."""
+    first = pairs.ranks[0]
+    codes = np.where(pairs.row[0] >= 0, np.append(first.place, -1)[pairs.row[0]], -1)
+    for code in range(len(first.places)):
+        mine = codes == code
+        if mine.any():
+            yield code, mine
+
+
+def place_skews(pairs: Pairs) -> tuple[PlaceSkew, ...]:
+    """Step by step, who was late and how long the others waited."""
+    waiting, stages = pairs.waiting_ns, _stage_names(pairs, 0)
+    costs = waiting.sum(axis=0)
+    earliest = np.where(pairs.present, pairs.start_ns, np.iinfo(np.int64).max).min(axis=0)
+    skew = np.where(pairs.present, pairs.start_ns, np.iinfo(np.int64).min).max(axis=0) - earliest
+    rows = []
+    for code, mine in _by_place(pairs):
+        by_late = np.bincount(pairs.late[mine], weights=costs[mine], minlength=len(pairs.ranks))
+        rows.append(
+            PlaceSkew(
+                place=pairs.ranks[0].places[code],
+                stage=str(stages[mine][0]),
+                start_ns=int(earliest[mine].min()),
+                collectives=int(mine.sum()),
+                late=int(by_late.argmax()),
+                waiting_ns=tuple(int(value) for value in waiting[:, mine].sum(axis=1)),
+                skew_ns=int(skew[mine].max()),
+            )
+        )
+    return tuple(sorted(rows, key=lambda row: row.start_ns))
+
+
+def straggler(pairs: Pairs, late: Sequence[Lateness], places: Sequence[PlaceSkew]) -> Straggler | None:
+    """The rank that keeps another one waiting longest.
+
+    Args:
+        pairs: of all ranks.
+        late: `lateness` of them.
+        places: `place_skews` of them.
+
+    Returns:
+        None: no rank waits for another one.
+    """
+    cost: dict[tuple[int, int], int] = {}
+    for row in late:
+        cost[row.late, row.waiting] = cost.get((row.late, row.waiting), 0) + row.cost_ns
+    if not cost or not max(cost.values()):
+        return None
+    rank, waiting = max(cost, key=lambda key: cost[key])
+    mine = [row for row in late if (row.late, row.waiting) == (rank, waiting)]
+    sums = {cause: sum(getattr(row, f"{cause}_ns") for row in mine) for cause in CAUSES}
+    cause = max(CAUSES, key=lambda name: sums[name])
+    net = _net(pairs, rank, places)
+    first, last = _heaviest(net)
+    takes_part = pairs.row[rank] >= 0
+    begin = int(pairs.start_ns[pairs.present].min())
+    return Straggler(
+        rank=rank,
+        collectives=int((pairs.late[takes_part] == rank).sum()),
+        of=int(takes_part.sum()),
+        cost_ns=cost[rank, waiting],
+        waiting=waiting,
+        cause=cause,
+        cause_ns=sums[cause],
+        since=places[first].place if places else None,
+        until=places[last].place if places else None,
+        since_ns=places[first].start_ns - begin if places else None,
+        steps=last - first + 1 if places else 0,
+        of_steps=len(places),
+    )
+
+
+def _net(pairs: Pairs, rank: int, places: Sequence[PlaceSkew]) -> list[int]:
+    """By place: what the others waited for the rank − what it waited for them."""
+    return [
+        sum(row.waiting_ns) - 2 * row.waiting_ns[rank] if row.late == rank else -sum(row.waiting_ns) for row in places
+    ]
+
+
+def _heaviest(values: Sequence[int]) -> tuple[int, int]:
+    """First and last place of the stretch with the largest sum (Kadane's algorithm)."""
+    best, best_span, running, begin = -(2**62), (0, 0), 0, 0
+    for place, value in enumerate(values):
+        if running <= 0:
+            running, begin = 0, place
+        running += value
+        if running > best:
+            best, best_span = running, (begin, place)
+    return best_span
+
+
+def told(pairing: Pairing) -> str:
+    """How the ranks were paired, and how well their clocks agree, as a sentence."""
+    if pairing.how == "not paired":
+        return f"Collectives are not paired: {pairing.because}."
+    worst = max((clock.residual_ns for clock in pairing.clocks), default=0)
+    agree = f"95 % of their ends agree to within {duration(worst)}"
+    clock = (
+        f"all ranks are on one clock, on which {agree}"
+        if pairing.one_clock
+        else f"clocks are aligned at their ends: {agree}"
+    )
+    rest = f" {pairing.because[:1].upper()}{pairing.because[1:]}." if pairing.because else ""
+    return f"{count(pairing.collectives)} collectives are paired by {pairing.how}; {clock}.{rest}"
