@@ -19,6 +19,7 @@ __all__ = [
     "ExitCodes",
     "MeasuredPeak",
     "Overhead",
+    "PhaseTime",
     "PromptTokens",
     "RunManifest",
     "RunStatus",
@@ -150,6 +151,18 @@ class MeasuredPeak:
 
 
 @frozen
+class PhaseTime:
+    """How long one phase of the run took, by the wall clock. Phases of different programs may overlap."""
+
+    program: Literal["launcher", "control", "capture"]
+    step: str
+    """preflight, pages, export, report; start, model, inputs, warm-up, passes, counting, collection, end."""
+    start_s: float
+    """Since the run began."""
+    seconds: float
+
+
+@frozen
 class ExitCodes:
     """Exit codes of each step, None where it was not reached. Negative: ended by that signal."""
 
@@ -215,3 +228,5 @@ class RunManifest:
     """Where the loop waits for the device, in words."""
     notes: tuple[str, ...] = ()
     finished_at: str | None = None
+    phases: tuple[PhaseTime, ...] = ()
+    """Where the run's own time went."""

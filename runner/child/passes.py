@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -120,16 +120,27 @@ def run_pass(
     inputs: Sequence[ModelInputs],
     annotator: Annotator,
     pass_index: int,
+    on_page: Callable[[int], None] = lambda number: None,
 ) -> list[ControlPass]:
     """Run every prompt once.
 
     The copy to the device is inside the image's range and outside its stages.
 
+    Args:
+        plan: for tokens, batch and EOS.
+        model: loaded.
+        decoder: its decoding loop.
+        inputs: one per prompt.
+        annotator: writes the ranges.
+        pass_index: from 0.
+        on_page: told each page's number, from 1, before its range begins; must do next to nothing.
+
     Returns:
         One per prompt, in order.
     """
     done = []
-    for image in inputs:
+    for number, image in enumerate(inputs, start=1):
+        on_page(number)
         with annotator.range(image_name(image.prompt.image_index)):
             generation = generate(
                 model,

@@ -3,7 +3,8 @@
 ``python -m runner.child.workload PLAN_JSON --role control`` runs ``repeats`` passes that nothing observes and writes
 ``control.json``; ``--role capture`` runs ``capture_passes`` between cudaProfilerStart and cudaProfilerStop (or under
 torch.profiler) and writes ``profiled.json``; with ``--brief`` they end after the first image's first decode step, which
-is all that is profiled where every kernel costs tens of milliseconds. Standard output stays empty; progress goes to standard error.
+is all that is profiled where every kernel costs tens of milliseconds. Standard output stays empty; what it does goes to standard
+error as text, and how far it is to the launcher (`runner.process.progress`).
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from time import perf_counter
 from typing import Final, Literal, TypeAlias
 
 import torch
@@ -40,6 +42,7 @@ from runner.child.passes import (
 from runner.collectors.choosing import COLLECTORS
 from runner.inputs.inputs import check_unchanged, discover
 from runner.plan.plan import RunPlan, WorkloadResult
+from runner.process.progress import ProgressWriter
 
 __all__ = ["RESULT_NAMES", "Role", "main", "run"]
 
@@ -64,6 +67,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             arguments.role,
             arguments.manifest,
             _to_stderr,
+            # A kernel review runs the same program, and shows the progress of its profiler.
+            reporter=ProgressWriter(None if arguments.brief else Path(plan.run_dir), arguments.role),
             with_costs=not arguments.no_costs,
             brief=arguments.brief,
         )
@@ -112,6 +117,7 @@ def run(
     manifest: Path | None,
     progress: _Progress,
     *,
+    reporter: ProgressWriter | None = None,
     with_costs: bool = True,
     brief: bool = False,
 ) -> WorkloadResult:
@@ -122,6 +128,7 @@ def run(
         role: control (nothing annotated) or capture.
         manifest: the run's ``run.json``, for the mark; None: no mark is written.
         progress: takes one line at a time.
+        reporter: told each step and pass; None: nobody.
         with_costs: count FLOPs and bytes after the control passes.
         brief: capture only the first image's prefill and first decode step, after a warm-up as short; input shapes and
             static cache stay those of the plan.
@@ -130,12 +137,16 @@ def run(
         DsocrError: of the kind that says what is wrong.
     """
     mark = None if manifest is None else to_json(from_json_file(RunManifest, manifest), indent=None)
+    reporter = reporter or ProgressWriter(None, role)
+    reporter.begin("model")
     images = plan.input_set or discover(Path(plan.request.input_dir))
     check_unchanged(images)
     progress(f"loading {plan.request.model_path} on {plan.request.device}")
     model = load_model(plan)
+    reporter.begin("inputs")
     inputs = prepare_inputs(plan, model, images)
     progress(f"{model.subject.parameters:,} parameters, {len(inputs)} images, input mode {inputs[0].prompt.mode}")
+    reporter.begin("warm-up")
     decoder = make_decoder(plan, model, inputs)
     before = device_state(model.device, "before")
 
@@ -146,9 +157,9 @@ def run(
         progress(f"warm-up {index + 1}/{plan.settings.warmup_passes}: {len(shapes)} prompts, one of each shape")
         run_pass(captured, model, decoder, shapes, Annotator(), index)
     if role == "control":
-        passes = _control_passes(plan, model, decoder, inputs, progress)
+        passes = _control_passes(plan, model, decoder, inputs, progress, reporter)
     else:
-        passes = _captured_passes(captured, model, decoder, shown, mark, progress)
+        passes = _captured_passes(captured, model, decoder, shown, mark, progress, reporter)
 
     after = device_state(model.device, "after")
     costs: tuple[StageCost, ...] = ()
@@ -158,7 +169,10 @@ def run(
         unknown = "FLOPs were not to be counted"
         if with_costs:
             progress("counting FLOPs and bytes")
+            reporter.begin("counting")
             costs, unknown = _costs(plan, model, inputs)
+    if role == "control":
+        reporter.begin("end")
     wants_peak = role == "control" and (plan.settings.measure_peak or model.device.type == "cpu")
     return WorkloadResult(
         role=role,
@@ -179,13 +193,36 @@ def run(
 
 
 def _control_passes(
-    plan: RunPlan, model: LoadedModel, decoder: Decoder, inputs: list[ModelInputs], progress: _Progress
+    plan: RunPlan,
+    model: LoadedModel,
+    decoder: Decoder,
+    inputs: list[ModelInputs],
+    progress: _Progress,
+    reporter: ProgressWriter,
 ) -> list[ControlPass]:
     passes: list[ControlPass] = []
+    reporter.begin("passes", passes=plan.request.repeats, pages=len(inputs))
     for index in range(plan.request.repeats):
         progress(f"control pass {index + 1}/{plan.request.repeats}")
-        passes += run_pass(plan, model, decoder, inputs, Annotator(), index)
+        passes += _timed_pass(plan, model, decoder, inputs, Annotator(), index, reporter)
     return passes
+
+
+def _timed_pass(
+    plan: RunPlan,
+    model: LoadedModel,
+    decoder: Decoder,
+    inputs: list[ModelInputs],
+    annotator: Annotator,
+    index: int,
+    reporter: ProgressWriter,
+) -> list[ControlPass]:
+    """A pass, of which the launcher is told when it is over."""
+    started = perf_counter()
+    done = run_pass(plan, model, decoder, inputs, annotator, index, reporter.page)
+    tokens = sum(image.new_tokens for image in done) * plan.settings.batch_size
+    reporter.pass_done(index + 1, tokens, perf_counter() - started)
+    return done
 
 
 def _captured_passes(
@@ -195,6 +232,7 @@ def _captured_passes(
     inputs: list[ModelInputs],
     mark: str | None,
     progress: _Progress,
+    reporter: ProgressWriter,
 ) -> list[ControlPass]:
     passes: list[ControlPass] = []
     collector = COLLECTORS[plan.collector]
@@ -206,10 +244,13 @@ def _captured_passes(
         with annotator.operators(model.device):
             if collector.sees_graph_nodes and annotator.writes_modules:
                 record_annotated(decoder, annotator)
+            reporter.begin("passes", passes=plan.settings.capture_passes, pages=len(inputs))
             for index in range(plan.settings.capture_passes):
                 progress(f"captured pass {index + 1}/{plan.settings.capture_passes}")
-                passes += run_pass(plan, model, decoder, inputs, annotator, index)
+                passes += _timed_pass(plan, model, decoder, inputs, annotator, index, reporter)
         progress("ending the collection")
+        reporter.begin("collection")
+    reporter.begin("end")
     return passes
 
 

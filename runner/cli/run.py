@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -64,7 +65,9 @@ def run(
     from runner.launcher.outcome import print_result
     from runner.launcher.request import make_plan, make_request
     from runner.process.driver import driver_facts
+    from runner.process.process import process_began
 
+    began = process_began()
     if thorough and images is not None:
         raise RequestError("--thorough is for the generated pages; of --images all are taken")
     out = out.expanduser().absolute()
@@ -85,10 +88,12 @@ def run(
     plan, choice = make_plan(request, settings, out, os.environ)
     say(f"collector: {choice.name} ({choice.reason})")
     pages: InputSet | None = None
+    looking = time.monotonic()
     if images is not None:
         pages = discover(images, rendered_into=out / "rendered-pages", dpi=settings.dpi)
     elif not dry_run:
         pages = sample_set(generated) if thorough else sample_set(generated, FEW_PAGES)
+    pages_s = time.monotonic() - looking
     plan = evolve(plan, input_set=pages)
     if dry_run:
         _print_commands(plan, choice)
@@ -96,7 +101,7 @@ def run(
     directory = prepare(plan, choice, facts, os.environ, say)
     for warning in directory.read_manifest().notes:
         say(f"warning: {warning}")
-    print_result(directory, carry_out(directory, choice, os.environ, say, wait=wait))
+    print_result(directory, carry_out(directory, choice, os.environ, say, wait=wait, began=began, pages_s=pages_s))
 
 
 def _print_commands(plan: RunPlan, choice: Choice) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from analysis.domain.errors import DsocrError, InterruptedRunError
 from analysis.domain.manifest import RunManifest
 from runner.collectors.choosing import Choice
 from runner.launcher.device_lock import DeviceLock
+from runner.launcher.progress import RunProgress
 from runner.launcher.provenance import first_manifest, now
 from runner.launcher.run import Run
 from runner.launcher.run_directory import RunDirectory
@@ -66,6 +68,8 @@ def carry_out(
     *,
     wait: bool,
     answer: Callable[[AcceptedStatus], None] = lambda status: None,
+    began: float | None = None,
+    pages_s: float = 0.0,
 ) -> RunManifest:
     """Hold run and device, and do the run.
 
@@ -76,6 +80,8 @@ def carry_out(
         say: takes one line for the user.
         wait: wait for the device while another run holds it.
         answer: told ``queued`` if it has to wait, and ``running`` once it holds the device.
+        began: when the command began, on ``time.monotonic()``'s clock; None: now.
+        pages_s: seconds since then that drawing, rendering and checking the pages took.
 
     Raises:
         BusyError: another run holds the device and ``wait`` is false, or another process works on this run.
@@ -95,8 +101,15 @@ def carry_out(
                     raise InterruptedRunError("cancelled before it began")
                 answer("running")
                 directory.write(directory.manifest_file, evolve(directory.read_manifest(), status="running"))
-                directory.link_latest()
-                return Run.open(directory, choice, environ, say).start(interrupts)
+                expected = _seconds_of_last(directory, plan)
+                if not directory.link_latest():
+                    say(f"{directory.path.parent}: no symbolic link `latest` can be made there")
+                ready = time.monotonic()
+                with RunProgress(say, began=began, expected=expected) as progress:
+                    if began is not None:
+                        progress.add("launcher", "preflight", began, ready - pages_s)
+                        progress.add("launcher", "pages", ready - pages_s, ready)
+                    return Run.open(directory, choice, environ, say, progress).start(interrupts)
         except DsocrError as error:
             left = directory.read_manifest()
             if left.status in ("queued", "running"):
@@ -107,3 +120,13 @@ def carry_out(
                         changes["error"] = "cancelled before it began"
                 directory.write(directory.manifest_file, evolve(left, **changes))
             raise
+
+
+def _seconds_of_last(directory: RunDirectory, plan: RunPlan) -> dict[tuple[str, str], float]:
+    """How long the phases of the latest run beside this one took, if it was asked the same; empty: not known."""
+    try:
+        last = RunDirectory(directory.path.parent / "latest").read_manifest()
+    except DsocrError:
+        return {}
+    alike = last.status == "complete" and last.request == plan.request and last.collector == plan.collector
+    return {(phase.program, phase.step): phase.seconds for phase in last.phases} if alike else {}

@@ -10,7 +10,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Final
 
-from attrs import evolve, frozen
+from attrs import Factory, evolve, field, frozen
 
 from analysis.domain.errors import (
     AnalysisFailedError,
@@ -28,6 +28,7 @@ from analysis.domain.manifest import DeviceState, RunManifest, RunStatus
 from analysis.domain.overhead import run_overheads
 from runner.collectors.choosing import Choice
 from runner.collectors.interface.collector import Collected, Collection, Collector, Job
+from runner.launcher.progress import RunProgress
 from runner.launcher.provenance import now
 from runner.launcher.run_directory import RunDirectory
 from runner.plan.plan import RunPlan, WorkloadResult
@@ -76,15 +77,23 @@ class Run:
     command: Callable[[RunDirectory, str], list[str]] = child_command
     """Command line of the child in a role; tests put a program of their own here."""
     analysis: Callable[[RunDirectory], list[str]] = analysis_command
+    progress: RunProgress = field(default=Factory(lambda self: RunProgress(self.say), takes_self=True))
 
     @classmethod
     def open(
-        cls, directory: RunDirectory, choice: Choice, environ: Mapping[str, str], say: Callable[[str], None]
+        cls,
+        directory: RunDirectory,
+        choice: Choice,
+        environ: Mapping[str, str],
+        say: Callable[[str], None],
+        progress: RunProgress | None = None,
     ) -> Run:
         """Take up a run from its folder. Raises RequestError or CaptureError as `Collector.for_plan`."""
         plan = directory.read_plan()
         collection = choice.collector.for_plan(plan, environ)
-        return cls(directory, plan, choice.collector, collection, environ, say)
+        if progress is None:
+            return cls(directory, plan, choice.collector, collection, environ, say)
+        return cls(directory, plan, choice.collector, collection, environ, progress.say, progress=progress)
 
     def start(self, interrupts: Interrupts) -> RunManifest:
         """Do the whole run. The run's folder holds plan.json and run.json (status running).
@@ -124,7 +133,7 @@ class Run:
             if not self.directory.trace_file.is_file() or not self.collector.exports:
                 self._export(interrupts)
             if self._manifest().exit_codes.child in (0, None):
-                self._update(status="complete", error=None, finished_at=now())
+                self._update(status="complete", error=None, finished_at=now(), phases=self.progress.phases)
         with self._recording_failure():
             self._analyse(interrupts)
         return self._manifest()
@@ -132,8 +141,7 @@ class Run:
     # -- steps ---------------------------------------------------------------------------------------------------------
 
     def _control(self, interrupts: Interrupts, deadline: float | None) -> None:
-        self.say(f"control run: {self.plan.request.repeats} passes, nothing attached")
-        with self._environment() as env:
+        with self._environment() as env, self.progress.child(self.directory, "control") as watch:
             outcome = run_process(
                 self.command(self.directory, "control"),
                 env=env,
@@ -141,6 +149,7 @@ class Run:
                 interrupts=interrupts,
                 deadline=deadline,
                 grace_s=self.plan.settings.grace_s,
+                watch=watch,
             )
         self._codes(control=outcome.returncode)
         self._raise_if_ended(outcome, "the control run", saved=None)
@@ -150,9 +159,8 @@ class Run:
         self._take_control(result)
 
     def _capture(self, interrupts: Interrupts, deadline: float | None) -> None:
-        self.say(f"capture: collector {self.collector.name}, preset {self.plan.settings.preset}")
-        with self._environment() as env:
-            collected = self.collection.collect(self._job(env, deadline), interrupts)
+        with self._environment() as env, self.progress.child(self.directory, "capture") as watch:
+            collected = self.collection.collect(evolve(self._job(env, deadline), watch=watch), interrupts)
         self._codes(child=collected.child, nsys=collected.tool)
         result = self.directory.read_result(PROFILED)
         if result is not None:
@@ -194,7 +202,7 @@ class Run:
         return saved
 
     def _export(self, interrupts: Interrupts) -> None:
-        with self._environment() as env:
+        with self._environment() as env, self.progress.phase("export"):
             try:
                 result = self.collection.finish(self._job(env, None), self.directory.log("export"), interrupts)
             except ExportError:
@@ -221,13 +229,18 @@ class Run:
         self._update(notes=(*self._manifest().notes, note))
 
     def _analyse(self, interrupts: Interrupts) -> None:
-        self.say("analysis")
         log = self.directory.log("analysis")
         log.unlink(missing_ok=True)
         env = child_environment(self.environ, keep=self.plan.settings.keep_env)
         env["COLUMNS"] = str(shutil.get_terminal_size((_PIPE_COLUMNS, 24)).columns)  # its headline is shown at the end
-        outcome = run_process(self.analysis(self.directory), env=env, log=log, interrupts=interrupts)
-        self._codes(analysis=outcome.returncode)
+        with self.progress.phase("report"):
+            outcome = run_process(
+                self.analysis(self.directory), env=env, log=log, interrupts=interrupts, watch=self.progress.draw
+            )
+        self._update(
+            exit_codes=evolve(self._manifest().exit_codes, analysis=outcome.returncode),
+            phases=self.progress.phases or self._manifest().phases,
+        )
         if outcome.ended_by == "interrupt":
             raise InterruptedRunError(
                 f"interrupted in the analysis; the trace is kept: dsocr-profile resume {self.plan.run_id}"

@@ -143,15 +143,16 @@ class RunDirectory:
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
-    def link_latest(self) -> None:
-        """Point ``latest`` beside the folder to it; a file system without links is no error."""
+    def link_latest(self) -> bool:
+        """Point ``latest`` beside the folder to it, in one step. False: something else has that name, or no links here."""
         link = self.path.parent / "latest"
         if link.exists() and not link.is_symlink():
-            return
+            return False
         fresh = link.with_name(f".latest.{os.getpid()}")
         try:
             fresh.unlink(missing_ok=True)
             fresh.symlink_to(self.path.name)
             fresh.replace(link)
         except OSError:
-            return
+            return False
+        return True

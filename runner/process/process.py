@@ -22,7 +22,7 @@ from attrs import frozen
 from analysis.domain.errors import CaptureError
 from runner.process.environment import RUN_MARK
 
-__all__ = ["EndedBy", "Interrupts", "Outcome", "marked_processes", "reap", "run_process"]
+__all__ = ["EndedBy", "Interrupts", "Outcome", "marked_processes", "process_began", "reap", "run_process"]
 
 EndedBy: TypeAlias = Literal["itself", "timeout", "interrupt"]
 
@@ -152,6 +152,11 @@ def run_process(
         target_seen=target_seen,
         elapsed_s=time.monotonic() - started,
     )
+
+
+def process_began() -> float:
+    """When this process was started, on ``time.monotonic()``'s clock; imports are behind it."""
+    return time.monotonic() - max(0.0, time.time() - psutil.Process().create_time())
 
 
 def marked_processes(mark: str) -> list[psutil.Process]:

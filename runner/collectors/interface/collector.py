@@ -7,7 +7,7 @@ it is said by the attributes of its class; nothing outside compares its name.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import ClassVar, Protocol, Self
 
@@ -39,6 +39,8 @@ class Job:
     deadline: float | None
     """On ``time.monotonic()``'s clock."""
     grace_s: float = 10.0
+    watch: Callable[[], None] | None = None
+    """Called again and again while the program runs."""
 
 
 @frozen

@@ -68,6 +68,7 @@ class NsysCollection:
             deadline=job.deadline,
             grace_s=job.grace_s,
             umask=0o077,
+            watch=job.watch,
         )
         usable = any(
             file.is_file() and file.stat().st_size > 0

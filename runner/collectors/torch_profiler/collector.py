@@ -45,6 +45,7 @@ class TorchCollection:
             interrupts=interrupts,
             deadline=job.deadline,
             grace_s=job.grace_s,
+            watch=job.watch,
         )
         return Collected(outcome=outcome, child=outcome.returncode, tool=None, usable=(job.run_dir / _TRACE).is_file())
 

@@ -1,0 +1,247 @@
+"""What a run is at: live in a terminal, as lines elsewhere; and how long each phase took, for ``run.json``."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Final, Literal, TypeAlias
+
+from rich.console import Console
+from rich.live import Live
+from rich.spinner import Spinner
+from rich.text import Text
+
+from analysis.domain.manifest import PhaseTime
+from runner.launcher.run_directory import RunDirectory
+from runner.process.progress import Event, ProgressReader
+
+__all__ = ["STEPS", "Role", "RunProgress", "duration", "phases_line"]
+
+Role: TypeAlias = Literal["control", "capture"]
+Key: TypeAlias = tuple[str, str]
+"""(program, step) as in `PhaseTime`."""
+
+STEPS: Final[Mapping[Key, str]] = {
+    ("launcher", "preflight"): "preflight",
+    ("launcher", "pages"): "pages",
+    ("control", "start"): "control run: the program starts",
+    ("control", "model"): "control run: model",
+    ("control", "inputs"): "control run: pages to tensors",
+    ("control", "warm-up"): "control run: warm-up",
+    ("control", "passes"): "control passes",
+    ("control", "counting"): "counting FLOPs and bytes",
+    ("control", "end"): "control run: the program ends",
+    ("capture", "start"): "capture: the program starts",
+    ("capture", "model"): "capture: model",
+    ("capture", "inputs"): "capture: pages to tensors",
+    ("capture", "warm-up"): "capture: warm-up",
+    ("capture", "passes"): "profiled passes",
+    ("capture", "collection"): "the profiler collects",
+    ("capture", "end"): "the profiler writes",
+    ("launcher", "export"): "export",
+    ("launcher", "report"): "report",
+}
+"""Every phase of a run in order, with its name for a person."""
+
+_REFRESH_S: Final = 0.2
+
+
+class RunProgress:
+    """Shows and times the phases of one run while the context lasts.
+
+    Args:
+        say: takes a line where there is no terminal, and notes.
+        began: when the run began, on ``time.monotonic()``'s clock.
+        expected: seconds of each phase of an earlier run like this one, for the time left; empty: none is known.
+        console: standard error; a test gives another.
+    """
+
+    def __init__(
+        self,
+        say: Callable[[str], None],
+        *,
+        began: float | None = None,
+        expected: Mapping[Key, float] | None = None,
+        console: Console | None = None,
+    ) -> None:
+        self._say = say
+        self._began = time.monotonic() if began is None else began
+        self._expected = dict(expected or {})
+        self._phases: list[PhaseTime] = []
+        self._console = Console(stderr=True, highlight=False) if console is None else console
+        self._live: Live | None = None
+        self._spinner = Spinner("dots")
+        self._current: Key = ("launcher", "preflight")
+        self._since = self._began
+        self._event: Event | None = None
+        self._page = 0
+        self._rate: float | None = None
+        self._drawn_at = 0.0
+
+    def __enter__(self) -> RunProgress:
+        if self._console.is_terminal:
+            self._live = Live(console=self._console, transient=True, auto_refresh=False)
+            self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
+
+    @property
+    def phases(self) -> tuple[PhaseTime, ...]:
+        """Those that are over, in the order of their starts."""
+        return tuple(sorted(self._phases, key=lambda phase: phase.start_s))
+
+    def say(self, line: str) -> None:
+        """Tell a line, above what is live."""
+        if self._live is not None:
+            self._console.print(Text(line), soft_wrap=True)
+        else:
+            self._say(line)
+
+    def add(self, program: Literal["launcher", "control", "capture"], step: str, start: float, end: float) -> None:
+        """Note a phase that is over; times on ``time.monotonic()``'s clock."""
+        seconds = round(max(0.0, end - start), 3)
+        self._phases.append(PhaseTime(program, step, round(start - self._began, 3), seconds))
+        if self._live is not None:
+            line = Text("✓ ", style="green")
+            line.append(f"{STEPS.get((program, step), step):<34}", style="default")
+            line.append(f"{duration(seconds):>8}", style="dim")
+            self._console.print(line)
+
+    @contextmanager
+    def phase(self, step: str) -> Iterator[None]:
+        """A phase of the launcher itself, for as long as the context lasts."""
+        start = time.monotonic()
+        self._enter(("launcher", step), start)
+        try:
+            yield
+        finally:
+            self.add("launcher", step, start, time.monotonic())
+
+    @contextmanager
+    def child(self, directory: RunDirectory, role: Role) -> Iterator[Callable[[], None]]:
+        """The phases of the program in a role. Gives what is to be called again and again while it runs."""
+        reader = ProgressReader(directory.path, role)
+        self._enter((role, "start"), time.monotonic())
+        step, since = "start", self._since
+
+        def take(events: list[Event]) -> None:
+            nonlocal step, since
+            for event in events:
+                if event.passes_done:
+                    self._pass_done(role, event)
+                else:
+                    self.add(role, step, since, event.at_s)
+                    step, since = event.step, event.at_s
+                    self._enter((role, step), since, event)
+
+        def watch() -> None:
+            events = reader.new_events()
+            take(events)
+            self._page = reader.page()
+            if events:
+                self._drawn_at = 0.0
+            self.draw()
+
+        try:
+            yield watch
+        finally:
+            take(reader.new_events())
+            self.add(role, step, since, time.monotonic())
+
+    def draw(self) -> None:
+        """Show the state of now; does nothing where there is no terminal, or if it was shown just before."""
+        now = time.monotonic()
+        if self._live is not None and now - self._drawn_at >= _REFRESH_S:
+            self._drawn_at = now
+            self._spinner.update(text=Text(self.line(now), no_wrap=True, overflow="ellipsis"))
+            self._live.update(self._spinner, refresh=True)
+
+    def line(self, now: float) -> str:
+        """The state in words: step, pass, page, tokens/s, time so far and left."""
+        parts = [STEPS.get(self._current, self._current[1])]
+        event = self._event
+        if event is not None and event.passes > 1:
+            parts.append(f"pass {min(event.passes_done + 1, event.passes)} of {event.passes}")
+        if event is not None and event.pages and self._page:
+            parts.append(f"page {self._page} of {event.pages}")
+        if self._rate is not None:
+            parts.append(f"{self._rate:.0f} tokens/s")
+        parts.append(duration(now - self._began))
+        left = self.left_s(now)
+        if left is not None:
+            parts.append(f"about {duration(left)} left")
+        return " · ".join(parts)
+
+    def left_s(self, now: float) -> float | None:
+        """Seconds left: of the whole run as long as the last one like it took, else of the passes at work; None: unknown."""
+        in_step = now - self._since
+        step_s = self._step_s()
+        if not self._expected:
+            return None if step_s is None else max(0.0, step_s - in_step)
+        order = list(STEPS)
+        later = order[order.index(self._current) + 1 :] if self._current in STEPS else []
+        here = self._expected.get(self._current, 0.0) if step_s is None else step_s
+        return max(0.0, here - in_step) + sum(self._expected.get(key, 0.0) for key in later)
+
+    def _step_s(self) -> float | None:
+        """How long the passes at work will take, by those that are over; None: none is over."""
+        event = self._event
+        if event is None or not event.passes_done:
+            return None
+        return (event.at_s - self._since) / event.passes_done * event.passes
+
+    def _enter(self, key: Key, at: float, event: Event | None = None) -> None:
+        self._current, self._since, self._event, self._page, self._rate = key, at, event, 0, None
+        if self._live is not None:
+            self.draw()
+        elif key in _SAID:
+            self._say(STEPS[key] + (f": {_passes(event)}" if event is not None and event.passes else ""))
+
+    def _pass_done(self, role: Role, event: Event) -> None:
+        self._event = event
+        if event.seconds > 0 and event.tokens:
+            self._rate = event.tokens / event.seconds
+        if self._live is None:
+            rate = "" if self._rate is None else f", {self._rate:.0f} tokens/s"
+            kind = "control" if role == "control" else "profiled"
+            self._say(f"{kind} pass {event.passes_done} of {event.passes}: {duration(event.seconds)}{rate}")
+
+
+_SAID: Final = frozenset(
+    {("control", "start"), ("control", "passes"), ("control", "counting"), ("capture", "start"), ("capture", "passes")}
+    | {("launcher", "export"), ("launcher", "report")}
+)
+"""Steps that are worth a line where there is no terminal."""
+
+
+def _passes(event: Event) -> str:
+    passes = f"{event.passes} pass" + ("es" if event.passes != 1 else "")
+    return f"{passes} over {event.pages} page" + ("s" if event.pages != 1 else "")
+
+
+def duration(seconds: float) -> str:
+    """Seconds for a person: 4.2 s, 83 s, 4 min 05 s."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest:02d} s"
+
+
+def phases_line(phases: tuple[PhaseTime, ...]) -> str | None:
+    """The whole and its longest phases, for the end of a run; None: nothing was timed."""
+    if not phases:
+        return None
+    whole = max(phase.start_s + phase.seconds for phase in phases)
+    longest = sorted(phases, key=lambda phase: phase.seconds, reverse=True)[:5]
+    shown = ", ".join(f"{STEPS.get((p.program, p.step), p.step)} {duration(p.seconds)}" for p in longest)
+    return f"Took {duration(whole)}: {shown}."
