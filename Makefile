@@ -82,6 +82,7 @@ lint: $(DEV_STAMP) ## Check style and types, the page's script included
 docs: $(DEV_STAMP) ## Write anew what is made from the code: columns, Python surface, JSON Schemas, the notebook's outputs
 	$(BIN)/python -m analysis.render.catalogue >docs/columns.md
 	$(BIN)/python -m analysis.render.catalogue glossary >docs/glossary.md
+	$(BIN)/python -m analysis.render.kernel_categories >docs/kernels.md
 	$(BIN)/python scripts/write_api_page.py
 	for name in report summary review; do $(BIN)/python -m analysis.cli schema $$name >docs/schemas/$$name.schema.json || exit; done
 	$(BIN)/python scripts/run_notebook.py

@@ -13,12 +13,13 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
-from attrs import frozen
+from attrs import field, frozen
 
 from analysis.domain.errors import RequestError
 
 __all__ = [
     "OTHER",
+    "Category",
     "KernelClass",
     "Operation",
     "Rule",
@@ -69,10 +70,20 @@ class Rule:
             return False
         if self.equal and subject.name not in self.equal and subject.short not in self.equal:
             return False
-        text = subject.text
-        if self.any and not any(part in text for part in self.any):
+        parts = subject.parts
+        if self.any and parts.isdisjoint(self.any):
             return False
-        return all(part in text for part in self.all) and not any(part in text for part in self.none)
+        return parts.issuperset(self.all) and parts.isdisjoint(self.none)
+
+
+@frozen
+class Category:
+    """What counts as a category."""
+
+    name: str
+    meaning: str
+    communication: bool = False
+    """Between devices."""
 
 
 @frozen
@@ -84,12 +95,37 @@ class Operation:
     none: tuple[str, ...] = ()
 
 
+# Which of a thousand texts a name contains is found by its groups of three characters: three times as fast as asking for
+# each text.
+_GROUP: Final = 3
+
+
+def _groups(text: str) -> set[str]:
+    return {text[at : at + _GROUP] for at in range(len(text) - _GROUP + 1)}
+
+
 @frozen
 class Rules:
     """Rules in the order in which they are tried."""
 
     rules: tuple[Rule, ...]
     operations: tuple[Operation, ...]
+    categories: tuple[Category, ...]
+    by_group: Mapping[str, tuple[str, ...]] = field(init=False, eq=False, repr=False)
+    """First three characters → the rules' texts that begin so; shorter ones are under the empty text."""
+
+    @by_group.default
+    def _texts_by_group(self) -> Mapping[str, tuple[str, ...]]:
+        by_group: dict[str, tuple[str, ...]] = {}
+        for text in {text for rule in self.rules for text in (*rule.any, *rule.all, *rule.none)}:
+            group = text[:_GROUP] if len(text) >= _GROUP else ""
+            by_group[group] = (*by_group.get(group, ()), text)
+        return by_group
+
+    def texts_in(self, name: str) -> frozenset[str]:
+        """The texts of the rules' conditions that a name contains."""
+        groups = self.by_group.keys() & _groups(name)
+        return frozenset(text for group in (*groups, "") for text in self.by_group.get(group, ()) if text in name)
 
 
 @frozen
@@ -99,13 +135,14 @@ class _Subject:
     name: str
     short: str
     text: str
+    parts: frozenset[str]
 
 
 def load_rules(extra: Path | None = None) -> Rules:
     """Load the built-in rules, a user's own before them.
 
     Args:
-        extra: a TOML file with ``[[rule]]`` and ``[[operation]]`` tables as in ``kernel_rules.toml``.
+        extra: a TOML file with ``[[rule]]``, ``[[operation]]`` and ``[[category]]`` tables as in ``kernel_rules.toml``.
 
     Raises:
         RequestError: the file cannot be read, or a rule in it is not one; names the file and the rule.
@@ -114,7 +151,11 @@ def load_rules(extra: Path | None = None) -> Rules:
     if extra is None:
         return built_in
     own = _parse(extra)
-    return Rules(rules=own.rules + built_in.rules, operations=own.operations + built_in.operations)
+    return Rules(
+        rules=own.rules + built_in.rules,
+        operations=own.operations + built_in.operations,
+        categories=own.categories + built_in.categories,
+    )
 
 
 def classify(name: str, short_name: str, rules: Rules | None = None) -> KernelClass:
@@ -129,7 +170,7 @@ def classify(name: str, short_name: str, rules: Rules | None = None) -> KernelCl
         The class; category ``other`` if no rule holds, with the short name as its human name.
     """
     rules = rules or _built_in()
-    subject = _subject(name, short_name)
+    subject = _subject(name, short_name, rules)
     for rule in rules.rules:
         if rule.holds(subject):
             return KernelClass(rule.category, rule.library, _human_name(rule, subject, rules), rule.tensor_core)
@@ -163,15 +204,21 @@ def classify_all(names: Sequence[str], short_names: Sequence[str], rules: Rules 
 
 
 def is_communication(category: str) -> bool:
-    """Whether a category is communication between devices."""
-    return category.startswith("NCCL ") or category in ("custom AllReduce", "memcpy Peer-to-Peer")
+    """Whether one of the built-in categories is communication between devices."""
+    return category in _communication()
 
 
-def _subject(name: str, short_name: str) -> _Subject:
+@cache
+def _communication() -> frozenset[str]:
+    return frozenset(category.name for category in _built_in().categories if category.communication)
+
+
+def _subject(name: str, short_name: str, rules: Rules) -> _Subject:
     head = name if len(name) <= _HEAD + _TAIL else f"{name[:_HEAD]}\n{name[-_TAIL:]}"
-    short = short_name[:_HEAD].lower()
+    short = short_name[:_HEAD].lower().removeprefix("void ")
     head = head.lower().removeprefix("void ")
-    return _Subject(name=head, short=short, text=f"{head}\n{short}")
+    text = f"{head}\n{short}"
+    return _Subject(name=head, short=short, text=text, parts=rules.texts_in(text))
 
 
 # --- human names -----------------------------------------------------------------------------------------------------
@@ -261,7 +308,9 @@ def _details(rule: Rule, subject: _Subject) -> list[str]:
         return details
     if rule.library == "NCCL":
         details.extend(match[1] for match in [patterns["nccl"].search(subject.name)] if match)
-    if dtype := _dtype(subject.name, product="GEMM" in rule.category):
+    # Which of two types a quantisation reads and which it writes, the order in the name does not tell.
+    dtype = None if rule.category == "quantisation" else _dtype(subject.name, product="GEMM" in rule.category)
+    if dtype:
         # The element type of ATen's direct copy is that of its target.
         casts = "direct_copy_kernel" in subject.name and "loadwithcast" in subject.name
         details.append(f"to {dtype}" if casts else dtype)
@@ -322,11 +371,12 @@ def _parse(path: Path) -> Rules:
         raise RequestError(f"{path}: cannot be read ({error.strerror})") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise RequestError(f"{path}: not valid TOML ({error})") from error
-    if unknown := sorted(set(tables) - {"rule", "operation"}):
-        raise RequestError(f"{path}: unknown table {unknown[0]!r}; expected [[rule]] and [[operation]]")
+    if unknown := sorted(set(tables) - {"rule", "operation", "category"}):
+        raise RequestError(f"{path}: unknown table {unknown[0]!r}; expected [[rule]], [[operation]] and [[category]]")
     return Rules(
         rules=tuple(_rule(path, number, table) for number, table in _tables(path, tables, "rule")),
         operations=tuple(_one_operation(path, number, table) for number, table in _tables(path, tables, "operation")),
+        categories=tuple(_category(path, number, table) for number, table in _tables(path, tables, "category")),
     )
 
 
@@ -364,6 +414,18 @@ def _one_operation(path: Path, place: str, table: dict[str, Any]) -> Operation:
         name=_text(path, place, table, "name"),
         any=_texts(path, place, table, "any"),
         none=_texts(path, place, table, "none"),
+    )
+
+
+def _category(path: Path, place: str, table: dict[str, Any]) -> Category:
+    _refuse_unknown(path, place, table, {"name", "meaning", "communication"})
+    communication = table.get("communication", False)
+    if not isinstance(communication, bool):
+        raise RequestError(f"{path}: {place}: communication must be true or false")
+    return Category(
+        name=_text(path, place, table, "name"),
+        meaning=_text(path, place, table, "meaning"),
+        communication=communication,
     )
 
 

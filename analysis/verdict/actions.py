@@ -183,7 +183,7 @@ def expert_loop(facts: Facts) -> ExpertLoop | None:
     """Recognise experts looped over in Python: modules that route (top-k) and wait several times a run, copying a count each."""
     waits = [one for one in facts.module_waits if one.where != UNATTRIBUTED]
     pattern = module_patterns(one.where for one in waits)
-    routing = {row.module for row in facts.rows if row.category == "top-k/sort"}
+    routing = {row.module for row in facts.rows if row.category in ("top-k/sort", "expert routing")}
     every = sum(one.calls for one in facts.module_waits if one.kind == "synchronise")
     best: ExpertLoop | None = None
     for module in dict.fromkeys(pattern.values()):
