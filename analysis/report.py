@@ -15,7 +15,7 @@ from analysis.domain.entities import KernelSummary, LLMProfileReport, ModelUnder
 from analysis.domain.manifest import Overhead, RunManifest, one_input
 from analysis.domain.overhead import decode_unit
 from analysis.efficiency.latency import aggregates, overheads, stage_timings, stats
-from analysis.efficiency.records import Aggregate, Captured, Measured, UnitTimes, Utilisation
+from analysis.efficiency.records import Aggregate, Captured, Measured, RankWait, UnitTimes, Utilisation
 from analysis.efficiency.stated import TraceEvidence, check_needs, check_stated
 from analysis.efficiency.unit_times import unit_times
 from analysis.efficiency.utilisation import (
@@ -27,6 +27,7 @@ from analysis.efficiency.utilisation import (
     headline,
     peak_tflops_bf16,
     peaks_of,
+    shared,
     utilisations,
 )
 from analysis.quality.examine import examine, is_unfit
@@ -68,7 +69,15 @@ from analysis.verdict.notes import stakeholder_notes
 from analysis.verdict.records import Verdict
 from analysis.verdict.rules import refused, verdicts
 
-__all__ = ["Report", "ReportOptions", "assemble", "capture_info"]
+__all__ = [
+    "Assembled",
+    "Report",
+    "ReportOptions",
+    "assemble",
+    "assemble_to_judge_again",
+    "capture_info",
+    "judged_again",
+]
 
 _NO_RUN: Final = "unknown"
 
@@ -125,6 +134,16 @@ class ReportOptions:
     top_operators: int = 20
     skip_first: int = 0
     """Instances of each stage, the first, that are left out of medians, utilisation and verdicts."""
+    model_ranks: int = 1
+    """The model is spread evenly over so many ranks, of which this is one: it is charged its share."""
+
+
+@frozen
+class Assembled:
+    """A report, and the measurements that it was judged by: enough to judge it again when more is known."""
+
+    report: Report
+    measured: Measured
 
 
 def assemble(
@@ -143,6 +162,13 @@ def assemble(
         RequestError: a cost was requested that has no closed form, or that the trace contradicts, or all instances of a
             stage are to be skipped.
     """
+    return assemble_to_judge_again(trace, attribution, manifest, options).report
+
+
+def assemble_to_judge_again(
+    trace: Trace, attribution: Attribution, manifest: RunManifest | None, options: ReportOptions | None = None
+) -> Assembled:
+    """`assemble`, with what `judged_again` needs."""
     # On a thread of their own: numpy lets go of the interpreter in the long sorts and sums of both halves.
     with ThreadPoolExecutor(1) as beside:
         host = HostCalls(attribution)
@@ -189,7 +215,7 @@ def _assembled(
     manifest: RunManifest | None,
     options: ReportOptions,
     beside: _Beside,
-) -> Report:
+) -> Assembled:
     capture = evolve(
         capture_info(trace, attribution, manifest), stated_model=options.cost.preset if options.cost else None
     )
@@ -227,7 +253,7 @@ def _assembled(
     )
     dtype = _dtype(manifest, options)
     peaks = peaks_of(device, manifest, options.peaks, on_cpu=captured.on_cpu, dtype=dtype)
-    costs = costs_of(manifest, options.cost, instances)
+    costs = shared(costs_of(manifest, options.cost, instances), options.model_ranks)
     findings = beside.findings.result()
     if options.cost is not None:
         evidence = TraceEvidence(
@@ -260,7 +286,7 @@ def _assembled(
         notes=stakeholder_notes(measured, findings, judged),
         meta=_meta(manifest, peaks),
     )
-    return Report(
+    made = Report(
         report=report,
         capture=capture,
         findings=findings,
@@ -290,6 +316,23 @@ def _assembled(
         kernel_modules=kernel_modules,
         stage_units=units,
     )
+    return Assembled(made, measured)
+
+
+def judged_again(made: Assembled, rank_waits: tuple[RankWait, ...]) -> Report:
+    """The report with verdicts that know what the other ranks' traces tell of this one's collectives.
+
+    Args:
+        made: of one rank.
+        rank_waits: of its stages.
+    """
+    report = made.report
+    measured = evolve(made.measured, captured=evolve(made.measured.captured, rank_waits=rank_waits))
+    if is_unfit(report.findings):
+        return report
+    judged = verdicts(measured)
+    notes = stakeholder_notes(measured, report.findings, judged)
+    return evolve(report, verdicts=judged, report=evolve(report.report, notes=notes))
 
 
 def _module_names(attribution: Attribution) -> frozenset[str]:

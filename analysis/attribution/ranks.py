@@ -144,6 +144,7 @@ _BY_ROW: Final[dict[type, tuple[str, ...]]] = {
     Operations: (
         "start", "end", "kind", "name", "process", "correlation", "device", "stream", "in_graph", "graph_node", "shape",
         "size",
+        "gpu",
     ),
     Calls: ("start", "duration", "thread", "correlation", "name"),
     OtherCalls: ("start", "duration", "thread"),

@@ -19,11 +19,28 @@ from analysis.sums.records import (
     StepPoint,
 )
 
-__all__ = ["Aggregate", "Captured", "ComponentNeed", "Measured", "TimeBase", "UnitTimes", "Utilisation"]
+__all__ = ["Aggregate", "Captured", "ComponentNeed", "Measured", "RankWait", "TimeBase", "UnitTimes", "Utilisation"]
 
 TimeBase: TypeAlias = Literal["unprofiled", "profiled elapsed", "profiled gpu busy"]
 """One typical pass of the control run; or of the captured instances: range start to the end of range and GPU work, or
 the union of their GPU operations."""
+
+
+@frozen
+class RankWait:
+    """What the other ranks' traces tell of the collectives of one stage of this rank."""
+
+    stage: str
+    total_ns: int
+    """The time of its collectives that were paired with the other ranks' calls."""
+    waiting_ns: int
+    """Of it, beyond the shortest duration of the same collective over the ranks: waiting for a rank that is late."""
+    late_rank: int | None
+    """The rank that it waited for longest; None: it waited for none."""
+    late_ns: int
+    """So long for that one."""
+    cause: str
+    """What made that rank late, as a clause; empty: not known."""
 
 
 @frozen
@@ -49,6 +66,8 @@ class Captured:
     kernel_modules: tuple[KernelModuleRow, ...] = ()
     sm_count: int | None = None
     """Of the device that ran the stages."""
+    rank_waits: tuple[RankWait, ...] = ()
+    """By stage; empty: the other ranks' traces were not given."""
 
     @skip_first.validator
     def _leaves_something(self, attribute: object, value: int) -> None:

@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from analysis.domain.annotations import STAGES
 from analysis.domain.manifest import PromptTokens, RunManifest, StageCost
@@ -28,6 +28,7 @@ __all__ = [
     "headline",
     "peak_tflops_bf16",
     "peaks_of",
+    "shared",
     "utilisations",
 ]
 
@@ -80,6 +81,24 @@ class CostRequest:
             RequestError: there is no closed form for that preset.
         """
         return self.mode if self.mode is not None else find_preset(self.preset).default_mode
+
+
+def shared(costs: KnownCosts, ranks: int) -> KnownCosts:
+    """One rank's share of what a model needs that is spread evenly over ranks, as tensor parallelism does.
+
+    Args:
+        costs: of the whole model.
+        ranks: over which it is spread; 1: each rank does all of it.
+    """
+    if ranks == 1:
+        return costs
+    return evolve(costs, by_stage={key: _share_of(cost, ranks) for key, cost in costs.by_stage.items()})
+
+
+def _share_of(cost: StageCost, ranks: int) -> StageCost:
+    counts = ("flop", "flop_full", "weight_bytes", "kv_read_bytes", "kv_write_bytes")
+    parts = (evolve(part, **{name: round(getattr(part, name) / ranks) for name in counts}) for part in cost.components)
+    return evolve(cost, components=tuple(parts))
 
 
 def costs_of(

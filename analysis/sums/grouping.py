@@ -9,9 +9,10 @@ from attrs import evolve, frozen
 from numpy.typing import NDArray
 
 from analysis.attribution.intervals import sum_by_group, union_by_group
+from analysis.trace.distinct import distinct_values
 from analysis.trace.records import GRAPH, KERNEL, MEMCPY, MEMSET, Operations
 
-__all__ = ["COLUMNS", "COUNTED", "UNATTRIBUTED", "GpuTable", "grouped", "select"]
+__all__ = ["COLUMNS", "COUNTED", "UNATTRIBUTED", "GpuTable", "gpu_codes", "grouped", "select"]
 
 UNATTRIBUTED: Final = "(unattributed)"
 
@@ -67,9 +68,28 @@ def grouped(
     for kind, count, total in COUNTED:
         columns[count] = counts[:, kind].astype(np.int64)
         columns[total] = sums[:, kind]
-    columns["busy_ns"] = union_by_group(group, operations.start, operations.end, groups, total=sums.sum(axis=1))
+    columns["busy_ns"] = _busy(operations, group, groups, sums.sum(axis=1))
     columns["projected_ns"] = _projected(operations, group, groups, instance)
     return columns
+
+
+def _busy(operations: Operations, group: NDArray[Any], groups: int, total: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Union of each row's operations on each GPU, added up over GPUs: two of them are not one that works longer."""
+    gpu, gpus = gpu_codes(operations)
+    if gpus == 1:
+        return union_by_group(group, operations.start, operations.end, groups, total=total)
+    busy = union_by_group(group.astype(np.int64) * gpus + gpu, operations.start, operations.end, groups * gpus)
+    summed: NDArray[np.int64] = busy.reshape(groups, gpus).sum(axis=1)
+    return summed
+
+
+def gpu_codes(operations: Operations) -> tuple[NDArray[Any], int]:
+    """Which GPU each operation ran on, as numbers from 0, [n], and how many there are (at least 1)."""
+    gpu = operations.gpu
+    if not gpu.size or gpu.min() == gpu.max():
+        return np.zeros(gpu.size, dtype=np.int8), 1
+    distinct, codes = distinct_values(gpu)
+    return codes, distinct.size
 
 
 def _projected(
@@ -104,5 +124,6 @@ def select(operations: Operations, mask: NDArray[np.bool_]) -> Operations:
         "graph_node",
         "shape",
         "size",
+        "gpu",
     )
     return evolve(operations, **{name: getattr(operations, name)[mask] for name in per_row})

@@ -12,7 +12,7 @@ from analysis.attribution.attribution import Attribution
 from analysis.attribution.intervals import overlapping, sum_by_group, union_by_group
 from analysis.attribution.range_tree import Indices
 from analysis.domain.errors import ConservationError
-from analysis.sums.grouping import COUNTED, UNATTRIBUTED, GpuTable, grouped, select
+from analysis.sums.grouping import COUNTED, UNATTRIBUTED, GpuTable, gpu_codes, grouped, select
 from analysis.trace.distinct import present
 
 __all__ = [
@@ -186,6 +186,7 @@ def _busy(
     """Union of operations by name: what overlaps nothing adds up, only the rest is walked range by range."""
     operations = attribution.operations
     shared = overlapping(operations.start, operations.end)
+    gpu, gpus = gpu_codes(operations)
     busy = sum((by_name[total] for _, _, total in COUNTED), np.zeros(names, dtype=np.int64))
     by_domain: dict[int, list[tuple[Indices, Indices]]] = {}
     for work in stacks:
@@ -201,7 +202,8 @@ def _busy(
         operation, key = operation[order], key[order]
         start, end = operations.start[operation], operations.end[operation]
         busy -= sum_by_group(key, end - start, names)
-        busy += union_by_group(key, start, end, names)
+        # Of each GPU on its own: two that work at once are not one that works longer.
+        busy += union_by_group(key * gpus + gpu[operation], start, end, names * gpus).reshape(names, gpus).sum(axis=1)
     return busy
 
 

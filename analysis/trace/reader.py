@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Any, Final, Self, TypeAlias
 
 import numpy as np
+from attrs import evolve
 
 from analysis.domain.errors import TraceSchemaError
 from analysis.trace import schema
@@ -31,6 +32,7 @@ from analysis.trace.records import (
     OtherCalls,
     RangeRows,
     TraceInfo,
+    pid_of,
 )
 
 __all__ = ["Trace"]
@@ -215,9 +217,27 @@ class Trace:
         for call_part in call_parts:
             self._count_backwards(schema.CALLS, call_part.backwards)
         return (
-            combine(parts, self.text, self._process_codes),
+            self._on_gpus(combine(parts, self.text, self._process_codes)),
             *combine_calls(call_parts, self.text, self._thread_codes),
         )
+
+    def _on_gpus(self, operations: Operations) -> Operations:
+        """Tell GPUs apart that processes call by one number, as where each sees one of its own (CUDA_VISIBLE_DEVICES)."""
+        processes = list(self._process_codes)
+        if len(processes) < 2 or not len(operations):
+            return operations
+        known = {
+            (row["pid"], row["cudaId"]): row["gpuId"]
+            for row in self.database.rows(schema.DEVICES, "gpuId", "cudaId", "pid")
+        }
+        width = int(operations.device.max()) + 1
+        lookup = np.tile(np.arange(width, dtype=np.int16), (len(processes) + 1, 1))  # the last row stands for code -1
+        for code, process in enumerate(processes):
+            for device in range(width):
+                lookup[code, device] = known.get((pid_of(process), device), device)
+        if bool((lookup == lookup[0]).all()) and bool((lookup[0] == np.arange(width)).all()):
+            return operations
+        return evolve(operations, gpu=lookup[operations.process, operations.device])
 
     def _count_backwards(self, spec: schema.TableSpec, rows: int) -> None:
         if rows:

@@ -6,7 +6,7 @@ from functools import cached_property
 from typing import Any, Final, TypeAlias
 
 import numpy as np
-from attrs import frozen
+from attrs import Factory, field, frozen
 from numpy.typing import NDArray
 
 from analysis.trace.launch_shapes import LaunchShapes
@@ -27,6 +27,7 @@ __all__ = [
     "OtherCalls",
     "RangeRows",
     "TraceInfo",
+    "pid_of",
 ]
 
 Codes: TypeAlias = NDArray[np.signedinteger[Any]]
@@ -48,6 +49,11 @@ NO_VALUE: Final = -(2**63)
 """Stands for NULL in an int64 column."""
 
 
+def pid_of(process: int) -> int:
+    """Process id in a serialised global process id."""
+    return process >> 24 & _ID_MASK
+
+
 @frozen(eq=False)
 class Operations:
     """GPU operations – kernels, memcpys, memsets and whole graphs – sorted by start. All arrays are [n]."""
@@ -64,6 +70,7 @@ class Operations:
     correlation: Codes
     """-1: the row has none."""
     device: Codes
+    """CUDA's number of it, as the process sees it."""
     stream: Codes
     in_graph: NDArray[np.bool_]
     """Whether a CUDA graph launched it."""
@@ -81,6 +88,8 @@ class Operations:
     """Ids of graph nodes: the executable graph's id << 32 | the node's place in it. They repeat across processes."""
     copy_kinds: Codes
     """By name: CUPTI's copyKind for memcpys (1 host to device, 2 device to host, 8 device to device), else -1."""
+    gpu: Codes = field(default=Factory(lambda self: self.device, takes_self=True))
+    """Which GPU of the machine it ran on: ``device``, but where two processes call different GPUs by one number."""
 
     def __len__(self) -> int:
         return int(self.start.size)
@@ -242,7 +251,7 @@ class TraceInfo:
 
     def pid(self, process: int) -> int | None:
         """Process id of a process code; None for -1."""
-        return None if process < 0 else self.processes[process] >> 24 & _ID_MASK
+        return None if process < 0 else pid_of(self.processes[process])
 
     def tid(self, thread: int) -> int | None:
         """Thread id of a thread code; None for -1."""

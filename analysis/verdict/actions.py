@@ -13,6 +13,7 @@ from typing import Final, Literal
 from attrs import evolve, frozen
 
 from analysis.domain.figures import bytes_, count, decimal, difference, duration, flop, part_of, ratio, share
+from analysis.efficiency.records import RankWait
 from analysis.sums.grouping import UNATTRIBUTED
 from analysis.sums.kernel_classes import is_communication
 from analysis.sums.kernel_modules import KernelModuleRow, module_patterns
@@ -268,6 +269,8 @@ def _ranks(facts: Facts, budget: Budget) -> Action | None:
     sums = facts.communication
     if not saved:
         return None
+    if facts.rank_wait is not None:
+        return _late_rank(facts, facts.rank_wait, saved)
     beyond = part_of(sums.beyond_median_ns, sums.total_ns)
     longest = sums.kernels[0]
     what = (
@@ -280,6 +283,22 @@ def _ranks(facts: Facts, budget: Budget) -> Action | None:
         f"{beyond.share} of communication"
     )
     kernels = tuple(one.human_name or one.short_name for one in sums.kernels)
+    modules = tuple(dict.fromkeys(row.module for row in facts.rows if is_communication(row.category)))
+    return _action(facts, "ranks", what, modules, kernels, arithmetic, saved)
+
+
+def _late_rank(facts: Facts, waited: RankWait, saved: int) -> Action:
+    """The other ranks' traces are known: name the one that is waited for, and what makes it late."""
+    late = "the other rank" if waited.late_rank is None else f"rank {waited.late_rank}"
+    what = f"Make {late} faster: this rank waits for it in collectives"
+    if waited.cause:
+        what += f", because {waited.cause}"
+    waiting = part_of(waited.waiting_ns, waited.total_ns)
+    arithmetic = (
+        f"of {waiting.whole} in collectives {waiting.part} = {waiting.share} is waiting, {duration(waited.late_ns)} of it for "
+        f"{late}; the rest is what the same calls take on the rank that comes last"
+    )
+    kernels = tuple(one.human_name or one.short_name for one in facts.communication.kernels)
     modules = tuple(dict.fromkeys(row.module for row in facts.rows if is_communication(row.category)))
     return _action(facts, "ranks", what, modules, kernels, arithmetic, saved)
 

@@ -101,7 +101,11 @@ def _busy(facts: Facts, busy: int) -> list[_Piece]:
     sums, stage = facts.communication, facts.stage
     everything = stage.gpu.kernel_sum_ns + stage.gpu.memcpy_ns + stage.gpu.memset_ns + stage.gpu.graph_ns
     collectives = round(busy * sums.total_ns / everything) if everything else 0
-    waiting = round(collectives * (sums.total_ns - sums.fastest_ns) / sums.total_ns) if sums.total_ns else 0
+    waited = facts.rank_wait
+    if waited is not None:
+        waiting = round(collectives * waited.waiting_ns / waited.total_ns)
+    else:
+        waiting = round(collectives * (sums.total_ns - sums.fastest_ns) / sums.total_ns) if sums.total_ns else 0
     transfer = collectives - waiting
     row = facts.busy_base
     known = row is not None and row.ideal_unit_ns is not None
@@ -129,7 +133,19 @@ def _busy(facts: Facts, busy: int) -> list[_Piece]:
                    "name the model (--model), so that the ideal time is known",
                    f"GPU busy {duration(kernels)} {each}; ideal time n/a: {because}", saves=None)
         )  # fmt: skip
-    if collectives:
+    if collectives and waited is not None:
+        parts = difference(collectives, waiting)
+        late = "another rank" if waited.late_rank is None else f"rank {waited.late_rank}"
+        pieces += [
+            _Piece("ranks", f"collectives: waiting for {late}", waiting, "measured",
+                   f"make {late} faster{f': {waited.cause}' if waited.cause else ''}",
+                   f"collectives {parts.whole} − as long as the same call takes on the rank that comes last {parts.rest} = "
+                   f"{parts.part} {each}"),
+            _Piece("transfer", "collectives: transfer", transfer, "measured",
+                   "overlap collectives with computation, fuse them, or send less",
+                   f"the shortest duration of each over the ranks: {duration(transfer)} {each}"),
+        ]  # fmt: skip
+    elif collectives:
         parts = difference(collectives, waiting)
         pieces.append(
             _Piece("ranks", "collectives beyond their fastest call: waiting for other ranks, or a busy link", waiting,

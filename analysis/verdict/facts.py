@@ -7,7 +7,7 @@ from functools import cached_property
 from attrs import evolve, frozen
 
 from analysis.domain.entities import KernelSummary
-from analysis.efficiency.records import ComponentNeed, Measured, UnitTimes, Utilisation
+from analysis.efficiency.records import ComponentNeed, Measured, RankWait, UnitTimes, Utilisation
 from analysis.sums.grouping import UNATTRIBUTED
 from analysis.sums.host_calls import sum_gaps
 from analysis.sums.kernel_classes import is_communication
@@ -58,6 +58,8 @@ class Facts:
     module_waits: tuple[HostCallRow, ...] = ()
     """Synchronises and small copies by module, of all stages together."""
     sm_count: int | None = None
+    rank_wait: RankWait | None = None
+    """Of its collectives; None: the other ranks' traces were not given."""
 
     @property
     def is_whole_capture(self) -> bool:
@@ -111,6 +113,7 @@ def facts_of(measured: Measured, stage: StageSummary) -> Facts:
         needs=tuple(one for one in measured.needs if one.stage == name),
         module_waits=tuple(one for one in captured.host_calls if one.level == "module"),
         sm_count=captured.sm_count,
+        rank_wait=next((one for one in captured.rank_waits if one.stage == name and one.total_ns), None),
     )
 
 

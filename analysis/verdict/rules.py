@@ -12,7 +12,7 @@ from typing import Final
 from attrs import evolve
 
 from analysis.domain.figures import count, decimal, duration, exact_ms, part_of, ratio, share, whole_per_cents
-from analysis.efficiency.records import Measured
+from analysis.efficiency.records import Measured, RankWait
 from analysis.quality.findings import Finding
 from analysis.sums.records import StageSummary
 from analysis.sums.stages import WHOLE_CAPTURE
@@ -125,10 +125,20 @@ def _sentence(facts: Facts, budget: Budget, bound: str) -> str:
         phrase = _PHRASES[one.key]
         if one.key == "kernels" and not _ideal_is_known(facts):
             phrase = _UNKNOWN_IDEAL
+        if facts.rank_wait is not None and one.key in ("ranks", "transfer"):
+            phrase = _of_ranks(facts.rank_wait, one.key)
         said.append(phrase.format(f"{duration(one.per_unit_ns)} ({whole[one.key]})"))
     busy = f"the GPU works {share(facts.times.busy_share)} of {_the_time(facts)}"
     of = f"of {duration(budget.time_ns)} {_each(facts)}"
     return f"{_SUBJECT[facts.stage.stage]} is {bound}: {busy}; {of}, {'; next, '.join(said)}."
+
+
+def _of_ranks(waited: RankWait, key: TermKey) -> str:
+    """What collectives take, where the other ranks' traces tell waiting from transfer."""
+    if key == "transfer":
+        return "collectives take {} to transfer"
+    late = "another rank" if waited.late_rank is None else f"rank {waited.late_rank}"
+    return f"the GPU waits {{}} in collectives for {late}{f', because {waited.cause}' if waited.cause else ''}"
 
 
 def _ideal_is_known(facts: Facts) -> bool:
@@ -199,6 +209,11 @@ def _evidence(facts: Facts, budget: Budget) -> list[str]:
         sums = facts.communication
         whole = part_of(sums.total_ns, stage.kernel_sum_ns)
         lines.append(f"collectives {whole.part} of {whole.whole} kernel time = {whole.share}")
+        if facts.rank_wait is not None:
+            waited = part_of(facts.rank_wait.waiting_ns, facts.rank_wait.total_ns)
+            lines.append(
+                f"of the collectives' time {waited.part} of {waited.whole} = {waited.share} is waiting, no communication"
+            )
     if stage.gpu.graphs:
         lines.append(
             f"{count(stage.gpu.graphs)} CUDA graphs, {duration(stage.gpu.graph_ns)}, their kernels not traced one by one"

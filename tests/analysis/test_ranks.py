@@ -314,3 +314,38 @@ def test_sends_and_receives_are_counted_and_not_paired(tmp_path: Path) -> None:
     builder.launch(5, 7, kernel=("ncclDevKernel_AllReduce_Sum_bf16_RING_LL", 30, 60))
     (mine,) = collectives(builder.write(tmp_path / "trace.sqlite"))
     assert (len(mine), mine.point_to_point) == (1, 1)
+
+
+# --- sums over ranks ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("by", ["stage", "instance", "kernel", "module", "range"])
+def test_busy_is_never_a_union_over_gpus(by: Any, tmp_path: Path) -> None:
+    """Two GPUs of one process, at work at the same time: 30 + 60 ns, not the 70 ns that one of them or the other works."""
+    builder = TraceBuilder().range("decode", 0, 100, domain="dsocr")
+    builder.launch(10, 12, kernel=("gemm", 20, 50)).launch(14, 16, kernel=("gemm", 30, 90), device=1)
+    builder.launch(17, 18, kernel=("gemm", 40, 50), device=1, stream=8)
+    with Trace(builder.write(tmp_path / "trace.sqlite")) as trace:
+        rows = gpu_table(Attribution.of(trace), by).rows()
+    assert [row["busy_ns"] for row in rows if row["kernels"]] == [90]
+
+
+def test_a_file_of_two_ranks_sums_up_what_its_ranks_do(one_file: Path) -> None:
+    with Trace(one_file) as trace:
+        whole = stage_sums(Attribution.of(trace))
+    first, second = (stage_sums(rank) for rank in ranks_of(one_file))
+    for stage, sums in whole.items():
+        assert sums == tuple(a + b for a, b in zip(first[stage], second[stage], strict=True))
+
+
+@pytest.mark.parametrize(("gpus", "busy"), [((0, 1), 90), ((0, 0), 70)])
+def test_processes_may_call_two_gpus_by_one_number(gpus: tuple[int, int], busy: int, tmp_path: Path) -> None:
+    """Each sees one GPU, as device 0 (CUDA_VISIBLE_DEVICES): the file says which GPU of the machine that is."""
+    builder = TraceBuilder()
+    for pid, gpu, interval in ((1, gpus[0], (20, 50)), (2, gpus[1], (30, 90))):
+        builder.thread(pid, pid).launch(10, 12, kernel=("gemm", *interval))
+        builder._add("TARGET_INFO_CUDA_DEVICE", gpuId=gpu, cudaId=0, pid=pid)
+    with Trace(builder.write(tmp_path / "trace.sqlite")) as trace:
+        rows = gpu_table(Attribution.of(trace), "kernel").rows()
+        assert len(rank_places(trace)) == 2
+    assert [row["busy_ns"] for row in rows] == [busy]
