@@ -8,6 +8,7 @@ from typing import Final
 from analysis.domain.files import write_text
 from analysis.render.markdown_tables import code, escaped, head_lines, row_line, table_lines
 from analysis.render.pictures import budget_picture, category_picture, step_picture
+from analysis.render.pictures.svg import alone
 from analysis.render.spec import facts, utilisation
 from analysis.render.spec.glossary import GLOSSARY
 from analysis.render.spec.shown import Cell, Heading, Table
@@ -183,5 +184,5 @@ def render(report: Report, out: Path) -> tuple[Path, ...]:
         *_rest(report, tables),
         *_glossary(),
     ]
-    written = [write_text(out / name, text) for name, text in pictures.items()]
+    written = [write_text(out / name, alone(text)) for name, text in pictures.items()]
     return (write_text(out / "report.md", "\n".join(lines)), *written)

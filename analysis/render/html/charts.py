@@ -1,45 +1,19 @@
-"""The chart library of the HTML report: Apache ECharts' released build, as a pinned package carries it.
-
-``instaui-echarts`` is used for that one file and never imported. The file is an ECMAScript module; the report needs a
-classic script, because the page's own script and its tests speak to a global ``echarts``.
-"""
+"""The chart library of the HTML report: a released build of Apache ECharts, unchanged, with its licence beside it."""
 
 from __future__ import annotations
 
-import importlib.util
-import re
 from pathlib import Path
 from typing import Final
 
-from analysis.domain.errors import RequestError
+__all__ = ["BUILD", "SHA256", "VERSION", "library"]
 
-__all__ = ["library"]
-
-_PACKAGE: Final = "instaui_echarts"
-_FILE: Final = Path("static", "echarts.esm.min.js")
-_EXPORTS: Final = re.compile(r"export\s*\{([^{}]*)\}\s*;?\s*$")
+VERSION: Final = "6.1.0"
+BUILD: Final = Path(__file__).parent / "vendor" / "echarts" / "echarts.common.min.js"
+"""``dist/echarts.common.min.js`` of the makers' npm package ``echarts``."""
+SHA256: Final = "61f13280aba3161f77fc801bf5f9c786f55f10432153a0683fc5cc0700b013d5"
+"""Of `BUILD`: a test holds the file to it."""
 
 
 def library() -> str:
-    """ECharts as a script that sets ``window.echarts``; its licence comment stays in front.
-
-    Raises:
-        RequestError: the package that carries it is missing or is built otherwise.
-    """
-    package = importlib.util.find_spec(_PACKAGE)
-    places = list(package.submodule_search_locations or ()) if package is not None else []
-    path = next((Path(place) / _FILE for place in places if (Path(place) / _FILE).is_file()), None)
-    if path is None:
-        raise RequestError(
-            f"the package {_PACKAGE.replace('_', '-')} (charts of report.html) is missing; install it with pip"
-        )
-    module = path.read_text(encoding="utf-8")
-    # The exports are the last statement of a megabyte: found from its end, not searched for from the start.
-    exports = _EXPORTS.match(module, max(module.rfind("export"), 0))
-    if exports is None:
-        raise RequestError(f"{path}: is not the build of ECharts that report.html needs; install the pinned version")
-    names = []
-    for export in filter(None, (part.strip() for part in exports[1].split(","))):
-        local, _, public = export.partition(" as ")
-        names.append(f"{public or local}:{local}")
-    return f"(function(){{\n{module[: exports.start()]}\nwindow.echarts={{{','.join(names)}}};\n}})();\n"
+    """ECharts as a script that sets ``window.echarts``; its licence comment stays in front."""
+    return BUILD.read_text(encoding="utf-8")

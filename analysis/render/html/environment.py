@@ -9,21 +9,25 @@ from typing import Final
 
 from jinja2 import Environment, FileSystemBytecodeCache, FileSystemLoader, StrictUndefined
 from jinja2.bccache import Bucket
+from markupsafe import Markup
 
 from analysis.domain.figures import bytes_, count
+from analysis.render.pictures.palette import PARTS, STAGE_COLOURS, page_variables
+from analysis.render.pictures.svg import STYLE
 from analysis.render.spec.text import visible
 
-__all__ = ["SHARED_TEMPLATES", "page_environment"]
+__all__ = ["page_environment", "page_style"]
 
-SHARED_TEMPLATES: Final = Path(__file__).parent / "templates"
-"""Where ``tables.html.j2`` lies, which pages share."""
-_COMPILED: Final = SHARED_TEMPLATES / "__pycache__"
+_HERE: Final = Path(__file__).parent
+_TEMPLATES: Final = _HERE / "templates"
+"""Where the templates lie that all pages share: the base, components, tables."""
+_COMPILED: Final = _TEMPLATES / "__pycache__"
 
 
 def page_environment(*folders: Path) -> Environment:
-    """An environment whose templates lie in some folders, the first of which goes first."""
+    """An environment whose templates lie in some folders, in that order, and where those lie that all pages share."""
     environment = Environment(
-        loader=FileSystemLoader(list(folders)),
+        loader=FileSystemLoader([*folders, _TEMPLATES]),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -32,6 +36,14 @@ def page_environment(*folders: Path) -> Environment:
     )
     environment.globals.update(visible=visible, count=count, bytes_=bytes_)
     return environment
+
+
+def page_style() -> Markup:
+    """The one style of all pages: the palette, that of the pictures, and that of the rest."""
+    filled = "".join(f".fill-{name}{{background:var(--{name})}}" for name in (*PARTS, *STAGE_COLOURS))
+    faces = "".join(f".face-{name}{{color:var(--{name})}}" for name in ("on", "ink", "deep"))
+    rest = (_HERE / "assets" / "report.css").read_text(encoding="utf-8")
+    return Markup("\n".join((page_variables(), STYLE, filled + faces, rest)))
 
 
 class _CompiledTemplates(FileSystemBytecodeCache):

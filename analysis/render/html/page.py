@@ -11,11 +11,16 @@ from typing import Any, Final
 from attrs import evolve
 from markupsafe import Markup
 
-from analysis.domain.figures import count
+from analysis.domain.figures import count, counted, duration
 from analysis.domain.files import write_text
 from analysis.render.html.charts import library
-from analysis.render.html.environment import page_environment
-from analysis.render.html.page_data import page_data
+from analysis.render.html.environment import page_environment, page_style
+from analysis.render.html.page_data import MAX_METRICS, page_data
+from analysis.render.html.stage_cards import stage_cards
+from analysis.render.pictures import category_picture, histogram_picture, step_picture
+from analysis.render.pictures.busy import busy_picture
+from analysis.render.pictures.metrics import metrics_picture
+from analysis.render.pictures.roofline import stage_roofline_picture
 from analysis.render.review_link import review_link
 from analysis.render.spec import facts, utilisation
 from analysis.render.spec.glossary import GLOSSARY
@@ -31,6 +36,12 @@ _SCRIPTS: Final = ("figures", "page", "charts", "tables", "hints", "start")
 """Files in ``assets/`` that make the page's script, in this order: a file may use what those before it have named."""
 _MAX_ROWS: Final = 400
 """Of a table on the page; more are in report.json."""
+_TOP_MODULES: Final = 10
+_TOP_KERNELS: Final = 12
+"""Rows that stand there without scripts and in print."""
+_HALF: Final = 600
+"""Width of two charts side by side, pixels."""
+_WORST: Final = {"unfit": 0, "warning": 1, "info": 2}
 
 
 def render(report: Report, out: Path) -> tuple[Path, ...]:
@@ -49,31 +60,45 @@ def page(report: Report, folder: Path | None = None) -> str:
         report: to show.
         folder: where it will lie: a review that lies there is linked; None: not known.
     """
-    environment = page_environment(_HERE / "templates")
+    environment = page_environment()
     environment.globals.update(definition=_definition)
-    charts = library()
-    script = "".join((_HERE / "assets" / f"{name}.js").read_text(encoding="utf-8") for name in _SCRIPTS)
     tables = ReportTables(report, "html")
-    worst = {"unfit": 0, "warning": 1, "info": 2}
+    budgeted = {verdict.stage for verdict in report.verdicts if verdict.budget is not None}
+    drawn = _pictures(report)
+    # The library draws what can be zoomed; a page without such a chart does not carry it.
+    charts = library() if drawn["steps"] or drawn["metrics"] else ""
+    script = "".join((_HERE / "assets" / f"{name}.js").read_text(encoding="utf-8") for name in _SCRIPTS)
+    start, *ranked = _actions(report)
     return environment.get_template("report.html.j2").render(
         report=report,
         review_link=Markup(review_link(folder)),
         title=facts.title(report),
+        kind="inference profile",
         subject=facts.subject(report),
         cautions=facts.cautions(report),
-        tiles=facts.headline(report),
-        findings=sorted(report.findings, key=lambda finding: worst[finding.severity]),
+        headline=start,
+        ranked=ranked,
+        cards=stage_cards(report),
+        tiles_given=facts.headline(report),
+        findings=sorted(report.findings, key=lambda finding: _WORST[finding.severity]),
+        findings_summary=_findings(report),
         unfit=any(finding.severity == "unfit" for finding in report.findings),
         data=_embedded(page_data(report)),
         compare=tables.compared(),
         stage_times=tables.stage_times(),
         module_tables=[
-            (stage, _capped(tables.module_kinds(stage)), _capped(tables.modules(stage)))
+            (
+                stage,
+                _capped(tables.module_kinds(stage)),
+                _capped(tables.modules(stage)),
+                evolve(tables.module_kinds(stage, _TOP_MODULES), key=f"top_modules_{stage}"),
+            )
             for stage in tables.stages
             if report.module_rows.get(stage)
         ],
-        budgets=[tables.budget(verdict.stage) for verdict in report.verdicts if verdict.budget is not None],
+        budgets=[tables.budget(verdict.stage) if verdict.stage in budgeted else None for verdict in report.verdicts],
         actions=tables.actions(),
+        top_kernels=[tables.kernels(stage, _TOP_KERNELS) for stage in tables.kernel_stages],
         kernel_modules=[
             _capped(tables.kernel_modules(stage)) for stage in tables.kernel_stages if report.kernel_modules
         ],
@@ -89,11 +114,72 @@ def page(report: Report, folder: Path | None = None) -> str:
         operators=tables.operators(),
         streams=tables.streams(),
         metric_means=tables.metric_means(),
+        metrics_note=_metrics_note(report),
+        capture_line=_capture_line(report),
         provenance=facts.provenance(report),
-        style=Markup((_HERE / "assets" / "report.css").read_text(encoding="utf-8")),
+        style=page_style(),
         charts=Markup(charts),
         script=Markup(script),
-        script_sources=" ".join(map(_source, (charts, script))),
+        script_sources=" ".join(map(_source, filter(None, (charts, script)))),
+        **{name: Markup(picture) if picture else None for name, picture in drawn.items()},
+    )
+
+
+def _pictures(report: Report) -> dict[str, str | None]:
+    """Charts by their name in the template; None: there is nothing to draw."""
+    return {
+        "busy": busy_picture(report),
+        "histogram": histogram_picture(report, _HALF),
+        "steps": step_picture(report, _HALF),
+        "categories": category_picture(report),
+        "roofline": stage_roofline_picture(report),
+        "metrics": metrics_picture(report),
+    }
+
+
+def _actions(report: Report) -> list[str]:
+    """Where to start, and what comes next."""
+    ranked = sorted(
+        (action for verdict in report.verdicts for action in verdict.actions), key=lambda action: action.rank
+    )
+    if not ranked:
+        return [
+            visible(report.verdicts[0].sentence) if report.verdicts else "The trace has nothing that could be weighed."
+        ]
+    first = ranked[0]
+    start = f"Start with {visible(first.stage)}: {_lowered(visible(first.sentence))}"
+    return [start]
+
+
+def _lowered(sentence: str) -> str:
+    return sentence[:1].lower() + sentence[1:]
+
+
+def _findings(report: Report) -> str:
+    """How many findings there are, worst first."""
+    counts = {
+        "warning": ("warning", "warnings"),
+        "info": ("thing that is good to know", "things that are good to know"),
+    }
+    told = [
+        counted(number, *names)
+        for severity, names in counts.items()
+        if (number := sum(finding.severity == severity for finding in report.findings))
+    ]
+    return f"Capture quality: {' and '.join(told)}"
+
+
+def _metrics_note(report: Report) -> str:
+    more = sum(bool(metric.values) for metric in report.metrics) - MAX_METRICS
+    return f"{count(more)} more metrics are in the table." if more > 0 else ""
+
+
+def _capture_line(report: Report) -> str:
+    """What was captured, in one line."""
+    capture = report.capture
+    return (
+        f"{visible(capture.collector)} on {facts.devices(report)}: {counted(capture.kernels, 'kernel')}, "
+        f"{counted(capture.api_calls, 'CUDA call')} and {counted(capture.ranges, 'range')} in {duration(capture.duration_ns)}."
     )
 
 

@@ -7,6 +7,7 @@ from typing import Final
 
 from analysis.domain.files import write_text
 from analysis.render.markdown_tables import escaped, table_lines
+from analysis.render.pictures.svg import alone
 from analysis.render.review import contents, pictures
 from analysis.render.spec import facts
 from analysis.render.spec.review import kernel_lines
@@ -45,7 +46,7 @@ def write_markdown(review: Review, report: Report, out: Path) -> tuple[Path, ...
     lines += ["### What became of the profiled kernels", "", *table_lines(contents.files(review, "markdown"))]
     lines += [f"- {escaped(line)}" for line in contents.unmatched(review)]
     lines += ["", "## Method", "", *(f"- {escaped(visible(line))}" for line in review.remarks), ""]
-    written = [write_text(out / name, pictures.alone(picture)) for name, picture in there.items()]
+    written = [write_text(out / name, alone(picture)) for name, picture in there.items()]
     return (write_text(out / "review.md", "\n".join(lines)), *written)
 
 

@@ -5,12 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Final
 
+from attrs import evolve
 from markupsafe import Markup
 
-from analysis.domain.figures import count, rate
+from analysis.domain.figures import count, duration, rate, ratio
 from analysis.domain.files import write_text
-from analysis.render.html.environment import SHARED_TEMPLATES, page_environment
+from analysis.efficiency.counters.waterfall import Waterfall
+from analysis.render.html.environment import page_environment, page_style
+from analysis.render.html.stage_cards import Term
+from analysis.render.pictures.palette import STAGE_COLOURS, text_on
 from analysis.render.review import contents, pictures
+from analysis.render.review.pictures import LOSS_COLOURS
 from analysis.render.review_link import REVIEW_PAGE
 from analysis.render.spec import facts
 from analysis.render.spec.review import LOSSES, REVIEW_KERNELS, REVIEW_MODULES, TRAFFIC, kernel_lines
@@ -21,9 +26,10 @@ from analysis.review import Review, StageReview
 __all__ = ["page", "write_page"]
 
 _HERE: Final = Path(__file__).parent
-_CSS: Final = SHARED_TEMPLATES.parent / "assets" / "report.css"
 _RANKED: Final = 100
 """Rows of the ranking on the page; all are in counters.parquet."""
+_IN_SIGHT: Final = 15
+"""Of these, without unfolding."""
 
 
 def write_page(review: Review, report: Report, out: Path) -> Path:
@@ -43,14 +49,18 @@ def page(review: Review, report: Report, *, has_report: bool = False) -> str:
         report: of the same trace.
         has_report: whether report.html lies beside it, to be linked.
     """
-    environment = page_environment(_HERE / "templates", SHARED_TEMPLATES)
+    environment = page_environment(_HERE / "templates")
     roofline = pictures.roofline_picture(kernel_lines(review, review.ranked()), review.peak, _dtype(report))
     peak = review.peak
+    ranking = contents.ranking(review, "html", _RANKED)
     return environment.get_template("review.html.j2").render(
         title=facts.title(report),
+        kind="kernel review",
+        script_sources="",
+        headline=_headline(review),
         subject=(*facts.subject(report), contents.peaks(review)),
         cautions=facts.cautions(report),
-        tiles=contents.coverage_tiles(review),
+        tiles_given=contents.coverage_tiles(review),
         stages=[_stage(review, one) for one in review.stages],
         roofline=Markup(roofline) if roofline else None,
         roofline_note=(
@@ -58,15 +68,15 @@ def page(review: Review, report: Report, *, has_report: bool = False) -> str:
             if peak
             else ""
         ),
-        ranking=contents.ranking(review, "html", _RANKED),
+        ranking=evolve(ranking, rows=ranking.rows[:_IN_SIGHT]),
+        ranking_more=evolve(ranking, key="more_review_kernels", rows=ranking.rows[_IN_SIGHT:]),
         unweighed=contents.kernels(review, "html", _RANKED),
         coverage=contents.coverage(review, "html"),
         files=contents.files(review, "html"),
         unmatched=contents.unmatched(review),
         remarks=[visible(one) for one in review.remarks],
-        terms=_terms(),
-        style=Markup(_CSS.read_text(encoding="utf-8")),
-        picture_style=Markup(pictures.STYLE_OF_A_PAGE),
+        terms=_columns(),
+        style=page_style(),
         has_report=has_report,
         count=count,
     )
@@ -78,8 +88,14 @@ def _dtype(report: Report) -> str:
 
 def _stage(review: Review, stage: StageReview) -> dict[str, Any]:
     picture = pictures.waterfall_picture(stage.waterfall)
+    fall = stage.waterfall
     return {
         "name": stage.stage,
+        "stage": stage.stage,
+        "kind": stage.stage if stage.stage in STAGE_COLOURS else "neither",
+        "time": duration(fall.per_unit_ns) if fall.per_unit_ns is not None else duration(fall.profiled_ns),
+        "per": f"per {fall.unit}, profiled, mean" if fall.units else "in all, profiled",
+        "terms": _terms(fall),
         "lead": contents.lead(stage),
         "picture": Markup(picture) if picture else None,
         "losses": contents.losses(stage, "html"),
@@ -94,7 +110,34 @@ def _stage(review: Review, stage: StageReview) -> dict[str, Any]:
     }
 
 
-def _terms() -> list[tuple[str, str]]:
+def _headline(review: Review) -> str:
+    """The action that could bring most over the capture."""
+    actions = [action for stage in review.stages for action in stage.actions]
+    if not actions:
+        return "Nothing of this run could be weighed against its counters."
+    first = max(actions, key=lambda action: action.ceiling_ns)
+    sentence = visible(first.sentence)
+    return f"Start with {visible(first.stage)}: {sentence[:1].lower()}{sentence[1:]}"
+
+
+def _terms(fall: Waterfall) -> list[Term]:
+    """The losses as parts of a bar; what is less than nothing stands in the list only."""
+    losses = [loss for loss in fall.losses if loss.ns]
+    drawn = sum(loss.ns for loss in losses if loss.ns > 0) or 1
+    return [
+        Term(
+            kind=LOSS_COLOURS[loss.key],
+            face=text_on(LOSS_COLOURS[loss.key]),
+            label=loss.label,
+            time=duration(loss.ns / (fall.units or 1)),
+            per_cent=ratio(loss.ns / fall.profiled_ns),
+            part=max(0, loss.ns) / drawn,
+        )
+        for loss in losses
+    ]
+
+
+def _columns() -> list[tuple[str, str]]:
     """Label and definition of each column that the page shows, each once."""
     found: dict[str, str] = {}
     for spec in (REVIEW_KERNELS, REVIEW_MODULES, TRAFFIC, LOSSES):

@@ -71,7 +71,7 @@
   const stageOf = (row) => valueOf(row, places[STAGE]);
   const table = at("kernel-table");
   const state = { stage: "all", search: "", column: columns.findIndex((column) => column.key === "total_ns"), descending: true, all: false, open: new Set() };
-  const LIMIT = 25;
+  const LIMIT = 10;
   const copy = (text, button) => {
     const done = () => { button.textContent = "copied"; setTimeout(() => { button.textContent = "copy"; }, 1200); };
     const byHand = () => {
