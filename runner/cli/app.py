@@ -11,6 +11,7 @@ import typer
 from runner.cli import exit_codes
 from runner.cli.cancel import cancel
 from runner.cli.doctor import doctor
+from runner.cli.exec import EXAMPLES, exec_program
 from runner.cli.inputs import inputs
 from runner.cli.models import models
 from runner.cli.resume import resume
@@ -30,7 +31,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["--help", "-h"]},
 )
-for _command in (run, resume, review, doctor, submit, status, cancel, inputs, models):
+app.command()(run)
+# Behind the first word of the program's command line every option is the program's, also without --.
+app.command("exec", epilog=EXAMPLES, context_settings={"allow_interspersed_args": False})(exec_program)
+for _command in (resume, review, doctor, submit, status, cancel, inputs, models):
     app.command()(_command)
 app.command(hidden=True)(work)
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from statistics import median
+
 from rich.console import Console
 from rich.text import Text
 
 from analysis.domain.figures import times
 from analysis.domain.manifest import RunManifest
 from analysis.domain.overhead import lighter_preset, noise_sentence, run_overheads, slower_profiled, worth_a_warning
+from analysis.domain.program import ProgramManifest
 from runner.launcher.run_directory import RunDirectory
 
-__all__ = ["overhead_line", "print_result"]
+__all__ = ["overhead_line", "print_program_result", "print_result", "wall_time_line"]
 
 
 def print_result(directory: RunDirectory, manifest: RunManifest) -> None:
@@ -27,6 +30,21 @@ def print_result(directory: RunDirectory, manifest: RunManifest) -> None:
         console.print(Text(f"The run is {manifest.status}: {manifest.error}"), soft_wrap=True)
     if manifest.exit_codes.analysis != 0:
         console.print(Text(f"Artefacts: {directory.path}"), soft_wrap=True)
+
+
+def print_program_result(directory: RunDirectory, manifest: ProgramManifest) -> None:
+    """Print what came of a run of any program."""
+    console = Console(highlight=False)
+    headline = directory.log("analysis")
+    if manifest.exit_codes.analysis == 0 and headline.is_file():
+        console.print(Text(headline.read_text(encoding="utf-8", errors="replace").rstrip()), soft_wrap=True)
+    line = wall_time_line(manifest)
+    if line is not None:
+        console.print(Text(line), soft_wrap=True)
+    code = manifest.exit_codes.child
+    if manifest.ended_by_us and code:
+        console.print(Text(f"The server was ended after its load; it said exit code {code}."), soft_wrap=True)
+    console.print(Text(f"Traces and logs: {directory.path}"), soft_wrap=True)
 
 
 def overhead_line(manifest: RunManifest) -> str | None:
@@ -49,3 +67,21 @@ def overhead_line(manifest: RunManifest) -> str | None:
             f"Read latencies from the control run; --preset {lighter} marks less (what costs how much: docs/capture.md)."
         )
     return " ".join(sentences)
+
+
+def wall_time_line(manifest: ProgramManifest) -> str | None:
+    """Say how long the program took alone and under the profiler; None: there was no control run."""
+    alone = [run.wall_s for run in manifest.times if not run.profiled]
+    profiled = [run.wall_s for run in manifest.times if run.profiled]
+    if not alone or not profiled:
+        return None
+    middle = median(alone)
+    runs = "one control run" if len(alone) == 1 else f"median of {len(alone)} control runs"
+    line = f"Wall time: {middle:.2f} s alone ({runs}), {profiled[-1]:.2f} s under the profiler"
+    if middle > 0:
+        line += f" ({times(profiled[-1] / middle)})"
+    loads = [run.load_s for run in manifest.times if not run.profiled and run.load_s is not None]
+    last = manifest.times[-1].load_s
+    if loads and last is not None:
+        line += f"; the load: {median(loads):.2f} s alone, {last:.2f} s under the profiler"
+    return line + "."

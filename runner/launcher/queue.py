@@ -16,7 +16,7 @@ from attrs import evolve, frozen
 
 from analysis.domain.contracts import AcceptedStatus, LLMProfileAccepted
 from analysis.domain.errors import BusyError, RequestError
-from analysis.domain.manifest import RunStatus
+from analysis.domain.manifest import RunManifest, RunStatus
 from runner.launcher.provenance import now
 from runner.launcher.run_directory import RunDirectory
 from runner.process.python import import_path, module_command
@@ -104,12 +104,12 @@ def find_run(out: Path, run_id: str) -> RunDirectory:
 
 def run_state(directory: RunDirectory) -> RunState:
     """Read a run's state. One that says queued or running but has no living process has failed."""
-    manifest = directory.read_manifest()
+    manifest = directory.read_record()
     process = directory.holder()
     status, error = manifest.status, manifest.error
     if status in _UNFINISHED and process is None:
         # It may have finished between the two readings: the process ends after its last word in run.json.
-        manifest = directory.read_manifest()
+        manifest = directory.read_record()
         status, error = manifest.status, manifest.error
     if status in _UNFINISHED and process is None:
         status, error = "failed", "its process is gone; `dsocr-profile resume` goes on with what it captured"
@@ -127,7 +127,8 @@ def all_states(out: Path) -> list[RunState]:
             continue
         directory = RunDirectory(path)
         try:
-            created = directory.read_manifest().meta.created_at.isoformat()
+            record = directory.read_record()
+            created = (record.meta if isinstance(record, RunManifest) else record).created_at.isoformat()
             states.append((created, run_state(directory)))
         except RequestError as error:
             states.append(("", RunState(path.name, "failed", str(path), None, str(error))))
@@ -141,7 +142,7 @@ def cancel(directory: RunDirectory) -> RunState:
         RequestError: it is over already.
         BusyError: it does not end.
     """
-    manifest = directory.read_manifest()
+    manifest = directory.read_record()
     if manifest.status not in _UNFINISHED:
         raise RequestError(f"run {manifest.run_id} is {manifest.status} already")
     directory.cancel_file.touch()
@@ -158,7 +159,7 @@ def cancel(directory: RunDirectory) -> RunState:
                     f"run {manifest.run_id}: process {process} is still ending it; ask `status` again later"
                 )
             time.sleep(_POLL_S)
-    left = directory.read_manifest()
+    left = directory.read_record()
     if left.status in _UNFINISHED:
         directory.write(
             directory.manifest_file, evolve(left, status="cancelled", error="cancelled by the user", finished_at=now())

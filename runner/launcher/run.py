@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -28,6 +27,7 @@ from analysis.domain.manifest import DeviceState, RunManifest, RunStatus
 from analysis.domain.overhead import run_overheads
 from runner.collectors.choosing import Choice
 from runner.collectors.interface.collector import Collected, Collection, Collector, Job
+from runner.launcher.log_words import last_line
 from runner.launcher.progress import RunProgress
 from runner.launcher.provenance import now
 from runner.launcher.run_directory import RunDirectory
@@ -40,10 +40,6 @@ __all__ = ["CONTROL", "PROFILED", "Run", "analysis_command", "child_command"]
 
 _PIPE_COLUMNS: Final = 120
 """Width of the headline where the output is no terminal."""
-
-_NSYS_CHATTER = re.compile(
-    r"\[\d|Generat(ed|ing)\b|Capture range |Processing |Exporting |usage: |Try 'nsys |/\S*\.(nsys-rep|qdstrm)$"
-)
 
 CONTROL: Final = "control.json"
 PROFILED: Final = "profiled.json"
@@ -175,14 +171,14 @@ class Run:
             saved = self._save(collected, interrupts)
         self._raise_if_ended(outcome, "the capture", saved)
         if collected.child is None:
-            words = _last_line(self.directory.log("capture"))
+            words = last_line(self.directory.log("capture"))
             raise CaptureError(
                 f"{self.collector.name} did not start the program (exit code {outcome.returncode}): {words}"
             )
         if collected.child != 0:
             raise self._child_error("capture", collected.child, f"under {self.collector.name}", saved)
         if not collected.usable:
-            words = _last_line(self.directory.log("capture"))
+            words = last_line(self.directory.log("capture"))
             raise CaptureError(f"{self.collector.name} left no report (exit code {outcome.returncode}): {words}")
 
     def _save(self, collected: Collected, interrupts: Interrupts) -> Path | None:
@@ -247,7 +243,7 @@ class Run:
             )
         if outcome.returncode != 0:
             raise AnalysisFailedError(
-                f"the analysis failed (exit code {outcome.returncode}): {_last_line(log)}; the trace is kept: "
+                f"the analysis failed (exit code {outcome.returncode}): {last_line(log)}; the trace is kept: "
                 f"dsocr-profile resume {self.plan.run_id}"
             )
 
@@ -331,7 +327,7 @@ class Run:
         raise InterruptedRunError(f"{what} was interrupted{rest}")
 
     def _child_error(self, step: str, code: int, where: str, saved: Path | None = None) -> DsocrError:
-        words = _last_line(self.directory.log(step)).removeprefix("workload: ").removeprefix("error: ")
+        words = last_line(self.directory.log(step)).removeprefix("workload: ").removeprefix("error: ")
         rest = f"; what was captured before is kept in {saved}" if saved is not None else ""
         if code in _SAME_CODE:
             return _SAME_CODE[code](f"{words}{rest}")
@@ -368,16 +364,3 @@ class Run:
             "capture": self.collection.command(self._job({}, None)),
             "analysis": self.analysis(self.directory),
         }
-
-
-def _last_line(log: Path) -> str:
-    """Last line that says something, of a program's log; nsys' progress bars are none."""
-    try:
-        text = log.read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return "no log"
-    lines = [line.strip() for line in text.replace("\r", "\n").splitlines() if line.strip()]
-    words = [line for line in lines if not _NSYS_CHATTER.match(line)]
-    said = [line for line in words if "error" in line.lower()]
-    chosen = (said or words or ["it said nothing"])[-1]
-    return chosen if len(chosen) <= 300 else chosen[:297] + "…"

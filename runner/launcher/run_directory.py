@@ -16,7 +16,9 @@ from analysis.domain.convert import from_json_file, to_json
 from analysis.domain.errors import BusyError, CaptureError, RequestError
 from analysis.domain.files import WriteOptions, write_text
 from analysis.domain.manifest import RunManifest
+from analysis.domain.program import PROGRAM_MARK, ProgramManifest
 from runner.plan.plan import RunPlan, WorkloadResult
+from runner.plan.program import ExecPlan
 from runner.process.lock import LockFile, Timeout
 
 __all__ = ["RunDirectory"]
@@ -74,8 +76,19 @@ class RunDirectory:
         except OSError as error:
             raise RequestError(f"{self.path}: cannot be created ({error.strerror}); choose another --out") from error
 
+    def is_of_a_program(self) -> bool:
+        """Whether the run is one of ``exec``, as run.json says."""
+        try:
+            return PROGRAM_MARK in self.manifest_file.read_bytes()
+        except OSError:
+            return False
+
     def read_plan(self) -> RunPlan:
-        """Read plan.json; RequestError if it is not there or not one."""
+        """Read plan.json; RequestError if it is not there, not one, or that of ``exec``."""
+        if self.is_of_a_program():
+            raise RequestError(
+                f"{self.path}: is a run of `dsocr-profile exec`, and this is for runs of a model (`run`)"
+            )
         try:
             return from_json_file(RunPlan, self.plan_file)
         except RequestError as error:
@@ -89,6 +102,18 @@ class RunDirectory:
     def read_manifest(self) -> RunManifest:
         """Read run.json; RequestError if it is not there or not one."""
         return from_json_file(RunManifest, self.manifest_file)
+
+    def read_program_plan(self) -> ExecPlan:
+        """Read plan.json of a run of ``exec``; RequestError if it is not there or not one."""
+        return from_json_file(ExecPlan, self.plan_file)
+
+    def read_program_manifest(self) -> ProgramManifest:
+        """Read run.json of a run of ``exec``; RequestError if it is not there or not one."""
+        return from_json_file(ProgramManifest, self.manifest_file)
+
+    def read_record(self) -> RunManifest | ProgramManifest:
+        """Read run.json, whichever kind of run it is of."""
+        return self.read_program_manifest() if self.is_of_a_program() else self.read_manifest()
 
     def read_result(self, name: str) -> WorkloadResult | None:
         """Read what the child wrote as it ended (``control.json``, ``profiled.json``); None if it wrote nothing."""

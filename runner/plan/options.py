@@ -10,7 +10,7 @@ from attrs import field, fields, frozen
 
 __all__ = ["Option", "Panel", "option", "options_of"]
 
-Panel: TypeAlias = Literal["The run", "The model", "The profiler"]
+Panel: TypeAlias = Literal["The run", "The model", "The capture", "A server", "The profiler"]
 
 T = TypeVar("T")
 

@@ -12,7 +12,15 @@ from typing import Final
 
 from runner.process.python import import_path
 
-__all__ = ["RUN_MARK", "child_environment", "looks_secret", "redact"]
+__all__ = [
+    "RUN_MARK",
+    "child_environment",
+    "looks_secret",
+    "program_environment",
+    "redact",
+    "redact_text",
+    "secrets_of",
+]
 
 RUN_MARK: Final = "DSOCR_PROFILE_RUN"
 """Set to the run's id in everything that a run starts, so that what is left of it can be found and ended."""
@@ -30,6 +38,11 @@ _ALLOWED_PREFIXES: Final = (
     "CUBLAS_", "CUBLASLT_", "CUDA_", "CUDNN_", "GOMP_", "KMP_", "LC_", "MKL_", "NCCL_", "NSYS_", "NVIDIA_", "NVTX_",
     "OMP_", "OPENBLAS_", "PYTORCH_", "TORCH_", "TORCHINDUCTOR_", "TRITON_",
 )  # fmt: skip
+_ENGINE_PREFIXES: Final = (
+    "ACCELERATE_", "DEEPSPEED_", "FLASHINFER_", "GLOO_", "HF_", "MODELSCOPE_", "OMPI_", "RAY_", "SGLANG_", "SGL_",
+    "TLLM_", "TRTLLM_", "UCX_", "VLLM_",
+)  # fmt: skip
+"""Beside `_ALLOWED_PREFIXES`, for programs that are not ours."""
 _SECRET_NAME: Final = re.compile(
     r"(?i)token(?!s\b|iz)|secret|passw|passphrase|credential|api_?key|_key\b|_pat\b|auth|cookie|\bkey\b"
 )
@@ -40,6 +53,7 @@ _SECRET_VALUE: Final = re.compile(
 )
 _ASSIGNMENT: Final = re.compile(r"(?P<name>-{0,2}[\w.-]*)(?P<equals>=)(?P<value>.*)", re.DOTALL)
 _REDACTED: Final = "***"
+_SHORTEST_SECRET: Final = 4
 
 
 def looks_secret(name: str, value: str = "") -> bool:
@@ -61,18 +75,61 @@ def child_environment(
         The allow-listed variables, and those by which our own packages are found. The Hugging Face hub is switched
         offline: models are resolved before the child starts, so it needs no token.
     """
-    asked_for = set(keep)
-    chosen = {
-        name: value
-        for name, value in environ.items()
-        if name in asked_for
-        or (name in _ALLOWED and not _SECRET_VALUE.search(value))
-        or (name.startswith(_ALLOWED_PREFIXES) and not looks_secret(name, value))
-    }
+    chosen = _chosen(environ, keep, _ALLOWED_PREFIXES)
     for name, value in (("HF_HUB_OFFLINE", "1"), ("HF_HUB_DISABLE_TELEMETRY", "1"), ("PYTHONUNBUFFERED", "1")):
         chosen.setdefault(name, value)
     chosen.pop("PYTHONPATH", None)
     return {**chosen, **import_path(environ), **(extra or {})}
+
+
+def program_environment(
+    environ: Mapping[str, str], *, keep: Iterable[str] = (), extra: Mapping[str, str] | None = None
+) -> dict[str, str]:
+    """Choose what a program that is not ours may see: the allow-list, and nothing about where our packages are.
+
+    Args:
+        environ: the launcher's own environment.
+        keep: names that the user asked to keep; they pass even if they look secret.
+        extra: set on top.
+    """
+    chosen = _chosen(environ, keep, (*_ALLOWED_PREFIXES, *_ENGINE_PREFIXES))
+    chosen.setdefault("PYTHONUNBUFFERED", "1")  # a log that ends where the program did
+    return {**chosen, **(extra or {})}
+
+
+def _chosen(environ: Mapping[str, str], keep: Iterable[str], prefixes: tuple[str, ...]) -> dict[str, str]:
+    asked_for = set(keep)
+    return {
+        name: value
+        for name, value in environ.items()
+        if name in asked_for
+        or (name in _ALLOWED and not _SECRET_VALUE.search(value))
+        or (name.startswith(prefixes) and not looks_secret(name, value))
+    }
+
+
+def secrets_of(argv: Sequence[str], environ: Mapping[str, str], keep: Iterable[str] = ()) -> tuple[str, ...]:
+    """List the texts that must not be written down: what `redact` blanks in ``argv``, and kept variables named like secrets.
+
+    Returns:
+        The longest first, so that none hides inside another. Texts below four characters are left out: to blank them
+        wherever they stand would blank other words.
+    """
+    texts = {value for name in keep if (value := environ.get(name)) and looks_secret(name, value)}
+    for argument, shown in zip(argv, redact(argv), strict=True):
+        if argument == shown:
+            continue
+        pattern = "(.*)".join(re.escape(part) for part in shown.split(_REDACTED))
+        match = re.fullmatch(pattern, argument, re.DOTALL)
+        texts.update(match.groups() if match else (argument,))
+    return tuple(sorted((text for text in texts if len(text) >= _SHORTEST_SECRET), key=len, reverse=True))
+
+
+def redact_text(text: str, secrets: Sequence[str]) -> str:
+    """Blank known secrets in a text."""
+    for secret in secrets:
+        text = text.replace(secret, _REDACTED)
+    return text
 
 
 def redact(argv: Sequence[str]) -> tuple[str, ...]:

@@ -22,11 +22,34 @@ from attrs import frozen
 from analysis.domain.errors import CaptureError
 from runner.process.environment import RUN_MARK
 
-__all__ = ["EndedBy", "Interrupts", "Outcome", "marked_processes", "process_began", "reap", "run_process"]
+__all__ = [
+    "TARGET_MARK",
+    "EndedBy",
+    "Interrupts",
+    "Outcome",
+    "Target",
+    "marked_processes",
+    "process_began",
+    "reap",
+    "run_process",
+    "with_target_mark",
+]
 
-EndedBy: TypeAlias = Literal["itself", "timeout", "interrupt"]
+EndedBy: TypeAlias = Literal["itself", "timeout", "interrupt", "over"]
+
+TARGET_MARK: Final = "DSOCR_PROFILE_TARGET"
+"""Set in the environment of a profiled program, and not in that of the nsys around it."""
+
+Target: TypeAlias = Sequence[str] | str
+"""How the profiled program is known: by its command line, as the kernel shows it, or by its value of `TARGET_MARK`."""
 
 _POLL_S: Final = 0.05
+_SIGNALS: Final[dict[EndedBy, tuple[signal.Signals, ...]]] = {
+    "timeout": (signal.SIGTERM, signal.SIGKILL),
+    "interrupt": (signal.SIGTERM, signal.SIGKILL),
+    "over": (signal.SIGINT, signal.SIGTERM, signal.SIGKILL),
+}
+"""What the profiled program is sent, one after the other, each after it had time to end. Servers end on Ctrl-C."""
 
 
 @frozen
@@ -72,12 +95,13 @@ def run_process(
     log: Path,
     interrupts: Interrupts,
     cwd: Path | None = None,
-    target: Sequence[str] | None = None,
+    target: Target | None = None,
     deadline: float | None = None,
     grace_s: float = 10.0,
     finish_s: float = 600.0,
     umask: int = -1,
     watch: Callable[[], None] | None = None,
+    over: Callable[[], bool] = lambda: False,
 ) -> Outcome:
     """Run a program to its end.
 
@@ -87,12 +111,13 @@ def run_process(
         log: file for its standard output and error, appended to.
         interrupts: the signals that arrived so far; those from before the start count too.
         cwd: working directory.
-        target: command line of the profiled program inside, as the kernel shows it; None: ``argv`` itself is it.
+        target: the profiled program inside; None: ``argv`` itself is it.
         deadline: on ``time.monotonic()``'s clock; None: no limit.
-        grace_s: how long the target may take to end after SIGTERM before it is killed.
+        grace_s: how long the target may take to end after a signal before it is sent a harder one.
         finish_s: how long the rest (nsys) may take after its target has ended.
         umask: file mode mask of the program; -1: unchanged.
         watch: called again and again while the program runs, such as to show how far it is.
+        over: asked again and again; true: the program, such as a server, has nothing left to do and is to be ended.
 
     Raises:
         CaptureError: it cannot be started.
@@ -101,40 +126,39 @@ def run_process(
     process = _start(argv, env=env, log=log, cwd=cwd, umask=umask)
     ended_by: EndedBy = "itself"
     gave_up = False
-    target_seen = target is None
-    asked_at: float | None = None
-    asked_target = killed_target = False
-    interrupted_before = interrupts.count
     mark = env.get(RUN_MARK)
+    profiled = _Profiled(process, target, mark)
+    asked_at: float | None = None
+    sent = 0
+    interrupted_before = interrupts.count
     try:
         while process.poll() is None:
             now = time.monotonic()
             if watch is not None:
                 watch()
-            if not target_seen and target is not None:
-                target_seen = bool(_targets(process.pid, target, mark))
-            if asked_at is None:
-                if interrupts.count:
-                    ended_by = "interrupt"
+            profiled.look()
+            reason = ended_by
+            if asked_at is None or ended_by == "over":  # Ctrl-C also cuts the patience with a server short
+                if interrupts.count > (0 if asked_at is None else interrupted_before):
+                    reason = "interrupt"
                 elif deadline is not None and now >= deadline:
-                    ended_by = "timeout"
-                if ended_by != "itself":
-                    asked_at = now
-                    interrupted_before = interrupts.count
+                    reason = "timeout"
+                elif asked_at is None and over():
+                    reason = "over"
+            if reason != ended_by:
+                ended_by, asked_at, sent, interrupted_before = reason, now, 0, interrupts.count
             if asked_at is not None:
-                if not asked_target:
-                    asked_target = _signal_target(process, target, mark, signal.SIGTERM)
-                    target_seen = target_seen or asked_target
+                signals = _SIGNALS[ended_by]
+                if (sent == 0 or now - asked_at > sent * grace_s) and sent < len(signals):
+                    # The first one is sent until it meets the program, which may still be coming up.
+                    sent += profiled.send(signals[sent]) or sent > 0
                 if (
-                    (not target_seen and now - asked_at > grace_s)
+                    (not profiled.seen and now - asked_at > grace_s)
                     or interrupts.count > interrupted_before
-                    or now - asked_at > grace_s + finish_s
+                    or now - asked_at > (len(signals) - 1) * grace_s + finish_s
                 ):  # it never came up: there is nothing to save
                     gave_up = True
                     _signal_group(process.pid, signal.SIGKILL)
-                elif now - asked_at > grace_s and not killed_target:
-                    killed_target = True
-                    _signal_target(process, target, mark, signal.SIGKILL)
             try:
                 process.wait(_POLL_S)
             except subprocess.TimeoutExpired:
@@ -149,7 +173,7 @@ def run_process(
         returncode=process.returncode,
         ended_by=ended_by,
         gave_up=gave_up,
-        target_seen=target_seen,
+        target_seen=profiled.seen,
         elapsed_s=time.monotonic() - started,
     )
 
@@ -215,6 +239,87 @@ def _start(
             raise CaptureError(f"{argv[0]}: cannot be started ({error.strerror})") from error
 
 
+class _Profiled:
+    """The profiled program among a run's processes, found again and again; under ranks there are several."""
+
+    def __init__(self, process: subprocess.Popen[bytes], target: Target | None, mark: str | None) -> None:
+        self.seen = target is None
+        self._process = process
+        self._target = target
+        self._mark = mark
+        self._known: dict[int, psutil.Process] = {}
+        """By process id. A program may overwrite the environment that it was known by, so it is remembered."""
+
+    def look(self) -> None:
+        """Look for it, unless it was seen."""
+        if not self.seen:
+            self._find()
+
+    def send(self, number: signal.Signals) -> bool:
+        """Signal it, or the whole group where it is the process itself, and say whether it was there.
+
+        Ctrl-C goes to the process alone: a server ends its workers itself.
+        """
+        if self._target is None:
+            if number == signal.SIGINT:
+                self._process.send_signal(number)
+            else:
+                _signal_group(self._process.pid, number)
+            return True
+        # If it is gone already nsys is writing, and must be left alone.
+        there = self._find()
+        for process in there:
+            _send(process, number)
+        return bool(there)
+
+    def _find(self) -> list[psutil.Process]:
+        target = self._target
+        if isinstance(target, str):
+            marked = _marked_targets(target, self._mark)
+            known = {pid for pid, process in self._known.items() if process.is_running()}
+            for process in marked:
+                with suppress(psutil.Error):
+                    if not known.intersection(parent.pid for parent in process.parents()):
+                        self._known.setdefault(process.pid, process)
+            there = [process for process in self._known.values() if _alive(process)]
+        elif target is not None:
+            there = _targets(self._process.pid, target, self._mark)
+        else:
+            there = []
+        self.seen = self.seen or bool(there)
+        return there
+
+
+def with_target_mark(command: Sequence[str], value: str) -> list[str]:
+    """Give the command line that starts a program so that it is known by ``value`` (see `Target`).
+
+    ``env`` becomes the program: no process is added, whatever the program calls itself later.
+    """
+    return ["env", f"{TARGET_MARK}={value}", *command]
+
+
+def _alive(process: psutil.Process) -> bool:
+    with suppress(psutil.Error):
+        return bool(process.is_running()) and process.status() != psutil.STATUS_ZOMBIE
+    return False
+
+
+def _marked_targets(value: str, mark: str | None) -> list[psutil.Process]:
+    """The processes that a program with this value of `TARGET_MARK` begins with: their parents do not have it."""
+    marked: dict[int, psutil.Process] = {}
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            environment = process.environ()
+            if environment.get(TARGET_MARK) == value and (mark is None or environment.get(RUN_MARK) == mark):
+                marked[process.pid] = process
+    first = []
+    for process in marked.values():
+        with suppress(psutil.Error):
+            if process.ppid() not in marked:
+                first.append(process)
+    return first
+
+
 def _targets(pid: int, target: Sequence[str], mark: str | None) -> list[psutil.Process]:
     """The profiled program among a run's processes (else below ``pid``): its command line is exactly ``target``."""
     try:
@@ -227,20 +332,6 @@ def _targets(pid: int, target: Sequence[str], mark: str | None) -> list[psutil.P
             if process.cmdline() == list(target):
                 targets.append(process)
     return targets
-
-
-def _signal_target(
-    process: subprocess.Popen[bytes], target: Sequence[str] | None, mark: str | None, number: signal.Signals
-) -> bool:
-    """Signal the profiled program; the whole group where it is the process itself. Say whether it was there."""
-    if target is None:
-        _signal_group(process.pid, number)
-        return True
-    # If it is gone already nsys is writing, and must be left alone.
-    targets = _targets(process.pid, target, mark)
-    for target_process in targets:
-        _send(target_process, number)
-    return bool(targets)
 
 
 def _signal_group(pid: int, number: signal.Signals) -> None:

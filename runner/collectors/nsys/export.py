@@ -71,6 +71,8 @@ def export_report(
     log: Path,
     interrupts: Interrupts,
     own_marks: tuple[str, ...] = (),
+    secrets: tuple[str, ...] = (),
+    blobs: bool = False,
 ) -> ExportResult:
     """Export a report to SQLite: into a temporary file, checked and scrubbed, then moved to its final name.
 
@@ -82,6 +84,8 @@ def export_report(
         log: file for its output.
         interrupts: Ctrl-C ends the export.
         own_marks: see `runner.collectors.nsys.scrub.scrub`.
+        secrets: see there.
+        blobs: see `runner.collectors.nsys.tool.export_argv`.
 
     Raises:
         ExportError: it failed, the disk is full, or what came out is incomplete.
@@ -92,7 +96,7 @@ def export_report(
     _discard(partial)
     try:
         outcome = run_process(
-            export_argv(tool, str(report), str(partial)),
+            export_argv(tool, str(report), str(partial), blobs=blobs),
             env=env,
             log=log,
             interrupts=interrupts,
@@ -109,7 +113,7 @@ def export_report(
                 f"{_disk_full(database)}; see {log}"
             )
         check_trace(partial)
-        scrubbed = scrub(partial, own_marks=own_marks)
+        scrubbed = scrub(partial, own_marks=own_marks, secrets=secrets)
         rows = check_trace(partial)
         _sync(partial)
         partial.replace(database)

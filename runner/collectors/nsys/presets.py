@@ -17,7 +17,7 @@ from analysis.domain.manifest import DecodeMode
 from runner.collectors.nsys.tool import NsysTool
 from runner.plan.settings import AnnotationLevel
 
-__all__ = ["Preset", "ResolvedOptions", "load_preset", "preset_names", "resolve_options"]
+__all__ = ["Preset", "ResolvedOptions", "load_preset", "preset_names", "resolve_options", "resolve_with"]
 
 _FOLDER: Final = "runner.nsys_configs"
 _GRAPH_TRACE: Final = "cuda-graph-trace"
@@ -126,11 +126,28 @@ def resolve_options(
     on_gpu = device.startswith("cuda")
     if preset.needs_gpu and not on_gpu:
         raise RequestError(f"preset {preset.name} needs a GPU, and the device is {device}")
-    wanted = dict(preset.options)
-    wanted.setdefault(_GRAPH_TRACE, "node" if decode_mode == "cuda-graph" else "graph")
-    if on_gpu:
-        wanted |= {"capture-range": "cudaProfilerApi", "capture-range-end": "stop"}
-    essential = {*preset.refuse, *(("capture-range", "capture-range-end") if on_gpu else ())}
+    graphs = "node" if decode_mode == "cuda-graph" else "graph"
+    capture = {"capture-range": "cudaProfilerApi", "capture-range-end": "stop"} if on_gpu else {}
+    return resolve_with(preset, tool, capture, graphs=graphs)
+
+
+def resolve_with(
+    preset: Preset, tool: NsysTool, more: Mapping[str, str], *, graphs: str, optional: Mapping[str, str] | None = None
+) -> ResolvedOptions:
+    """Turn a preset and further options into options that ``tool`` knows.
+
+    Args:
+        preset: what to collect.
+        tool: the nsys.
+        more: long name → value, set over the preset's; this nsys must know them.
+        graphs: how CUDA graphs are traced where the preset does not say.
+        optional: as ``more``, but left out, with a warning, where this nsys does not know them.
+
+    Raises:
+        CaptureError: this nsys lacks an option or a traced interface that the preset or ``more`` insists on.
+    """
+    wanted = {**preset.options, _GRAPH_TRACE: preset.options.get(_GRAPH_TRACE, graphs), **(optional or {}), **more}
+    essential = {*preset.refuse, *more}
     options: dict[str, str] = {}
     warnings: list[str] = []
     for name, value in wanted.items():

@@ -2,27 +2,32 @@
 
 An export holds environments in three places (seen in exports of nsys 2022.4, 2023.4 and 2025.3): rows of
 ``META_DATA_CAPTURE`` and ``TARGET_INFO_SYSTEM_ENV`` whose name says environment, and strings in ``StringIds`` that are
-``NAME=value`` blocks joined by NUL. What SQLite deletes stays in the file's free pages until it is rewritten.
+``NAME=value`` blocks joined by NUL. With ``--include-blobs`` binary columns may hold such blocks too. What SQLite
+deletes stays in the file's free pages until it is rewritten.
+
+A program's command line and what it prints (nsys keeps its standard output, as a string) may hold secrets as well.
 """
 
 from __future__ import annotations
 
 import re
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
 from attrs import frozen
 
 from analysis.domain.errors import ExportError
-from runner.process.environment import RUN_MARK, looks_secret
+from runner.process.environment import RUN_MARK, looks_secret, redact
 
 __all__ = ["SCRUBBED", "ScrubResult", "scrub", "variable_names"]
 
 SCRUBBED: Final = "(environment removed by dsocr-profiler)"
 
 _NAME_VALUE_TABLES: Final = ("META_DATA_CAPTURE", "TARGET_INFO_SYSTEM_ENV")
+_ABOUT_THE_CAPTURE: Final = ("META_DATA_", "TARGET_INFO_", "PROCESSES", "ANALYSIS_")
+"""Beginnings of the names of tables that say how the capture was made, and of what."""
 _ENVIRONMENT_NAME: Final = re.compile(r"(?i)environ|(^|[:_])env([:_]|$)")
 _VARIABLE: Final = re.compile(rb"[A-Za-z_][A-Za-z0-9_.%()-]*=")
 
@@ -37,6 +42,8 @@ class ScrubResult:
     """Those of processes that the run did not start: nsys reads every process that it may."""
     secret_names: tuple[str, ...] = ()
     """Variables in foreign blocks that are named like secrets."""
+    texts: int = 0
+    """Values that held a secret of the command line, or one that looks like one."""
 
 
 def variable_names(block: bytes) -> list[str] | None:
@@ -48,7 +55,7 @@ def variable_names(block: bytes) -> list[str] | None:
     return [part.split(b"=", 1)[0].decode("utf-8", "replace") for part in parts]
 
 
-def scrub(database: Path, *, own_marks: Iterable[str] = ()) -> ScrubResult:
+def scrub(database: Path, *, own_marks: Iterable[str] = (), secrets: Sequence[str] = ()) -> ScrubResult:
     """Blank every environment block of an export, in place, and rewrite the file so that nothing of them is left in it.
 
     Call it on a file that does not have its final name yet: an interruption leaves it unusable.
@@ -56,6 +63,7 @@ def scrub(database: Path, *, own_marks: Iterable[str] = ()) -> ScrubResult:
     Args:
         database: SQLite file, writable, not open elsewhere.
         own_marks: values of `RUN_MARK` that tell environments of the run from those of other processes.
+        secrets: texts that must stand nowhere in the file.
 
     Raises:
         ExportError: the file is no database, or the disk is full.
@@ -65,7 +73,7 @@ def scrub(database: Path, *, own_marks: Iterable[str] = ()) -> ScrubResult:
     try:
         with _open(database) as connection:
             blocks = foreign = 0
-            secrets: set[str] = set()
+            names: set[str] = set()
             for block in _blank_all(connection):
                 blocks += 1
                 if marks and not any(mark in block for mark in marks):
@@ -74,13 +82,14 @@ def scrub(database: Path, *, own_marks: Iterable[str] = ()) -> ScrubResult:
                     for part in block.split(b"\0" if b"\0" in block else b";"):
                         name, _, value = part.decode("utf-8", "replace").partition("=")
                         if looks_secret(name, value):
-                            secrets.add(name)
+                            names.add(name)
+            texts = _redact_command_lines(connection) + _replace_everywhere(connection, secrets)
             connection.execute("COMMIT")
-            if blocks:
+            if blocks or texts:
                 connection.execute("VACUUM")
     except sqlite3.Error as error:
         raise ExportError(f"{database}: the environment could not be removed from the export ({error})") from error
-    return ScrubResult(blocks, foreign, tuple(sorted(secrets)))
+    return ScrubResult(blocks, foreign, tuple(sorted(names)), texts)
 
 
 class _open:  # noqa: N801  # a context manager that closes: sqlite3's own only commits
@@ -104,7 +113,8 @@ class _open:  # noqa: N801  # a context manager that closes: sqlite3's own only 
 
 def _blank_all(connection: sqlite3.Connection) -> Iterator[bytes]:
     """Blank the blocks and give each one's former content."""
-    tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    tables = _tables(connection)
+    yield from _blank_blobs(connection, sorted(tables))
     for table in _NAME_VALUE_TABLES:
         if table not in tables:
             continue
@@ -130,6 +140,66 @@ def _blank_all(connection: sqlite3.Connection) -> Iterator[bytes]:
                 continue
             connection.execute("UPDATE StringIds SET value = ? WHERE id = ?", (SCRUBBED, identifier))
             yield value
+
+
+def _blank_blobs(connection: sqlite3.Connection, tables: Iterable[str]) -> Iterator[bytes]:
+    for table in tables:
+        for column in _columns(connection, table):
+            holds = f"typeof(\"{column}\") = 'blob' AND instr(\"{column}\", x'3D')"
+            for rowid, value in connection.execute(f'SELECT rowid, "{column}" FROM "{table}" WHERE {holds}').fetchall():
+                # A payload begins with a header, so the block need not be all of it.
+                if variable_names(value) is None and RUN_MARK.encode() + b"=" not in value:
+                    continue
+                connection.execute(f'UPDATE "{table}" SET "{column}" = NULL WHERE rowid = ?', (rowid,))
+                yield value
+
+
+def _redact_command_lines(connection: sqlite3.Connection) -> int:
+    """Blank what looks like a secret in what the tables about the capture say, such as the command line."""
+    changed = 0
+    for table in sorted(_tables(connection)):
+        if not table.startswith(_ABOUT_THE_CAPTURE):
+            continue
+        for column in _columns(connection, table):
+            query = f'SELECT rowid, "{column}" FROM "{table}" WHERE typeof("{column}") = \'text\''
+            for rowid, value in connection.execute(query).fetchall():
+                words = re.split(r"(\s+)", value)
+                shown = redact(words[::2])
+                if shown != tuple(words[::2]):
+                    words[::2] = shown
+                    connection.execute(f'UPDATE "{table}" SET "{column}" = ? WHERE rowid = ?', ("".join(words), rowid))
+                    changed += 1
+    return changed
+
+
+def _replace_everywhere(connection: sqlite3.Connection, secrets: Sequence[str]) -> int:
+    """Put as many asterisks as it has bytes in a secret's place: lengths and offsets of payloads stay true."""
+    if not secrets:
+        return 0
+    changed = 0
+    for table in sorted(_tables(connection)):
+        for column in _columns(connection, table):
+            for secret in (text.encode() for text in secrets):
+                query = (
+                    f'SELECT rowid, typeof("{column}"), CAST("{column}" AS BLOB) FROM "{table}" '
+                    f'WHERE instr(CAST("{column}" AS BLOB), ?)'
+                )
+                for rowid, kind, value in connection.execute(query, (secret,)).fetchall():
+                    cleaned = value.replace(secret, b"*" * len(secret))
+                    stored = cleaned if kind == "blob" else cleaned.decode("utf-8", "replace")
+                    connection.execute(f'UPDATE "{table}" SET "{column}" = ? WHERE rowid = ?', (stored, rowid))
+                    changed += 1
+    return changed
+
+
+def _tables(connection: sqlite3.Connection) -> set[str]:
+    return {row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+
+
+def _columns(connection: sqlite3.Connection, table: str) -> list[str]:
+    """Columns of a table that can hold text or bytes; nsys declares those with bytes as TEXT too."""
+    rows = connection.execute(f'PRAGMA table_info("{table}")').fetchall()
+    return [row[1] for row in rows if str(row[2]).upper() in ("TEXT", "BLOB", "")]
 
 
 def _used_as_names(connection: sqlite3.Connection, tables: Iterable[str]) -> set[int]:

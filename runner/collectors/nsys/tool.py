@@ -251,9 +251,18 @@ def profile_argv(
     return [*argv, *extra, *target]
 
 
-def export_argv(tool: NsysTool, report: str, output: str) -> list[str]:
-    """Build ``nsys export`` to SQLite."""
+def export_argv(tool: NsysTool, report: str, output: str, *, blobs: bool = False) -> list[str]:
+    """Build ``nsys export`` to SQLite.
+
+    Args:
+        tool: the nsys that will run it.
+        report: the ``.nsys-rep``.
+        output: the export.
+        blobs: with the binary payloads of ranges, in which NCCL says what it sends, if this nsys can export them.
+    """
     argv = [tool.path, "export", "--type=sqlite", f"--output={output}", "--force-overwrite=true"]
+    if blobs and "include-blobs" in tool.export_options:
+        argv.append("--include-blobs=true")
     if "quiet" in tool.export_options:
         argv.append("--quiet=true")
     return [*argv, report]

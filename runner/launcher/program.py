@@ -1,0 +1,626 @@
+"""A run of any program: control runs → capture → export → scrub → analysis, as `runner.launcher.run` does for ours."""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+from attrs import evolve, frozen
+
+from analysis.domain.errors import (
+    AnalysisFailedError,
+    CaptureError,
+    ChildFailedError,
+    DsocrError,
+    ExportError,
+    InterruptedRunError,
+    RequestError,
+    TimeoutExceededError,
+)
+from analysis.domain.manifest import RunStatus
+from analysis.domain.program import ProgramManifest, ProgramTimes
+from runner.collectors.nsys.export import export_report, finish_import
+from runner.collectors.nsys.fitness import driver_mismatch
+from runner.collectors.nsys.program import ProgramCommand, program_options, require_ranks
+from runner.collectors.nsys.tool import NsysTool, export_argv
+from runner.launcher.device_lock import DeviceLock
+from runner.launcher.log_words import last_line
+from runner.launcher.provenance import now
+from runner.launcher.run_directory import RunDirectory
+from runner.launcher.server import Conversation
+from runner.plan.options import options_of
+from runner.plan.program import ExecPlan, ExecSettings
+from runner.process.driver import DriverFacts, installed_version
+from runner.process.environment import (
+    RUN_MARK,
+    child_environment,
+    program_environment,
+    redact,
+    redact_text,
+    secrets_of,
+)
+from runner.process.isolation import namespace_prefix
+from runner.process.process import Interrupts, Outcome, run_process
+from runner.process.python import module_command
+
+__all__ = ["ProgramRun", "prepare_program"]
+
+_PIPE_COLUMNS: Final = 120
+"""Width of the headline where the output is no terminal."""
+
+_GPU_TABLES: Final = tuple(f"CUPTI_ACTIVITY_KIND_{kind}" for kind in ("KERNEL", "MEMCPY", "MEMSET", "GRAPH_TRACE"))
+"""Tables with work of the GPU."""
+
+
+def prepare_program(
+    command: Sequence[str],
+    settings: ExecSettings,
+    tool: NsysTool,
+    facts: DriverFacts,
+    out: Path,
+    environ: Mapping[str, str],
+    say: Callable[[str], None],
+) -> ProgramRun:
+    """Resolve what is asked; nothing is written.
+
+    Args:
+        command: the program and its arguments.
+        settings: what is asked beyond it.
+        tool: the nsys.
+        facts: what the driver says.
+        out: folder that gets the run's folder.
+        environ: the launcher's environment.
+        say: takes one line for the user.
+
+    Raises:
+        RequestError: the program is not there, or options do not fit.
+        CaptureError: this nsys lacks what the capture insists on.
+    """
+    _require_fitting(command, settings, environ)
+    run_id = str(uuid.uuid4())
+    directory = RunDirectory(out.expanduser().absolute() / run_id)
+    count = len(facts.gpus)
+    device = "cpu" if not count else "cuda:0" if count == 1 else f"cuda:0-{count - 1}"
+    recorded = evolve(
+        settings,
+        ready_url=_shown(settings.ready_url),
+        start_url=_shown(settings.start_url),
+        stop_url=_shown(settings.stop_url),
+        start_body=None if settings.start_body is None else "(not kept)",
+        load=None if settings.load is None else shlex.join(redact(shlex.split(settings.load))),
+        nsys_args=redact(settings.nsys_args),
+    )
+    plan = ExecPlan(run_id, str(directory.path), redact(command), device=device, settings=recorded)
+    options = program_options(settings, tool)
+    return ProgramRun(
+        directory,
+        plan,
+        settings,
+        tuple(command),
+        ProgramCommand(tool, options, settings, run_id, directory.path, namespace_prefix(environ)),
+        environ,
+        say,
+        facts,
+    )
+
+
+def _require_fitting(command: Sequence[str], settings: ExecSettings, environ: Mapping[str, str]) -> None:
+    if not command:
+        raise RequestError("give the command to profile behind --, such as: dsocr-profile exec -- python3 script.py")
+    if shutil.which(command[0], path=environ.get("PATH")) is None:
+        raise RequestError(f"{command[0]}: no such program; give its path, or put its folder into PATH")
+    require_ranks(command, settings.ranks)
+    for name, value in (("--start-url", settings.start_url), ("--stop-url", settings.stop_url)):
+        if value is not None and settings.load is None:
+            raise RequestError(f"{name} is asked before or after the load: give --load COMMAND too")
+    if settings.duration_s is not None and settings.load is not None:
+        raise RequestError("--duration ends the program, and --load is what ends a server: leave one of them out")
+    if settings.ready_url is not None and settings.load is None:
+        raise RequestError("--ready-url is what the load waits for: give --load COMMAND too")
+    if settings.start_body is not None:
+        if settings.start_url is None:
+            raise RequestError("--start-body is posted to --start-url: give that too")
+        _require_json(settings.start_body)
+    if settings.load is not None:
+        try:
+            load = shlex.split(settings.load)
+        except ValueError as error:
+            raise RequestError(f"--load: is not a command line ({error})") from error
+        if not load or shutil.which(load[0], path=environ.get("PATH")) is None:
+            raise RequestError(f"--load {load[0] if load else ''!r}: no such program")
+
+
+def _require_json(text: str) -> None:
+    import json
+
+    try:
+        json.loads(text)
+    except ValueError as error:
+        raise RequestError(f"--start-body: is not JSON ({error})") from error
+
+
+def _shown(address: str | None) -> str | None:
+    return None if address is None else redact((address,))[0]
+
+
+@frozen
+class ProgramRun:
+    """One run and what it needs of the outside world."""
+
+    directory: RunDirectory
+    plan: ExecPlan
+    settings: ExecSettings
+    """As they were asked for, secrets included: never written."""
+    command: tuple[str, ...]
+    """The same. Empty where a finished capture is gone on with."""
+    nsys: ProgramCommand
+    environ: Mapping[str, str]
+    say: Callable[[str], None]
+    """Takes one line for the user."""
+    facts: DriverFacts
+
+    @classmethod
+    def taken_up(
+        cls, directory: RunDirectory, tool: NsysTool, environ: Mapping[str, str], say: Callable[[str], None]
+    ) -> ProgramRun:
+        """Take up a run from its folder, to go on with what it captured."""
+        plan = directory.read_program_plan()
+        nsys = ProgramCommand(tool, program_options(plan.settings, tool), plan.settings, plan.run_id, directory.path)
+        return cls(directory, plan, plan.settings, (), nsys, environ, say, DriverFacts(None, None))
+
+    def start(self, interrupts: Interrupts, *, wait: bool) -> ProgramManifest:
+        """Hold the devices and do the whole run.
+
+        Args:
+            interrupts: Ctrl-C ends the program first, and nsys writes what it has.
+            wait: wait for the devices while another run holds one.
+
+        Raises:
+            BusyError: another run holds a device, and ``wait`` is false.
+            DsocrError: the kind says which step failed; run.json holds the same words and every exit code so far.
+        """
+        directory = self.directory
+        directory.create()
+        directory.write(directory.plan_file, self.plan)
+        directory.write(directory.manifest_file, self._first_manifest())
+        with directory.locked(), self._recording_failure(), ExitStack() as held:
+            count = len(self.facts.gpus)
+            for device in [f"cuda:{index}" for index in range(count)] or ["cpu"]:
+                lock = DeviceLock(device, self.facts.gpus, self.environ)
+                held.enter_context(lock.held(wait=wait, interrupts=interrupts, waiting=self.say))
+            if directory.cancel_file.exists():
+                raise InterruptedRunError("cancelled before it began")
+            self._update(status="running")
+            directory.link_latest()
+            limit = self.settings.timeout_s
+            deadline = None if limit is None else time.monotonic() + limit
+            for number in range(self.settings.control):
+                self._control(number, interrupts, deadline)
+            self._capture(interrupts, deadline)
+            return self._finish(interrupts)
+
+    def resume(self, interrupts: Interrupts) -> ProgramManifest:
+        """Go on at import, export or analysis, whichever is the first that is not done.
+
+        Raises:
+            CaptureError: nothing was captured that could be gone on with.
+            DsocrError: as `start`.
+        """
+        if not self._captured():
+            raise CaptureError(
+                f"{self.directory.path}: nothing was captured, so there is nothing to resume; run it again"
+            )
+        with self._recording_failure():
+            return self._finish(interrupts)
+
+    # -- steps ---------------------------------------------------------------------------------------------------------
+
+    def _control(self, number: int, interrupts: Interrupts, deadline: float | None) -> None:
+        self.say(f"control run {number + 1} of {self.settings.control}: nothing attached")
+        with self._environment({}) as env:
+            outcome, talk = self._watched(
+                list(self.command), env, "control", interrupts, deadline, target=None, profiled=False
+            )
+        self._codes(control=outcome.returncode)
+        self._times(outcome, talk, profiled=False)
+        self._raise_if_ended(outcome, "the control run", saved=None)
+        self._raise_if_failed(outcome, talk, "control", "in the control run", saved=None)
+
+    def _capture(self, interrupts: Interrupts, deadline: float | None) -> None:
+        settings = self.settings
+        self.say(f"capture: nsys {self.nsys.tool.version}, preset {settings.preset}, {settings.captured}")
+        if settings.ranks > 1:
+            self._write_rank_script()
+        with self._environment(self.nsys.environment()) as env:
+            outcome, talk = self._watched(
+                self.nsys.argv(self.command),
+                env,
+                "capture",
+                interrupts,
+                deadline,
+                target=self.plan.run_id,
+                profiled=True,
+            )
+        captured = self._captured()
+        for file in self.directory.path.glob("*.nsys-rep"):
+            file.chmod(0o600)  # nsys starts the program with the file mode mask 0, and its report is readable for all
+        ran = outcome.target_seen or bool(captured)  # a short one may end between two looks
+        self._codes(child=outcome.returncode if ran else None, nsys=0 if captured else outcome.returncode or 1)
+        self._times(outcome, talk, profiled=True)
+        if outcome.ended_by == "over":
+            self._update(ended_by_us=True)
+        well = outcome.ended_by in ("itself", "over") and talk is not None and talk.error is None
+        well = well or (outcome.ended_by == "itself" and talk is None and outcome.returncode == 0)
+        saved = self._save(outcome, interrupts) if captured and not well else None
+        self._raise_if_ended(outcome, "the capture", saved)
+        if not ran:
+            words = last_line(self.directory.log("capture"))
+            raise CaptureError(f"nsys did not start the program (exit code {outcome.returncode}): {words}")
+        self._raise_if_failed(outcome, talk, "capture", "under nsys", saved)
+        missing = [name for name in settings.traces if name not in captured]
+        if missing:
+            raise CaptureError(self._why_nothing(missing, outcome))
+
+    def _why_nothing(self, missing: Sequence[str], outcome: Outcome) -> str:
+        captured = self.settings.captured
+        what = "no report" if missing == ["trace"] else f"no report for {', '.join(missing)}"
+        why = last_line(self.directory.log("capture"))
+        if captured == "cuda-profiler-api":
+            why = "the program did not call cudaProfilerStart, so the capture never began (--capture all needs no call)"
+        elif captured.startswith("nvtx:"):
+            why = f"no range named {captured.removeprefix('nvtx:')} was opened, so the capture never began"
+        elif self.settings.delay_s is not None:
+            why = f"the program may have ended before --delay {self.settings.delay_s:g} s"
+        return f"nsys left {what} (exit code {outcome.returncode}): {why}"
+
+    def _watched(
+        self,
+        argv: list[str],
+        env: dict[str, str],
+        step: str,
+        interrupts: Interrupts,
+        deadline: float | None,
+        *,
+        target: str | None,
+        profiled: bool,
+    ) -> tuple[Outcome, Conversation | None]:
+        """Run the program to its end, and a server with its load; secrets leave the logs."""
+        settings = self.settings
+        talk = None
+        if settings.is_server:
+            talk = Conversation(
+                settings, env=env, log=self.directory.log("load"), say=self._say_clean, profiled=profiled
+            )
+        try:
+            if talk is not None:
+                talk.begin()
+            outcome = run_process(
+                argv,
+                env=env,
+                log=self.directory.log(step),
+                interrupts=interrupts,
+                target=target,
+                deadline=deadline,
+                grace_s=settings.grace_s,
+                umask=0o077 if profiled else -1,
+                over=(lambda: False) if talk is None else talk.over,
+            )
+        finally:
+            if talk is not None:
+                talk.close()
+            for log in (self.directory.log(step), self.directory.log("load")):
+                self._clean(log)
+        return outcome, talk
+
+    def _finish(self, interrupts: Interrupts) -> ProgramManifest:
+        captured = self._captured()
+        rows = self._export(captured, interrupts)
+        missing = [name for name in self.settings.traces if name not in captured]
+        if missing:
+            raise CaptureError(f"{self.directory.path}: there is no report for {', '.join(missing)}; run it again")
+        manifest = self._manifest()
+        if manifest.ended_by_us or manifest.exit_codes.child in (0, None):
+            self._update(status="complete", error=None, finished_at=now())
+        if manifest.device == "cpu" and rows is not None and not any(rows.get(table) for table in _GPU_TABLES):
+            note = "no GPU is visible here and the capture holds no work of one, so there is no report of its time"
+            self.say(note)
+            self._note(note)
+            return self._manifest()
+        self._analyse(interrupts)
+        return self._manifest()
+
+    def _export(self, names: Sequence[str], interrupts: Interrupts) -> dict[str, int] | None:
+        """Make the exports of these traces that are not there yet. Gives the rows of those that it made; None: it made none."""
+        total: dict[str, int] = {}
+        made = False
+        secrets = self._secrets()
+        for name in names:
+            database = self.directory.path / f"{name}.sqlite"
+            if database.is_file():
+                continue
+            log = self.directory.log("export")
+            with self._environment({}) as env:
+                try:
+                    report = finish_import(
+                        self.nsys.tool, self.directory.path, env=env, log=log, interrupts=interrupts, stem=name
+                    )
+                    result = export_report(
+                        self.nsys.tool,
+                        report,
+                        database,
+                        env=env,
+                        log=log,
+                        interrupts=interrupts,
+                        own_marks=(self.plan.run_id,),
+                        secrets=secrets,
+                        blobs=True,
+                    )
+                except ExportError:
+                    self._codes(export=1)
+                    raise
+                finally:
+                    self._clean(log)
+            made = True
+            self._codes(export=result.returncode)
+            counts = ", ".join(f"{count:,} {table}" for table, count in result.rows.items() if count)
+            self.say(f"{database.name}: exported and checked: {counts}")
+            for table, count in result.rows.items():
+                total[table] = total.get(table, 0) + count
+            self._guard_report(report, result.foreign_blocks, result.secret_names)
+        self._update(traces=tuple(f"{name}.sqlite" for name in names))
+        return total if made else None
+
+    def _guard_report(self, report: Path, blocks: int, names: tuple[str, ...]) -> None:
+        """A report that holds secrets is not left lying about: only the export can be freed of them."""
+        kinds = []
+        if blocks:
+            listed = f", with {', '.join(names)} among them" if names else ""
+            kinds.append(f"the environment of {blocks} other processes or groups of them{listed}")
+        if self._secrets():
+            kinds.append("secrets of the command line or of --keep-env")
+        if not kinds or not report.is_file():
+            return
+        what = f"nsys stored {' and '.join(kinds)} in {report.name}"
+        export = f"{report.stem}.sqlite is free of them"
+        if self.settings.keep_report:
+            note = f"{what}; kept on request: do not share it. {export}."
+        else:
+            report.unlink()
+            note = f"{what}; it was deleted after its export (--keep-report keeps it). {export}."
+        self.say(note)
+        self._note(note)
+
+    def _save(self, outcome: Outcome, interrupts: Interrupts) -> Path | None:
+        """Save what was captured of a program that did not end well, and say so in run.json."""
+        captured = self._captured()
+        first = captured[0]
+        report = self.directory.path / f"{first}.nsys-rep"
+        saved = report if report.is_file() else None
+        if outcome.ended_by != "interrupt":
+            try:
+                self._export(captured, interrupts)
+                saved = self.directory.path / f"{first}.sqlite"
+            except DsocrError as error:
+                self.say(f"what was captured before could not be exported: {error}")
+        if saved is not None:
+            self._note(f"The program did not end well; {saved.name} holds what it did until then.")
+        return saved
+
+    def analysis_commands(self) -> list[list[str]]:
+        """Give the command lines of the analysis."""
+        folder = self.directory.path
+        names = self.settings.traces
+        if len(names) == 1:
+            return [module_command("analysis.cli", str(folder / f"{names[0]}.sqlite"), "--out", str(folder))]
+        return [
+            module_command("analysis.cli", str(folder / f"{name}.sqlite"), "--out", str(folder / name))
+            for name in names
+        ]
+
+    def _analyse(self, interrupts: Interrupts) -> None:
+        self.say("analysis")
+        log = self.directory.log("analysis")
+        log.unlink(missing_ok=True)
+        env = child_environment(self.environ)
+        env["COLUMNS"] = str(shutil.get_terminal_size((_PIPE_COLUMNS, 24)).columns)  # its headline is shown at the end
+        for command in self.analysis_commands():
+            outcome = run_process(command, env=env, log=log, interrupts=interrupts)
+            self._codes(analysis=outcome.returncode)
+            rest = f"the trace is kept: dsocr-profile resume {self.plan.run_id}"
+            if outcome.ended_by == "interrupt":
+                raise InterruptedRunError(f"interrupted in the analysis; {rest}")
+            if outcome.returncode != 0:
+                raise AnalysisFailedError(
+                    f"the analysis failed (exit code {outcome.returncode}): {last_line(log)}; {rest}"
+                )
+
+    # -- records -------------------------------------------------------------------------------------------------------
+
+    def _first_manifest(self) -> ProgramManifest:
+        settings = self.plan.settings
+        names = ("capture", "preset", "ranks")
+        options: dict[str, Any] = {}
+        for option in options_of(ExecSettings):
+            if option.name not in names:
+                value = getattr(settings, option.name)
+                options[option.name] = (shlex.join(value) or None) if isinstance(value, tuple) else value
+        mismatch = driver_mismatch(self.nsys.tool, self.facts)
+        with_secrets = self.nsys.argv(self.command)
+        return ProgramManifest(
+            run_id=self.plan.run_id,
+            status="queued",
+            command=self.plan.command,
+            created_at=datetime.now(UTC),
+            device=self.plan.device,
+            folder=str(Path.cwd()),
+            capture=self.settings.captured,
+            ranks=settings.ranks,
+            preset=settings.preset,
+            options=options,
+            argv=tuple(redact_text(argument, self._secrets()) for argument in redact(with_secrets)),
+            environment=tuple(sorted(program_environment(self.environ, keep=self.settings.keep_env))),
+            versions=self._versions(),
+            notes=(*self.nsys.options.warnings, *((str(mismatch),) if mismatch else ())),
+        )
+
+    def _versions(self) -> dict[str, str]:
+        """Of what is not the program's: which torch it imports is its own affair."""
+        cuda = self.facts.cuda
+        versions = {
+            "dsocr-profiler": installed_version("dsocr-profiler"),
+            "nsys": self.nsys.tool.version,
+            "driver": self.facts.driver,
+            "driver_cuda": None if cuda is None else f"{cuda[0]}.{cuda[1]}",
+        }
+        return {name: version for name, version in versions.items() if version is not None}
+
+    def _manifest(self) -> ProgramManifest:
+        return self.directory.read_program_manifest()
+
+    def _update(self, **changes: Any) -> None:
+        self.directory.write(self.directory.manifest_file, evolve(self._manifest(), **changes))
+
+    def _codes(self, **codes: int | None) -> None:
+        self._update(exit_codes=evolve(self._manifest().exit_codes, **codes))
+
+    def _note(self, note: str) -> None:
+        notes = self._manifest().notes
+        if note not in notes:
+            self._update(notes=(*notes, note))
+
+    def _times(self, outcome: Outcome, talk: Conversation | None, *, profiled: bool) -> None:
+        if outcome.ended_by in ("timeout", "interrupt") or (profiled and self.settings.duration_s is not None):
+            return  # how long it was let run says nothing of it
+        load_s = None if talk is None else talk.load_s
+        self._update(
+            times=(*self._manifest().times, ProgramTimes(profiled, outcome.elapsed_s, load_s)),
+            load_exit_code=None if talk is None else talk.load_code,
+        )
+
+    def _captured(self) -> list[str]:
+        """Names of the traces of which something was captured."""
+        folder = self.directory.path
+        return [
+            name
+            for name in self.settings.traces
+            if any(
+                (folder / f"{name}{ending}").is_file() and (folder / f"{name}{ending}").stat().st_size > 0
+                for ending in (".nsys-rep", ".qdstrm", ".sqlite")
+            )
+        ]
+
+    # -- failures ------------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def _recording_failure(self) -> Iterator[None]:
+        """Write an error into run.json on its way out; if that fails too (disk full), the first error is raised."""
+        try:
+            yield
+        except DsocrError as error:
+            try:
+                self._update(status=self._status_of(error), error=self._cleaned(str(error)), finished_at=now())
+            except DsocrError as second:
+                self.say(str(second))
+            raise
+
+    def _status_of(self, error: DsocrError) -> RunStatus:
+        if isinstance(error, InterruptedRunError):
+            return "cancelled" if self.directory.cancel_file.exists() else "interrupted"
+        return "timed_out" if isinstance(error, TimeoutExceededError) else "failed"
+
+    def _raise_if_ended(self, outcome: Outcome, what: str, saved: Path | None) -> None:
+        if outcome.ended_by in ("itself", "over"):
+            return
+        rest = ""
+        if saved is not None:
+            rest = f"; what it captured is in {saved}: dsocr-profile resume {self.plan.run_id}"
+        elif outcome.gave_up:
+            rest = "; it was killed, and nothing usable is left"
+        if outcome.ended_by == "timeout":
+            raise TimeoutExceededError(f"{what} was ended by --timeout {self.settings.timeout_s:g}{rest}")
+        raise InterruptedRunError(f"{what} was interrupted{rest}")
+
+    def _raise_if_failed(
+        self, outcome: Outcome, talk: Conversation | None, step: str, where: str, saved: Path | None
+    ) -> None:
+        """Fail if the program or its load did. A server that we ended is not blamed for its exit code."""
+        rest = f"; what was captured before is kept in {saved}" if saved is not None else ""
+        log = self.directory.log(step)
+        if talk is not None and outcome.ended_by == "over":
+            if talk.error is not None:
+                raise type(talk.error)(f"{talk.error}{rest}")
+            return
+        code = outcome.returncode
+        ended = f"was ended by signal {-code}" if code < 0 else f"ended with exit code {code}"
+        if talk is not None:
+            raise ChildFailedError(
+                f"the server {ended} {where} before its load had ended: {last_line(log)} (all of it: {log}){rest}"
+            )
+        if code != 0:
+            raise ChildFailedError(f"the program {ended} {where}: {last_line(log)} (all of it: {log}){rest}")
+
+    # -- pieces --------------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def _environment(self, more: Mapping[str, str]) -> Iterator[dict[str, str]]:
+        """The program's environment, with a temporary folder that lives as long as it."""
+        with self.directory.temporary() as folder:
+            extra = {RUN_MARK: self.plan.run_id, "TMPDIR": str(folder), **more}
+            yield program_environment(self.environ, keep=self.settings.keep_env, extra=extra)
+
+    def _write_rank_script(self) -> None:
+        script = self.nsys.rank_script
+        try:
+            script.write_text(self.nsys.script(self.command, self.environ), encoding="utf-8")
+            script.chmod(0o700)
+        except OSError as error:
+            raise CaptureError(f"{script}: cannot be written ({error.strerror})") from error
+
+    def _secrets(self) -> tuple[str, ...]:
+        load = shlex.split(self.settings.load or "") if self.command else []
+        argv = [*self.command, *load, *self.settings.nsys_args]
+        return secrets_of(argv, self.environ, self.settings.keep_env)
+
+    def _cleaned(self, text: str) -> str:
+        return redact_text(text, self._secrets())
+
+    def _say_clean(self, line: str) -> None:
+        self.say(self._cleaned(line))
+
+    def _clean(self, log: Path) -> None:
+        """Take secrets out of a log: a program may print its own command line."""
+        secrets = [secret.encode() for secret in self._secrets()]
+        if not secrets or not log.is_file():
+            return
+        text = log.read_bytes()
+        cleaned = text
+        for secret in secrets:
+            cleaned = cleaned.replace(secret, b"***")
+        if cleaned != text:
+            log.write_bytes(cleaned)
+
+    def script(self) -> str:
+        """Give the text of the script that starts each rank."""
+        return self._cleaned(self.nsys.script(self.command, self.environ))
+
+    def commands(self) -> dict[str, list[list[str]]]:
+        """Give the exact commands of a run, by step, for ``--dry-run``; secrets redacted."""
+        folder = self.directory.path
+        exports = [
+            export_argv(self.nsys.tool, str(folder / f"{name}.nsys-rep"), str(folder / f"{name}.sqlite"), blobs=True)
+            for name in self.settings.traces
+        ]
+        argv = [redact_text(argument, self._secrets()) for argument in redact(self.nsys.argv(self.command))]
+        return {
+            "control": [list(redact(self.command))] * self.settings.control,
+            "capture": [argv],
+            "export": exports,
+            "analysis": self.analysis_commands(),
+        }

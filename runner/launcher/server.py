@@ -1,0 +1,152 @@
+"""What is done with a server while it runs: wait until it answers, start an engine's profiler, make the load, stop it."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+from analysis.domain.errors import CaptureError, ChildFailedError, DsocrError, TimeoutExceededError
+from runner.plan.program import ExecSettings
+from runner.process.environment import redact
+from runner.process.http import ask
+
+__all__ = ["Conversation"]
+
+_POLL_S: Final = 0.25
+_ASK_TIMEOUT_S: Final = 5.0
+_PROFILER_TIMEOUT_S: Final = 600.0
+"""An engine answers /stop_profile only when its workers have flushed, which takes minutes for long captures."""
+_END_S: Final = 5.0
+
+
+class Conversation:
+    """The load of one run of a server, made on a thread of its own while the server's process is waited for."""
+
+    def __init__(
+        self,
+        settings: ExecSettings,
+        *,
+        env: Mapping[str, str],
+        log: Path,
+        say: Callable[[str], None],
+        profiled: bool,
+    ) -> None:
+        """Prepare it.
+
+        Args:
+            settings: addresses and the load's command.
+            env: of the load's command.
+            log: file for its output.
+            say: takes one line for the user.
+            profiled: ask the engine's profiler to start and to stop.
+        """
+        self.error: DsocrError | None = None
+        """What went wrong, for the end of the run: first the server is ended, and what was captured is saved."""
+        self.load_code: int | None = None
+        self.load_s: float | None = None
+        self._settings = settings
+        self._env = dict(env)
+        self._log = log
+        self._say = say
+        self._profiled = profiled
+        self._over = threading.Event()
+        self._closed = threading.Event()
+        self._load: subprocess.Popen[bytes] | None = None
+        self._thread = threading.Thread(target=self._converse, name="load", daemon=True)
+
+    def begin(self) -> None:
+        """Begin; the server may still be coming up."""
+        self._thread.start()
+
+    def over(self) -> bool:
+        """Whether all is done, or nothing more can be."""
+        return self._over.is_set()
+
+    def close(self) -> None:
+        """End it where it is: the server is gone."""
+        self._closed.set()
+        load = self._load
+        if load is not None and load.poll() is None:
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(load.pid, signal.SIGTERM)
+            try:
+                load.wait(_END_S)
+            except subprocess.TimeoutExpired:
+                with suppress(ProcessLookupError, PermissionError):
+                    os.killpg(load.pid, signal.SIGKILL)
+        self._thread.join(_END_S)
+
+    def _converse(self) -> None:
+        settings = self._settings
+        try:
+            if settings.ready_url is not None:
+                self._wait_until_ready(settings.ready_url)
+            if self._profiled and settings.start_url is not None:
+                self._post(settings.start_url, settings.start_body)
+            try:
+                self._make_load(shlex.split(settings.load or ""))
+            finally:
+                if self._profiled and settings.stop_url is not None and not self._closed.is_set():
+                    self._post(settings.stop_url, None)
+        except DsocrError as error:
+            self.error = error
+        finally:
+            self._over.set()
+
+    def _wait_until_ready(self, address: str) -> None:
+        shown = redact((address,))[0]
+        self._say(f"waiting for {shown}")
+        until = time.monotonic() + self._settings.ready_timeout_s
+        while not self._closed.is_set():
+            answer = ask(address, timeout_s=_ASK_TIMEOUT_S)
+            if answer.well:
+                return
+            if time.monotonic() > until:
+                said = answer.words if answer.status is None else f"status {answer.status}, {answer.words}"
+                raise TimeoutExceededError(
+                    f"the server did not answer {shown} in {self._settings.ready_timeout_s:g} s (--ready-timeout): {said}"
+                )
+            self._closed.wait(_POLL_S)
+
+    def _post(self, address: str, body: str | None) -> None:
+        shown = redact((address,))[0]
+        answer = ask(address, timeout_s=_PROFILER_TIMEOUT_S, post=body, method="POST")
+        if self._closed.is_set():
+            return
+        if not answer.well:
+            said = answer.words if answer.status is None else f"status {answer.status}, {answer.words}"
+            raise CaptureError(f"{shown} did not start or stop the engine's profiler: {said}")
+        self._say(f"{shown}: {answer.status}")
+
+    def _make_load(self, command: list[str]) -> None:
+        if self._closed.is_set():
+            return
+        shown = shlex.join(redact(command))
+        self._say(f"load: {shown}")
+        started = time.monotonic()
+        try:
+            with self._log.open("ab") as output:
+                self._load = subprocess.Popen(
+                    command,
+                    env=self._env,
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=subprocess.STDOUT,
+                    start_new_session=True,
+                )
+        except OSError as error:
+            raise ChildFailedError(f"--load {command[0]}: cannot be started ({error.strerror})") from error
+        code = self._load.wait()
+        if self._closed.is_set():
+            return
+        self.load_code, self.load_s = code, time.monotonic() - started
+        if code != 0:
+            raise ChildFailedError(f"the load failed with exit code {code}: {shown} (its output: {self._log})")
