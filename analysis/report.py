@@ -202,7 +202,7 @@ def _tables(attribution: Attribution) -> _Tables:
         by_range=gpu_rows(gpu_table(attribution, "range")),
         by_module={
             "all": gpu_rows(gpu_table(attribution, "module")),
-            **{stage: gpu_rows(gpu_table(attribution, "module", stage=stage)) for stage in STAGES},
+            **{stage: gpu_rows(gpu_table(attribution, "module", stage=stage)) for stage in attribution.stages},
         },
         streams=stream_summaries(attribution),
         timeline=busy_timeline(attribution),
@@ -224,7 +224,7 @@ def _assembled(
     sm_count = device.sm_count if device else None
     stage_rows = gpu_rows(gpu_table(attribution, "stage"))
     instances = instance_summaries(attribution, host)
-    steps = step_points(attribution)
+    steps = step_points(attribution, instances)
     tokens = tokens_by_stage(manifest, instances, options.cost.prompt_tokens if options.cost else None)
     stages = stage_summaries(attribution, host, stage_rows, instances, tokens, sm_count)
     waits = host_call_rows(attribution, host)
@@ -233,9 +233,7 @@ def _assembled(
         everywhere = np.zeros(len(attribution.calls), dtype=np.int64)
         by_module = (row for row in waits if row.level == "module")
         waits = (*by_module, *host.waits_by("stage", everywhere, (WHOLE_CAPTURE,)))
-    kernel_rows = kernel_tables(
-        attribution, {str(name): count for name, count in tokens.items()}, device, load_rules(options.kernel_rules)
-    )
+    kernel_rows = kernel_tables(attribution, tokens, device, load_rules(options.kernel_rules))
     units = stage_units(instances, one_input(manifest), decode_unit(manifest.batch_size if manifest else 1))
     kernel_modules = kernel_module_rows(attribution, kernel_rows.by_name, units)
     captured = Captured(
@@ -336,8 +334,8 @@ def judged_again(made: Assembled, rank_waits: tuple[RankWait, ...]) -> Report:
 
 
 def _module_names(attribution: Attribution) -> frozenset[str]:
-    ranges = attribution.ranges
-    return frozenset(ranges.names[code] for code in present(ranges.name[attribution.is_level("module")]))
+    of_range, paths = attribution.module_names
+    return frozenset(paths[code] for code in present(of_range[:-1]) if code >= 0)
 
 
 def _unchecked_sizes(unchecked: list[str]) -> tuple[Finding, ...]:
@@ -374,7 +372,7 @@ def capture_info(trace: Trace, attribution: Attribution, manifest: RunManifest |
     kinds = np.bincount(attribution.operations.kind, minlength=4)
     collector = _collector(info.capture, info.product)
     devices = sorted({device.name for device in info.devices})
-    modules = bool(attribution.is_level("module").any())
+    domains, choice = attribution.module_domains, attribution.choice
     return CaptureInfo(
         trace_path=str(trace.path),
         trace_bytes=trace.path.stat().st_size,
@@ -393,9 +391,13 @@ def capture_info(trace: Trace, attribution: Attribution, manifest: RunManifest |
         graphs=int(kinds[GRAPH]),
         api_calls=len(attribution.calls) + len(attribution.other_calls),
         ranges=len(attribution.ranges),
-        module_domain=attribution.module_domain if modules else None,
+        module_domain=domains[0] if domains else None,
         random_weights=_random(manifest),
         cross_thread=attribution.cross_thread,
+        vocabulary=choice.vocabulary.name,
+        vocabulary_title=choice.vocabulary.title,
+        vocabulary_ranges=choice.reading.matched,
+        vocabulary_stated=choice.stated,
     )
 
 

@@ -36,10 +36,19 @@ class OpenedTrace:
 
     @cached_property
     def attribution(self) -> Attribution:
-        """Which call launched each operation, and which ranges surround it."""
-        from analysis.attribution.attribution import Attribution
+        """Which call launched each operation, and which ranges surround it.
 
-        return Attribution.of(self.trace, cross_thread=self.options.cross_thread)
+        Raises:
+            RequestError: the vocabulary that was named cannot be read.
+        """
+        from analysis.attribution.attribution import Attribution
+        from analysis.attribution.vocabulary import load_vocabulary
+
+        return Attribution.of(
+            self.trace,
+            cross_thread=self.options.cross_thread,
+            vocabulary=load_vocabulary(self.options.vocabulary),
+        )
 
     @cached_property
     def manifest(self) -> RunManifest | None:

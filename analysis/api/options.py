@@ -75,6 +75,9 @@ class AnalysisOptions:
     """Peak memory bandwidth, 10^9 bytes/s."""
     kernel_rules: Path | None = field(default=None, converter=_path)
     """Rules that classify kernels by name, tried before ours."""
+    vocabulary: str | None = None
+    """What range names mean: ``dsocr``, ``vllm``, ``sglang``, ``tensorrt-llm``, ``plain``, or a TOML file; None: the one that
+    most ranges match."""
 
     def __attrs_post_init__(self) -> None:
         needs_model = {"input_mode": self.input_mode, "tiles": self.tiles, "prompt_tokens": self.prompt_tokens}

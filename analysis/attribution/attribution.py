@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 
 from analysis.attribution.graph_nodes import Recordings, find_recordings
 from analysis.attribution.range_tree import Indices, RangeTree
-from analysis.domain.annotations import DECODE_STEP, IMAGE_NAME, MODULE_DOMAIN, STAGE_DOMAIN, STAGES, Stage
+from analysis.attribution.vocabulary import STEP_KINDS, Choice, Composition, Meaning, Reading, Vocabulary, choose
+from analysis.domain.annotations import STAGES
 from analysis.trace.distinct import present
 from analysis.trace.reader import Trace
 from analysis.trace.records import Calls, Codes, Operations, OtherCalls, RangeRows, TraceInfo
@@ -128,14 +129,22 @@ class Attribution:
     """Of processes and threads by code."""
     thread_process: NDArray[np.int64]
     """Thread code → process code; -1 → -1."""
+    choice: Choice
+    """How the names of ranges are read: which of them are images, stages, steps and modules."""
     cross_thread: bool = False
     """Offer calls outside all ranges of a kind on their own thread to those open on another thread of the process."""
     _memo: dict[tuple[str, Any], Any] = field(factory=dict, init=False)
     """Question → answer, of `_memoised`."""
 
     @classmethod
-    def of(cls, trace: Trace, *, cross_thread: bool = False) -> Attribution:
-        """Attribute a trace."""
+    def of(cls, trace: Trace, *, cross_thread: bool = False, vocabulary: Vocabulary | None = None) -> Attribution:
+        """Attribute a trace.
+
+        Args:
+            trace: opened.
+            cross_thread: see the field.
+            vocabulary: what range names mean, as the user said; None: the one that the names speak for.
+        """
         operations, calls, ranges = trace.operations, trace.calls, trace.ranges
         thread_process = np.array([*trace.info.thread_process, -1], dtype=np.int64)
         return cls(
@@ -148,6 +157,7 @@ class Attribution:
             recordings=find_recordings(operations, trace.graph_nodes, thread_process),
             info=trace.info,
             thread_process=thread_process,
+            choice=choose(ranges, vocabulary),
             cross_thread=cross_thread,
         )
 
@@ -290,10 +300,47 @@ class Attribution:
 
     # --- levels -----------------------------------------------------------------------------------------------
 
+    @property
+    def reading(self) -> Reading:
+        """What each range is, by its name."""
+        return self.choice.reading
+
     @cached_property
-    def module_domain(self) -> str:
-        """Where module ranges are: our own domain, else the default one, where hand-made annotations go."""
-        return MODULE_DOMAIN if MODULE_DOMAIN in self.ranges.domains else ""
+    def stages(self) -> tuple[str, ...]:
+        """Names of the stages in the order in which they are shown: prefill and decode, or the kinds of an engine's steps.
+
+        Of an engine those kinds that the trace has; a step is then an instance of the stage that its kind names.
+        """
+        if not self.choice.vocabulary.has_step_kinds:
+            return STAGES
+        seen = {meaning.kind for meaning in self.reading.meanings}
+        return tuple(kind for kind in STEP_KINDS if kind in seen)
+
+    @cached_property
+    def module_domains(self) -> tuple[str, ...]:
+        """Domains with module ranges, by how many they hold, the most first; the default one is the empty text."""
+        rows = np.flatnonzero(self.is_level("module"))
+        counts = np.bincount(self.ranges.domain[rows], minlength=len(self.ranges.domains))
+        order = np.argsort(-counts, kind="stable")
+        return tuple(self.ranges.domains[code] for code in order.tolist() if counts[code])
+
+    @cached_property
+    def module_names(self) -> tuple[NDArray[np.int32], tuple[str, ...]]:
+        """Code of each module range's path, [ranges + 1], -1 for what is no module and for no range; and the paths."""
+        paths: dict[str, int] = {}
+        by_code = [
+            -1 if meaning.module is None else paths.setdefault(meaning.module, len(paths))
+            for meaning in self.reading.meanings
+        ]
+        return np.array(by_code, dtype=np.int32)[self.reading.code], tuple(paths)
+
+    def meaning(self, row: int) -> Meaning:
+        """What a range is, by its name."""
+        return self.reading.meanings[int(self.reading.code[row])]
+
+    def composition(self, row: int) -> Composition | None:
+        """What an engine's step works on; None: the range is no such step."""
+        return self.meaning(row).composition
 
     @cached_property
     def _is_operator(self) -> NDArray[np.bool_]:
@@ -305,23 +352,15 @@ class Attribution:
         return operators
 
     def _ranges_of_level(self, level: Level) -> NDArray[np.bool_]:
-        names = self.ranges.names
         if level == "operator":
             return self._is_operator
+        meanings = self.reading.meanings
         if level == "module":
-            domain = self.domain(self.module_domain)
-            modules: NDArray[np.bool_] = self.ranges.domain == (-1 if domain is None else domain)
-            return modules & ~self._is_operator
-        wanted = {
-            "image": [IMAGE_NAME.fullmatch(name) is not None for name in names],
-            "stage": [name in STAGES for name in names],
-            "step": [name == DECODE_STEP for name in names],
-        }[level]
-        domain = self.domain(STAGE_DOMAIN)
-        if domain is None or not names:
-            return np.zeros(len(self.ranges), dtype=bool)
-        of_level: NDArray[np.bool_] = np.array(wanted, dtype=bool)[self.ranges.name] & (self.ranges.domain == domain)
-        return of_level
+            return self.reading.where([meaning.module is not None for meaning in meanings]) & ~self._is_operator
+        # An engine's step is a stage instance too: the stage is its kind.
+        return self.reading.where(
+            [meaning.level == level or (level == "stage" and meaning.composition is not None) for meaning in meanings]
+        )
 
     def is_level(self, level: Level) -> NDArray[np.bool_]:
         """Which ranges make a level, [ranges]."""
@@ -398,6 +437,8 @@ class Attribution:
         nearest = self.tree.nearest(wanted)
         domains = set(present(self.ranges.domain[wanted]))
         around = self._innermost(domains, nearest)
+        if level in ("stage", "step"):
+            self._continue_steps(around, wanted)
         if self.cross_thread:
             outside = np.flatnonzero(around < 0)
             nearest = np.append(nearest, np.int32(-1))
@@ -406,6 +447,28 @@ class Attribution:
                 elsewhere = self._later(elsewhere, nearest[rows])
             around[outside] = elsewhere
         return around
+
+    def _continue_steps(self, around: Indices, wanted: NDArray[np.bool_]) -> None:
+        """Give calls that lie in no step, but in a range that continues one, to the step before on their thread.
+
+        Args:
+            around: innermost step around each call, [calls]; changed in place.
+            wanted: which ranges are steps, [ranges].
+        """
+        continuing = self.reading.where([meaning.continues for meaning in self.reading.meanings])
+        if not continuing.any():
+            return
+        domains = set(present(self.ranges.domain[continuing]))
+        inside = self._innermost(domains, self.tree.nearest(continuing)) >= 0
+        calls = np.flatnonzero((around < 0) & inside)
+        steps = np.flatnonzero(wanted).astype(np.int32)
+        start, thread = self.ranges.start, self.ranges.thread
+        for code in present(self.calls.thread[calls]):
+            mine = calls[self.calls.thread[calls] == code]
+            own = steps[thread[steps] == code]
+            own = own[np.argsort(start[own], kind="stable")]
+            before = np.searchsorted(start[own], self.calls.start[mine], side="right") - 1
+            around[mine[before >= 0]] = own[before[before >= 0]]
 
     # --- names ------------------------------------------------------------------------------------------------
 
@@ -419,7 +482,7 @@ class Attribution:
         rows = np.flatnonzero(wanted)
         rows = rows[np.argsort(self.ranges.start[rows], kind="stable")]
         above = self._parent_of_interest(wanted)
-        own = {int(row): self.ranges.names[self.ranges.name[row]] for row in rows}
+        own = {int(row): self._label(int(row)) for row in rows}
         several: dict[tuple[int, str], int] = {}
         for row, name in own.items():
             key = (int(above[row]), name)
@@ -435,39 +498,60 @@ class Attribution:
             paths[row] = f"{paths[parent]}/{label}" if parent in paths else label
         return paths
 
+    def _label(self, row: int) -> str:
+        """What a range is called in paths: its name; a step that stands for itself by its kind."""
+        meaning = self.meaning(row)
+        if meaning.composition is not None and meaning.kind is not None:
+            return meaning.kind
+        return self.ranges.names[self.ranges.name[row]]
+
     def _parent_of_interest(self, wanted: NDArray[np.bool_]) -> Indices:
         nearest = np.append(self.tree.nearest(wanted), np.int32(-1))
         return nearest[self.tree.parent].astype(np.int32)
 
     @cached_property
     def _stage_code(self) -> NDArray[np.int8]:
-        """Index into `STAGES` of each range that is a stage, else ``len(STAGES)``, [ranges + 1]: -1 finds the last."""
-        by_name = np.array([STAGES.index(n) if n in STAGES else len(STAGES) for n in self.ranges.names], dtype=np.int8)
-        code = np.full(len(self.ranges) + 1, len(STAGES), dtype=np.int8)
-        rows = np.flatnonzero(self.is_level("stage"))
-        code[rows] = by_name[self.ranges.name[rows]]
-        return code
+        """Index into `stages` of each range that is a stage, else ``len(stages)``, [ranges + 1]: -1 finds the last."""
+        stages = self.stages
+        by_meaning = [
+            stages.index(meaning.kind) if meaning.kind is not None and meaning.level in ("stage", "step") else len(stages)
+            for meaning in self.reading.meanings
+        ]
+        return np.array(by_meaning, dtype=np.int8)[self.reading.code]
 
-    def stage_rows(self, stage: Stage) -> NDArray[np.intp]:
+    def stage_of(self, row: int) -> str:
+        """Name of the stage that a range is an instance of."""
+        return self.stages[int(self._stage_code[row])]
+
+    def stage_rows(self, stage: str) -> NDArray[np.intp]:
         """Rows of the ranges that are instances of a stage, in the file's order."""
-        return np.flatnonzero(self._stage_code[:-1] == STAGES.index(stage))
+        return np.flatnonzero(self._stage_code[:-1] == self._code_of(stage))
+
+    def _code_of(self, stage: str) -> int:
+        """Index into `stages`; -1, which nothing has, for a stage that the trace does not know."""
+        return self.stages.index(stage) if stage in self.stages else -1
 
     @cached_property
     def call_stage(self) -> NDArray[np.int8]:
-        """Stage of each call as index into `STAGES`; ``len(STAGES)``: none, [calls]."""
+        """Stage of each call as index into `stages`; ``len(stages)``: none, [calls]."""
         stage: NDArray[np.int8] = self._stage_code[self.call_level("stage")]
         return stage
 
     @cached_property
     def operation_stage(self) -> NDArray[np.int8]:
-        """Stage of each operation as index into `STAGES`; ``len(STAGES)``: none, [operations]."""
+        """Stage of each operation as index into `stages`; ``len(stages)``: none, [operations]."""
         stage: NDArray[np.int8] = self._stage_code[self.operation_level("stage")]
         return stage
 
-    def ranges_in_stage(self, stage: Stage) -> NDArray[np.bool_]:
+    def in_stage(self, stage: str) -> NDArray[np.bool_]:
+        """Which operations belong to a stage, [operations]."""
+        mine: NDArray[np.bool_] = self.operation_stage == self._code_of(stage)
+        return mine
+
+    def ranges_in_stage(self, stage: str) -> NDArray[np.bool_]:
         """Which ranges of the stage domain are a stage of that name or lie inside one, [ranges]."""
         nearest = self.tree.nearest(self.is_level("stage"))
-        inside: NDArray[np.bool_] = self._stage_code[nearest] == STAGES.index(stage)
+        inside: NDArray[np.bool_] = self._stage_code[nearest] == self._code_of(stage)
         return inside
 
     def qualified_name(self, row: int) -> str:

@@ -15,7 +15,7 @@ from analysis.api.options import AnalysisOptions, option_name
 
 __all__ = ["OF_A_REPORT", "OF_A_TABLE", "SHARED", "StageChoice", "TableFormat", "TraceFile", "with_options"]
 
-StageChoice: TypeAlias = Literal["prefill", "decode"]
+StageChoice: TypeAlias = Literal["prefill", "mixed", "decode", "empty", "step"]
 TableFormat: TypeAlias = Literal["md", "csv", "json"]
 
 TraceFile = Annotated[
@@ -43,13 +43,18 @@ _DESCRIBED: Final[dict[str, dict[str, Any]]] = {
     "prompt_tokens": {"help": "With --model: positions of each prefill."},
     "peak_tflops": {"help": "Dense peak of the model's dtype, 10^12 FLOP/s."},
     "peak_gbps": {"help": "Memory bandwidth, 10^9 bytes/s."},
+    "vocabulary": {
+        "metavar": "NAME|FILE",
+        "help": "What range names mean: dsocr, vllm, sglang, tensorrt-llm, plain, or a TOML file of your own "
+        "(docs/annotate.md); default: what most ranges match.",
+    },
     "kernel_rules": {"readable": False, "help": "Rules of your own, tried before ours."},
 }
 
 SHARED: Final[dict[str, Any]] = {name: typer.Option(option_name(name), **said) for name, said in _DESCRIBED.items()}
 """Field of `AnalysisOptions` → its option."""
 
-OF_A_TABLE: Final = ("manifest", "cross_thread", "accept_lossy")
+OF_A_TABLE: Final = ("manifest", "cross_thread", "accept_lossy", "vocabulary")
 """What a command takes that only adds up."""
 OF_A_REPORT: Final = tuple(SHARED)
 """What a command takes that judges."""

@@ -70,6 +70,16 @@ def _unprofiled(control: Sequence[ControlPass], batch: int) -> dict[str, tuple[s
 
 
 def _profiled(captured: Captured) -> dict[str, tuple[str, list[float]]]:
+    if any(stage.of_steps for stage in captured.stages):
+        # An engine's steps serve many requests: no request's first or last token can be told from them.
+        return {
+            f"profiled_{stage.stage}_step_ms": (
+                "ms/step",
+                [instance.profiled_ns / _MS for instance in captured.counted(stage.stage)],
+            )
+            for stage in captured.stages
+            if stage.of_steps
+        }
     decoded = captured.counted("decode")
     return {
         "profiled_prefill_ms": ("ms", [instance.profiled_ns / _MS for instance in captured.counted("prefill")]),

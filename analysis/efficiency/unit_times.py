@@ -32,8 +32,11 @@ def unit_times(captured: Captured) -> tuple[UnitTimes, ...]:
 def work_units(captured: Captured, stage: str) -> tuple[str, Callable[[InstanceSummary], int]]:
     """The unit of a stage's work, and how many of it an instance does.
 
+    An engine's step is a unit of its kind.
     Decode counts its steps where the trace has any; an instance without steps then does no unit.
     """
+    if any(instance.composition is not None for instance in captured.counted(stage)):
+        return "step", lambda _: 1
     if stage == "decode" and any(instance.steps for instance in captured.counted(stage)):
         return decode_unit(captured.batch_size), lambda instance: instance.steps
     return captured.one_input, lambda _: 1

@@ -16,6 +16,7 @@ from analysis.efficiency.hardware import Peak, UnknownPeak, peak_for, with_measu
 from analysis.efficiency.latency import typical_pass
 from analysis.efficiency.records import Captured, ComponentNeed, TimeBase, Utilisation
 from analysis.sums.records import InstanceSummary
+from analysis.sums.stages import WHOLE_CAPTURE
 from analysis.trace.records import Device
 
 __all__ = [
@@ -109,6 +110,8 @@ def costs_of(
     Raises:
         RequestError: there is no closed form for what was requested.
     """
+    if any(instance.composition is not None for instance in instances):
+        return KnownCosts({}, "what the steps of an engine need follows from its model's config, which is not known")
     if request is not None:
         images = sorted({instance.image_index or 0 for instance in instances})
         steps = {instance.image_index or 0: instance.steps for instance in instances if instance.stage == "decode"}
@@ -179,10 +182,9 @@ def utilisations(captured: Captured, costs: KnownCosts, peaks: KnownPeaks, *, dt
     they need.
     """
     rows = []
-    for name in (*STAGES, "total"):
-        names: tuple[str, ...] = STAGES if name == "total" else (name,)
-        if not any(stage.stage in names for stage in captured.stages):
-            continue
+    whole = tuple(stage.stage for stage in captured.stages if stage.stage != WHOLE_CAPTURE)
+    for name in (*whole, "total") if whole else ():
+        names = whole if name == "total" else (name,)
         for work in _works(captured, names):
             needed, missing = _needed(work.wanted, costs.by_stage)
             for peak in peaks.peaks or (None,):

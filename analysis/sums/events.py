@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Final, TypeAlias, cast
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 from attrs import frozen
 from numpy.typing import NDArray
 
 from analysis.attribution.attribution import LEVELS, Attribution, Level
-from analysis.domain.annotations import IMAGE_NAME, STAGES, Stage
+from analysis.domain.annotations import IMAGE_NAME
 from analysis.sums.grouping import COUNTED, UNATTRIBUTED
 from analysis.sums.host_calls import function_name
 from analysis.sums.inclusive import range_sums, work_by_stack
@@ -95,9 +95,9 @@ def _place(
         name = IMAGE_NAME.fullmatch(ranges.names[ranges.name[row]])
         image_of[row] = int(name[1]) if name is not None else -1
     instance = instance_of[around("stage")]
-    stages = np.array([STAGES.index(cast(Stage, row.stage)) for row in instances] + [-1], dtype=np.int32)
+    stages = np.array([attribution.stages.index(row.stage) for row in instances] + [-1], dtype=np.int32)
     return {
-        "stage": _attributed(stages[instance], STAGES),
+        "stage": _attributed(stages[instance], attribution.stages),
         "instance": _attributed(instance, [row.path for row in instances]),
         "image_index": _known(image_of[around("image")]),
         "pass_index": _known(_optional([row.pass_index for row in instances])[instance]),
@@ -126,12 +126,12 @@ def launch_columns(
     Returns:
         Columns, [launches], in order of the kernels' starts. Times in ns on the trace's clock.
     """
-    operations, calls, ranges = attribution.operations, attribution.calls, attribution.ranges
+    operations, calls = attribution.operations, attribution.calls
     chosen = np.flatnonzero((operations.kind == KERNEL) | (operations.kind == GRAPH))
     call = attribution.launch_call[chosen]
     launched = call >= 0
-    name_of_range = np.append(ranges.name, -1)
-    module = name_of_range[attribution.operation_level("module")[chosen]]
+    of_range, paths = attribution.module_names
+    module = of_range[attribution.operation_level("module")[chosen]]
     thread = np.append(calls.thread, -1)[call]
     call_start, call_end = (np.append(times, 0)[call] for times in (calls.start, calls.end))
     shapes = operations.shapes
@@ -139,7 +139,7 @@ def launch_columns(
     start = operations.start[chosen]
     return {
         **_place(attribution, instances, steps, lambda level: attribution.operation_level(level)[chosen]),
-        "module": _attributed(module, ranges.names),
+        "module": _attributed(module, paths),
         "kind": _texts((operations.kind[chosen] == GRAPH).astype(np.int32), ("kernel", "graph")),
         "name": _texts(operations.name[chosen], operations.names),
         "start_ns": start,

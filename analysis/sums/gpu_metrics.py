@@ -8,7 +8,6 @@ from typing import Final
 import numpy as np
 
 from analysis.attribution.attribution import Attribution
-from analysis.domain.annotations import STAGES
 from analysis.sums.records import MetricSeries
 from analysis.trace.records import MetricSamples
 
@@ -39,7 +38,7 @@ def metric_series(attribution: Attribution, samples: MetricSamples | None) -> tu
     ranges = attribution.ranges
     windows = {
         stage: [(int(ranges.start[row]), int(ranges.end[row])) for row in attribution.stage_rows(stage).tolist()]
-        for stage in STAGES
+        for stage in attribution.stages
     }
     several = len({source for source, _ in samples.names}) > 1
     series = []

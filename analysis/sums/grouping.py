@@ -8,11 +8,12 @@ import numpy as np
 from attrs import evolve, frozen
 from numpy.typing import NDArray
 
+from analysis.attribution.attribution import Attribution
 from analysis.attribution.intervals import sum_by_group, union_by_group
 from analysis.trace.distinct import distinct_values
 from analysis.trace.records import GRAPH, KERNEL, MEMCPY, MEMSET, Operations
 
-__all__ = ["COLUMNS", "COUNTED", "UNATTRIBUTED", "GpuTable", "gpu_codes", "grouped", "select"]
+__all__ = ["COLUMNS", "COUNTED", "UNATTRIBUTED", "GpuTable", "gpu_codes", "grouped", "select", "stage_names"]
 
 UNATTRIBUTED: Final = "(unattributed)"
 
@@ -22,6 +23,11 @@ COLUMNS: Final = (
 )  # fmt: skip
 COUNTED: Final = ((KERNEL, "kernels", "kernel_sum_ns"), (MEMCPY, "memcpys", "memcpy_ns"),
                    (MEMSET, "memsets", "memset_ns"), (GRAPH, "graphs", "graph_ns"))  # fmt: skip
+
+
+def stage_names(attribution: Attribution) -> tuple[str, ...]:
+    """Names by stage code: the trace's stages, and the row of what is in none."""
+    return (*attribution.stages, UNATTRIBUTED)
 
 
 @frozen(eq=False)

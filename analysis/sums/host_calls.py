@@ -13,8 +13,7 @@ from numpy.typing import NDArray
 
 from analysis.attribution.attribution import Attribution, slices_by_thread
 from analysis.attribution.intervals import Ints, merge
-from analysis.domain.annotations import STAGES
-from analysis.sums.grouping import UNATTRIBUTED
+from analysis.sums.grouping import UNATTRIBUTED, stage_names
 from analysis.sums.records import GapSummary, HostCallRow
 from analysis.trace.distinct import present
 from analysis.trace.records import GRAPH, KERNEL, MEMCPY
@@ -464,9 +463,9 @@ def function_name(call: str) -> str:
 
 def host_call_rows(attribution: Attribution, host: HostCalls) -> tuple[HostCallRow, ...]:
     """Waiting calls and small copies by innermost module, then by stage; what lies in none has a row of its own."""
-    names = attribution.ranges.names
-    module = np.append(attribution.ranges.name, -1)[attribution.call_level("module")]
-    by_stage = host.waits_by("stage", attribution.call_stage, (*STAGES, UNATTRIBUTED))
+    of_range, names = attribution.module_names
+    module = of_range[attribution.call_level("module")]
+    by_stage = host.waits_by("stage", attribution.call_stage, stage_names(attribution))
     return (*host.waits_by("module", module, names), *by_stage)
 
 

@@ -11,9 +11,8 @@ from attrs import frozen
 from numpy.typing import NDArray
 
 from analysis.attribution.attribution import Attribution
-from analysis.domain.annotations import STAGES
 from analysis.domain.entities import KernelSummary
-from analysis.sums.grouping import UNATTRIBUTED
+from analysis.sums.grouping import UNATTRIBUTED, stage_names
 from analysis.sums.kernels import duration_statistics
 from analysis.sums.records import InstanceSummary
 from analysis.trace.distinct import distinct
@@ -22,7 +21,6 @@ from analysis.trace.records import KERNEL
 
 __all__ = ["KernelModuleRow", "StageUnits", "kernel_module_rows", "module_patterns", "stage_units"]
 
-_STAGE_NAMES: Final = (*STAGES, UNATTRIBUTED)
 _NUMBER_IN_NAME: Final = re.compile(r"\d+")
 
 
@@ -40,7 +38,7 @@ class KernelModuleRow:
     """The launches of one kernel by one module in one stage. Times in integer nanoseconds."""
 
     stage: str
-    """``prefill``, ``decode`` or ``(unattributed)``."""
+    """``prefill``, ``decode``, another kind of an engine's steps, or ``(unattributed)``."""
     module: str
     """Path of the innermost module; ``layers.*.mlp`` stands for that module of every layer (`module_patterns`)."""
     name: str
@@ -82,6 +80,8 @@ def module_patterns(paths: Iterable[str]) -> dict[str, str]:
 def stage_units(instances: Sequence[InstanceSummary], one_input: str, one_step: str) -> dict[str, StageUnits]:
     """Stage → the units of work in all its instances: decode counts its steps where it has any, else instances.
 
+    A stage of an engine counts steps.
+
     Args:
         instances: all stage instances.
         one_input: what a prefill is counted by: ``image`` or ``prompt``.
@@ -90,6 +90,9 @@ def stage_units(instances: Sequence[InstanceSummary], one_input: str, one_step: 
     units = {}
     for stage in dict.fromkeys(instance.stage for instance in instances):
         mine = [instance for instance in instances if instance.stage == stage]
+        if any(instance.composition is not None for instance in mine):
+            units[stage] = StageUnits("step", len(mine))
+            continue
         steps = sum(instance.steps for instance in mine) if stage == "decode" else 0
         units[stage] = StageUnits(one_step, steps) if steps else StageUnits(one_input, len(mine))
     return units
@@ -118,19 +121,21 @@ def kernel_module_rows(
     Returns:
         By stage, then time.
     """
-    operations, ranges = attribution.operations, attribution.ranges
+    operations, stages = attribution.operations, stage_names(attribution)
     chosen = np.flatnonzero(operations.kind == KERNEL)
     if not chosen.size:
         return ()
-    paths = (*ranges.names, UNATTRIBUTED)
-    module = np.append(ranges.name, len(ranges.names))[attribution.operation_level("module")[chosen]].astype(np.int64)
+    of_range, known_paths = attribution.module_names
+    paths = (*known_paths, UNATTRIBUTED)
+    module = of_range[attribution.operation_level("module")[chosen]].astype(np.int64)
+    module[module < 0] = len(known_paths)
     # Kernels with one demangled name are one row, whatever string ids they came with.
     codes: dict[str, int] = {}
     name_code = np.array([codes.setdefault(name, len(codes)) for name in operations.names], dtype=np.int64)
     names = tuple(codes)
     stage_and_module = attribution.operation_stage[chosen].astype(np.int64) * len(paths) + module
-    place_keys, path = distinct(stage_and_module, len(_STAGE_NAMES) * len(paths))
-    places, place_names = _folded(place_keys, paths) if fold_layers else _unfolded(place_keys, paths)
+    place_keys, path = distinct(stage_and_module, len(stages) * len(paths))
+    places, place_names = (_folded if fold_layers else _unfolded)(place_keys, paths, stages)
     shape_codes, shape = distinct(operations.shape[chosen].astype(np.int64) + 1, len(operations.shapes) + 1)
     # Place and name first, then the shape: the product of all codes may have more cells than there are launches.
     place_and_name = places[path].astype(np.int64) * len(names) + name_code[operations.name[chosen]]
@@ -147,7 +152,7 @@ def kernel_module_rows(
     row_paths, _ = distinct(row.astype(np.int64) * place_keys.size + path, row_pairs.size * place_keys.size)
     paths_of = np.bincount(row_paths // place_keys.size, minlength=row_pairs.size)
     known = {summary.name: summary for summary in kernels}
-    stage_ns = dict.fromkeys(_STAGE_NAMES, 0)
+    stage_ns = dict.fromkeys(stages, 0)
     for place, total in zip(place_of.tolist(), sums.total.tolist(), strict=True):
         stage_ns[place_names[place][0]] += total
     rows = []
@@ -177,7 +182,7 @@ def kernel_module_rows(
                 **_in_common(operations.shapes, shapes_of[number]),
             )
         )
-    return _by_stage_then_time(rows)
+    return _by_stage_then_time(rows, stages)
 
 
 def _in_common(shapes: LaunchShapes, codes: Sequence[int]) -> dict[str, Any]:
@@ -194,26 +199,28 @@ def _in_common(shapes: LaunchShapes, codes: Sequence[int]) -> dict[str, Any]:
     return {name: variants.pop() for name, variants in values.items() if len(variants) == 1}
 
 
-def _folded(keys: NDArray[np.int64], paths: Sequence[str]) -> tuple[NDArray[np.int64], tuple[tuple[str, str], ...]]:
+def _folded(
+    keys: NDArray[np.int64], paths: Sequence[str], stages: Sequence[str]
+) -> tuple[NDArray[np.int64], tuple[tuple[str, str], ...]]:
     """Stage and module path → row of the place that it folds into, [keys]; and the places as (stage, pattern)."""
     at = [divmod(key, len(paths)) for key in keys.tolist()]
-    patterns = [
-        module_patterns(paths[code] for stage, code in at if stage == number) for number in range(len(_STAGE_NAMES))
-    ]
+    patterns = [module_patterns(paths[code] for stage, code in at if stage == number) for number in range(len(stages))]
     places: dict[tuple[str, str], int] = {}
-    rows = [places.setdefault((_STAGE_NAMES[stage], patterns[stage][paths[code]]), len(places)) for stage, code in at]
+    rows = [places.setdefault((stages[stage], patterns[stage][paths[code]]), len(places)) for stage, code in at]
     return np.array(rows, dtype=np.int64), tuple(places)
 
 
-def _unfolded(keys: NDArray[np.int64], paths: Sequence[str]) -> tuple[NDArray[np.int64], tuple[tuple[str, str], ...]]:
+def _unfolded(
+    keys: NDArray[np.int64], paths: Sequence[str], stages: Sequence[str]
+) -> tuple[NDArray[np.int64], tuple[tuple[str, str], ...]]:
     at = [divmod(key, len(paths)) for key in keys.tolist()]
     places: dict[tuple[str, str], int] = {}
-    rows = [places.setdefault((_STAGE_NAMES[stage], paths[code]), len(places)) for stage, code in at]
+    rows = [places.setdefault((stages[stage], paths[code]), len(places)) for stage, code in at]
     return np.array(rows, dtype=np.int64), tuple(places)
 
 
-def _by_stage_then_time(rows: list[KernelModuleRow]) -> tuple[KernelModuleRow, ...]:
-    order = {name: place for place, name in enumerate(_STAGE_NAMES)}
+def _by_stage_then_time(rows: list[KernelModuleRow], stages: Sequence[str]) -> tuple[KernelModuleRow, ...]:
+    order = {name: place for place, name in enumerate(stages)}
     nothing = (-1, -1, -1)
     return tuple(
         sorted(

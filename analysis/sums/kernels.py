@@ -11,10 +11,9 @@ from numpy.typing import NDArray
 
 from analysis.attribution.attribution import Attribution
 from analysis.attribution.intervals import sum_by_group
-from analysis.domain.annotations import STAGES
 from analysis.domain.entities import KernelSummary
 from analysis.domain.manifest import RunManifest
-from analysis.sums.grouping import UNATTRIBUTED
+from analysis.sums.grouping import stage_names
 from analysis.sums.kernel_classes import Rules, classify_all, load_rules
 from analysis.sums.records import CategoryRow
 from analysis.sums.stages import instance_summaries
@@ -35,7 +34,6 @@ __all__ = [
     "occupancy",
 ]
 
-_STAGE_NAMES: Final = (*STAGES, UNATTRIBUTED)
 _REGISTER_FILES: Final = 4
 """An SM's registers are four files, one per scheduler: a warp's lie in one of them (compute capability ≥ 5.0)."""
 _REGISTER_UNIT: Final = 256
@@ -84,7 +82,7 @@ def kernels_of(
     tokens = tokens_by_stage(manifest, instance_summaries(attribution))
     return kernel_tables(
         attribution,
-        {str(name): count for name, count in tokens.items()},
+        tokens,
         main_device(trace.info.devices, attribution),
         load_rules(rules),
     )
@@ -112,10 +110,11 @@ def kernel_tables(
     short_by_name = dict(zip(operations.names, operations.short_names, strict=True))
     shorts = [short_by_name[name] for name in names]
     duration = operations.duration[chosen]
+    stages = stage_names(attribution)
     # (stage, name) first, then its shapes: the product of all codes may have more cells than there are launches.
     stage_and_name = attribution.operation_stage[chosen].astype(np.int64) * len(names)
     stage_and_name += name_code[operations.name[chosen]]
-    name_keys, by_name = distinct(stage_and_name, len(_STAGE_NAMES) * len(names))
+    name_keys, by_name = distinct(stage_and_name, len(stages) * len(names))
     shape_codes, shape = distinct(operations.shape[chosen].astype(np.int64) + 1, len(operations.shapes) + 1)
     name_and_shape = by_name.astype(np.int64) * shape_codes.size + shape
     shape_keys, by_shape = distinct(name_and_shape, name_keys.size * shape_codes.size)
@@ -126,17 +125,17 @@ def kernel_tables(
     shapes = [_launch_shape(operations.shapes, int(code) - 1, device) for code in shape_codes]
     each = duration_statistics(by_shape, duration, shape_keys.size)
     folded = duration_statistics(by_name, duration, name_keys.size)
-    stage_total = sum_by_group(stage_of, folded.total, len(_STAGE_NAMES)).tolist()
+    stage_total = sum_by_group(stage_of, folded.total, len(stages)).tolist()
 
     def summary(statistics: DurationStatistics, row: int, key: int, shape: _LaunchShape, shapes: int) -> KernelSummary:
         stage, name = int(stage_of[key]), int(name_of[key])
-        kind, stage_tokens = classes[name], tokens.get(_STAGE_NAMES[stage])
+        kind, stage_tokens = classes[name], tokens.get(stages[stage])
         calls, total = int(statistics.count[row]), int(statistics.total[row])
         return KernelSummary(
             name=names[name],
             short_name=shorts[name],
             category=kind.category,
-            stage=_STAGE_NAMES[stage],
+            stage=stages[stage],
             calls=calls,
             total_ns=total,
             mean_ns=total / calls,
@@ -168,11 +167,11 @@ def kernel_tables(
     names_rows = [
         summary(folded, key, key, _in_common(members), len(members)) for key, members in enumerate(shapes_of_name)
     ]
-    return KernelTables(by_name=_by_stage_then_time(names_rows), by_shape=_by_stage_then_time(rows))
+    return KernelTables(by_name=_by_stage_then_time(names_rows, stages), by_shape=_by_stage_then_time(rows, stages))
 
 
-def _by_stage_then_time(rows: list[KernelSummary]) -> tuple[KernelSummary, ...]:
-    order = {name: place for place, name in enumerate(_STAGE_NAMES)}
+def _by_stage_then_time(rows: list[KernelSummary], stages: tuple[str, ...]) -> tuple[KernelSummary, ...]:
+    order = {name: place for place, name in enumerate(stages)}
     nothing = (-1, -1, -1)
     return tuple(
         sorted(
@@ -291,11 +290,11 @@ def occupancy(shapes: LaunchShapes, code: int, device: Device | None) -> tuple[f
 
 def category_rows(attribution: Attribution, kernels: tuple[KernelSummary, ...]) -> tuple[CategoryRow, ...]:
     """GPU time by stage and category, copies, sets and graphs included; shares are of all operations of the stage."""
-    operations = attribution.operations
+    operations, stages = attribution.operations, stage_names(attribution)
     stage = attribution.operation_stage
     by_category: dict[tuple[int, str], list[int]] = {}
     for row in kernels:
-        entry = by_category.setdefault((_STAGE_NAMES.index(row.stage), row.category), [0, 0])
+        entry = by_category.setdefault((stages.index(row.stage), row.category), [0, 0])
         entry[0] += row.calls
         entry[1] += row.total_ns
     others = np.flatnonzero(np.isin(operations.kind, (MEMCPY, MEMSET, GRAPH)))
@@ -310,10 +309,11 @@ def category_rows(attribution: Attribution, kernels: tuple[KernelSummary, ...]) 
         entry[0] += int(times[position])
         entry[1] += int(total[position])
     sums = [
-        sum(entry[1] for (which, _), entry in by_category.items() if which == stage_code) for stage_code in range(3)
+        sum(entry[1] for (which, _), entry in by_category.items() if which == stage_code)
+        for stage_code in range(len(stages))
     ]
     rows = [
-        CategoryRow(_STAGE_NAMES[which], category, calls, time, time / sums[which] if sums[which] else 0.0)
+        CategoryRow(stages[which], category, calls, time, time / sums[which] if sums[which] else 0.0)
         for (which, category), (calls, time) in by_category.items()
     ]
-    return tuple(sorted(rows, key=lambda row: (_STAGE_NAMES.index(row.stage), -row.total_ns, row.category)))
+    return tuple(sorted(rows, key=lambda row: (stages.index(row.stage), -row.total_ns, row.category)))

@@ -9,7 +9,6 @@ from attrs import frozen
 from numpy.typing import NDArray
 
 from analysis.attribution.attribution import Attribution
-from analysis.domain.annotations import STAGES, Stage
 from analysis.sums.inclusive import name_keys, pairs_by_name, work_by_stack
 from analysis.trace.records import KERNEL
 
@@ -97,7 +96,7 @@ def _pairs(attribution: Attribution, selected: NDArray[np.bool_] | None, keys: N
     )
 
 
-def range_kernel_rows(attribution: Attribution, stage: Stage | None = None) -> tuple[RangeKernelRow, ...]:
+def range_kernel_rows(attribution: Attribution, stage: str | None = None) -> tuple[RangeKernelRow, ...]:
     """Kernels by range name, style, thread and kernel name.
 
     The same rows as ``nsys stats --report nvtx_kern_sum``, but for ranges nested in ranges of their own name: there,
@@ -117,7 +116,7 @@ def range_kernel_rows(attribution: Attribution, stage: Stage | None = None) -> t
     same = np.array([unique.setdefault(name, len(unique)) for name in operations.names] or [0], dtype=np.int64)
     kernels = operations.kind == KERNEL
     if stage is not None:
-        kernels &= attribution.operation_stage == STAGES.index(stage)
+        kernels &= attribution.in_stage(stage)
     pairs = _once_per_name(attribution, _pairs(attribution, kernels, keys))
     if not pairs.operation.size:
         return ()
@@ -158,7 +157,7 @@ def range_kernel_rows(attribution: Attribution, stage: Stage | None = None) -> t
     )
 
 
-def projection_rows(attribution: Attribution, stage: Stage | None = None) -> tuple[ProjectionRow, ...]:
+def projection_rows(attribution: Attribution, stage: str | None = None) -> tuple[ProjectionRow, ...]:
     """Ranges by name and style, projected onto the GPU: the rows of ``nsys stats --report nvtx_gpu_proj_sum``.
 
     Where ranges of one name nest, only the outermost is an instance.
@@ -172,7 +171,7 @@ def projection_rows(attribution: Attribution, stage: Stage | None = None) -> tup
     """
     operations, ranges = attribution.operations, attribution.ranges
     keys, _ = name_keys(attribution)
-    selected = None if stage is None else attribution.operation_stage == STAGES.index(stage)
+    selected = None if stage is None else attribution.in_stage(stage)
     pairs = _pairs(attribution, selected, keys)
     if not pairs.operation.size:
         return ()

@@ -6,6 +6,8 @@ from typing import Literal
 
 from attrs import frozen
 
+from analysis.attribution.vocabulary import Composition
+
 __all__ = [
     "BusyTimeline",
     "CaptureInfo",
@@ -47,13 +49,20 @@ class CaptureInfo:
     """Rows of the table of CUDA API calls."""
     ranges: int
     module_domain: str | None
-    """Domain in which module ranges were found (empty: the default one); None: there are none."""
+    """Domain in which most module ranges were found (empty: the default one); None: there are none."""
     random_weights: bool | None
     """None: the trace does not say."""
     cross_thread: bool
     """Whether launches were also attributed by time on the host."""
     stated_model: str | None = None
     """Preset that the user named for FLOPs and bytes; the trace itself may say nothing of its model."""
+    vocabulary: str = "dsocr"
+    """By whose names of ranges stages, steps and modules were read (`analysis.attribution.vocabulary`)."""
+    vocabulary_title: str = "dsocr-profile"
+    vocabulary_ranges: int = 0
+    """Ranges that are a stage or a step by these names."""
+    vocabulary_stated: bool = False
+    """The user named it (``--vocabulary``)."""
 
 
 @frozen
@@ -104,11 +113,12 @@ class StageSummary:
     stage: str
     instances: int
     tokens: int | None
-    """Prompt tokens for prefill, emitted steps for decode; None: nothing says."""
+    """Prompt tokens for prefill, emitted steps for decode, tokens of all steps of an engine's kind; None: nothing says."""
     profiled_host_ns: int
     """Range end − start."""
     profiled_ns: int
-    """Range start to the moment at which range and GPU work have both ended: longer where the GPU works on."""
+    """Range start to the moment at which range and GPU work have both ended: longer where the GPU works on. An engine's
+    step has ended when the next one begins."""
     projected_ns: int
     """First to last GPU operation."""
     busy_ns: int
@@ -136,6 +146,8 @@ class StageSummary:
     gaps: GapSummary | None
     small_grid_share: float | None = None
     """Share of kernel time in kernels with fewer blocks than the device has SMs; None: grids or SM count unknown."""
+    of_steps: bool = False
+    """Its instances are steps of an engine, of one kind."""
 
 
 @frozen
@@ -167,11 +179,19 @@ class InstanceSummary:
     """Of its host range."""
     gpu_end_ns: int | None = None
     """End of the last GPU operation that it launched; None: it launched none."""
+    composition: Composition | None = None
+    """What it works on, of an engine's step; None: it is none."""
+    next_ns: int | None = None
+    """Start of the next step on its thread, of an engine's step; None: it is none, or the last."""
 
     @property
     def finished_ns(self) -> int:
-        """When range and GPU work have both ended."""
-        return self.end_ns if self.gpu_end_ns is None else max(self.end_ns, self.gpu_end_ns)
+        """When range and GPU work have both ended.
+
+        An engine launches a step while the GPU works on the one before: its step has ended when the next one begins.
+        """
+        finished = self.end_ns if self.gpu_end_ns is None else max(self.end_ns, self.gpu_end_ns)
+        return finished if self.next_ns is None else max(self.end_ns, min(finished, self.next_ns))
 
     @property
     def profiled_ns(self) -> int:
@@ -181,7 +201,7 @@ class InstanceSummary:
 
 @frozen
 class StepPoint:
-    """One decode step on the host's clock."""
+    """One decode step, or one step of an engine, on the host's clock."""
 
     instance: str
     index: int
@@ -197,6 +217,26 @@ class StepPoint:
     rank: int | None = None
     gpu_end_ns: int | None = None
     """End of the last GPU operation that it launched; None: it launched none."""
+    kind: str | None = None
+    """prefill, mixed, decode, empty or step, of an engine's step; this and the next ones are None for others."""
+    composition: Composition | None = None
+    step_ns: int | None = None
+    """From its start until range and GPU work have ended, or the next step begins."""
+    queued_ns: int | None = None
+    """How long the GPU still had work of earlier steps when the step began: 0, the host did not run ahead of it."""
+    between_ns: int | None = None
+    """Host time since the range of the step before on its thread ended: scheduling, sampling, output; None: the first."""
+    launches: int | None = None
+
+    @property
+    def requests(self) -> int | None:
+        """In the step."""
+        return self.composition.requests if self.composition is not None else None
+
+    @property
+    def tokens(self) -> int | None:
+        """New positions that the step computes."""
+        return self.composition.tokens if self.composition is not None else None
 
     @property
     def finished_ns(self) -> int:

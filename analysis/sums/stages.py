@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from analysis.attribution.attribution import Attribution, Level
 from analysis.attribution.intervals import sum_by_group, union_by_group, union_ns
-from analysis.domain.annotations import IMAGE_NAME, STAGES, Stage
+from analysis.domain.annotations import IMAGE_NAME
 from analysis.sums.grouping import UNATTRIBUTED, GpuTable
 from analysis.sums.host_calls import GRAPH_LAUNCH, HostCalls, sum_gaps
 from analysis.sums.records import GapSummary, GpuRow, InstanceSummary, StageSummary, StepPoint, StreamSummary
@@ -43,7 +43,7 @@ def stage_summaries(
     host: HostCalls,
     stage_rows: Sequence[GpuRow],
     instances: Sequence[InstanceSummary],
-    tokens: dict[Stage, int | None],
+    tokens: dict[str, int | None],
     sm_count: int | None,
 ) -> tuple[StageSummary, ...]:
     """Sum up each stage that has ranges in the trace.
@@ -53,14 +53,15 @@ def stage_summaries(
         host: its calls.
         stage_rows: its table by stage.
         instances: its stage instances.
-        tokens: prompt tokens of prefill and steps of decode, over all instances; None: unknown.
+        tokens: prompt tokens of prefill and steps of decode, or those of an engine's kinds of steps, over all instances;
+            None: unknown.
         sm_count: of the device that ran it.
     """
     ranges = attribution.ranges
     by_stage = {row.name: row for row in stage_rows}
     outermost = attribution.tree.first_of_its_name()
     summaries = []
-    for stage in STAGES:
+    for stage in attribution.stages:
         rows = attribution.stage_rows(stage)
         if not rows.size:
             continue
@@ -69,12 +70,16 @@ def stage_summaries(
         # A stage inside one of the same name adds no time of its own.
         outer = rows[outermost[rows]]
         mine = [instance for instance in instances if instance.stage == stage]
+        of_steps = any(instance.composition is not None for instance in mine)
         span = _Span(
             stage=stage,
+            of_steps=of_steps,
             instances=int(rows.size),
             tokens=tokens.get(stage),
             profiled_host_ns=int((ranges.end[outer] - ranges.start[outer]).sum()),
-            profiled_ns=int((_finished(attribution, rows, outer) - ranges.start[outer]).sum()),
+            profiled_ns=sum(instance.profiled_ns for instance in mine)
+            if of_steps
+            else int((_finished(attribution, rows, outer) - ranges.start[outer]).sum()),
             busy_ns=sum(instance.busy_ns for instance in mine),
             gpu=by_stage[stage],
             gaps=sum_gaps(instance.gaps for instance in mine if instance.gaps is not None),
@@ -148,6 +153,7 @@ class _Span:
     gaps: GapSummary | None
     operations: NDArray[np.bool_]
     calls: NDArray[np.bool_]
+    of_steps: bool = False
 
 
 def _summed(attribution: Attribution, host: HostCalls, span: _Span, sm_count: int | None) -> StageSummary:
@@ -188,6 +194,7 @@ def _summed(attribution: Attribution, host: HostCalls, span: _Span, sm_count: in
             if small_grid is not None and duration.size and duration.sum()
             else None
         ),
+        of_steps=span.of_steps,
     )
 
 
@@ -312,10 +319,16 @@ def instance_summaries(attribution: Attribution, host: HostCalls | None = None) 
     launching = attribution.call_level("stage")[host.launches]
     launches = np.bincount(launching + 1, minlength=len(ranges) + 1)[1:]
     gpu_end = _gpu_ends(attribution, "stage")
+    next_start = _next_starts(attribution, rows)
     gaps: dict[int, GapSummary] = {}
-    for stage in STAGES:
+    for stage in attribution.stages:
         mine = attribution.stage_rows(stage).tolist()
-        windows = [(int(ranges.start[row]), int(ranges.end[row]), int(ranges.thread[row])) for row in mine]
+        windows = []
+        for row in mine:
+            end = int(ranges.end[row])
+            if attribution.composition(row) is not None:  # behind its range the host samples and schedules for it
+                end = max(end, min(int(gpu_end[row]), next_start.get(row, int(gpu_end[row]))))
+            windows.append((int(ranges.start[row]), end, int(ranges.thread[row])))
         gaps.update(zip(mine, host.idle(windows), strict=True))
     summaries = []
     for row in rows.tolist():
@@ -326,7 +339,7 @@ def instance_summaries(attribution: Attribution, host: HostCalls | None = None) 
             InstanceSummary(
                 path=path,
                 image=path.rsplit("/", 1)[0] if "/" in path else None,
-                stage=ranges.names[ranges.name[row]],
+                stage=attribution.stage_of(row),
                 start_ns=int(ranges.start[row]),
                 end_ns=int(ranges.end[row]),
                 profiled_host_ns=int(ranges.end[row] - ranges.start[row]),
@@ -342,13 +355,38 @@ def instance_summaries(attribution: Attribution, host: HostCalls | None = None) 
                 image_index=place.image_index,
                 pass_index=place.pass_index,
                 rank=place.rank,
+                composition=attribution.composition(row),
+                next_ns=next_start.get(row),
             )
         )
     return tuple(summaries)
 
 
-def step_points(attribution: Attribution) -> tuple[StepPoint, ...]:
-    """One record per decode step, in time order."""
+def _next_starts(attribution: Attribution, rows: NDArray[np.intp]) -> dict[int, int]:
+    """Engine's step → start of the next one on its thread, ns; without the last of each thread.
+
+    Args:
+        attribution: of the trace.
+        rows: stage instances, in time order.
+    """
+    last: dict[int, int] = {}
+    following = {}
+    for row in rows.tolist():
+        if attribution.composition(row) is not None:
+            thread = int(attribution.ranges.thread[row])
+            if thread in last:
+                following[last[thread]] = int(attribution.ranges.start[row])
+            last[thread] = row
+    return following
+
+
+def step_points(attribution: Attribution, instances: Sequence[InstanceSummary] = ()) -> tuple[StepPoint, ...]:
+    """One record per decode step or engine's step, in time order.
+
+    Args:
+        attribution: of the trace.
+        instances: its stage instances; an engine's steps are among them.
+    """
     ranges = attribution.ranges
     rows = np.flatnonzero(attribution.is_level("step"))
     rows = rows[np.argsort(ranges.start[rows], kind="stable")]
@@ -359,18 +397,23 @@ def step_points(attribution: Attribution) -> tuple[StepPoint, ...]:
     paths, places = attribution.instance_names, _places(attribution, _stage_rows_in_time(attribution))
     busy, kernels = table.columns["busy_ns"].tolist(), table.columns["kernels"].tolist()
     gpu_end = _gpu_ends(attribution, "step")
+    of_path = {instance.path: instance for instance in instances if instance.composition is not None}
+    queues = _StepQueues()
     seen: dict[int, int] = {}
     points = []
     # gpu_table keeps steps in time order too, the remainder last.
     for position, row in enumerate(rows.tolist()):
+        itself = of_path.get(paths[row])
+        # Steps that stand for themselves are numbered over their thread, others over the stage around them.
         parent = int(stage[row])
-        seen[parent] = seen.get(parent, -1) + 1
+        numbered = parent if itself is None else -1 - int(ranges.thread[row])
+        seen[numbered] = seen.get(numbered, -1) + 1
         payload = int(ranges.payload[row])
         place = places.get(parent, _NO_PLACE)
         points.append(
             StepPoint(
                 instance=paths.get(parent, paths[row]),
-                index=seen[parent],
+                index=seen[numbered],
                 start_ns=int(ranges.start[row]),
                 profiled_host_ns=int(ranges.end[row] - ranges.start[row]),
                 busy_ns=busy[position],
@@ -380,9 +423,32 @@ def step_points(attribution: Attribution) -> tuple[StepPoint, ...]:
                 image_index=place.image_index,
                 pass_index=place.pass_index,
                 rank=place.rank,
+                **(queues.of(int(ranges.thread[row]), itself) if itself is not None else {}),
             )
         )
     return tuple(points)
+
+
+class _StepQueues:
+    """What an engine's steps find when they begin, thread by thread, in time order."""
+
+    def __init__(self) -> None:
+        self._range_end: dict[int, int] = {}
+        self._gpu_end: dict[int, int] = {}
+
+    def of(self, thread: int, step: InstanceSummary) -> dict[str, Any]:
+        """Fields of `StepPoint` that only an engine's step has."""
+        before, busy_until = self._range_end.get(thread), self._gpu_end.get(thread, step.start_ns)
+        self._range_end[thread] = step.end_ns
+        self._gpu_end[thread] = max(busy_until, step.gpu_end_ns or 0)
+        return {
+            "kind": step.stage,
+            "composition": step.composition,
+            "step_ns": step.profiled_ns,
+            "queued_ns": max(0, busy_until - step.start_ns),
+            "between_ns": None if before is None else max(0, step.start_ns - before),
+            "launches": step.launches,
+        }
 
 
 def stream_summaries(attribution: Attribution) -> tuple[StreamSummary, ...]:

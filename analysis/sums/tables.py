@@ -12,9 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from analysis.attribution.attribution import Attribution, Level
-from analysis.domain.annotations import STAGES, Stage
 from analysis.domain.errors import ConservationError
-from analysis.sums.grouping import COUNTED, UNATTRIBUTED, GpuTable, grouped, select
+from analysis.sums.grouping import COUNTED, UNATTRIBUTED, GpuTable, grouped, select, stage_names
 from analysis.sums.inclusive import inclusive_table
 from analysis.trace.records import Operations
 
@@ -24,7 +23,7 @@ TableKind: TypeAlias = Literal["stage", "instance", "step", "module", "range", "
 TABLE_KINDS: Final[tuple[TableKind, ...]] = get_args(TableKind)
 
 
-def gpu_table(attribution: Attribution, by: TableKind, *, stage: Stage | None = None) -> GpuTable:
+def gpu_table(attribution: Attribution, by: TableKind, *, stage: str | None = None) -> GpuTable:
     """Make a table.
 
     Args:
@@ -36,18 +35,18 @@ def gpu_table(attribution: Attribution, by: TableKind, *, stage: Stage | None = 
     Raises:
         ConservationError: rows do not add up to the operations' total.
     """
-    selected = attribution.operation_stage == STAGES.index(stage) if stage is not None else None
+    selected = attribution.in_stage(stage) if stage is not None else None
     operations = attribution.operations if selected is None else select(attribution.operations, selected)
     if by == "range":
         return inclusive_table(attribution, selected)
     group, names, instance = _rows(attribution, by, selected, stage)
     table = GpuTable(names, grouped(operations, group, len(names), instance=instance))
     _conserve(table, operations, by)
-    return _ordered(table, by)
+    return _ordered(table, by, stage_names(attribution))
 
 
 def _rows(
-    attribution: Attribution, by: TableKind, selected: NDArray[np.bool_] | None, stage: Stage | None
+    attribution: Attribution, by: TableKind, selected: NDArray[np.bool_] | None, stage: str | None
 ) -> tuple[NDArray[Any], tuple[str, ...], NDArray[Any] | None]:
     """Row of each selected operation, the rows' names, and the instance of each operation."""
     operations = attribution.operations
@@ -62,11 +61,15 @@ def _rows(
     rows = rows if selected is None else rows[selected]
     ranges = attribution.ranges
     if by in ("stage", "module"):
-        keys = [*ranges.names, UNATTRIBUTED]
-        name_of = np.append(ranges.name, len(ranges.names)).astype(np.int32)
-        group, names = _dense(name_of[rows], keys)
+        if by == "stage":
+            code = attribution.operation_stage
+            group, names = _dense(code if selected is None else code[selected], list(stage_names(attribution)))
+        else:
+            of_range, paths = attribution.module_names
+            codes = of_range[rows]
+            group, names = _dense(np.where(codes >= 0, codes, len(paths)), [*paths, UNATTRIBUTED])
         if by == "stage" and stage is None:
-            group, names = _with_rows(group, names, (*STAGES, UNATTRIBUTED))
+            group, names = _with_rows(group, names, stage_names(attribution))
         instances = attribution.operation_instances(level[by])
         return group, names, instances if selected is None else instances[selected]
     instances = np.flatnonzero(attribution.is_level(level[by]))
@@ -77,8 +80,8 @@ def _rows(
     position = np.full(len(ranges) + 1, instances.size, dtype=np.int32)
     position[instances] = np.arange(instances.size)
     group = position[rows]
-    paths = attribution.instance_names
-    names = tuple(paths[int(row)] for row in instances)
+    path_of = attribution.instance_names
+    names = tuple(path_of[int(row)] for row in instances)
     if group.size and int(group.max()) == instances.size:
         names = (*names, UNATTRIBUTED)
     return group, names, None
@@ -111,12 +114,12 @@ def _conserve(table: GpuTable, operations: Operations, by: str) -> None:
             )
 
 
-def _ordered(table: GpuTable, by: TableKind) -> GpuTable:
+def _ordered(table: GpuTable, by: TableKind, stages: tuple[str, ...]) -> GpuTable:
     """Stages in their order, instances and steps in time order, modules and kernels by time; the remainder last."""
     last = np.array([name == UNATTRIBUTED for name in table.names], dtype=np.int64)
     weight = sum((table.columns[column] for _, _, column in COUNTED), np.zeros(len(table.names), dtype=np.int64))
     if by == "stage":
-        rank = np.array([STAGES.index(name) if name in STAGES else len(STAGES) for name in table.names], dtype=np.int64)
+        rank = np.array([stages.index(name) for name in table.names], dtype=np.int64)
         order = np.lexsort((rank, last))
     elif by in ("instance", "step"):
         order = np.lexsort((np.arange(len(table.names)), last))

@@ -6,7 +6,6 @@ import re
 from collections.abc import Sequence
 from typing import Final
 
-from analysis.domain.annotations import STAGES
 from analysis.domain.figures import count, duration, ratio, share, times, whole_per_cents
 from analysis.domain.manifest import Overhead
 from analysis.domain.overhead import worth_a_warning
@@ -75,7 +74,7 @@ def _caveats(capture: CaptureInfo, findings: Sequence[Finding]) -> list[str]:
 
 def _where(unit_times: Sequence[UnitTimes]) -> list[str]:
     """Where the time of one pass over the inputs goes, unprofiled if every stage was measured so."""
-    stages = [one for one in unit_times if one.stage in STAGES]
+    stages = [one for one in unit_times if one.stage != WHOLE_CAPTURE and one.pass_profiled_ns]
     if not stages:
         return []
     unprofiled = all(one.pass_unprofiled_ns is not None for one in stages)
@@ -126,7 +125,8 @@ def _first_step(verdicts: Sequence[Verdict]) -> list[str]:
 
 
 def _useful(rows: Sequence[Utilisation]) -> list[str]:
-    known = [one for stage in STAGES if (one := headline(rows, stage)) is not None and one.mfu is not None]
+    stages = dict.fromkeys(row.stage for row in rows if row.stage != "total")
+    known = [one for stage in stages if (one := headline(rows, stage)) is not None and one.mfu is not None]
     if known:
         named = "; ".join(
             f"{one.stage} MFU {ratio(one.mfu)}" + (f", MBU {ratio(one.mbu)}" if one.mbu is not None else "")

@@ -195,8 +195,9 @@ def test_domain_that_nothing_creates_keeps_its_number(attribute: Attribute) -> N
     assert counts(attribute(built), "range") == {"domain#9:x": 1}
 
 
-def test_stage_names_outside_our_domain_are_not_stages(attribute: Attribute) -> None:
+def test_stage_names_outside_our_domain_are_not_stages_where_ours_is_there(attribute: Attribute) -> None:
     built = TraceBuilder().range("prefill", 0, 100, domain="theirs").launch(10, 11, ("k", 20, 30))
+    built.range("decode", 200, 300, domain="dsocr")
     assert place(attribute(built)) == {"k": None}
 
 

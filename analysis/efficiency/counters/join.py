@@ -132,7 +132,9 @@ def launches_of(attribution: Attribution) -> Launches:
     chosen, instance, row = chosen[order], instance[order], row[order]
     first = np.append(np.flatnonzero(np.append(True, instance[1:] != instance[:-1])), chosen.size)
     first = first if chosen.size else np.zeros(1, dtype=np.intp)
-    stage = attribution.operation_stage[chosen]
+    # Of an engine's steps prefill and decode alone can be matched: counters know no other stage.
+    known = [STAGES.index(name) if name in STAGES else len(STAGES) for name in (*attribution.stages, "")]
+    stage = np.array(known, dtype=np.int8)[attribution.operation_stage[chosen]]
     key, body, codes, bodies, ambiguous = _coded(attribution, chosen)
     of_instance = row[first[:-1]]
     return Launches(

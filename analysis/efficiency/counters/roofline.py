@@ -210,19 +210,21 @@ class RooflineRow:
 
 def _folded_modules(attribution: Attribution, roofs: LaunchRoofs) -> tuple[NDArray[np.int64], tuple[str, ...]]:
     """Code of each launch's module, numbers folded within its stage as everywhere, [launches], and the paths."""
-    launches, ranges = roofs.joined.launches, attribution.ranges
+    launches = roofs.joined.launches
+    of_range, paths = attribution.module_names
     rows = attribution.operation_level("module")[launches.operation]
-    nothing = len(ranges.names)
-    name = np.append(ranges.name, nothing).astype(np.int64)[rows]  # -1, no module, finds the last
+    nothing = len(paths)
+    name = of_range.astype(np.int64)[rows]
+    name[name < 0] = nothing
     codes: dict[str, int] = {UNATTRIBUTED: 0}
     code = np.zeros(rows.size, dtype=np.int64)
     for stage in np.unique(launches.stage).tolist():
         mine = launches.stage == stage
         present = [one for one in np.unique(name[mine]).tolist() if one != nothing]
-        pattern_of = module_patterns(ranges.names[one] for one in present)
+        pattern_of = module_patterns(paths[one] for one in present)
         lookup = np.zeros(nothing + 1, dtype=np.int64)
         for one in present:
-            lookup[one] = codes.setdefault(pattern_of[ranges.names[one]], len(codes))
+            lookup[one] = codes.setdefault(pattern_of[paths[one]], len(codes))
         code[mine] = lookup[name[mine]]
     return code, tuple(codes)
 

@@ -13,7 +13,6 @@ from typing import Any, Final
 
 import numpy as np
 
-from analysis.domain.annotations import STAGES
 from analysis.domain.entities import KernelSummary
 from analysis.domain.figures import whole_per_cents
 from analysis.render.spec import kernels
@@ -110,7 +109,7 @@ def _budget(report: Report) -> _Plain:
 def _categories(report: Report) -> _Plain:
     present = {row.stage for row in report.categories}
     # What belongs to no stage would bring a scale of its own; it stands in the table by stage.
-    stages: list[str] = [stage for stage in STAGES if stage in present] or sorted(present)
+    stages: list[str] = [row.stage for row in report.stages if row.stage in present] or sorted(present)
     weight: dict[str, float] = {}
     for row in report.categories:
         if row.stage in stages:
@@ -214,7 +213,7 @@ def _roofline(report: Report) -> _Plain | None:
             "mbu": row.mbu,
         }
         for row in report.utilisation
-        if row.flop and row.time_ns and row.arithmetic_intensity and row.stage in STAGES
+        if row.flop and row.time_ns and row.arithmetic_intensity and row.stage != "total"
     ]
     roofs = {
         (row.peak_flop_per_s, row.peak_bytes_per_s): visible(row.peak_how or "")
@@ -242,7 +241,7 @@ def _metrics(report: Report) -> _Plain | None:
                 "points": [
                     [time - origin, round(value, 2)] for time, value in zip(metric.time_ns, metric.values, strict=True)
                 ],
-                "means": {stage: round(mean, 2) for stage, mean in metric.stage_means.items() if stage in STAGES},
+                "means": {stage: round(mean, 2) for stage, mean in metric.stage_means.items()},
             }
             for metric in drawn
         ],

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Final
 
-from analysis.domain.annotations import STAGES
 from analysis.domain.figures import share
 from analysis.render.pictures.palette import STAGE_COLOURS
 from analysis.render.pictures.svg import legend, rect, svg, text
@@ -25,7 +24,7 @@ def category_picture(report: Report, width: int = 860) -> str | None:
         report: to draw.
         width: of the picture, pixels.
     """
-    stages = [stage for stage in STAGES if any(row.stage == stage for row in report.categories)]
+    stages = [row.stage for row in report.stages if any(part.stage == row.stage for part in report.categories)]
     shares = {(row.category, row.stage): row.share for row in report.categories if row.stage in stages}
     names = sorted(
         {name for name, _ in shares}, key=lambda name: -sum(shares.get((name, stage), 0) for stage in stages)

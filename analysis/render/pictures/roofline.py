@@ -6,7 +6,6 @@ import math
 import re
 from typing import Final
 
-from analysis.domain.annotations import STAGES
 from analysis.domain.figures import rate, ratio, significant
 from analysis.efficiency.records import Utilisation
 from analysis.render.pictures.svg import circle, line, path, svg, text
@@ -32,7 +31,7 @@ def stage_roofline_picture(report: Report, width: int = 860) -> str | None:
     points = [
         (row, row.arithmetic_intensity, row.flop / (row.time_ns / 1e9))
         for row in report.utilisation
-        if row.flop and row.time_ns and row.arithmetic_intensity and row.stage in STAGES
+        if row.flop and row.time_ns and row.arithmetic_intensity and row.stage != "total"
     ]
     roofs = {
         (row.peak_flop_per_s, row.peak_bytes_per_s): visible(row.peak_how or "")
@@ -72,7 +71,7 @@ def stage_roofline_picture(report: Report, width: int = 860) -> str | None:
         parts += [line(kind, x1, y1, x2, y2), line(kind, x2, y2, _LEFT + across, y2)]
         told = f"{rate(flops, 'FLOP/s')}, {rate(moved, 'B/s')} ({how})"
         parts.append(text(_LEFT + across, y2 - 6, told, anchor="end"))
-    for stage in STAGES:
+    for stage in dict.fromkeys(point[0].stage for point in points):
         mine = sorted((point for point in points if point[0].stage == stage), key=lambda point: -point[2])
         lowest = -math.inf
         for row, intensity, reached in mine:

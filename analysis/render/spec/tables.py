@@ -6,7 +6,6 @@ from typing import Literal
 
 from attrs import evolve
 
-from analysis.domain.annotations import STAGES
 from analysis.domain.entities import KernelSummary
 from analysis.domain.overhead import noise_sentence
 from analysis.render.spec import gpu_time, host, kernels, stages, utilisation, verdicts
@@ -36,7 +35,7 @@ class ReportTables:
     def kernel_stages(self) -> tuple[str, ...]:
         """Names of the stages that have kernels, those of no stage last."""
         present = {row.stage for row in self._report.kernels}
-        return tuple(name for name in (*STAGES, UNATTRIBUTED) if name in present)
+        return tuple(name for name in (*self.stages, UNATTRIBUTED) if name in present)
 
     def stage_times(self) -> Table:
         """GPU time by stage, to the nanosecond; rows add up to the trace's total."""
@@ -114,7 +113,7 @@ class ReportTables:
         spent: dict[str, int] = {}
         for row in rows:
             spent[row.category] = spent.get(row.category, 0) + row.total_ns
-        over = [stage for stage in (*STAGES, UNATTRIBUTED) if any(row.stage == stage for row in rows)]
+        over = [stage for stage in (*self.stages, UNATTRIBUTED) if any(row.stage == stage for row in rows)]
         ordered = sorted(rows, key=lambda row: -spent[row.category])
         return pivoted(kernels.CATEGORIES, ordered, self._reader, by="stage", over=over, missing=0)
 
@@ -126,7 +125,7 @@ class ReportTables:
     def metric_means(self) -> Table:
         """Sampled GPU metrics, the means over the stages beside one another."""
         rows = utilisation.metric_means(self._report.metrics)
-        over = [stage for stage in STAGES if any(row.stage == stage for row in rows)]
+        over = [stage for stage in self.stages if any(row.stage == stage for row in rows)]
         return pivoted(utilisation.METRICS, rows, self._reader, by="stage", over=over)
 
     def host_calls(self, by: Literal["stage", "module"]) -> Table:

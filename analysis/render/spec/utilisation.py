@@ -7,7 +7,6 @@ from typing import Any, Final
 
 from attrs import frozen
 
-from analysis.domain.annotations import STAGES
 from analysis.domain.figures import rate
 from analysis.efficiency.records import Utilisation
 from analysis.render.spec.glossary import GLOSSARY
@@ -151,8 +150,7 @@ def metric_means(series: Sequence[MetricSeries]) -> tuple[MetricMean, ...]:
     return tuple(
         MetricMean(metric.name, metric.unit, stage, metric.stage_means[stage])
         for metric in series
-        for stage in STAGES
-        if stage in metric.stage_means
+        for stage in metric.stage_means
     )
 
 
