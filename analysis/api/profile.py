@@ -122,7 +122,7 @@ class Profile:
 
     @_returns(STEPS)
     def steps(self) -> pd.DataFrame:
-        """Decode steps, in time order."""
+        """Decode steps, or an engine's steps of all kinds, in time order."""
         return frame(STEPS, self._report.steps)
 
     @_returns(GPU_TIME["module"])
@@ -239,8 +239,8 @@ def load(path: str | os.PathLike[str], **stated: Any) -> Profile:
     Args:
         path: a SQLite export, a run folder, or a ``.nsys-rep``, which is exported beside itself if there is an nsys.
         **stated: fields of `analysis.api.options.AnalysisOptions`: ``manifest``, ``cross_thread``, ``accept_lossy``,
-            ``skip_first``, ``model``, ``input_mode``, ``tiles``, ``prompt_tokens``, ``peak_tflops``, ``peak_gbps`` and
-            ``kernel_rules`` mean what the options of the command mean.
+            ``skip_first``, ``model``, ``input_mode``, ``tiles``, ``prompt_tokens``, ``peak_tflops``, ``peak_gbps``,
+            ``vocabulary`` and ``kernel_rules`` mean what the options of the command mean.
 
     Raises:
         TypeError: there is no such option.

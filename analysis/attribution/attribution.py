@@ -503,7 +503,7 @@ class Attribution:
         meaning = self.meaning(row)
         if meaning.composition is not None and meaning.kind is not None:
             return meaning.kind
-        return self.ranges.names[self.ranges.name[row]]
+        return self.ranges.names[int(self.ranges.name[row])]
 
     def _parent_of_interest(self, wanted: NDArray[np.bool_]) -> Indices:
         nearest = np.append(self.tree.nearest(wanted), np.int32(-1))
@@ -514,7 +514,9 @@ class Attribution:
         """Index into `stages` of each range that is a stage, else ``len(stages)``, [ranges + 1]: -1 finds the last."""
         stages = self.stages
         by_meaning = [
-            stages.index(meaning.kind) if meaning.kind is not None and meaning.level in ("stage", "step") else len(stages)
+            stages.index(meaning.kind)
+            if meaning.kind is not None and meaning.level in ("stage", "step")
+            else len(stages)
             for meaning in self.reading.meanings
         ]
         return np.array(by_meaning, dtype=np.int8)[self.reading.code]

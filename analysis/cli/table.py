@@ -96,7 +96,7 @@ def _made(
     attribution: Attribution, by: TableKind | Literal["range-kernel", "range-projection"], stage: StageChoice | None
 ) -> tuple[Specification[Any], Sequence[Any]]:
     """The table's declaration, and its rows."""
-    from analysis.render.spec.gpu_time import GPU_TIME
+    from analysis.render.spec.gpu_time import GPU_TIME, of_stages
     from analysis.render.spec.ranges import PROJECTIONS, RANGE_KERNELS
     from analysis.sums.range_kernels import projection_rows, range_kernel_rows
     from analysis.sums.stages import gpu_rows
@@ -106,4 +106,5 @@ def _made(
         return RANGE_KERNELS, range_kernel_rows(attribution, stage)
     if by == "range-projection":
         return PROJECTIONS, projection_rows(attribution, stage)
-    return GPU_TIME[by], gpu_rows(gpu_table(attribution, by, stage=stage))
+    rows = gpu_rows(gpu_table(attribution, by, stage=stage))
+    return of_stages(rows) if by == "stage" else GPU_TIME[by], rows

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from analysis.attribution.attribution import Attribution
-from analysis.domain.annotations import DECODE, MODULE_DOMAIN, PREFILL, STAGE_DOMAIN
+from analysis.domain.annotations import DECODE, MODULE_DOMAIN, PREFILL, STAGE_DOMAIN, STAGES
 from analysis.domain.figures import counted
 from analysis.domain.manifest import RunManifest
 from analysis.quality.findings import Finding
@@ -24,7 +24,7 @@ def check(trace: Trace, attribution: Attribution, manifest: RunManifest | None) 
     """All checks on what should be there."""
     if not len(attribution.ranges):
         return [_no_ranges(trace)]
-    findings = _missing_stages(attribution, manifest)
+    findings = [*_missing_stages(attribution, manifest), *_vocabulary(attribution)]
     if manifest is None:
         findings.append(
             Finding(
@@ -52,14 +52,18 @@ def _no_ranges(trace: Trace) -> Finding:
 
 
 def _missing_stages(attribution: Attribution, manifest: RunManifest | None) -> list[Finding]:
-    ranges = attribution.ranges
-    seen = {ranges.names[code] for code in present(ranges.name[attribution.is_level("stage")])}
+    ranges, choice = attribution.ranges, attribution.choice
+    seen = {stage for stage in attribution.stages if attribution.stage_rows(stage).size}
+    if choice.vocabulary.has_step_kinds:
+        return [] if seen else [_nothing_matches(attribution)]
     no_decode = manifest is not None and (_expected(manifest)["decode"] == 0 or manifest.request.max_new_tokens == 1)
     wanted = [PREFILL] if no_decode else [PREFILL, DECODE]
     missing = [name for name in wanted if name not in seen]
     if not missing:
         return []
-    where = f"in domain {STAGE_DOMAIN}" if STAGE_DOMAIN in ranges.domains else f"(domain {STAGE_DOMAIN} is absent)"
+    where = "in any domain"
+    if choice.vocabulary.own_domains:
+        where = f"in domain {STAGE_DOMAIN}" if STAGE_DOMAIN in ranges.domains else f"(domain {STAGE_DOMAIN} is absent)"
     there = [f"{name or 'the default one'}" for name in ranges.domains]
     modules = MODULE_DOMAIN in ranges.domains
     return [
@@ -71,6 +75,38 @@ def _missing_stages(attribution: Attribution, manifest: RunManifest | None) -> l
             remedy="if the program writes these ranges, they were lost: "
             + _REMEDY
             + "; nvtx 0.2.12 and later lose domain ranges under nsys 2022.4 and 2023.4",
+        )
+    ]
+
+
+def _nothing_matches(attribution: Attribution) -> Finding:
+    title = attribution.choice.vocabulary.title
+    return Finding(
+        code="missing-stages",
+        severity="warning",
+        title=f"no range is a step by the names of {title}",
+        evidence=f"{counted(len(attribution.ranges), 'range is', 'ranges are')} there, and none matches",
+        remedy="leave --vocabulary out, so that the names themselves decide, or correct its rules (docs/annotate.md)",
+    )
+
+
+def _vocabulary(attribution: Attribution) -> list[Finding]:
+    """Say by whose names the trace was read, where they are not ours."""
+    choice = attribution.choice
+    if choice.vocabulary.own_domains or not choice.reading.matched:
+        return []
+    why = "as --vocabulary says" if choice.stated else "more than match any other names"
+    others = ", ".join(f"{title} {matched:,}" for title, matched in choice.others)
+    kinds = ", ".join(f"{stage} {attribution.stage_rows(stage).size:,}" for stage in attribution.stages)
+    return [
+        Finding(
+            code="vocabulary",
+            severity="info",
+            title=f"stages and modules are read by the range names of {choice.vocabulary.title}",
+            evidence=f"{counted(choice.reading.matched, 'range is', 'ranges are')} a stage or a step by these names, {why}"
+            + (f" (others: {others})" if others else "")
+            + f": {kinds}",
+            remedy="if that is not what the program means, name another vocabulary or a file (--vocabulary, docs/annotate.md)",
         )
     ]
 
@@ -103,11 +139,9 @@ def _counts(attribution: Attribution, manifest: RunManifest) -> list[Finding]:
     ranges = attribution.ranges
     process = attribution.thread_process[ranges.thread]
     stage = attribution.is_level("stage")
-    named = {stage: np.array([name == stage for name in ranges.names], dtype=bool) for stage in (PREFILL, DECODE)}
     kinds: dict[str, NDArray[np.bool_]] = {
         "image": attribution.is_level("image"),
-        "prefill": stage & named[PREFILL][ranges.name],
-        "decode": stage & named[DECODE][ranges.name],
+        **{name: np.isin(np.arange(len(ranges)), attribution.stage_rows(name)) for name in STAGES},
         "step": attribution.is_level("step"),
     }
     fewer, more, gravely = [], [], False

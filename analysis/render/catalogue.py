@@ -8,7 +8,7 @@ from analysis.render.markdown_tables import code, escaped, head_lines, row_line
 from analysis.render.spec.events import LAUNCHES, RANGES
 from analysis.render.spec.findings import FINDINGS
 from analysis.render.spec.glossary import GLOSSARY, TERMS
-from analysis.render.spec.gpu_time import GPU_TIME, MODULE_KINDS, STREAMS
+from analysis.render.spec.gpu_time import GPU_TIME, MODULE_KINDS, STEP_KIND_TIME, STREAMS
 from analysis.render.spec.host import HOST_CALLS, OPERATORS
 from analysis.render.spec.kernels import CATEGORIES, KERNEL_MODULES, KERNELS
 from analysis.render.spec.ranges import PROJECTIONS, RANGE_KERNELS
@@ -30,6 +30,7 @@ _DECLARED: Final[tuple[Specification[Any], ...]] = (
     KERNEL_MODULES,
     CATEGORIES,
     *GPU_TIME.values(),
+    STEP_KIND_TIME,
     MODULE_KINDS,
     STREAMS,
     *HOST_CALLS.values(),

@@ -36,13 +36,18 @@ class GpuTable:
 
     names: tuple[str, ...]
     columns: dict[str, NDArray[np.int64]]
+    steps: tuple[int | None, ...] = ()
+    """Steps of an engine in each row, of a table by stage; empty: the rows hold none."""
 
     def rows(self) -> list[dict[str, Any]]:
         """The rows as plain Python values, in `COLUMNS` order."""
         plain = [self.columns[name].tolist() for name in COLUMNS[1:]]
-        return [
+        rows = [
             dict(zip(COLUMNS, (name, *values), strict=True)) for name, *values in zip(self.names, *plain, strict=True)
         ]
+        for row, steps in zip(rows, self.steps, strict=bool(self.steps)):
+            row["steps"] = steps
+        return rows
 
     def total(self, column: str) -> int:
         """Sum of a column."""

@@ -80,6 +80,8 @@ class GpuRow:
     memset_ns: int
     graphs: int
     graph_ns: int
+    steps: int | None = None
+    """Steps of an engine, of a stage that is a kind of them."""
 
 
 @frozen

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any, Final, Literal, TypeAlias, get_args
 
 import numpy as np
+from attrs import evolve
 from numpy.typing import NDArray
 
 from analysis.attribution.attribution import Attribution, Level
@@ -40,7 +41,8 @@ def gpu_table(attribution: Attribution, by: TableKind, *, stage: str | None = No
     if by == "range":
         return inclusive_table(attribution, selected)
     group, names, instance = _rows(attribution, by, selected, stage)
-    table = GpuTable(names, grouped(operations, group, len(names), instance=instance))
+    steps = _steps(attribution, names) if by == "stage" else ()
+    table = GpuTable(names, columns=grouped(operations, group, len(names), instance=instance), steps=steps)
     _conserve(table, operations, by)
     return _ordered(table, by, stage_names(attribution))
 
@@ -87,6 +89,13 @@ def _rows(
     return group, names, None
 
 
+def _steps(attribution: Attribution, stages: tuple[str, ...]) -> tuple[int | None, ...]:
+    """Steps of an engine by stage; empty: the trace is of none."""
+    if not attribution.choice.vocabulary.has_step_kinds:
+        return ()
+    return tuple(len(attribution.stage_rows(name)) if name != UNATTRIBUTED else None for name in stages)
+
+
 def _dense(codes: NDArray[Any], names: list[str]) -> tuple[NDArray[Any], tuple[str, ...]]:
     present = np.flatnonzero(np.bincount(codes, minlength=len(names)))
     lookup = np.zeros(len(names), dtype=np.int32)
@@ -125,6 +134,9 @@ def _ordered(table: GpuTable, by: TableKind, stages: tuple[str, ...]) -> GpuTabl
         order = np.lexsort((np.arange(len(table.names)), last))
     else:
         order = np.lexsort((-weight, last))
-    return GpuTable(
-        tuple(table.names[row] for row in order), {key: value[order] for key, value in table.columns.items()}
+    return evolve(
+        table,
+        names=tuple(table.names[row] for row in order),
+        columns={key: value[order] for key, value in table.columns.items()},
+        steps=tuple(table.steps[row] for row in order) if table.steps else (),
     )

@@ -64,8 +64,14 @@ RECORDS: dict[str, type[Any]] = {
 }  # fmt: skip
 """Table → the record of its rows, every field of which is a column."""
 NO_COLUMN = {
-    "instances": {"gpu_end_ns", "gaps"},  # in profiled_ns; gaps are a table of their own, by stage
-    "steps": {"gpu_end_ns"},  # in finished_ns
+    "gpu_time_by_stage": {"steps"},  # of a serving engine, whose stages have a table of their own
+    "instances": {
+        "gpu_end_ns",
+        "gaps",
+        "composition",
+        "next_ns",
+    },  # in profiled_ns; gaps are a table of their own, by stage
+    "steps": {"gpu_end_ns", "composition"},  # in finished_ns, requests and tokens
     "verdicts": {"budget", "actions"},  # tables of their own
     "host_calls_by_stage": {"level"},  # says which table the row belongs to
 }

@@ -198,6 +198,11 @@ def provenance(report: Report) -> tuple[Fact, ...]:
             if capture.module_domain is None
             else visible(capture.module_domain) or "the default domain",
         ),
+        Fact(
+            "Range names read as",
+            f"{visible(capture.vocabulary_title)}{', as --vocabulary says' if capture.vocabulary_stated else ''}: "
+            f"{counted(capture.vocabulary_ranges, 'stage or step', 'stages and steps')}",
+        ),
         Fact("Launches attributed across threads", "yes" if capture.cross_thread else "no"),
     ]
     if meta is not None:

@@ -9,6 +9,11 @@ __all__ = ["GLOSSARY", "TERMS"]
 GLOSSARY: Final[dict[str, str]] = {
     "stage": "Prefill: the forward pass from tensors on the device to the first logits, vision included. Decode: every "
     "step after that. Reading images and tokenising are in neither.",
+    "step_kind": "Kind of an engine's step: prefill (prompts only), decode (running requests only), mixed (both at once), empty "
+    "(no request), or step, where its name does not tell. A mixed step is in no other stage.",
+    "queued": "How long the GPU still worked on earlier steps when the step began: 0 where the host did not run ahead.",
+    "between_steps": "Host time from the end of the step before on its thread to the start of this one: scheduling, sampling, "
+    "output.",
     "host_elapsed": "Host elapsed: end − start of the range on the CPU thread that launches, summed over instances.",
     "projected": "Projected: first start to last end of the GPU operations that an instance launched, summed over "
     "instances.",
@@ -115,6 +120,9 @@ TERMS: Final[dict[str, str]] = {
     "MBU": "mbu",
     "time base": "time_base",
     "launch": "launches",
+    "step kind": "step_kind",
+    "queued before a step": "queued",
+    "host between steps": "between_steps",
     "queue delay": "queue_delay",
     "synchronise": "synchronise",
     "gap": "gap",

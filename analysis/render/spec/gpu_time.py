@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from analysis.render.spec.glossary import GLOSSARY
 from analysis.render.spec.specification import COUNT, EXACT_MS, NAME, PLAIN, SHARE, Column, Specification, Style
@@ -14,7 +14,16 @@ from analysis.sums.kernel_modules import module_patterns
 from analysis.sums.records import GpuRow, StreamSummary
 from analysis.sums.tables import TableKind
 
-__all__ = ["GPU_TIME", "MODULE_KINDS", "STREAMS", "ModuleKind", "all_operations_ns", "module_kinds"]
+__all__ = [
+    "GPU_TIME",
+    "MODULE_KINDS",
+    "STEP_KIND_TIME",
+    "STREAMS",
+    "ModuleKind",
+    "all_operations_ns",
+    "module_kinds",
+    "of_stages",
+]
 
 _G = Column[GpuRow]
 _APART: Final = "unions and spans of different rows may overlap, so they are not added up"
@@ -84,6 +93,24 @@ GPU_TIME: Final[dict[TableKind, Specification[GpuRow]]] = {
     ),
 }  # fmt: skip
 """What ``--by`` a table is → its declaration; the columns are the same."""
+
+_STEP_COLUMN: Final = _G(
+    "steps", "Steps", "int64", COUNT, "Steps of the engine, of a stage that is a kind of them.", nullable=True, adds=True,
+    why=lambda _: "it is no kind of an engine's steps",
+)  # fmt: skip
+STEP_KIND_TIME: Final[Specification[GpuRow]] = evolve(
+    GPU_TIME["stage"],
+    key="gpu_time_by_step_kind",
+    title="GPU time by kind of step",
+    rows="A kind of an engine's steps.",
+    columns=(GPU_TIME["stage"].columns[0], _STEP_COLUMN, *GPU_TIME["stage"].columns[1:]),
+)
+"""``--by stage`` of a serving engine's trace: the steps are counted beside their GPU time."""
+
+
+def of_stages(rows: Sequence[GpuRow]) -> Specification[GpuRow]:
+    """The declaration of a table by stage: that with steps, where stages are kinds of an engine's steps."""
+    return STEP_KIND_TIME if any(row.steps is not None for row in rows) else GPU_TIME["stage"]
 
 
 # --- modules, layers folded -------------------------------------------------------------------------------------

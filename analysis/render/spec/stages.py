@@ -17,6 +17,8 @@ from analysis.render.spec.specification import (
     TEXT,
     Column,
     Specification,
+    Style,
+    Type,
     decimals,
     factor,
 )
@@ -239,10 +241,19 @@ INSTANCES: Final = Specification[InstanceSummary](
 
 _P = Column[StepPoint]
 
+
+def _of_engine(key: str, label: str, kind: Type, style: Style, definition: str, **more: Any) -> _P:
+    """A column that only steps of a serving engine have."""
+    return _P(
+        key, label, kind, style, definition, nullable=True, optional=True, priority=3,
+        why=lambda step: "it is no step of an engine" if step.kind is None else "the step's name does not tell", **more,
+    )  # fmt: skip
+
+
 STEPS: Final = Specification[StepPoint](
     key="steps",
-    title="Decode steps",
-    rows="One decode step.",
+    title="Steps",
+    rows="One decode step, or one step of an engine.",
     columns=(
         _P("instance", "Instance", "string", NAME, "Decode instance that it belongs to.", priority=0),
         _P("index", "Step", "int64", COUNT, GLOSSARY["step_index"], priority=0),
@@ -261,6 +272,24 @@ STEPS: Final = Specification[StepPoint](
             "context", "Context", "int64", COUNT, "Context length in tokens, from the range's payload.", nullable=True,
             priority=2, why=lambda _: "the range carries none",
         ),
+        _of_engine("kind", "Kind", "string", TEXT, GLOSSARY["step_kind"]),
+        _of_engine("requests", "Requests", "int64", COUNT, "Requests in the step."),
+        _of_engine("tokens", "Tokens", "int64", COUNT, "New positions that the step computes."),
+        _of_engine(
+            "prefill_tokens", "Prefill tokens", "int64", COUNT, "New positions of prompts.",
+            value=lambda step: step.composition.prefill_tokens if step.composition else None,
+        ),
+        _of_engine(
+            "decode_tokens", "Decode tokens", "int64", COUNT, "New positions of running requests.",
+            value=lambda step: step.composition.decode_tokens if step.composition else None,
+        ),
+        _of_engine(
+            "step_ns", "Step", "int64", EXACT_MS,
+            "From the start of the step until its range and its GPU work have ended, or the next step begins.",
+        ),
+        _of_engine("queued_ns", "Queued before it", "int64", EXACT_MS, GLOSSARY["queued"]),
+        _of_engine("between_ns", "Host between steps", "int64", EXACT_MS, GLOSSARY["between_steps"]),
+        _of_engine("launches", "Launches", "int64", COUNT, GLOSSARY["launches"]),
     ),
 )  # fmt: skip
 

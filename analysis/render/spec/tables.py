@@ -39,7 +39,8 @@ class ReportTables:
 
     def stage_times(self) -> Table:
         """GPU time by stage, to the nanosecond; rows add up to the trace's total."""
-        return shown(gpu_time.GPU_TIME["stage"], self._report.stage_rows, self._reader, total=True)
+        rows = self._report.stage_rows
+        return shown(gpu_time.of_stages(rows), rows, self._reader, total=True)
 
     def modules(self, stage: str) -> Table:
         """GPU time by module path, exclusive."""
