@@ -66,6 +66,7 @@ from analysis.trace.distinct import present
 from analysis.trace.reader import Trace
 from analysis.trace.records import GRAPH, KERNEL, MEMCPY, MEMSET
 from analysis.verdict.notes import stakeholder_notes
+from analysis.verdict.ranking import Ranking, ranking_of
 from analysis.verdict.records import Verdict
 from analysis.verdict.rules import refused, verdicts
 
@@ -90,6 +91,8 @@ class Report:
     capture: CaptureInfo
     findings: tuple[Finding, ...]
     verdicts: tuple[Verdict, ...]
+    ranking: Ranking
+    """Where to start, and what it brings end to end: its sentence is the first of every output."""
     stages: tuple[StageSummary, ...]
     """Of a trace without stages, the whole capture as one, named ``capture``."""
     instances: tuple[InstanceSummary, ...]
@@ -269,6 +272,7 @@ def _assembled(
         needs=component_needs(captured, costs),
     )
     judged = refused(stages, findings) if is_unfit(findings) else verdicts(measured)
+    ranking = ranking_of(measured, judged, findings)
     tables = beside.tables.result()
     mfu = {name: headline(measured.utilisation, name) for name in (*STAGES, "total")}
     mfu_of = {name: None if row is None else row.mfu for name, row in mfu.items()}
@@ -281,7 +285,7 @@ def _assembled(
         mfu_model_level=mfu_of["total"],
         mfu_per_stage={stage: mfu_of[stage] for stage in STAGES},
         aggregates={metric.name: stats(metric) for metric in measured.aggregates},
-        notes=stakeholder_notes(measured, findings, judged),
+        notes=stakeholder_notes(measured, findings, judged, ranking),
         meta=_meta(manifest, peaks),
     )
     made = Report(
@@ -289,6 +293,7 @@ def _assembled(
         capture=capture,
         findings=findings,
         verdicts=judged,
+        ranking=ranking,
         stages=stages,
         instances=instances,
         steps=steps,
@@ -329,8 +334,9 @@ def judged_again(made: Assembled, rank_waits: tuple[RankWait, ...]) -> Report:
     if is_unfit(report.findings):
         return report
     judged = verdicts(measured)
-    notes = stakeholder_notes(measured, report.findings, judged)
-    return evolve(report, verdicts=judged, report=evolve(report.report, notes=notes))
+    ranking = ranking_of(measured, judged, report.findings)
+    notes = stakeholder_notes(measured, report.findings, judged, ranking)
+    return evolve(report, verdicts=judged, ranking=ranking, report=evolve(report.report, notes=notes))
 
 
 def _module_names(attribution: Attribution) -> frozenset[str]:

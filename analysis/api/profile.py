@@ -226,9 +226,8 @@ class Profile:
 
     @_returns(ACTIONS)
     def actions(self) -> pd.DataFrame:
-        """What to do first about each stage, ranked over the run by what it could bring."""
-        actions = [action for verdict in self._report.verdicts for action in verdict.actions]
-        return frame(ACTIONS, sorted(actions, key=lambda action: action.rank))
+        """What to do, ranked over the run by what it could bring end to end."""
+        return frame(ACTIONS, self._report.ranking.gains)
 
 
 def load(path: str | os.PathLike[str], **stated: Any) -> Profile:

@@ -2,7 +2,8 @@
 
 One definition for the terminal, Markdown, the page (``figures.js`` follows the same rules; a test compares them), notes and
 verdicts. What is unknown is ``n/a``. Where two figures and their difference, or a part and its whole, stand side by side,
-`difference`, `part_of` and `whole_per_cents` write them so that what is shown can be recalculated from what is shown.
+`difference`, `fall`, `part_of`, `together` and `whole_per_cents` write them so that what is shown can be recalculated from
+what is shown.
 """
 
 from __future__ import annotations
@@ -15,7 +16,9 @@ from attrs import frozen
 __all__ = [
     "NOT_AVAILABLE",
     "Difference",
+    "Fall",
     "Part",
+    "Together",
     "bytes_",
     "count",
     "counted",
@@ -23,6 +26,7 @@ __all__ = [
     "difference",
     "duration",
     "exact_ms",
+    "fall",
     "flop",
     "microseconds",
     "part_of",
@@ -31,6 +35,7 @@ __all__ = [
     "share",
     "significant",
     "times",
+    "together",
     "whole_per_cents",
 ]
 
@@ -86,6 +91,12 @@ def duration(ns: float | None) -> str:
 
 def _time_unit(ns: float) -> tuple[str, float, int]:
     return next((unit for unit in _TIME_UNITS if abs(ns) >= unit[1] * _NEXT_UNIT), ("ns", 1.0, 0))
+
+
+def _sum_unit(ns: float) -> tuple[str, float, int]:
+    """The unit of a sum whose parts may be far smaller: seconds from 100 s on, milliseconds below."""
+    unit = _time_unit(ns)
+    return _TIME_UNITS[1] if unit[0] == "s" and ns < 100 * unit[1] else unit
 
 
 def exact_ms(ns: int | None) -> str:
@@ -220,6 +231,70 @@ def part_of(part_ns: float, whole_ns: float) -> Part:
             break
         digits += 1
     return Part(f"{part_ns / size:,.{digits}f} {unit}", f"{whole_ns / size:,.{digits}f} {unit}", shown)
+
+
+@frozen
+class Fall:
+    """A time, what is left of it, and by how much that is less."""
+
+    before: str
+    """Without its unit: ``1,790``."""
+    after: str
+    """With the unit of both: ``254 ms``."""
+    per_cent: str
+    """``−86 %``, of the two times as they are written."""
+
+
+def fall(before_ns: float, after_ns: float) -> Fall:
+    """Write ``before → after (−per cent)`` so that it holds as written: ``1,790``, ``254 ms``, ``−86 %``.
+
+    Both times have one unit, and as many decimals as the per cents need, from three significant digits of the first and two
+    of the second on. The per cents are whole from 1 % on.
+
+    Args:
+        before_ns: the time, more than 0.
+        after_ns: what is left of it, at most as much.
+    """
+    unit, size, exact = _sum_unit(before_ns)
+    digits = min(exact, max(_decimals(before_ns / size, 3), _decimals(after_ns / size, 2)))
+    lost = 1 - after_ns / before_ns if before_ns else 0.0
+    places = 0 if 0.01 <= lost < 0.995 or not after_ns else 1
+    shown = f"{100 * lost:.{places}f}"
+    while digits < exact:
+        before, after = round(before_ns / size, digits), round(after_ns / size, digits)
+        if before and f"{100 * (1 - after / before):.{places}f}" == shown:
+            break
+        digits += 1
+    per_cent = f"−{shown} %" if float(shown) else "under −0.1 %" if lost else "0 %"
+    return Fall(f"{before_ns / size:,.{digits}f}", f"{after_ns / size:,.{digits}f} {unit}", per_cent)
+
+
+@frozen
+class Together:
+    """Times and their sum, in one unit."""
+
+    whole: str
+    parts: tuple[str, ...]
+
+
+def together(parts_ns: Sequence[float]) -> Together:
+    """Write times so that they add up to their sum as written (largest remainders are rounded up).
+
+    The sum has at least three significant digits, and so many decimals that no part is written as 0, within five.
+    """
+    total = sum(parts_ns)
+    unit, size, exact = _sum_unit(total)
+    smallest = min((value for value in parts_ns if value), default=total)
+    digits = min(exact, max(_decimals(total / size, 3), min(_decimals(smallest / size, 1), _decimals(total / size, 5))))
+    step = size / 10**digits
+    floors = [int(value // step) for value in parts_ns]
+    missing = round(total / step) - sum(floors)
+    for place in sorted(range(len(floors)), key=lambda place: -(parts_ns[place] / step - floors[place]))[:missing]:
+        floors[place] += 1
+    return Together(
+        f"{sum(floors) / 10**digits:,.{digits}f} {unit}",
+        tuple(f"{steps / 10**digits:,.{digits}f} {unit}" for steps in floors),
+    )
 
 
 def whole_per_cents(parts: Sequence[float]) -> tuple[str, ...]:

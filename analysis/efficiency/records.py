@@ -155,6 +155,8 @@ class UnitTimes:
     pass_unprofiled_ns: float | None
     capped_because: str | None = None
     """Why ``busy_share`` was cut to 1."""
+    inputs: int = 1
+    """How many images or prompts the sums over one pass are over; 1 of a whole capture."""
 
     @property
     def time_ns(self) -> float:

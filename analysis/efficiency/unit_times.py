@@ -80,6 +80,7 @@ def _of_stage(captured: Captured, stage: str) -> UnitTimes:
         pass_profiled_ns=_over_a_pass((_image(instance), instance.profiled_ns) for instance in instances),
         pass_unprofiled_ns=_over_a_pass((image, whole) for image, _, whole in passes) if passes else None,
         capped_because=capped,
+        inputs=len({_image(instance) for instance in instances}),
     )
 
 

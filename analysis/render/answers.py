@@ -53,10 +53,13 @@ def print_remark(text: str) -> None:
 def print_explanation(report: Report) -> None:
     """Print the arithmetic behind MFU and MBU, or why there is none."""
     to = console()
+    labels: dict[str, list[str]] = {}  # one reason, said once for all that it is the reason of
     for row in report.utilisation:
         words = row.derivation or f"n/a: {row.unknown_because or 'unknown'}"
-        label = f"{row.stage}, {utilisation.TIME_BASES[row.time_base]}: "
-        to.print(Text.assemble((label, "dim"), visible(words)), soft_wrap=True)
+        labels.setdefault(words, []).append(f"{row.stage}, {utilisation.TIME_BASES[row.time_base]}")
+    for words, rows in labels.items():
+        named = "every stage" if len(labels) == 1 and len(rows) > 1 else "; ".join(rows)
+        to.print(Text.assemble((f"{named}: ", "dim"), visible(words)), soft_wrap=True)
 
 
 def print_findings(findings: Sequence[Finding], *, as_json: bool = False) -> None:

@@ -34,15 +34,17 @@ def summary_of(report: Report) -> LLMProfileReportSummary:
 
 
 def as_plain(report: Report) -> dict[str, Any]:
-    """``schema_version``, then ``LLMProfileReport``'s fields, the fields of `Report` but ``report`` under ``detail``."""
+    """``schema_version`` and ``headline``, then ``LLMProfileReport``'s fields; those of `Report` itself under ``detail``."""
     detail = to_plain(report)
     top: dict[str, Any] = detail.pop("report")
-    return {"schema_version": SCHEMA_VERSION, **top, "detail": detail}
+    return {"schema_version": SCHEMA_VERSION, "headline": report.ranking.sentence, **top, "detail": detail}
 
 
 def summary_as_plain(report: Report) -> dict[str, Any]:
-    """``schema_version``, then ``LLMProfileReportSummary``'s fields."""
-    return {"schema_version": SCHEMA_VERSION, **to_plain(summary_of(report))}
+    """``schema_version`` and ``headline``, then ``LLMProfileReportSummary``'s fields and what to do, ranked."""
+    ranking: dict[str, Any] = to_plain(report.ranking)
+    head = {"schema_version": SCHEMA_VERSION, "headline": report.ranking.sentence}
+    return {**head, **to_plain(summary_of(report)), "ranking": ranking}
 
 
 def render(report: Report, out: Path) -> tuple[Path, ...]:

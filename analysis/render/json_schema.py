@@ -17,6 +17,7 @@ from analysis.domain.entities import LLMProfileReport
 from analysis.render.json import REVIEW_SCHEMA_VERSION, SCHEMA_VERSION
 from analysis.report import Report
 from analysis.review import Review
+from analysis.verdict.ranking import Ranking
 
 __all__ = ["schema_of"]
 
@@ -39,9 +40,13 @@ def schema_of(document: Literal["report", "summary", "review"]) -> dict[str, Any
     """
     made = _Schemas()
     number = REVIEW_SCHEMA_VERSION if document == "review" else SCHEMA_VERSION
-    version = {"schema_version": {"const": number, "description": "Of this schema."}}
+    version: dict[str, Any] = {"schema_version": {"const": number, "description": "Of this schema."}}
+    if document != "review":
+        version["headline"] = {"type": "string", "description": "Where to start and what it brings, in one sentence."}
     if document == "summary":
         body = made.record(LLMProfileReportSummary)
+        body["properties"]["ranking"] = made.record(Ranking)
+        body["required"].append("ranking")
     elif document == "review":
         body = made.record(Review)
     else:

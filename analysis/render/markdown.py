@@ -10,6 +10,7 @@ from analysis.render.markdown_tables import code, escaped, head_lines, row_line,
 from analysis.render.pictures import budget_picture, category_picture, step_picture
 from analysis.render.pictures.svg import alone
 from analysis.render.spec import facts, utilisation
+from analysis.render.spec import headline as head
 from analysis.render.spec.glossary import GLOSSARY
 from analysis.render.spec.shown import Cell, Heading, Table
 from analysis.render.spec.tables import ReportTables
@@ -27,7 +28,7 @@ _SEVERITY: Final = {"unfit": "Do not use these numbers", "warning": "Warning", "
 
 
 def _opening(report: Report) -> list[str]:
-    lines = [f"# {escaped(facts.title(report))}: inference profile", ""]
+    lines = [f"# {escaped(facts.title(report))}: inference profile", "", f"**{escaped(head.sentence(report))}**", ""]
     lines += [f"- **{fact.label}:** {escaped(fact.text)}" for fact in facts.subject(report)]
     lines.append("")
     lines += [f"> **{escaped(caution)}**\n" for caution in facts.cautions(report)]

@@ -20,6 +20,8 @@ _LONGEST_NAME: Final = 60
 _SHORTEST_NAME: Final = 28
 _SHORTEST_TEXT: Final = 16
 """The first column, and other texts, are cut down to this before a column is left out for them."""
+_SHORTEST_SENTENCE: Final = 44
+"""So is a text that always stays: what the table is about."""
 
 
 class FittedTable:
@@ -29,10 +31,11 @@ class FittedTable:
     middle; numbers are whole or not there. The table's note, such as why a value is n/a, follows.
     """
 
-    def __init__(self, table: Table, *, title: bool = True) -> None:
-        """Take a table, and whether its title is printed."""
+    def __init__(self, table: Table, *, title: bool = True, gaps: bool = True) -> None:
+        """Take a table, whether its title is printed, and whether it is said which columns had no room."""
         self._table = table
         self._title = title
+        self._gaps = gaps
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """Lay the table out for a console."""
@@ -71,7 +74,7 @@ class FittedTable:
 
     def _left_out(self, widths: dict[int, int]) -> Text | None:
         names = [heading.label for place, heading in enumerate(self._table.columns) if place not in widths]
-        return Text(f"no room for: {', '.join(names)}", style="dim") if names else None
+        return Text(f"no room for: {', '.join(names)}", style="dim") if names and self._gaps else None
 
     def _widths(self, room: int) -> dict[int, int]:
         """Columns that are shown → their width."""
@@ -90,7 +93,10 @@ class FittedTable:
 
         least = dict(whole)
         for place in texts:
-            least[place] = min(whole[place], _SHORTEST_TEXT if place else _SHORTEST_NAME)
+            stays = place > 0 and table.columns[place].priority == 0
+            least[place] = min(
+                whole[place], _SHORTEST_SENTENCE if stays else _SHORTEST_TEXT if place else _SHORTEST_NAME
+            )
         while needed(least) > room:
             droppable = [place for place in least if table.columns[place].priority > 0 and place > 0]
             if not droppable:

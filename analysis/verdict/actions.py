@@ -8,24 +8,28 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Sequence
-from typing import Final, Literal
+from typing import Final
 
 from attrs import evolve, frozen
 
-from analysis.domain.figures import bytes_, count, decimal, difference, duration, flop, part_of, ratio, share
+from analysis.domain.figures import bytes_, count, counted, decimal, difference, duration, flop, part_of, ratio, share
+from analysis.domain.names import shortened
 from analysis.efficiency.records import RankWait
 from analysis.sums.grouping import UNATTRIBUTED
 from analysis.sums.kernel_classes import is_communication
 from analysis.sums.kernel_modules import KernelModuleRow, module_patterns
 from analysis.verdict.components import MATRIX, MOVERS, ComponentUse, component_uses, must_move_bytes
 from analysis.verdict.facts import Facts
-from analysis.verdict.records import Action, Budget
+from analysis.verdict.records import Action, Budget, TermKey
 
 __all__ = ["FIRST", "ExpertLoop", "actions_of", "expert_loop", "ranked", "replays_graphs", "saves_at_most"]
 
 FIRST: Final = 3
 """Actions of a stage that are shown."""
 _NAMED: Final = 2
+_BRIEF: Final = 40
+"""Characters of a name where an action is said in a few words."""
+_KERNELS: Final[tuple[TermKey, ...]] = ("kernels",)
 _FEW_LAUNCHES: Final = 8
 """Launches per unit up to which a step is replayed already, or has nothing to replay."""
 _LARGE_BYTES: Final = 128_000_000
@@ -54,15 +58,15 @@ def actions_of(facts: Facts, budget: Budget) -> tuple[Action, ...]:
     for module, rows in _by_module(facts.rows).items():
         large = [row for row in rows if _is_materialised(facts, row, rows)]
         materialised |= {id(row) for row in large}
-        found.append(_materialised(facts, module, large))
+        found.append(_materialised(facts, budget, module, large))
     rest = [row for row in facts.rows if id(row) not in materialised and row.category not in MATRIX
             and row.category != "attention" and not is_communication(row.category)]  # fmt: skip
     small = [row for row in rest if _is_small(facts, row)]
-    found.append(_small_kernels(facts, small))
+    found.append(_small_kernels(facts, budget, small))
     tiny = {id(row) for row in small}
     for module, rows in _by_module(row for row in rest if id(row) not in tiny).items():
-        found.append(_data_movement(facts, module, rows))
-    found += [_below_roofline(facts, one) for one in component_uses(facts)]
+        found.append(_data_movement(facts, budget, module, rows))
+    found += [_below_roofline(facts, budget, one) for one in component_uses(facts)]
     known = [one for one in found if one is not None and one.ceiling_ns > 0]
     return tuple(_in_order(known))
 
@@ -106,7 +110,7 @@ def replays_graphs(facts: Facts) -> bool:
 
 def _launches(facts: Facts, budget: Budget) -> Action | None:
     """Launching and what Python does between launches: one cause, so one action."""
-    keys: tuple[Literal["launching", "python", "other_calls"], ...] = ("launching", "python", "other_calls")
+    keys: tuple[TermKey, ...] = ("launching", "python", "other_calls")
     saved = budget.time_of(*keys)
     if not saved:
         return None
@@ -122,11 +126,13 @@ def _launches(facts: Facts, budget: Budget) -> Action | None:
         where = f"; {names} {verb} {count(sum(calls for _, calls in most))} of {count(total)} kernel launches in the capture"
     if replays_graphs(facts) and facts.is_decode:
         what = f"Shorten what the host does between graph launches ({_launched(facts)}): sampling, input preparation, the EOS check"
+        short = "shorten what the host does between graph launches"
     elif facts.is_decode:
         what = (
             f"Replay decode's {_launched(facts)} from a CUDA graph with a static KV cache (dsocr-profile run --decode "
             f"cuda-graph), or compile it{where}"
         )
+        short = "replay it from a CUDA graph"
         waits = facts.stage.synchronises * launches / facts.stage.launches if facts.stage.launches else 0.0
         if waits > 0.95:
             calls = (
@@ -137,16 +143,21 @@ def _launches(facts: Facts, budget: Budget) -> Action | None:
             what = f"Keep {calls} out of the step, for a CUDA graph can hold none; then {what[0].lower()}{what[1:]}"
     elif facts.is_whole_capture:
         what = f"Compile what launches most, replay what repeats from a CUDA graph, or batch more work into each launch{where}"
+        short = "compile, or replay what repeats as a CUDA graph"
+    elif budget.time_of("python") > budget.time_of("launching", "other_calls"):
+        what = f"Run less Python between the {_launched(facts)}: compile the modules, fuse, or batch {facts.one_input}s{where}"
+        short = "run less Python between launches (compile)"
     else:
         what = (
             f"Bring more work with each of the {_launched(facts)} (compile, fuse, or batch {facts.one_input}s){where}"
         )
+        short = "bring more work with each launch (compile, batch)"
     parts = [f"{duration(budget.time_of(key))} {word}" for key, word in
              zip(keys, ("launching", "in Python and the framework", "in other CUDA calls"), strict=True)
              if budget.time_of(key)]  # fmt: skip
     base = "without the profiler" if budget.time_base == "unprofiled" else "of the profiled time"
     return _action(
-        facts, "launches", what, tuple(name for name, _ in most), (),
+        facts, budget, "launches", keys, what, short, tuple(name for name, _ in most), (),
         f"the GPU idles while the host is: {', '.join(parts)} {each}, {base}", saved,
     )  # fmt: skip
 
@@ -225,7 +236,10 @@ def _synchronises(facts: Facts, budget: Budget) -> Action | None:
     what = "Remove the synchronises, or keep work queued behind them so that the GPU does not run dry" + (
         f" ({named})" if named else ""
     )
-    return _action(facts, "synchronises", what, _waiting_modules(facts), (), arithmetic, saved)
+    short = f"remove its {counted(stage.synchronises, 'synchronise')}"
+    return _action(
+        facts, budget, "synchronises", ("synchronises",), what, short, _waiting_modules(facts), (), arithmetic, saved
+    )
 
 
 def _expert_loop(facts: Facts, budget: Budget, loop: ExpertLoop) -> Action:
@@ -250,7 +264,11 @@ def _expert_loop(facts: Facts, budget: Budget, loop: ExpertLoop) -> Action:
         f"idle in and behind synchronises {shown.part} + {shown.rest} of the {duration(host)} idle in launching, Python and other "
         f"calls, for {of_launches} are its own = {shown.whole} {_each(facts)}, {base}"
     )
-    return _action(facts, "expert loop", what, (loop.module,), (), arithmetic, waiting + with_launches)
+    short = f"replace the loop over experts in {_brief([loop.module])} by grouped matrix products"
+    terms: tuple[TermKey, ...] = ("synchronises", "launching", "python", "other_calls")
+    return _action(
+        facts, budget, "expert loop", terms, what, short, (loop.module,), (), arithmetic, waiting + with_launches
+    )
 
 
 def _waiting_modules(facts: Facts) -> tuple[str, ...]:
@@ -270,7 +288,7 @@ def _ranks(facts: Facts, budget: Budget) -> Action | None:
     if not saved:
         return None
     if facts.rank_wait is not None:
-        return _late_rank(facts, facts.rank_wait, saved)
+        return _late_rank(facts, budget, facts.rank_wait, saved)
     beyond = part_of(sums.beyond_median_ns, sums.total_ns)
     longest = sums.kernels[0]
     what = (
@@ -284,10 +302,11 @@ def _ranks(facts: Facts, budget: Budget) -> Action | None:
     )
     kernels = tuple(one.human_name or one.short_name for one in sums.kernels)
     modules = tuple(dict.fromkeys(row.module for row in facts.rows if is_communication(row.category)))
-    return _action(facts, "ranks", what, modules, kernels, arithmetic, saved)
+    short = "find out what makes the other rank late"
+    return _action(facts, budget, "ranks", ("ranks",), what, short, modules, kernels, arithmetic, saved)
 
 
-def _late_rank(facts: Facts, waited: RankWait, saved: int) -> Action:
+def _late_rank(facts: Facts, budget: Budget, waited: RankWait, saved: int) -> Action:
     """The other ranks' traces are known: name the one that is waited for, and what makes it late."""
     late = "the other rank" if waited.late_rank is None else f"rank {waited.late_rank}"
     what = f"Make {late} faster: this rank waits for it in collectives"
@@ -300,7 +319,8 @@ def _late_rank(facts: Facts, waited: RankWait, saved: int) -> Action:
     )
     kernels = tuple(one.human_name or one.short_name for one in facts.communication.kernels)
     modules = tuple(dict.fromkeys(row.module for row in facts.rows if is_communication(row.category)))
-    return _action(facts, "ranks", what, modules, kernels, arithmetic, saved)
+    short = f"make {late} faster, for which it waits"
+    return _action(facts, budget, "ranks", ("ranks",), what, short, modules, kernels, arithmetic, saved)
 
 
 def _graph_gaps(facts: Facts, budget: Budget) -> Action | None:
@@ -314,7 +334,8 @@ def _graph_gaps(facts: Facts, budget: Budget) -> Action | None:
         "one to the next"
     )
     arithmetic = f"the GPU idles {duration(saved)} {_each(facts)} between nodes of a replay, which tracing node by node lengthens"
-    return _action(facts, "graph gaps", what, (), (), arithmetic, saved)
+    short = "fuse kernels before its CUDA graph is recorded"
+    return _action(facts, budget, "graph gaps", ("in_graph",), what, short, (), (), arithmetic, saved)
 
 
 def _hidden_kernels(facts: Facts, budget: Budget) -> Action | None:
@@ -326,7 +347,10 @@ def _hidden_kernels(facts: Facts, budget: Budget) -> Action | None:
     what = "Capture once with --preset cuda-graph-nodes (nsys: --cuda-graph-trace=node) to see the kernels inside the graphs"
     hidden = part_of(gpu.graph_ns, whole)
     arithmetic = f"{count(gpu.graphs)} CUDA graphs take {hidden.part} of {hidden.whole} GPU time = {hidden.share}"
-    return _action(facts, "hidden kernels", what, (), (), arithmetic, budget.time_of("kernels"))
+    short = "see the kernels inside its CUDA graphs"
+    return _action(
+        facts, budget, "hidden kernels", _KERNELS, what, short, (), (), arithmetic, budget.time_of("kernels")
+    )
 
 
 # --- kernels -------------------------------------------------------------------------------------------------------
@@ -360,7 +384,7 @@ def _is_materialised(facts: Facts, row: KernelModuleRow, of_module: Sequence[Ker
     return written is not None and written > (must if must is not None else _LARGE_BYTES)
 
 
-def _materialised(facts: Facts, module: str, rows: Sequence[KernelModuleRow]) -> Action | None:
+def _materialised(facts: Facts, budget: Budget, module: str, rows: Sequence[KernelModuleRow]) -> Action | None:
     if not rows:
         return None
     time = sum(row.total_per_unit_ns or 0.0 for row in rows)
@@ -369,20 +393,30 @@ def _materialised(facts: Facts, module: str, rows: Sequence[KernelModuleRow]) ->
     kinds = " and ".join(dict.fromkeys(_kind(row) for row in rows))
     must = must_move_bytes(facts, module)
     least = sum((written_bytes(row) or 0) * row.calls for row in rows) / calls
+    where = "outside all modules" if module == UNATTRIBUTED else f"of {module}"
+    brief = where if module == UNATTRIBUTED else f"of {_brief([module])}"
     against = f"; all weights of {module} are {bytes_(must)}" if must is not None else ""
     what = (
-        f"Do not materialise what the attention of {module} adds to its scores (such as a position bias): {count(calls)} launches "
+        f"Do not materialise what the attention {where} adds to its scores (such as a position bias): {count(calls)} launches "
         f"of {kinds} on grids of {_listed(blocks)} blocks write at least {bytes_(least)} each{against}. Compute it inside the "
         "attention kernel, or once"
     )
     arithmetic = _of_kernel_time(facts, sum(row.total_ns for row in rows), time)
-    return _action(facts, "materialised", what, (module,), _names(rows), arithmetic, time)
+    short = f"do not materialise the attention bias {brief}"
+    return _action(facts, budget, "materialised", _KERNELS, what, short, (module,), _names(rows), arithmetic, time)
 
 
 def _of_kernel_time(facts: Facts, part_ns: int, each_ns: float) -> str:
     shown = part_of(part_ns, sum(row.total_ns for row in facts.rows))
     return (
         f"{shown.part} of {shown.whole} kernel time in the capture = {shown.share}; {duration(each_ns)} {_each(facts)}"
+    )
+
+
+def _of_launching(facts: Facts) -> str:
+    """What fewer launches save of the host's time is no part of a kernel's."""
+    return (
+        "" if replays_graphs(facts) else "; GPU time alone: what the host needs to launch them counts with the launches"
     )
 
 
@@ -401,7 +435,7 @@ def _is_small(facts: Facts, row: KernelModuleRow) -> bool:
     return row.grid is not None and row.grid[0] * row.grid[1] * row.grid[2] < least
 
 
-def _small_kernels(facts: Facts, rows: Sequence[KernelModuleRow]) -> Action | None:
+def _small_kernels(facts: Facts, budget: Budget, rows: Sequence[KernelModuleRow]) -> Action | None:
     """Kernels too small for the device, that only move or reduce: together, because fusing takes them across modules."""
     calls = sum(row.calls for row in rows)
     time = sum(row.total_per_unit_ns or 0.0 for row in rows)
@@ -419,16 +453,19 @@ def _small_kernels(facts: Facts, rows: Sequence[KernelModuleRow]) -> Action | No
         f"Fuse the small kernels{in_modules}: {count(round(calls_each))} launches {_each(facts)}, mostly {kinds}, of "
         f"{duration(total / calls)} on fewer blocks than {sms}"
     )
-    arithmetic = _of_kernel_time(facts, total, time)
+    arithmetic = _of_kernel_time(facts, total, time) + _of_launching(facts)
     uses = component_uses(facts)
     near = [one for one in uses if one.floor_ns >= 0.7 * one.time_ns]
     if near:
         told = ", ".join(f"{one.label} at {ratio(one.floor_ns / one.time_ns)} of {_peak(one)}" for one in near)
         arithmetic += f"; near their peak already: {told}"
-    return _action(facts, "small kernels", what, tuple(modules), _names(rows), arithmetic, time)
+    short = f"fuse small kernels{f' in {_brief(modules)}' if modules else ''}"
+    return _action(
+        facts, budget, "small kernels", _KERNELS, what, short, tuple(modules), _names(rows), arithmetic, time
+    )
 
 
-def _data_movement(facts: Facts, module: str, rows: Sequence[KernelModuleRow]) -> Action | None:
+def _data_movement(facts: Facts, budget: Budget, module: str, rows: Sequence[KernelModuleRow]) -> Action | None:
     """Kernels that fill the device and only move or reduce data, of one module."""
     time = sum(row.total_per_unit_ns or 0.0 for row in rows)
     if not time:
@@ -441,12 +478,14 @@ def _data_movement(facts: Facts, module: str, rows: Sequence[KernelModuleRow]) -
         f"Fuse the kernels {where} that only pass over data into those around them (compile): {count(round(calls_each))} launches "
         f"{_each(facts)}, mostly {kinds}"
     )
-    arithmetic = _of_kernel_time(facts, sum(row.total_ns for row in rows), time)
+    arithmetic = _of_kernel_time(facts, sum(row.total_ns for row in rows), time) + _of_launching(facts)
     modules = () if module == UNATTRIBUTED else (module,)
-    return _action(facts, "data movement", what, modules, _names(rows), arithmetic, time)
+    brief = "outside all modules" if module == UNATTRIBUTED else f"in {_brief([module])}"
+    short = f"fuse data movement {brief}"
+    return _action(facts, budget, "data movement", _KERNELS, what, short, modules, _names(rows), arithmetic, time)
 
 
-def _below_roofline(facts: Facts, use: ComponentUse) -> Action | None:
+def _below_roofline(facts: Facts, budget: Budget, use: ComponentUse) -> Action | None:
     saved = use.time_ns - use.floor_ns
     if saved <= 0:
         return None
@@ -458,7 +497,10 @@ def _below_roofline(facts: Facts, use: ComponentUse) -> Action | None:
         f"{reached}: another kernel or layout, or more rows per launch"
     )
     arithmetic = f"{shown.whole} − {shown.part} for {amount}, at peak = {shown.rest} {_each(facts)}"
-    return _action(facts, "below roofline", what, use.modules, use.kernels[:_NAMED], arithmetic, saved)
+    short = f"bring {use.label} nearer to {_peak(use)}"
+    return _action(
+        facts, budget, "below roofline", _KERNELS, what, short, use.modules, use.kernels[:_NAMED], arithmetic, saved
+    )
 
 
 def _listed_words(names: Sequence[str]) -> str:
@@ -467,6 +509,11 @@ def _listed_words(names: Sequence[str]) -> str:
 
 def _peak(use: ComponentUse) -> str:
     return "peak bandwidth" if use.by_bytes else "peak FLOP/s"
+
+
+def _brief(names: Sequence[str]) -> str:
+    """The first names, short enough for one line."""
+    return ", ".join(shortened(name, _BRIEF) for name in names[:_NAMED])
 
 
 def _times(rows: Iterable[KernelModuleRow], key: Callable[[KernelModuleRow], str]) -> dict[str, int]:
@@ -486,17 +533,27 @@ def _names(rows: Sequence[KernelModuleRow]) -> tuple[str, ...]:
 
 def _action(
     facts: Facts,
+    budget: Budget,
     kind: str,
+    terms: tuple[TermKey, ...],
     what: str,
+    short: str,
     modules: tuple[str, ...],
     kernels: tuple[str, ...],
     arithmetic: str,
     saved_ns: float,
 ) -> Action:
+    """An action; it saves no more than the terms of the budget that it takes from."""
+    most = budget.time_of(*terms)
+    if saved_ns > most:
+        saved_ns = most
+        arithmetic += f"; no more than the {duration(most)} {_each(facts)} of its part of the budget"
     return Action(
         stage=facts.stage.stage,
         kind=kind,  # type: ignore[arg-type]
         sentence=f"{what}.",
+        short=short,
+        terms=terms,
         modules=modules,
         kernels=kernels,
         arithmetic=arithmetic,

@@ -15,6 +15,7 @@ from analysis.quality.findings import Finding
 from analysis.sums.grouping import UNATTRIBUTED
 from analysis.sums.records import CaptureInfo, HostCallRow
 from analysis.sums.stages import WHOLE_CAPTURE
+from analysis.verdict.ranking import Ranking
 from analysis.verdict.records import Verdict
 
 __all__ = ["MOST_SENTENCES", "SHARE_WORTH_NAMING", "sentences_in", "stakeholder_notes"]
@@ -24,8 +25,10 @@ _STOP: Final = re.compile(r"[.!?](?=\s|$)")
 SHARE_WORTH_NAMING: Final = 0.01
 
 
-def stakeholder_notes(measured: Measured, findings: Sequence[Finding], verdicts: Sequence[Verdict]) -> str:
-    """Say where the time goes, why, what to do first and what it can bring.
+def stakeholder_notes(
+    measured: Measured, findings: Sequence[Finding], verdicts: Sequence[Verdict], ranking: Ranking
+) -> str:
+    """Say what to do first and what it can bring, where the time goes and why.
 
     Returns:
         At most `MOST_SENTENCES` sentences; what matters least is left out.
@@ -33,17 +36,17 @@ def stakeholder_notes(measured: Measured, findings: Sequence[Finding], verdicts:
     captured = measured.captured
     # In the order of reading, each with how early it is kept where there is no room for all.
     parts = [
-        (0, _caveats(captured.capture, findings)),
+        (0, [ranking.sentence]),
+        (0, _caveats(captured.capture)),
         (1, _where(measured.unit_times)),
         (2, [one.sentence for one in verdicts]),
         (5, _waits(captured.host_calls)),
         (6, _categories(captured)),
-        (3, _first_step(verdicts)),
         (4, [*_useful(measured.utilisation), *_latencies(measured)]),
         (7, _overhead(measured.overhead)),
     ]
     if any(one.severity == "unfit" for one in findings):
-        parts = [parts[0], parts[2]]  # what an unfit capture seems to show is no news
+        parts = [parts[0], parts[1], parts[3]]  # what an unfit capture seems to show is no news
     room = MOST_SENTENCES
     chosen: list[tuple[int, str]] = []
     for _, place in sorted((rank, place) for place, (rank, _) in enumerate(parts)):
@@ -60,11 +63,8 @@ def sentences_in(text: str) -> int:
     return len(_STOP.findall(text))
 
 
-def _caveats(capture: CaptureInfo, findings: Sequence[Finding]) -> list[str]:
+def _caveats(capture: CaptureInfo) -> list[str]:
     found = []
-    unfit = [one for one in findings if one.severity == "unfit"]
-    if unfit:
-        found.append(f"This capture is unfit for conclusions: {unfit[0].title} ({unfit[0].evidence}).")
     if capture.random_weights:
         found.append("Weights are random: times hold for this architecture, outputs mean nothing.")
     if capture.on_cpu:
@@ -112,16 +112,6 @@ def _categories(captured: Captured) -> list[str]:
             named = ", ".join(f"{one.category} {share(one.share)}" for one in top)
             found.append(f"{stage.stage.capitalize()}'s device time is mostly {named}.")
     return found
-
-
-def _first_step(verdicts: Sequence[Verdict]) -> list[str]:
-    gains = [one for one in verdicts if one.ceiling_ns]
-    if not gains:
-        return []
-    best = max(gains, key=lambda one: one.ceiling_ns or 0)
-    return [
-        f"First, for {'the whole capture' if best.stage == WHOLE_CAPTURE else best.stage}: {best.action} {best.ceiling}"
-    ]
 
 
 def _useful(rows: Sequence[Utilisation]) -> list[str]:

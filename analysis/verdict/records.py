@@ -49,10 +49,16 @@ class Budget:
         return tuple(sorted((one for one in self.terms if one.per_unit_ns), key=lambda one: -one.per_unit_ns))
 
     def label(self) -> tuple[BudgetTerm, ...]:
-        """`largest`, but no collective first while the GPU idles longer than its collectives take: idle comes first."""
+        """`largest`, but an idle term first where the GPU idles, in all, longer than it works.
+
+        A GPU that idles most of the time is not bound by its kernels, into however many terms its idle time splits. Nor is it
+        bound by collectives while it idles longer than these take.
+        """
         ordered = self.largest()
         collectives: tuple[TermKey, ...] = ("ranks", "transfer")
-        if ordered and ordered[0].key in collectives and self.time_of(*IDLE_TERMS) > self.time_of(*collectives):
+        idle_ns = self.time_of(*IDLE_TERMS)
+        rival = self.time_of(*collectives) if ordered and ordered[0].key in collectives else self.time_ns - idle_ns
+        if ordered and ordered[0].key not in IDLE_TERMS and idle_ns > rival:
             idle = next(one for one in ordered if one.key in IDLE_TERMS)
             return (idle, *(one for one in ordered if one is not idle))
         return ordered
@@ -70,6 +76,10 @@ class Action:
     kind: Literal["launches", "synchronises", "expert loop", "materialised", "small kernels", "data movement",
                   "below roofline", "ranks", "graph gaps", "hidden kernels"]  # fmt: skip
     sentence: str
+    short: str
+    """What to do in a few words, without the stage's name: ``replay it from a CUDA graph``."""
+    terms: tuple[TermKey, ...]
+    """Of the stage's budget, which it takes from; ``ceiling_per_unit_ns`` is at most their time."""
     modules: tuple[str, ...]
     kernels: tuple[str, ...]
     """What they do, in words."""

@@ -20,7 +20,7 @@ from analysis.verdict.actions import FIRST, actions_of, ranked, saves_at_most
 from analysis.verdict.budget import BOUND_BY, budget_of
 from analysis.verdict.components import component_uses
 from analysis.verdict.facts import Facts, facts_of
-from analysis.verdict.records import Budget, TermKey, Verdict
+from analysis.verdict.records import IDLE_TERMS, Budget, TermKey, Verdict
 
 __all__ = ["refused", "verdicts"]
 
@@ -91,6 +91,7 @@ _PHRASES: Final[dict[TermKey, str]] = {
     "in_graph": "the GPU idles {} between nodes of a CUDA graph",
     "idle": "the GPU idles {}, and what the host did is not known",
 }
+_IDLES: Final = "the GPU idles "
 _UNKNOWN_IDEAL: Final = "kernels run {}, and their ideal time is not known"
 
 
@@ -101,7 +102,11 @@ def _judged(facts: Facts, budget: Budget) -> Verdict:
     bound = BOUND_BY[first.key] if first.key != "ideal" else _floor(facts)
     action = actions[0] if actions else None
     if action is None:
-        ceiling = f"Nothing to save: {_each(facts)}, all of {duration(budget.time_ns)} is the ideal time"
+        ceiling = f"Nothing to save: {_each(facts)}, all of {duration(budget.time_ns)} is the ideal time."
+    else:
+        ceiling = saves_at_most(action)
+        if first.key in ("kernels", "ideal") and "kernels" not in action.terms and len(actions) > 1:
+            ceiling += " No single change to its kernels could save more."
     return Verdict(
         stage=facts.stage.stage,
         bound=bound,
@@ -109,7 +114,7 @@ def _judged(facts: Facts, budget: Budget) -> Verdict:
         evidence=tuple(_evidence(facts, budget)),
         action=action.sentence if action else "Nothing: it runs at its ideal time; only less work would be faster.",
         ceiling_ns=action.ceiling_ns if action else 0,
-        ceiling=saves_at_most(action) if action else f"{ceiling}.",
+        ceiling=ceiling,
         budget=budget,
         actions=actions[:FIRST],
     )
@@ -120,14 +125,18 @@ def _sentence(facts: Facts, budget: Budget, bound: str) -> str:
     whole = dict(
         zip((one.key for one in budget.terms), whole_per_cents([one.per_unit_ns for one in budget.terms]), strict=True)
     )
-    said = []
+    said: list[str] = []
     for one in largest[:2]:
         phrase = _PHRASES[one.key]
         if one.key == "kernels" and not _ideal_is_known(facts):
             phrase = _UNKNOWN_IDEAL
         if facts.rank_wait is not None and one.key in ("ranks", "transfer"):
             phrase = _of_ranks(facts.rank_wait, one.key)
-        said.append(phrase.format(f"{duration(one.per_unit_ns)} ({whole[one.key]})"))
+        text = phrase.format(f"{duration(one.per_unit_ns)} ({whole[one.key]})")
+        if not said and one.key in IDLE_TERMS and one is not budget.largest()[0]:
+            idle = sum(int(whole[term.key].split()[0]) for term in budget.terms if term.key in IDLE_TERMS)
+            text = f"the GPU idles {duration(budget.time_of(*IDLE_TERMS))} ({idle} %) in all, of it {text.removeprefix(_IDLES)}"
+        said.append(text)
     busy = f"the GPU works {share(facts.times.busy_share)} of {_the_time(facts)}"
     of = f"of {duration(budget.time_ns)} {_each(facts)}"
     return f"{_SUBJECT[facts.stage.stage]} is {bound}: {busy}; {of}, {'; next, '.join(said)}."

@@ -162,15 +162,26 @@ def test_the_figures_are_those_by_hand(report: Report) -> None:
 def test_they_are_the_same_on_every_screen(report: Report, tmp_path: Path) -> None:
     ttft, tpot = duration(TTFT_MS * MS), duration(TPOT_MS * MS)
     for name, text in screens(report, tmp_path).items():
-        assert f"Time to first token {ttft} median of 15," in text, name
-        assert f"Time per output token {tpot} median of 15," in text, name
+        first_screen = name in ("headline", "terminal")
+        if first_screen:
+            assert f"Medians, unprofiled: TTFT {ttft} (of 15: " in text, name
+            assert f", TPOT {tpot} (of 15: " in text, name
+        else:
+            assert f"Time to first token {ttft} median of 15," in text, name
+            assert f"Time per output token {tpot} median of 15," in text, name
         for stage, busy in BUSY_SHARE.items():
-            assert f"GPU busy, {stage} {share(busy)} " in text, (name, "tile")
+            if first_screen:
+                assert re.search(rf"{stage} [\d.,]+ ms [\d.]+ % {share(busy)} .*? {ratio(MFU[stage])} ", text), (
+                    name,
+                    "row",
+                )
+            else:
+                assert f"GPU busy, {stage} {share(busy)} " in text, (name, "tile")
+                assert f"MFU, {stage} {ratio(MFU[stage])} " in text, name
             assert (
                 f"{stage.capitalize()} is host-bound in Python: the GPU works {share(busy)} of the unprofiled time"
                 in text
             ), name
-            assert f"MFU, {stage} {ratio(MFU[stage])} " in text, name
         if name == "headline":
             continue
         for stage, per in (("prefill", "image"), ("decode", "token")):
@@ -212,9 +223,14 @@ def test_what_is_profiled_says_so_where_there_is_no_control_run(tmp_path: Path) 
     report = made(trace(), tmp_path, None)
     texts = screens(report, tmp_path)
     for name, text in texts.items():
+        if name in ("headline", "terminal"):
+            assert f"Medians, profiled: TTFT {duration(SLOWER * 22 * MS)} (of 5: " in text, name
+            assert f", TPOT {duration(SLOWER * 6 * MS)} (of 5: " in text, name
+            assert "Not known: model and inputs" in text, name
+            assert "; times without the profiler (a control run tells" in text, name
+            continue
         assert f"Time to first token, profiled {duration(SLOWER * 22 * MS)} median of 5," in text, name
         assert f"Time per output token, profiled {duration(SLOWER * 6 * MS)} median of 5," in text, name
-        assert "without the profiler" not in text, name
         assert re.search(r"GPU busy, prefill [\d.]+ % [\d.]+ ms of 33.0 ms per image, profiled", text), name
 
 
@@ -250,7 +266,9 @@ def test_an_example_run_reads_the_same_in_its_trace_and_its_record(
     ttft = statistics.median(one.prefill_ns for one in manifest.control)
     report = assemble(*real_attribution("deepseek-ocr_h200_cuda-graph"), manifest)
     for shown, text in screens(report, tmp_path).items():
-        assert f"Time to first token {duration(ttft)} median of 9," in text, shown
+        first_screen = shown in ("headline", "terminal")
+        label = "Medians, unprofiled: TTFT {} (of 9: " if first_screen else "Time to first token {} median of 9,"
+        assert label.format(duration(ttft)) in text, shown
         assert f"Unprofiled, the first token takes {duration(ttft)} " in text or shown in ("headline", "terminal")
     assert next(one for one in report.unit_times if one.stage == "prefill").unprofiled_ns == ttft
     assert next(one for one in report.overhead if one.stage == "prefill").unprofiled_ms == pytest.approx(ttft / MS)
@@ -284,12 +302,18 @@ def test_a_trace_without_stages_is_judged_as_a_whole(tmp_path: Path) -> None:
     assert report.report.timings == ()
     for name, text in screens(report, tmp_path).items():
         assert "The whole capture is host-bound in Python: the GPU works 30.0 % of the profiled time" in text, name
-        assert "GPU busy, capture 30.0 % 30 µs of 100 µs in all, profiled" in text, name
-        assert "Time to first token n/a the trace has no prefill and no decode ranges" in text, name
+        if name in ("headline", "terminal"):
+            assert "capture 100 µs 100.0 % 30.0 %" in text, name
+            assert "; prefill and decode (put NVTX ranges of these names around them" in text, name
+        else:
+            assert "GPU busy, capture 30.0 % 30 µs of 100 µs in all, profiled" in text, name
+            assert "Time to first token n/a the trace has no prefill and no decode ranges" in text, name
         assert name == "headline" or "· GPU busy share 30.0 %" in text, name
     assert json.loads(to_text(report, tmp_path))["detail"]["verdicts"][0]["stage"] == "capture"
     assert "The whole capture is host-bound in Python" in report.report.notes
-    assert "First, for the whole capture: " in report.report.notes
+    assert report.report.notes.startswith(
+        "Start here: compile, or replay what repeats as a CUDA graph: 100 → 36 µs for the"
+    )
 
 
 def to_text(report: Report, folder: Path) -> str:
@@ -335,15 +359,16 @@ def test_on_a_cpu_the_busy_share_is_of_the_profiled_time(tmp_path: Path) -> None
 
 def test_a_trace_without_stages_says_why_it_has_no_utilisation(tmp_path: Path) -> None:
     shown = screens(made(TraceBuilder().gpu().launch(0, 10, ("k", 20, 90)), tmp_path, None), tmp_path)
-    for name in ("markdown", "html"):
-        assert "Utilisation n/a: the trace has no stages." in shown[name]
+    assert "Utilisation n/a: the trace has no stages." in shown["markdown"]
+    assert "Utilisation of the device n/a: the trace has no stages." in shown["html"]
     assert "1 kernel, 0 copies, 0 memsets, 0 graphs as a whole" in shown["markdown"]
 
 
 def test_one_instance_has_no_median_of_one(tmp_path: Path) -> None:
     built = TraceBuilder().gpu().range("decode", 0, 100, domain="dsocr").range("decode_step", 0, 90, domain="dsocr")
     shown = screens(made(built.launch(1, 5, ("k", 20, 80)), tmp_path, None), tmp_path)
-    assert re.search(r"Launches per token 1 1 launch in all", shown["headline"])
+    assert re.search(r"Launches per token 1 1 launch in all", shown["markdown"])
+    assert "Medians, profiled: TPOT 100 ns Decode" in shown["headline"]
     no_kernels = TraceBuilder().gpu().range("decode", 0, 100, domain="dsocr").call(10, 30)
     (tmp_path / "none").mkdir()
     text = page(made(no_kernels.copy(40, 45, (50, 60)), tmp_path / "none", None))

@@ -17,6 +17,7 @@ from analysis.domain.errors import RequestError
 from analysis.render import formats
 from analysis.render import json as json_
 from analysis.report import Report
+from analysis.verdict.ranking import Ranking
 from report_builder import HOSTILE, hostile_report, plain_report
 
 ALL = tuple(formats.FORMATS)
@@ -52,7 +53,9 @@ def test_a_folder_that_is_a_file_is_one_clear_line(tmp_path: Path) -> None:
 def test_report_json_is_the_domain_record_and_the_detail(report: Report, tmp_path: Path) -> None:
     path, _ = json_.render(report, tmp_path)
     plain = json.loads(path.read_bytes())
+    assert list(plain)[:2] == ["schema_version", "headline"]
     assert plain.pop("schema_version") == json_.SCHEMA_VERSION
+    assert plain.pop("headline") == report.ranking.sentence
     detail = plain.pop("detail")
     assert from_json(LLMProfileReport, json.dumps(plain)) == report.report
     assert from_json(Report, json.dumps({**detail, "report": plain})) == report
@@ -61,7 +64,10 @@ def test_report_json_is_the_domain_record_and_the_detail(report: Report, tmp_pat
 def test_summary_json_is_the_contract_and_its_schemas_version(report: Report, tmp_path: Path) -> None:
     _, path = json_.render(report, tmp_path)
     plain = json.loads(path.read_bytes())
+    assert list(plain)[:2] == ["schema_version", "headline"]
     assert plain.pop("schema_version") == json_.SCHEMA_VERSION
+    assert plain.pop("headline") == report.ranking.sentence
+    assert from_json(Ranking, json.dumps(plain.pop("ranking"))) == report.ranking
     summary = from_json(LLMProfileReportSummary, json.dumps(plain))
     assert to_plain(summary) == plain
     assert summary.top_operators == report.report.operators_topk

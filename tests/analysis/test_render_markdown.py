@@ -6,6 +6,7 @@ from attrs import evolve
 from markdown_it import MarkdownIt
 
 from analysis.render import markdown
+from analysis.render.markdown_tables import escaped
 from analysis.report import Report
 from report_builder import hostile_report, plain_report
 
@@ -31,8 +32,10 @@ def exact_ns(cell: str) -> int:
 
 def test_the_first_lines_say_what_was_measured(tmp_path: Path) -> None:
     lines = text_of(plain_report(), tmp_path).splitlines()
-    assert lines[:9] == [
+    assert lines[:11] == [
         "# deepseek-ocr: inference profile",
+        "",
+        f"**{escaped(plain_report().ranking.sentence)}**",
         "",
         "- **Model:** deepseek-ocr, 3,335,504,128 parameters, bf16",
         "- **Weights:** random",

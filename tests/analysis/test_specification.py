@@ -96,7 +96,7 @@ def rows_of(report: Report) -> dict[str, list[Any]]:
         "metrics": [*utilisation.metric_means(report.metrics)],
         "verdicts": [*report.verdicts],
         "budget": [*verdicts.budget_lines(report.verdicts)],
-        "actions": [action for verdict in report.verdicts for action in verdict.actions],
+        "actions": [*report.ranking.gains],
         "module_kinds": [*gpu_time.module_kinds(report.module_rows["decode"])],
         **{f"host_calls_by_{by}": [row for row in report.host_calls if row.level == by] for by in ("stage", "module")},
     }

@@ -33,6 +33,7 @@ from analysis.report import Report, ReportOptions, assemble
 from analysis.sums.records import GapSummary, GpuRow, HostCallRow, InstanceSummary, StageSummary
 from analysis.trace.reader import Trace
 from analysis.verdict.notes import MOST_SENTENCES, sentences_in, stakeholder_notes
+from analysis.verdict.ranking import ranking_of
 from analysis.verdict.records import IDLE_TERMS, Verdict
 from analysis.verdict.rules import refused, verdicts
 from measured_builder import captured_of, measured_of
@@ -354,7 +355,9 @@ def test_gaps_between_nodes_ask_for_fewer_nodes() -> None:
 def test_prefill_counts_images() -> None:
     found = judge(stage("prefill", busy=20))
     assert "of 50.0 ms per image" in found.sentence
-    assert found.action.startswith("Bring more work with each of the 500 launches per image")
+    assert found.action.startswith(
+        "Run less Python between the 500 launches per image: compile the modules, fuse, or batch images"
+    )
     assert found.ceiling == "This saves at most 40.0 ms per image."
     assert "CUDA graph" not in found.action
 
@@ -552,7 +555,9 @@ def test_lossy_is_refused(real_attribution: RealAttribution) -> None:
     assert report.verdicts
     assert {one.bound for one in report.verdicts} == {"unknown"}
     assert all(one.sentence.startswith("No verdict on") and one.ceiling_ns is None for one in report.verdicts)
-    assert report.report.notes.startswith("This capture is unfit for conclusions")
+    assert report.report.notes.startswith(
+        "Start with a new capture: this one is unfit for conclusions (3 ranges swallowed"
+    )
     assert "bound" not in report.report.notes
 
 
@@ -603,7 +608,9 @@ def test_budget_and_actions_are_in_every_output(
         "terminal": console.file.getvalue(),  # type: ignore[attr-defined]
     }
     for name, text in texts.items():
-        assert "Budget of decode, per token, profiled" in text, name
+        assert (
+            "Evidence and arithmetic of decode" if name == "html" else "Budget of decode, per token, profiled"
+        ) in text, name
         for term in decode.budget.terms:
             assert exact_ms(term.per_unit_ns) in text, (name, term.key)
     plain = json.loads((tmp_path / "report.json").read_text())["detail"]["verdicts"][1]
@@ -619,7 +626,7 @@ def test_budget_and_actions_are_in_every_output(
 
 
 def noted(report: Report) -> str:
-    return stakeholder_notes(measured_of(report), report.findings, report.verdicts)
+    return stakeholder_notes(measured_of(report), report.findings, report.verdicts, report.ranking)
 
 
 @pytest.mark.parametrize("name", REAL)
@@ -641,8 +648,7 @@ def test_notes_say_where_why_and_what_first(real_attribution: RealAttribution) -
     for words in (
         "Of 3.58 s in stages (profiled), decode 3.38 s (94 %)",
         "host-bound in Python",
-        "First, for decode:",
-        "saves at most 24.0 ms",
+        "Start with decode: replay it from a CUDA graph: 1,791 → 256 ms a page at best (at most −86 %, profiled).",
         "MFU 4.3 %",
     ):
         assert words in notes
@@ -655,7 +661,7 @@ def test_where_there_is_no_room_the_least_goes() -> None:
     waits = (HostCallRow("sam", "cudaStreamSynchronize", 9, MS, "synchronise", "module"),)
     notes = noted(evolve(report, verdicts=wordy, host_calls=waits))
     assert sentences_in(notes) == MOST_SENTENCES == 10
-    assert "First, for prefill: Do it." in notes
+    assert notes.startswith(report.ranking.sentence)
     assert "Weights are random" in notes
     assert "Profiling slowed" not in notes
 
@@ -663,7 +669,10 @@ def test_where_there_is_no_room_the_least_goes() -> None:
 def test_notes_of_an_unfit_capture_conclude_nothing() -> None:
     unfit = Finding("lossy-capture", "unfit", "the profiler lost events", "3 signs", "again")
     report = plain_report()
-    notes = noted(evolve(report, findings=(unfit,), verdicts=refused(report.stages, (unfit,))))
+    verdicts = refused(report.stages, (unfit,))
+    ranking = ranking_of(measured_of(report), verdicts, (unfit,))
+    assert (ranking.gains, ranking.time_ns) == ((), None)
+    notes = noted(evolve(report, findings=(unfit,), verdicts=verdicts, ranking=ranking))
     assert notes.count("unfit") == 3
     assert not re.search(r"First,|mostly|MFU", notes)
 

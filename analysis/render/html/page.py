@@ -22,7 +22,7 @@ from analysis.render.pictures.busy import busy_picture
 from analysis.render.pictures.metrics import metrics_picture
 from analysis.render.pictures.roofline import stage_roofline_picture
 from analysis.render.review_link import review_link
-from analysis.render.spec import facts, utilisation
+from analysis.render.spec import facts, headline, utilisation
 from analysis.render.spec.glossary import GLOSSARY
 from analysis.render.spec.shown import Table
 from analysis.render.spec.tables import ReportTables
@@ -68,7 +68,6 @@ def page(report: Report, folder: Path | None = None) -> str:
     # The library draws what can be zoomed; a page without such a chart does not carry it.
     charts = library() if drawn["steps"] or drawn["metrics"] else ""
     script = "".join((_HERE / "assets" / f"{name}.js").read_text(encoding="utf-8") for name in _SCRIPTS)
-    start, *ranked = _actions(report)
     return environment.get_template("report.html.j2").render(
         report=report,
         review_link=Markup(review_link(folder)),
@@ -76,8 +75,8 @@ def page(report: Report, folder: Path | None = None) -> str:
         kind="inference profile",
         subject=facts.subject(report),
         cautions=facts.cautions(report),
-        headline=start,
-        ranked=ranked,
+        headline=headline.sentence(report),
+        ranked=headline.further(report),
         cards=stage_cards(report),
         tiles_given=facts.headline(report),
         findings=sorted(report.findings, key=lambda finding: _WORST[finding.severity]),
@@ -135,24 +134,6 @@ def _pictures(report: Report) -> dict[str, str | None]:
         "roofline": stage_roofline_picture(report),
         "metrics": metrics_picture(report),
     }
-
-
-def _actions(report: Report) -> list[str]:
-    """Where to start, and what comes next."""
-    ranked = sorted(
-        (action for verdict in report.verdicts for action in verdict.actions), key=lambda action: action.rank
-    )
-    if not ranked:
-        return [
-            visible(report.verdicts[0].sentence) if report.verdicts else "The trace has nothing that could be weighed."
-        ]
-    first = ranked[0]
-    start = f"Start with {visible(first.stage)}: {_lowered(visible(first.sentence))}"
-    return [start]
-
-
-def _lowered(sentence: str) -> str:
-    return sentence[:1].lower() + sentence[1:]
 
 
 def _findings(report: Report) -> str:

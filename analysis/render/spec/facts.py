@@ -56,10 +56,15 @@ def subject(report: Report) -> tuple[Fact, ...]:
     )
 
 
-def cautions(report: Report) -> tuple[str, ...]:
-    """What a reader must know before any number."""
+def cautions(report: Report, *, weights: bool = True) -> tuple[str, ...]:
+    """What a reader must know before any number.
+
+    Args:
+        report: to read.
+        weights: whether random weights are named; not where the line of what was run says it already.
+    """
     sentences = []
-    if report.capture.random_weights:
+    if weights and report.capture.random_weights:
         sentences.append(
             "Weights are random: times are those of the real architecture, but the generated text means nothing."
         )

@@ -86,7 +86,8 @@ GLOSSARY: Final[dict[str, str]] = {
     "range_style": "PushPop: ranges that nest on their thread; StartEnd: ranges that may end elsewhere.",
     "overhead": "Profiled ÷ unprofiled time of the same inputs, medians of both; timed by the program itself where the run's "
     "record holds it, else by the trace's ranges.",
-    "bound": "What limits the stage: the largest term of its budget. The next one is named with it, and the evidence is beside it.",
+    "bound": "What limits the stage: the largest term of its budget, or of its idle time where the "
+    "GPU idles longer than it works. The next one is named with it, and the evidence is beside it.",
     "ceiling": "What the first action can save at most. A ceiling, not a forecast.",
     "metric": "Sampled by the GPU's counters during the capture; mean over the stage's host time.",
     "image_index": "Number of the image or prompt around it.",

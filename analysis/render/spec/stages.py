@@ -150,6 +150,9 @@ UNIT_TIMES: Final = Specification[UnitTimes](
             "Captured instances that the medians are over: those of the images that were measured without the profiler too.",
         ),
         _W(
+            "inputs", "Inputs of a pass", "int64", COUNT, "Images or prompts that the sums over one pass are over.", shown=(),
+        ),
+        _W(
             "pass_unprofiled_ns", "Unprofiled, one pass", "float64", DURATION,
             "Sum over images of the median over control passes.", nullable=True, shown=(),
         ),

@@ -87,11 +87,9 @@ class ReportTables:
         )  # fmt: skip
 
     def actions(self) -> Table:
-        """What to do, ranked over the run."""
-        ranked = sorted(
-            (action for verdict in self._report.verdicts for action in verdict.actions), key=lambda action: action.rank
-        )
-        return shown(verdicts.ACTIONS, ranked, self._reader)
+        """What to do, ranked over the run, with what it brings end to end."""
+        ranking = self._report.ranking
+        return shown(verdicts.ACTIONS, ranking.gains, self._reader, note=verdicts.actions_note(ranking))
 
     def compared(self) -> Table:
         """Prefill and decode side by side, one quantity a row."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from typing import Final
 
+from analysis.domain.names import shortened
+
 __all__ = ["shortened", "visible"]
 
 _INVISIBLE: Final = re.compile(
@@ -22,11 +24,3 @@ def visible(name: str) -> str:
 def _escaped(match: re.Match[str]) -> str:
     code = ord(match.group())
     return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
-
-
-def shortened(name: str, limit: int) -> str:
-    """A name of at most ``limit`` characters; the middle of a longer one is left out."""
-    if len(name) <= limit:
-        return name
-    head = (limit - 1) * 2 // 3
-    return f"{name[:head]}…{name[len(name) - (limit - 1 - head) :]}"

@@ -7,11 +7,13 @@ from typing import Final
 
 from attrs import frozen
 
+from analysis.domain.figures import fall
 from analysis.render.spec.glossary import GLOSSARY
 from analysis.render.spec.specification import COUNT, DURATION, EXACT_MS, NAME, SHARE, TEXT, Column, Specification
-from analysis.verdict.records import Action, BudgetTerm, Verdict
+from analysis.verdict.ranking import Gain, Ranking
+from analysis.verdict.records import BudgetTerm, Verdict
 
-__all__ = ["ACTIONS", "BUDGET", "BudgetLine", "budget_lines"]
+__all__ = ["ACTIONS", "BUDGET", "BudgetLine", "actions_note", "budget_lines"]
 
 
 @frozen
@@ -66,26 +68,52 @@ def budget_lines(verdicts: Iterable[Verdict]) -> tuple[BudgetLine, ...]:
     )
 
 
-_A = Column[Action]
+_A = Column[Gain]
 
-ACTIONS: Final = Specification[Action](
+ACTIONS: Final = Specification[Gain](
     key="actions",
-    title="First actions",
+    title="What to do, ranked",
     rows="Something to do about a stage, with the most that it could bring.",
     columns=(
-        _A("rank", "Rank", "int64", COUNT, "Place among the actions of all stages, by what a pass could save.", priority=1),
-        _A("stage", "Stage", "string", TEXT, GLOSSARY["stage"], priority=2),
-        _A("sentence", "What to do", "string", TEXT, "What to do, where, and why.", priority=0),
-        _A("ceiling_per_unit_ns", "At most each", "float64", DURATION, "The most that it saves of one image or token."),
-        _A("per", "Per", "string", TEXT, "What that is given per.", priority=3),
+        _A("rank", "Rank", "int64", COUNT, "Place among the actions of all stages, by what a pass could save.",
+           value=lambda row: row.action.rank, priority=0),
+        _A("stage", "Stage", "string", TEXT, GLOSSARY["stage"], value=lambda row: row.action.stage, priority=0),
+        _A("short", "What to do", "string", TEXT, "What to do, in a few words.", value=lambda row: row.action.short,
+           shown=("terminal",), priority=0),
+        _A("sentence", "What to do", "string", TEXT, "What to do, where, and why.", value=lambda row: row.action.sentence,
+           shown=("html", "markdown"), priority=0),
+        _A("ceiling_per_unit_ns", "At most each", "float64", DURATION, "The most that it saves of one image or token.",
+           value=lambda row: row.action.ceiling_per_unit_ns, priority=3, shown=("terminal", "html")),
+        _A("per", "Per", "string", TEXT, "What that is given per.", value=lambda row: row.action.per, priority=3,
+           shown=("terminal", "html")),
         _A("ceiling_ns", "At most a pass", "int64", DURATION, "The most that it saves over one pass through the inputs. "
-           "Ceilings of different actions may overlap.", apart="what one action saves another cannot save again"),
-        _A("arithmetic", "Arithmetic", "string", TEXT, "Where the ceiling comes from.", shown=("html", "markdown")),
-        _A("kind", "Kind", "string", TEXT, "Stable name of the rule that found it.", shown=()),
-        _A("modules", "Modules", "string", NAME, "Modules that it concerns.", value=lambda row: ", ".join(row.modules),
+           "Ceilings of different actions may overlap.", value=lambda row: row.action.ceiling_ns, shown=(),
+           apart="what one action saves another cannot save again"),
+        _A("saves_ns", "At most", "int64", DURATION, "The most that it saves of one unit of work, such as a page: 0 where it "
+           "saves nothing by itself.", priority=1, shown=("terminal",), apart="what one action saves another cannot save again"),
+        _A("saves_share", "Of it", "float64", SHARE, "That, of the unit of work.", priority=0, shown=("terminal",),
+           value=lambda row: row.saves_ns / (row.saves_ns + row.best_ns) if row.saves_ns + row.best_ns else 0.0,
+           apart="what one action saves another cannot save again"),
+        _A("best_ns", "Best time", "int64", DURATION, "What is left of the unit of work at best.", priority=4, shown=()),
+        _A("brings", "End to end", "string", TEXT, "What it brings to one unit of work at most, in words.",
+           value=lambda row: row.sentence, shown=("html", "markdown")),
+        _A("arithmetic", "Arithmetic", "string", TEXT, "Where the ceiling comes from.",
+           value=lambda row: row.action.arithmetic, shown=("html", "markdown")),
+        _A("kind", "Kind", "string", TEXT, "Stable name of the rule that found it.", value=lambda row: row.action.kind, shown=()),
+        _A("modules", "Modules", "string", NAME, "Modules that it concerns.", value=lambda row: ", ".join(row.action.modules),
            shown=()),
         _A("kernels", "Kernels", "string", TEXT, "Kernels that it concerns, in words.",
-           value=lambda row: "; ".join(row.kernels), shown=()),
+           value=lambda row: "; ".join(row.action.kernels), shown=()),
     ),
-    note="By what they could bring; ceilings of different actions may overlap, and none is a forecast.",
 )  # fmt: skip
+
+
+def actions_note(ranking: Ranking) -> str:
+    """What stands below the ranked actions: that ceilings overlap, and what all of them leave."""
+    if not ranking.time_ns or ranking.best_ns is None or not any(gain.saves_ns for gain in ranking.gains):
+        return ""
+    left = fall(ranking.time_ns, ranking.best_ns)
+    return (
+        f"At most, not a forecast; they overlap, so they do not add up: all together {left.before} → {left.after} "
+        f"{ranking.per} at best ({left.per_cent})."
+    )
