@@ -96,8 +96,9 @@ class Profile:
             RequestError: it cannot be written there.
         """
         from analysis.render.html.page import page
+        from analysis.render.html.trace_parts import trace_parts
 
-        made = page(self._report)
+        made = page(self._report, parts=trace_parts(self._attribution, self._report))
         return made if path is None else write_text(Path(path), made)
 
     @_returns(FINDINGS)

@@ -6,6 +6,7 @@ A renderer writes into the folder ``out``, replaces what is there in one step, a
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol, cast
@@ -40,6 +41,8 @@ FORMATS: Final[dict[str, str]] = {
 DEFAULT_FORMATS: Final = ("markdown", "html", "json", "parquet")
 TRACE_FORMATS: Final[dict[str, str]] = {"perfetto": "analysis.render.perfetto"}
 """Formats that need the trace itself: ``render_trace(attribution, out, metrics)``."""
+_PAGE_PARTS: Final = "analysis.render.html.trace_parts"
+"""What the page shows beyond the report."""
 
 
 class Renderer(Protocol):
@@ -106,9 +109,21 @@ def write_report(
         RequestError: the folder cannot be written to.
     """
     chosen = tuple(formats or DEFAULT_FORMATS)
-    written = render_all(report, out, [name for name in chosen if name not in TRACE_FORMATS])
-    for name in chosen:
-        if name in TRACE_FORMATS:
-            module = cast(TraceRenderer, import_module(TRACE_FORMATS[name]))
-            written += module.render_trace(attribution, out, report.metrics)
-    return written
+    written: dict[str, tuple[Path, ...]] = {}
+    # The page's timeline and modules are made on a thread of their own while the other files are written: numpy and zlib
+    # let go of the interpreter.
+    with ThreadPoolExecutor(1) as beside:
+        parts = None
+        if "html" in chosen:
+            trace_parts = import_module(_PAGE_PARTS).trace_parts
+            parts = beside.submit(trace_parts, attribution, report, perfetto="perfetto" in chosen)
+        renderers = {name: renderer(name) for name in chosen if name not in TRACE_FORMATS}
+        for name in chosen:
+            if name in TRACE_FORMATS:
+                module = cast(TraceRenderer, import_module(TRACE_FORMATS[name]))
+                written[name] = module.render_trace(attribution, out, report.metrics)
+            elif name != "html":
+                written[name] = renderers[name].render(report, out)
+        if parts is not None:
+            written["html"] = import_module(FORMATS["html"]).render(report, out, parts.result())
+    return tuple(path for name in chosen for path in written[name])

@@ -23,8 +23,7 @@ from analysis.api.options import AnalysisOptions
 from analysis.api.profile import TABLES, Profile
 from analysis.attribution.attribution import Attribution
 from analysis.domain.errors import RequestError, TraceError, UnfitTraceError
-from analysis.domain.files import write_text
-from analysis.render.html.page import page
+from analysis.render.formats import write_report
 from analysis.render.spec.specification import Column
 from analysis.sums.grouping import UNATTRIBUTED
 from analysis.sums.tables import gpu_table
@@ -145,8 +144,9 @@ def test_across_threads(tmp_path: Path) -> None:
 def test_to_html_is_the_report(loaded: Load, tmp_path: Path) -> None:
     profile = loaded("deepseek-ocr_h100_small")
     written = profile.to_html(str(tmp_path / "mine.html"))
-    assert written.read_text() == write_text(tmp_path / "again.html", page(profile.report())).read_text()
-    assert profile.to_html() == page(profile.report())
+    (report,) = write_report(profile.report(), profile._attribution, tmp_path, ("html",))
+    assert written.read_text() == report.read_text()
+    assert profile.to_html() == report.read_text()
 
 
 # --- columns --------------------------------------------------------------------------------------------------

@@ -98,7 +98,7 @@ def test_the_page_opens_without_errors_requests_or_foreign_scripts(
     assert page.get_log("browser") == []
     assert requested(page) == []
     assert page.title == "deepseek-ocr – inference profile"
-    for button in page.find_elements("css selector", "#kernel-stages button, #theme"):
+    for button in page.find_elements("css selector", "#stage-filter button, #icicle-by button, #theme"):
         press(page, button)
     unfold(page)
     assert page.title == "deepseek-ocr – inference profile"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import shlex
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,8 +16,10 @@ from analysis.domain.figures import count, counted, duration
 from analysis.domain.files import write_text
 from analysis.render.html.charts import library
 from analysis.render.html.environment import page_environment, page_style
+from analysis.render.html.icicle import plain_modules, reported_costs
 from analysis.render.html.page_data import MAX_METRICS, page_data
 from analysis.render.html.stage_cards import stage_cards
+from analysis.render.html.trace_parts import TraceParts
 from analysis.render.pictures import category_picture, histogram_picture, step_picture
 from analysis.render.pictures.busy import busy_picture
 from analysis.render.pictures.metrics import metrics_picture
@@ -32,7 +35,7 @@ from analysis.report import Report
 __all__ = ["render"]
 
 _HERE: Final = Path(__file__).parent
-_SCRIPTS: Final = ("figures", "page", "charts", "tables", "hints", "start")
+_SCRIPTS: Final = ("figures", "page", "links", "charts", "tables", "icicle", "timeline", "hints", "start")
 """Files in ``assets/`` that make the page's script, in this order: a file may use what those before it have named."""
 _MAX_ROWS: Final = 400
 """Of a table on the page; more are in report.json."""
@@ -44,21 +47,27 @@ _HALF: Final = 600
 _WORST: Final = {"unfit": 0, "warning": 1, "info": 2}
 
 
-def render(report: Report, out: Path) -> tuple[Path, ...]:
+def render(report: Report, out: Path, parts: TraceParts | None = None) -> tuple[Path, ...]:
     """Write ``report.html``.
+
+    Args:
+        report: to show.
+        out: folder.
+        parts: what the page shows of the trace itself; None: it has no timeline.
 
     Raises:
         RequestError: the folder cannot be written to.
     """
-    return (write_text(out / "report.html", page(report, out)),)
+    return (write_text(out / "report.html", page(report, out, parts)),)
 
 
-def page(report: Report, folder: Path | None = None) -> str:
+def page(report: Report, folder: Path | None = None, parts: TraceParts | None = None) -> str:
     """The page as text.
 
     Args:
         report: to show.
         folder: where it will lie: a review that lies there is linked; None: not known.
+        parts: what the page shows of the trace itself; None: it has no timeline.
     """
     environment = page_environment()
     environment.globals.update(definition=_definition)
@@ -82,7 +91,12 @@ def page(report: Report, folder: Path | None = None) -> str:
         findings=sorted(report.findings, key=lambda finding: _WORST[finding.severity]),
         findings_summary=_findings(report),
         unfit=any(finding.severity == "unfit" for finding in report.findings),
-        data=_embedded(page_data(report)),
+        data=_embedded(
+            {**page_data(report), "modules": plain_modules(reported_costs(report) if parts is None else parts.modules)}
+        ),
+        timeline=Markup(parts.timeline if parts is not None else ""),
+        perfetto=parts is not None and parts.perfetto,
+        perfetto_command=visible(f"dsocr-analyze {shlex.quote(report.capture.trace_path)} --format perfetto"),
         compare=tables.compared(),
         stage_times=tables.stage_times(),
         module_tables=[
@@ -116,7 +130,7 @@ def page(report: Report, folder: Path | None = None) -> str:
         metrics_note=_metrics_note(report),
         capture_line=_capture_line(report),
         provenance=facts.provenance(report),
-        style=page_style(),
+        style=page_style() + Markup((_HERE / "assets" / "explore.css").read_text(encoding="utf-8")),
         charts=Markup(charts),
         script=Markup(script),
         script_sources=" ".join(map(_source, filter(None, (charts, script)))),

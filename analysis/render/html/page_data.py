@@ -17,13 +17,11 @@ from analysis.domain.entities import KernelSummary
 from analysis.domain.figures import whole_per_cents
 from analysis.render.spec import kernels
 from analysis.render.spec.budget import BUDGET_PARTS, time_budget
-from analysis.render.spec.gpu_time import all_operations_ns
 from analysis.render.spec.shown import added_up, heading
 from analysis.render.spec.specification import Column
 from analysis.render.spec.text import visible
 from analysis.report import Report
-from analysis.sums.grouping import UNATTRIBUTED
-from analysis.sums.records import GpuRow, StepPoint
+from analysis.sums.records import StepPoint
 
 __all__ = ["MAX_INSTANCES", "MAX_KERNELS", "MAX_METRICS", "MAX_MODULES", "MAX_NAME_BYTES", "MAX_STEPS", "page_data"]
 
@@ -59,7 +57,6 @@ def page_data(report: Report) -> _Plain:
         "budget": _budget(report),
         "categories": _categories(report),
         "steps": _steps(report.steps),
-        "modules": {stage: _tree(rows) for stage, rows in report.module_rows.items() if rows},
         "roofline": _roofline(report),
         "metrics": _metrics(report),
         "kernels": _kernels(report),
@@ -167,38 +164,6 @@ def _thinned(steps: Sequence[StepPoint], with_context: bool) -> tuple[list[list[
             )
             group = []
     return points, width
-
-
-def _tree(rows: Sequence[GpuRow]) -> list[_Plain]:
-    """Module paths as a tree; what a module with parts does itself is its part ``(itself)``."""
-    whole: _Plain = {"children": {}}
-    ordered = sorted(rows, key=lambda row: -all_operations_ns(row))
-    for row in ordered[:MAX_MODULES]:
-        node = whole
-        for part in [row.name] if row.name == UNATTRIBUTED else cut(row.name, 200).split(".")[:12]:
-            node = node["children"].setdefault(part, {"children": {}})
-        node["own"] = node.get("own", 0) + all_operations_ns(row)
-        node["kernels"] = node.get("kernels", 0) + row.kernels
-    rest = ordered[MAX_MODULES:]
-    if rest:
-        name = f"({len(rest)} smaller modules)"
-        whole["children"][name] = {"children": {}, "own": sum(map(all_operations_ns, rest)),
-                                   "kernels": sum(row.kernels for row in rest)}  # fmt: skip
-    return [_node(name, node) for name, node in whole["children"].items()]
-
-
-def _node(name: str, node: _Plain) -> _Plain:
-    if not node["children"]:
-        return {"name": name, "value": node.get("own", 0), "kernels": node.get("kernels", 0)}
-    parts = [_node(part, child) for part, child in node["children"].items()]
-    if node.get("own"):
-        parts.append({"name": "(itself)", "value": node["own"], "kernels": node["kernels"]})
-    return {
-        "name": name,
-        "value": sum(part["value"] for part in parts),
-        "kernels": sum(part["kernels"] for part in parts),
-        "children": parts,
-    }
 
 
 def _roofline(report: Report) -> _Plain | None:

@@ -23,5 +23,6 @@
   });
   addEventListener("afterprint", () => { tell("printed"); setTheme(theme); });
   tell("draw");
+  links.start();
   document.documentElement.dataset.ready = "true";
 })();

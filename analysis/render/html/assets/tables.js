@@ -1,5 +1,5 @@
-// The tables: sorting, searching, and the kernel table, whose rows are made here.
-(() => {
+// The tables: sorting, searching, the stage filter, copying, and the kernel table, whose rows are made here.
+const tables = (() => {
   const { data, at, element, segmented } = page;
   const { written, count } = figures;
 
@@ -12,7 +12,10 @@
     const order = compare(key(a), key(b));
     return Math.abs(order) === 2 && (key(a) === null || key(b) === null) ? order : descending ? -order : order;
   });
-  const sortable = (heads, start, apply) => {
+  // The column by which a table is sorted, as the address has it: its heading, "-" in front where it descends.
+  const headingOf = (head) => head.dataset.key ?? head.textContent.replace(/\s+/g, " ").trim();
+  const sorts = new Map();
+  const sortable = (id, heads, start, apply) => {
     let column = start;
     let descending = true;
     const show = () => heads.forEach((head, index) => {
@@ -27,11 +30,20 @@
         column = index;
         show();
         apply(column, descending);
+        links.set({ table: id, sort: `${descending ? "-" : ""}${headingOf(head)}`, ...(links.state.table === id ? {} : { search: null }) });
       };
       head.addEventListener("click", choose);
       head.addEventListener("keydown", (event) => { if (event.key === "Enter" || event.key === " ") { event.preventDefault(); choose(); } });
     });
     if (start >= 0) show();
+    sorts.set(id, (text) => {
+      const index = heads.findIndex((head) => headingOf(head) === text.replace(/^-/, ""));
+      if (index < 0) return;
+      column = index;
+      descending = text.startsWith("-");
+      show();
+      apply(column, descending);
+    });
   };
   for (const table of document.querySelectorAll("table.sortable")) {
     const heads = [...table.tHead.rows[0].cells];
@@ -41,39 +53,57 @@
       if (raw === undefined) return null;
       return raw !== "" && Number.isFinite(Number(raw)) ? Number(raw) : raw;
     };
-    sortable(heads, -1, (column, descending) => body.append(...sorted([...body.rows], (row) => value(row, column), descending)));
+    sortable(table.id, heads, -1, (column, descending) => body.append(...sorted([...body.rows], (row) => value(row, column), descending)));
   }
 
-  // A search field hides the rows of its table that lack one of its words; the total is that of all rows, so it goes too.
-  for (const field of document.querySelectorAll("input[data-filters]")) {
-    const filtered = at(field.dataset.filters);
-    const shownCount = document.querySelector(`[data-counts="${field.dataset.filters}"]`);
-    const filter = () => {
-      const words = field.value.toLowerCase().split(/\s+/).filter(Boolean);
-      const rows = [...filtered.tBodies[0].rows];
-      for (const row of rows) {
-        const text = row.textContent.toLowerCase();
-        row.hidden = !words.every((word) => text.includes(word));
-      }
-      if (filtered.tFoot) filtered.tFoot.hidden = words.length > 0;
-      shownCount.textContent = words.length ? `${count(rows.filter((row) => !row.hidden).length)} of ${count(rows.length)} rows` : "";
+  // --- searching, and the stage filter ---------------------------------------------------------------------------
+  // Words are regular expressions, all of which must be found; null: one is none.
+  const expressions = (text) => {
+    try {
+      return text.split(/\s+/).filter(Boolean).map((word) => new RegExp(word, "i"));
+    } catch {
+      return null;
+    }
+  };
+  const searches = new Map();
+  // A field that searches a table: filter(expressions) says how many rows of how many it leaves.
+  const searchField = (id, field, told, filter) => {
+    const wrong = element("span", "wrong");
+    wrong.setAttribute("role", "alert");
+    field.after(wrong);
+    field.title = "Words, each a regular expression: rows in which all are found";
+    const search = () => {
+      const found = expressions(field.value);
+      field.setAttribute("aria-invalid", String(found === null));
+      wrong.textContent = found === null ? " not a regular expression" : "";
+      if (found !== null) told.textContent = filter(found);
     };
-    field.addEventListener("input", filter);
-  }
+    field.addEventListener("input", () => {
+      search();
+      links.set({ table: id, search: field.value || null, ...(links.state.table === id ? {} : { sort: null }) }, "replace");
+    });
+    searches.set(id, (text) => {
+      if (text !== null) field.value = text;
+      search();
+    });
+  };
+  const stageColumn = (table) => [...table.tHead.rows[0].cells].findIndex((head) => head.textContent.trim() === "Stage");
 
-  // Columns, their order, definitions and styles come from the declaration of the kernel table.
-  const kernels = data.kernels;
-  const STAGE = 0;
-  const places = kernels.columns.map((column, index) => ({ ...column, index }));
-  const columns = places.filter((column) => !column.below && column.index !== STAGE);
-  const under = Object.fromEntries(places.filter((column) => column.below).map((column) => [column.below, column]));
-  const valueOf = (row, column) => (column.type === "string" && row[column.index] !== null ? kernels.strings[row[column.index]] : row[column.index]);
-  const stageOf = (row) => valueOf(row, places[STAGE]);
-  const table = at("kernel-table");
-  const state = { stage: "all", search: "", column: columns.findIndex((column) => column.key === "total_ns"), descending: true, all: false, open: new Set() };
-  const LIMIT = 10;
+  // --- copying ---------------------------------------------------------------------------------------------------
+  const FORMULA = /^[=+\-@\t\r]/;
+  // The dialect of kernels.csv: a text that a spreadsheet would take for a formula has an apostrophe in front.
+  const csvCell = (value) => {
+    if (value === null || value === undefined) return "";
+    const text = typeof value === "string" && FORMULA.test(value) ? `'${value}` : String(value);
+    return /[",\n\r]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
+  };
+  const csv = (rows) => rows.map((row) => `${row.map(csvCell).join(",")}\n`).join("");
+  const markdownCell = (text) => String(text).replace(/[\\|`*_<>[\]]/g, "\\$&").replace(/\s+/g, " ").trim();
+  const markdown = ([head, ...rows], right) => [head, head.map((_, place) => (right[place] ? "---:" : "---")), ...rows]
+    .map((row, number) => `| ${row.map((cell) => (number === 1 ? cell : markdownCell(cell))).join(" | ")} |\n`).join("");
   const copy = (text, button) => {
-    const done = () => { button.textContent = "copied"; setTimeout(() => { button.textContent = "copy"; }, 1200); };
+    const before = button.textContent;
+    const done = () => { button.textContent = "copied"; setTimeout(() => { button.textContent = before; }, 1200); };
     const byHand = () => {
       const area = element("textarea");
       area.value = text;
@@ -86,7 +116,127 @@
     if (navigator.clipboard && window.isSecureContext) navigator.clipboard.writeText(text).then(done, byHand);
     else byHand();
   };
-  const fullName = (name) => {
+  const download = (name, text) => {
+    const link = element("a");
+    link.href = URL.createObjectURL(new Blob([text], { type: "text/csv" }));
+    link.download = name;
+    link.click();
+    setTimeout(() => URL.revokeObjectURL(link.href), 1000);
+  };
+  const tool = (text, label, act) => {
+    const button = element("button", "copy", text);
+    button.type = "button";
+    button.setAttribute("aria-label", label);
+    button.addEventListener("click", () => act(button));
+    return button;
+  };
+  // Buttons of a table: read() gives { head, rows } as shown, values() as numbers; right: columns of numbers.
+  const tools = (holder, id, read, values, right) => holder.append(
+    tool("copy as Markdown", `Copy the table ${id} as Markdown`, (button) => copy(markdown(read(), right()), button)),
+    tool("download CSV", `Download the table ${id} as CSV`, () => download(`${id}.csv`, csv(values()))),
+  );
+  for (const button of document.querySelectorAll("button[data-copies]")) {
+    button.addEventListener("click", () => copy(at(button.dataset.copies).textContent, button));
+  }
+
+  const toTimeline = (label, patch) => {
+    const button = element("button", "to-timeline", "in timeline");
+    button.type = "button";
+    button.setAttribute("aria-label", `Show ${label} in the timeline`);
+    button.addEventListener("click", () => links.set({ op: null, kernel: null, module: null, ...patch }));
+    return button;
+  };
+  const hasTimeline = at("timeline-data") !== null;
+
+  // What the templates wrote: each table can be copied, long ones searched, and rows and tables of one stage filtered.
+  const SEARCHED = 8;
+  const written_tables = new Map();
+  for (const table of document.querySelectorAll("table[id]:not(#kernel-table)")) {
+    if (table.closest(".unscripted")) continue;
+    const { id } = table;
+    const box = table.closest(".scroll") ?? table;
+    const body = table.tBodies[0];
+    const heads = [...table.tHead.rows[0].cells];
+    const bar = element("div", "table-tools");
+    const own = document.querySelector(`input[data-filters="${CSS.escape(id)}"]`);
+    const told = own ? document.querySelector(`[data-counts="${CSS.escape(id)}"]`) : element("span", "note");
+    const place = stageColumn(table);
+    let looked = [];
+    const filter = () => {
+      const rows = [...body.rows];
+      for (const row of rows) {
+        const text = row.textContent;
+        const staged = place < 0 || links.shows(row.cells[place].textContent.trim());
+        row.hidden = !staged || !looked.every((each) => each.test(text));
+      }
+      // The total is that of all rows, so it goes with the first that is hidden.
+      const left = rows.filter((row) => !row.hidden).length;
+      if (table.tFoot) table.tFoot.hidden = left < rows.length;
+      return looked.length || left < rows.length ? `${count(left)} of ${count(rows.length)} rows` : "";
+    };
+    const narrow = (found) => { looked = found; return filter(); };
+    if (own) searchField(id, own, told, narrow);
+    else if (body.rows.length >= SEARCHED) {
+      const label = element("label", "", "Search ");
+      const field = element("input");
+      field.type = "search";
+      field.autocomplete = "off";
+      field.spellcheck = false;
+      label.append(field);
+      told.setAttribute("aria-live", "polite");
+      bar.append(label, told);
+      searchField(id, field, told, narrow);
+    }
+    const lines = () => [...body.rows].filter((row) => !row.hidden);
+    const textOf = (cell) => [...cell.childNodes].filter((node) => !(node.classList?.contains("to-timeline"))).map((node) => (node.tagName === "BR" ? " " : node.textContent)).join("").trim();
+    const valueOf = (cell) => (cell.dataset.v !== undefined && cell.dataset.v !== "" && Number.isFinite(Number(cell.dataset.v)) ? Number(cell.dataset.v) : textOf(cell) === "n/a" ? null : textOf(cell));
+    const table_rows = (write) => [heads.map((head) => headingOf(head)), ...lines().map((row) => [...row.cells].map(write))];
+    tools(bar, id, () => table_rows(textOf), () => table_rows(valueOf), () => heads.map((head) => head.classList.contains("n")));
+    (box.closest(".bounded") ?? box).before(bar);
+    // Modules lead to the timeline.
+    if (hasTimeline && /^(modules|module_kinds|kernel_modules)_/.test(id)) {
+      const stage = id.replace(/^(modules|module_kinds|kernel_modules)_/, "");
+      for (const row of body.rows) {
+        const module = row.cells[0].textContent.trim();
+        row.dataset.module = module;
+        row.cells[0].append(" ", toTimeline(module, { module, stage: stage === "all" || stage === "capture" ? links.state.stage : stage }));
+      }
+    }
+    written_tables.set(id, { table, filter: () => { told.textContent = filter(); } });
+  }
+  // Everything around a table of one stage goes with it: its heading, its tools, its note.
+  const stagesShown = () => {
+    for (const each of document.querySelectorAll("[data-stage]")) each.hidden = !links.shows(each.dataset.stage);
+    for (const { table, filter } of written_tables.values()) {
+      filter();
+      const name = stages.find((stage) => table.id.endsWith(`_${stage}`));
+      if (name === undefined || table.closest(".stage")) continue;
+      // A fold goes with its tables if they are all of that stage.
+      const fold = table.closest("details");
+      const alone = fold && [...fold.querySelectorAll("table[id]")].every((each) => each.id.endsWith(`_${name}`));
+      const outer = alone ? fold : table.closest(".bounded") ?? table.closest(".scroll") ?? table;
+      const around = [outer];
+      for (let each = outer.previousElementSibling; each?.matches("h3, .tools, .table-tools"); each = each.previousElementSibling) {
+        around.push(each);
+        if (each.matches("h3")) break;
+      }
+      if (outer.nextElementSibling?.matches(".note")) around.push(outer.nextElementSibling);
+      for (const each of around) each.hidden = !links.shows(name);
+    }
+  };
+
+  // Columns, their order, definitions and styles come from the declaration of the kernel table.
+  const kernels = data.kernels;
+  const STAGE = 0;
+  const places = kernels.columns.map((column, index) => ({ ...column, index }));
+  const columns = places.filter((column) => !column.below && column.index !== STAGE);
+  const under = Object.fromEntries(places.filter((column) => column.below).map((column) => [column.below, column]));
+  const valueOf = (row, column) => (column.type === "string" && row[column.index] !== null ? kernels.strings[row[column.index]] : row[column.index]);
+  const stageOf = (row) => valueOf(row, places[STAGE]);
+  const table = at("kernel-table");
+  const state = { found: [], column: columns.findIndex((column) => column.key === "total_ns"), descending: true, all: false, open: new Set() };
+  const LIMIT = 10;
+  const fullName = (name, stage) => {
     const line = element("div", "kernel-name");
     const code = element("code", "", name);
     code.title = "Show the whole name";
@@ -96,6 +246,7 @@
     button.setAttribute("aria-label", "Copy the kernel's name");
     button.addEventListener("click", () => copy(name, button));
     line.append(code, button);
+    if (stage !== undefined && hasTimeline) line.append(toTimeline(name, { kernel: name, stage: stage === "(unattributed)" ? null : stage }));
     return line;
   };
   const bar = (stage, part) => {
@@ -134,14 +285,17 @@
     }
     if (second && valueOf(row, second) !== null) {
       const below = written(second.style, valueOf(row, second), second.digits);
-      cell.append(second.style === "name" ? fullName(below) : element("div", "note", below));
+      cell.append(second.style === "name" ? fullName(below, stageOf(row)) : element("div", "note", below));
     }
     return cell;
   };
+  const NAME = places.find((column) => column.key === "name");
+  const isChosen = (row) => links.state.kernel !== null && valueOf(row, NAME) === links.state.kernel && links.shows(stageOf(row));
   const kernelRow = (row) => {
     const shapes = kernels.shapes[row.number] ?? [];
     const made = element("tr");
     made.append(...columns.map((column, place) => kernelCell(row, column, place, shapes)));
+    if (isChosen(row)) made.className = "chosen";
     return state.open.has(row) ? [made, ...shapes.map((shape) => shapeRow(row, shape))] : [made];
   };
   // One launch shape of a kernel, or those that are too many to be shown: what it shares with the kernel is not repeated.
@@ -167,21 +321,22 @@
     return typeof value === "boolean" ? Number(value) : value;
   };
   const allRows = kernels.rows.map((row, number) => Object.assign(row, { number }));
-  const searched = (row) => places.filter((column) => column.type === "string").map((column) => valueOf(row, column) ?? "").join(" ").toLowerCase();
+  const searched = (row) => places.filter((column) => column.type === "string").map((column) => valueOf(row, column) ?? "").join(" ");
   const addedUp = (rows, column) => {
     if (!column.adds || (column.within && new Set(rows.map(stageOf)).size > 1)) return "";
     const values = rows.map((row) => row[column.index]);
     return values.includes(null) ? "" : written(column.style, values.reduce((sum, value) => sum + value, 0), column.digits);
   };
-  const showKernels = () => {
-    const words = state.search.toLowerCase().split(/\s+/).filter(Boolean);
+  const foundKernels = () => {
     const found = allRows.filter((row) => {
-      if (state.stage !== "all" && stageOf(row) !== state.stage) return false;
-      if (!words.length) return true;
+      if (!links.shows(stageOf(row))) return false;
       const text = searched(row);
-      return words.every((word) => text.includes(word));
+      return state.found.every((each) => each.test(text));
     });
-    const ordered = sorted(found, sortValue(columns[state.column]), state.descending);
+    return { found, ordered: sorted(found, sortValue(columns[state.column]), state.descending) };
+  };
+  const showKernels = () => {
+    const { found, ordered } = foundKernels();
     const shown = state.all ? ordered : ordered.slice(0, LIMIT);
     table.tBodies[0].replaceChildren(...shown.flatMap(kernelRow));
     const foot = element("tr");
@@ -189,28 +344,93 @@
       ? element("td", column.align === "right" ? "n" : "t", addedUp(found, column))
       : element("td", "t", `Total of ${count(found.length)} kernels`))));
     table.tFoot.replaceChildren(foot);
-    at("kernel-count").textContent = `${count(shown.length)} of ${count(found.length)} shown`;
+    const told = `${count(shown.length)} of ${count(found.length)} shown`;
+    at("kernel-count").textContent = told;
     at("kernel-more").hidden = shown.length === ordered.length;
     at("kernel-more").textContent = `Show all ${count(ordered.length)}`;
+    return told;
   };
   const head = element("tr");
   for (const column of columns) {
     const cell = element("th", column.align === "right" ? "n" : "t", column.label);
     cell.scope = "col";
+    cell.dataset.key = column.key;
     if (column.unit) cell.append(" ", element("small", "", column.unit));
     if (column.definition) cell.dataset.def = column.definition;
     head.append(cell);
   }
   table.tHead.append(head);
-  sortable([...head.cells], state.column, (column, descending) => { Object.assign(state, { column, descending }); showKernels(); });
-  const inOrder = (stage) => ["prefill", "decode"].indexOf(stage) + 1 || 9;
-  const kernelStages = [...new Set(allRows.map(stageOf))].toSorted((a, b) => inOrder(a) - inOrder(b));
-  segmented(at("kernel-stages"), ["all", ...kernelStages], "all", (name) => { state.stage = name; state.all = false; showKernels(); });
-  at("kernel-search").addEventListener("input", (event) => { state.search = event.target.value; showKernels(); });
+  sortable("kernels", [...head.cells], state.column, (column, descending) => { Object.assign(state, { column, descending }); showKernels(); });
+  searchField("kernels", at("kernel-search"), at("kernel-count"), (found) => { state.found = found; return showKernels(); });
   at("kernel-more").addEventListener("click", () => { state.all = true; showKernels(); });
+  const kernelTools = element("div", "table-tools");
+  const shapeText = (value) => (Array.isArray(value) ? value.join("x") : value);
+  tools(
+    kernelTools, "kernels",
+    () => [columns.map((column) => (column.unit ? `${column.label} ${column.unit}` : column.label)), ...foundKernels().ordered.map((row) => columns.map((column) => written(column.style, valueOf(row, column), column.digits)))],
+    () => [places.map((column) => column.key), ...foundKernels().ordered.map((row) => places.map((column) => shapeText(valueOf(row, column))))],
+    () => columns.map((column) => column.align === "right"),
+  );
+  table.closest(".scroll").before(kernelTools);
   showKernels();
   at("note-kernels").textContent = kernels.folded.map((one) => `${one.stage}: ${count(one.kernels)} more kernels, ${one.sums.join(", ")} together, are in kernels.parquet only.`).join(" ");
 
+  // --- the stage filter, and what the address says ---------------------------------------------------------------
+  const inOrder = (stage) => ["prefill", "decode"].indexOf(stage) + 1 || (stage === "(unattributed)" ? 9 : 8);
+  const named = [...allRows.map(stageOf), ...(data.modules ? data.modules.rows.map((row) => row[0]) : []), ...(data.timeline ? data.timeline.instances.map((one) => one.stage) : [])];
+  const stages = [...new Set(named)].toSorted((a, b) => inOrder(a) - inOrder(b));
+  const filter = at("stage-filter");
+  if (filter && stages.length > 1) {
+    filter.className = "segmented";
+    filter.setAttribute("role", "group");
+    filter.setAttribute("aria-label", "Stage shown on this page");
+    segmented(filter, ["all", ...stages], "all", (name) => links.set({ stage: name === "all" ? null : name }));
+  }
+  // The row of a kernel; of a module, in the table of its stage, its layers folded or not.
+  const kernelRowOf = () => table.querySelector("tr.chosen");
+  const fits = (pattern, path) => pattern === path || (pattern.includes("*") && new RegExp(`^${pattern.split("*").map((part) => part.replace(/[.+?^${}()|[\]\\]/g, "\\$&")).join("\\d+")}$`).test(path));
+  const moduleRowsOf = (path) => [...document.querySelectorAll("tr[data-module]")].filter((row) => row.dataset.module === path || fits(row.dataset.module, path));
+  const reveal = (row) => {
+    for (let outer = row.closest("details"); outer; outer = outer.parentElement.closest("details")) outer.open = true;
+    row.scrollIntoView({ block: "center" });
+    row.tabIndex = -1;
+    row.focus({ preventScroll: true });
+  };
+  // Bring the row of a kernel, or of a module, into view; false: it is not on the page.
+  const goToKernel = (name, stage) => {
+    links.set({ kernel: name, stage: links.stage() === "all" ? null : stage });
+    const row = kernelRowOf();
+    if (row) reveal(row);
+    return Boolean(row);
+  };
+  const goToModule = (path) => {
+    const row = moduleRowsOf(path).find((each) => each.offsetParent || each.closest("details")?.offsetParent);
+    if (row) reveal(row);
+    return Boolean(row);
+  };
+  links.on((changed, moved) => {
+    if (changed.has("stage")) {
+      for (const button of filter?.children ?? []) button.setAttribute("aria-pressed", String(button.textContent === links.stage()));
+      state.all = false;
+      stagesShown();
+    }
+    if (changed.has("kernel")) {
+      const { ordered } = foundKernels();
+      if (ordered.findIndex(isChosen) >= LIMIT) state.all = true;
+    }
+    if (changed.has("stage") || changed.has("kernel")) showKernels();
+    if (changed.has("module")) {
+      const rows = new Set(links.state.module === null ? [] : moduleRowsOf(links.state.module));
+      for (const row of document.querySelectorAll("tr[data-module]")) row.classList.toggle("chosen", rows.has(row));
+    }
+    if (moved && links.state.table !== null && (changed.has("table") || changed.has("sort") || changed.has("search"))) {
+      const { table: id, sort, search } = links.state;
+      if (sort !== null) sorts.get(id)?.(sort);
+      searches.get(id)?.(search ?? "");
+      (id === "kernels" ? table : at(id))?.scrollIntoView({ block: "nearest" });
+    }
+  });
   page.on("print", () => { state.all = true; showKernels(); });
   page.on("printed", () => { state.all = false; showKernels(); });
+  return { stages, fits, goToKernel, goToModule, kernelNames: () => new Set(allRows.map((row) => valueOf(row, NAME))) };
 })();
