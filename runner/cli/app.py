@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
-from typing import NoReturn
+from collections.abc import Callable, Sequence
+from typing import Annotated, Final, NoReturn
 
 import typer
 
 from runner.cli import exit_codes
 from runner.cli.cancel import cancel
 from runner.cli.doctor import doctor
-from runner.cli.exec import EXAMPLES, exec_program
+from runner.cli.exec import EXAMPLES as EXEC_EXAMPLES
+from runner.cli.exec import exec_program
 from runner.cli.inputs import inputs
 from runner.cli.models import models
 from runner.cli.resume import resume
@@ -21,21 +22,67 @@ from runner.cli.status import status
 from runner.cli.submit import submit
 from runner.cli.work import work
 
-__all__ = ["app", "main"]
+__all__ = ["EXAMPLES", "app", "main"]
+
+EXAMPLES: Final[dict[str, tuple[str, ...]]] = {
+    "run": (
+        "dsocr-profile run",
+        "dsocr-profile run deepseek-ocr --decode cuda-graph",
+        "dsocr-profile run ./checkpoint --images scan.pdf#1-3 --max-new-tokens 256",
+        "dsocr-profile run ./folder-with-config-json --random-weights --dry-run",
+    ),
+    "resume": ("dsocr-profile resume latest",),
+    "review": (
+        "dsocr-profile review latest --stage decode --budget-s 300",
+        "dsocr-profile review latest --from counters.csv",
+    ),
+    "doctor": ("dsocr-profile doctor", "dsocr-profile doctor --json"),
+    "submit": ("dsocr-profile submit request.json --timeout 1800",),
+    "status": ("dsocr-profile status latest", "dsocr-profile status --all"),
+    "cancel": ("dsocr-profile cancel latest",),
+    "inputs": ("dsocr-profile inputs", "dsocr-profile inputs scan.pdf#2- --dpi 200"),
+    "models": ("dsocr-profile models",),
+}
+"""Command lines for the end of each help."""
 
 app = typer.Typer(
     name="dsocr-profile",
     help="Run an annotated prefill and decode, record it, and report where the time goes.",
+    epilog="Words are completed in your shell after: dsocr-profile --install-completion",
     no_args_is_help=True,
-    add_completion=False,
+    add_completion=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["--help", "-h"]},
 )
-app.command()(run)
+
+
+def _version(value: bool) -> None:
+    if value:
+        from runner.process.driver import installed_version
+
+        number = installed_version("dsocr-profiler") or "(version unknown: the package is not installed)"
+        typer.echo(f"dsocr-profile {number}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Nothing to do before a command."""
+
+
+def _with_examples(*commands: Callable[..., None]) -> None:
+    for command in commands:
+        app.command(epilog="\n\n".join(("Examples:", *EXAMPLES[command.__name__])))(command)
+
+
+_with_examples(run)
 # Behind the first word of the program's command line every option is the program's, also without --.
-app.command("exec", epilog=EXAMPLES, context_settings={"allow_interspersed_args": False})(exec_program)
-for _command in (resume, review, doctor, submit, status, cancel, inputs, models):
-    app.command()(_command)
+app.command("exec", epilog=EXEC_EXAMPLES, context_settings={"allow_interspersed_args": False})(exec_program)
+_with_examples(resume, review, doctor, submit, status, cancel, inputs, models)
 app.command(hidden=True)(work)
 
 

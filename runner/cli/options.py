@@ -6,24 +6,34 @@ import functools
 import inspect
 import re
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from analysis.domain.errors import RequestError
+from runner.collectors.nsys.presets import preset_names
 from runner.plan.options import Option, options_of
 from runner.plan.settings import Settings
 
-__all__ = ["AsJson", "Nsys", "Out", "RunId", "from_options", "with_settings"]
+__all__ = ["AsJson", "Model", "Nsys", "Out", "RunId", "from_options", "with_settings"]
 
 Out = Annotated[Path, typer.Option("--out", help="Folder that gets one folder per run.", rich_help_panel="The run")]
 Nsys = Annotated[
-    str | None, typer.Option("--nsys", help="The nsys to use (default: $NSYS, else the newest usable one).")
+    str | None,
+    typer.Option("--nsys", metavar="PATH", help="The nsys to use (default: $NSYS, else the newest usable one)."),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Machine-readable, on standard output.")]
-RunId = Annotated[str, typer.Argument(help="Id of a run or its beginning, or `latest`.")]
+RunId = Annotated[str, typer.Argument(help="Id of a run or its beginning, or `latest`.", metavar="RUN")]
+Model = Annotated[
+    str,
+    typer.Argument(
+        help="Preset (dsocr-profile models), ./folder of a checkpoint, or cached Hugging Face id.",
+        metavar="PRESET|FOLDER|ID",
+        autocompletion=lambda incomplete: _beginning(model_names)(incomplete),
+    ),
+]
 
 
 def with_settings(record: type[Any] = Settings) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -68,12 +78,33 @@ def from_options(record: type[Any], given: Mapping[str, Any]) -> Any:
         raise RequestError(message) from error
 
 
+def model_names() -> tuple[str, ...]:
+    """Names of the model presets, for shells that complete words."""
+    from runner.child.models.registry import PRESETS
+
+    return tuple(PRESETS)
+
+
+def _beginning(names: Callable[[], Sequence[str]]) -> Callable[[str], list[str]]:
+    """What a shell offers for the beginning of a word."""
+
+    def complete(incomplete: str) -> list[str]:
+        return [name for name in names() if name.startswith(incomplete)]
+
+    return complete
+
+
 def _parameter(option: Option) -> inspect.Parameter:
     """Make the parameter of a command from which typer makes the option."""
     kind, default = option.type, option.default
     if typing.get_origin(kind) is tuple:
         kind, default = list[str], list(default)
-    info = typer.Option(option.flag, help=option.help, rich_help_panel=option.panel)
+    metavar, complete = option.metavar, None
+    if option.name == "preset":
+        metavar, complete = "|".join(preset_names()), _beginning(preset_names)
+    info = typer.Option(
+        option.flag, help=option.help, rich_help_panel=option.panel, metavar=metavar, autocompletion=complete
+    )
     return inspect.Parameter(
         option.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, info]
     )

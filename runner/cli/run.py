@@ -14,7 +14,7 @@ from attrs import evolve
 from analysis.domain.contracts import LLMProfileRequest
 from analysis.domain.entities import InputSet
 from analysis.domain.errors import RequestError
-from runner.cli.options import Out, with_settings
+from runner.cli.options import Model, Out, with_settings
 from runner.cli.output import say
 from runner.plan.plan import RunPlan
 from runner.plan.settings import Settings
@@ -30,11 +30,12 @@ _UNLESS_ASKED = LLMProfileRequest(model_path="any", input_dir="/any")
 
 @with_settings()
 def run(
-    model: Annotated[str, typer.Argument(help="Preset, ./folder of a checkpoint, or cached Hugging Face id.")] = "",
+    model: Model = "",
     images: Annotated[
         Path | None,
         typer.Option(
             help="Image, PDF (scan.pdf, scan.pdf#1-3) or folder of them; none: three generated pages.",
+            metavar="FILE|FOLDER",
             rich_help_panel=_RUN,
         ),
     ] = None,
@@ -47,7 +48,9 @@ def run(
     max_new_tokens: Annotated[
         int, typer.Option(help="Tokens per image at most.", rich_help_panel=_RUN)
     ] = _UNLESS_ASKED.max_new_tokens,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.", rich_help_panel=_RUN)] = "auto",
+    device: Annotated[
+        str, typer.Option(help="Where the model runs.", metavar="auto|cpu|cuda|cuda:N", rich_help_panel=_RUN)
+    ] = "auto",
     out: Out = Path("reports"),
     wait: Annotated[
         bool, typer.Option("--wait", help="Wait while another run holds the device.", rich_help_panel=_RUN)
@@ -59,7 +62,7 @@ def run(
     settings: Settings,
 ) -> None:
     """Profile a model: an unprofiled control run, the capture, the export, the report."""
-    from runner.child.models.registry import DEFAULT_PRESET, PRESETS, resolve_model
+    from runner.child.models.registry import DEFAULT_PRESET, PRESETS, check_input_mode, resolve_model
     from runner.inputs.inputs import FEW_PAGES, discover, sample_set
     from runner.launcher.launch import carry_out, prepare
     from runner.launcher.outcome import print_result
@@ -84,7 +87,7 @@ def run(
         use_flash_attn=settings.attn_implementation != "eager",
         say=say,
     )
-    resolve_model(request.model_path)
+    check_input_mode(resolve_model(request.model_path, random_weights=settings.random_weights), settings.input_mode)
     plan, choice = make_plan(request, settings, out, os.environ)
     say(f"collector: {choice.name} ({choice.reason})")
     pages: InputSet | None = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
@@ -12,12 +12,18 @@ from analysis.domain.convert import to_plain
 from analysis.domain.errors import RequestError
 from runner.cli.options import AsJson, Out
 
+if TYPE_CHECKING:
+    from runner.launcher.queue import RunState
+
 __all__ = ["status"]
+
+_MODEL_WIDTH: Final = 20
+_PIPE_COLUMNS: Final = 160
 
 
 def status(
-    run_id: Annotated[str, typer.Argument(help="Id of a run or its beginning, or `latest`.")] = "",
-    all_runs: Annotated[bool, typer.Option("--all", help="All runs, newest first.")] = False,
+    run_id: Annotated[str, typer.Argument(help="Id of a run or its beginning, or `latest`.", metavar="RUN")] = "",
+    all_runs: Annotated[bool, typer.Option("--all", help="All runs, newest first: model, time, headline.")] = False,
     out: Out = Path("reports"),
     as_json: AsJson = False,
 ) -> None:
@@ -31,5 +37,26 @@ def status(
         plain = to_plain(states)
         typer.echo(json.dumps(plain if all_runs else plain[0], indent=2, ensure_ascii=False))
         return
+    if all_runs:
+        _print_all(states)
+        return
     for state in states:
         typer.echo(f"{state.run_id}  {state.status:<11} {state.path}" + (f"  {state.error}" if state.error else ""))
+
+
+def _print_all(states: list[RunState]) -> None:
+    """A line per run: beginning of its id, status, model, date, how long it took, and its headline or error."""
+    import shutil
+
+    from runner.launcher.progress import duration
+
+    width = shutil.get_terminal_size((_PIPE_COLUMNS, 24)).columns
+    longest = max((len(state.model or "") for state in states), default=0)
+    for state in states:
+        took = "" if state.took_s is None else duration(state.took_s)
+        date = "" if state.created_at is None else state.created_at[:16].replace("T", " ")
+        words = state.error or state.headline or ""
+        model = (state.model or "").rpartition("/")[2][:_MODEL_WIDTH]
+        line = f"{state.run_id[:8]}  {state.status:<11} {model:<{min(longest, _MODEL_WIDTH)}}  {date:<16} {took:>12}  "
+        shown = line + "".join(character if character.isprintable() else " " for character in words)
+        typer.echo(shown.rstrip() if len(shown) <= width else shown[: width - 1].rstrip() + "…")

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from statistics import median
+from typing import Any, Final
 
 from rich.console import Console
 from rich.text import Text
@@ -11,9 +14,14 @@ from analysis.domain.figures import times
 from analysis.domain.manifest import RunManifest
 from analysis.domain.overhead import lighter_preset, noise_sentence, run_overheads, slower_profiled, worth_a_warning
 from analysis.domain.program import ProgramManifest
+from runner.launcher.progress import phases_line
 from runner.launcher.run_directory import RunDirectory
 
-__all__ = ["overhead_line", "print_program_result", "print_result", "wall_time_line"]
+__all__ = ["headline_of", "overhead_line", "print_program_result", "print_result", "wall_time_line"]
+
+_PAGE: Final = "report.html"
+_WRITTEN: Final = "Report: "
+"""From this line on the analysis lists its files; the launcher ends with their place itself."""
 
 
 def print_result(directory: RunDirectory, manifest: RunManifest) -> None:
@@ -22,14 +30,47 @@ def print_result(directory: RunDirectory, manifest: RunManifest) -> None:
     headline = directory.log("analysis")
     if manifest.exit_codes.analysis == 0 and headline.is_file():
         # The analysis is a program of its own, and has put the names that it prints beyond harm.
-        console.print(Text(headline.read_text(encoding="utf-8", errors="replace").rstrip()), soft_wrap=True)
+        lines = headline.read_text(encoding="utf-8", errors="replace").rstrip().splitlines()
+        files = [number for number, line in enumerate(lines) if line.startswith(_WRITTEN)]
+        console.print(Text("\n".join(lines[: files[-1]] if files else lines)), soft_wrap=True)
     line = overhead_line(manifest)
     if line is not None:
         console.print(Text(line), soft_wrap=True)
+    took = phases_line(manifest.phases)
+    if took is not None:
+        console.print(Text(took), soft_wrap=True)
     if manifest.status != "complete":
         console.print(Text(f"The run is {manifest.status}: {manifest.error}"), soft_wrap=True)
     if manifest.exit_codes.analysis != 0:
         console.print(Text(f"Artefacts: {directory.path}"), soft_wrap=True)
+        return
+    first = headline_of(directory)
+    if first is not None:
+        console.print()
+        console.print(Text(first), soft_wrap=True, style="bold")
+    console.print(Text(f"Report: {directory.path / _PAGE}"), soft_wrap=True)
+    latest = directory.path.parent / "latest"
+    if latest.is_symlink() and latest.resolve() == directory.path.resolve():
+        console.print(Text(f"        {_from_here(latest / _PAGE)}"), soft_wrap=True)
+
+
+def headline_of(directory: RunDirectory) -> str | None:
+    """The report's first sentence, as the analysis wrote it; None: there is no report, or an older one."""
+    try:
+        summary: Any = json.loads((directory.path / "summary.json").read_bytes())
+    except (OSError, ValueError):
+        return None
+    sentence = summary.get("headline") if isinstance(summary, dict) else None
+    if not isinstance(sentence, str):
+        return None
+    # Names in it are the profiled program's own words.
+    return "".join(character if character.isprintable() else " " for character in sentence)
+
+
+def _from_here(path: Path) -> Path:
+    """The path as it is shortest to type: from the current folder where it lies below it."""
+    here = Path.cwd()
+    return path.relative_to(here) if path.is_relative_to(here) else path
 
 
 def print_program_result(directory: RunDirectory, manifest: ProgramManifest) -> None:

@@ -17,6 +17,7 @@ from attrs import evolve, frozen
 from analysis.domain.contracts import AcceptedStatus, LLMProfileAccepted
 from analysis.domain.errors import BusyError, RequestError
 from analysis.domain.manifest import RunManifest, RunStatus
+from runner.launcher.outcome import headline_of
 from runner.launcher.provenance import now
 from runner.launcher.run_directory import RunDirectory
 from runner.process.python import import_path, module_command
@@ -38,6 +39,14 @@ class RunState:
     path: str
     process: int | None
     error: str | None
+    model: str | None = None
+    """Or the program, by the first word of its command line."""
+    created_at: str | None = None
+    """UTC, ISO 8601."""
+    took_s: float | None = None
+    """Its phases, from the first to the last; of a program its own runs only."""
+    headline: str | None = None
+    """Its report's first sentence: where to start."""
 
 
 def submit(directory: RunDirectory, environ: Mapping[str, str]) -> LLMProfileAccepted:
@@ -113,7 +122,25 @@ def run_state(directory: RunDirectory) -> RunState:
         status, error = manifest.status, manifest.error
     if status in _UNFINISHED and process is None:
         status, error = "failed", "its process is gone; `dsocr-profile resume` goes on with what it captured"
-    return RunState(manifest.run_id, status, str(directory.path), process or None, error)
+    if isinstance(manifest, RunManifest):
+        model: str | None = manifest.request.model_path if manifest.model is None else manifest.model.id
+        created, phases = manifest.meta.created_at, manifest.phases
+        took_s = max(phase.start_s + phase.seconds for phase in phases) if phases else None
+    else:  # a program of the user's: its first word is all that names it
+        model = Path(manifest.command[0]).name if manifest.command else None
+        created = manifest.created_at
+        took_s = sum(times.wall_s for times in manifest.times) or None
+    return RunState(
+        manifest.run_id,
+        status,
+        str(directory.path),
+        process or None,
+        error,
+        model=model,
+        created_at=created.isoformat(timespec="seconds"),
+        took_s=took_s,
+        headline=headline_of(directory),
+    )
 
 
 def all_states(out: Path) -> list[RunState]:
@@ -127,9 +154,8 @@ def all_states(out: Path) -> list[RunState]:
             continue
         directory = RunDirectory(path)
         try:
-            record = directory.read_record()
-            created = (record.meta if isinstance(record, RunManifest) else record).created_at.isoformat()
-            states.append((created, run_state(directory)))
+            state = run_state(directory)
+            states.append((state.created_at or "", state))
         except RequestError as error:
             states.append(("", RunState(path.name, "failed", str(path), None, str(error))))
     return [state for _, state in sorted(states, key=lambda pair: pair[0], reverse=True)]

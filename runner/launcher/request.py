@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import uuid
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
+from typing import Final
 
 from analysis.domain.contracts import LLMProfileRequest
 from analysis.domain.entities import InputSet
@@ -16,6 +18,8 @@ from runner.plan.settings import Settings
 from runner.process.driver import DriverFacts, default_device
 
 __all__ = ["make_plan", "make_request"]
+
+_DEVICE: Final = re.compile(r"cpu|cuda(:\d+)?")
 
 
 def make_request(
@@ -50,6 +54,8 @@ def make_request(
     if device == "auto":
         device, reason = default_device(facts)
         say(f"device: {device} ({reason})")
+    elif not _DEVICE.fullmatch(device):
+        raise RequestError(f"--device {device}: write auto, cpu, cuda or cuda:N")
     elif device.startswith("cuda") and not facts.gpus:
         raise RequestError(f"--device {device}: no CUDA device is visible; `dsocr-profile doctor` says more")
     is_folder = Path(model).is_dir()

@@ -31,6 +31,8 @@ class Option:
     help: str
     panel: Panel
     """The group of options that it is shown in."""
+    metavar: str | None = None
+    """What to write there, where the type does not say it: ``NAME``."""
 
 
 @frozen
@@ -38,6 +40,7 @@ class _Declaration:
     flag: str | None
     help: str
     panel: Panel
+    metavar: str | None
 
 
 def option(
@@ -46,6 +49,7 @@ def option(
     panel: Panel,
     *,
     flag: str | None = None,
+    metavar: str | None = None,
     validator: Callable[[Any, Any, Any], None] | None = None,
 ) -> T:
     """Declare a setting.
@@ -55,9 +59,10 @@ def option(
         help: one sentence for ``--help``.
         panel: the group that it is shown in.
         flag: on the command line; None: the field's name with dashes.
+        metavar: what to write there; None: what the type says.
         validator: attrs' validator; its message is shown with the flag in place of the field's name.
     """
-    made: T = field(default=default, validator=validator, metadata={_KEY: _Declaration(flag, help, panel)})
+    made: T = field(default=default, validator=validator, metadata={_KEY: _Declaration(flag, help, panel, metavar)})
     return made
 
 
@@ -73,6 +78,14 @@ def options_of(record: type[Any]) -> tuple[Option, ...]:
         declaration: _Declaration = attribute.metadata[_KEY]
         flag = declaration.flag or "--" + attribute.name.replace("_", "-")
         declared.append(
-            Option(attribute.name, flag, kinds[attribute.name], attribute.default, declaration.help, declaration.panel)
+            Option(
+                attribute.name,
+                flag,
+                kinds[attribute.name],
+                attribute.default,
+                declaration.help,
+                declaration.panel,
+                declaration.metavar,
+            )
         )
     return tuple(declared)

@@ -14,9 +14,11 @@ from analysis.domain.entities import Dtype
 from analysis.domain.manifest import Collector, DecodeMode
 from runner.plan.options import Panel, option
 
-__all__ = ["AnnotationLevel", "CollectorChoice", "Settings"]
+__all__ = ["AnnotationLevel", "CollectorChoice", "InputMode", "Settings"]
 
 AnnotationLevel: TypeAlias = Literal["stages", "modules", "operators"]
+InputMode: TypeAlias = Literal["tiny", "small", "base", "large", "gundam", "native", "text"]
+"""``native``: the model's own processor chooses sizes; ``text``: it reads no images."""
 CollectorChoice: TypeAlias = Literal["auto", Collector]
 
 _RUN: Final[Panel] = "The run"
@@ -47,6 +49,7 @@ class Settings:
         "Seconds for control run and capture together.",
         _RUN,
         flag="--timeout",
+        metavar="SECONDS",
         validator=validators.optional(validators.gt(0)),
     )
     grace_s: float = option(
@@ -54,6 +57,7 @@ class Settings:
         "Seconds that the program may take to end after SIGTERM.",
         _RUN,
         flag="--grace",
+        metavar="SECONDS",
         validator=validators.gt(0),
     )
 
@@ -65,30 +69,41 @@ class Settings:
     )
 
     # -- the model --------------------------------------------------------------------------------------------------
-    input_mode: str | None = option(None, "tiny, small, base, large or gundam (default: the model's own).", _MODEL)
-    prompt: str | None = option(None, "Text prompt (default: the model's own).", _MODEL)
+    input_mode: InputMode | None = option(None, "How a page is shown to the model (default: the model's own).", _MODEL)
+    prompt: str | None = option(None, "Text prompt (default: the model's own).", _MODEL, metavar="TEXT")
     dtype: Dtype | None = option(None, "Of weights and activations (default: bf16 on a GPU, fp32 on a CPU).", _MODEL)
     attn_implementation: str | None = option(
-        None, "Attention implementation: sdpa, eager, … (default: sdpa).", _MODEL, flag="--attn"
+        None, "Attention implementation (default: sdpa).", _MODEL, flag="--attn", metavar="sdpa|eager|…"
     )
     experts_implementation: str | None = option(
-        None, "Experts implementation: grouped_mm, eager, … (default: the model's own).", _MODEL, flag="--experts"
+        None,
+        "Experts implementation (default: the model's own).",
+        _MODEL,
+        flag="--experts",
+        metavar="grouped_mm|eager|…",
     )
     trust_remote_code: bool = option(False, "Run code that comes with a checkpoint.", _MODEL)
+    random_weights: bool = option(
+        False, "Make the weights up: a folder with config.json is enough. Times stay, texts mean nothing.", _MODEL
+    )
     measure_peak: bool = option(
         False, "Measure what a matrix product and a copy reach on the device; always done on a CPU.", _MODEL
     )
 
     # -- the profiler -----------------------------------------------------------------------------------------------
     collector: CollectorChoice = option("auto", "What records the run.", _PROFILER)
-    preset: str = option("default", "What nsys collects; docs/capture.md lists them.", _PROFILER)
+    preset: str = option("default", "What nsys collects; docs/capture.md describes them.", _PROFILER, metavar="NAME")
     annotation_level: AnnotationLevel | None = option(
         None, "How much is marked with ranges (default: what the preset wants).", _PROFILER, flag="--annotations"
     )
-    nsys: str | None = option(None, "The nsys to use (default: $NSYS, else the newest usable one).", _PROFILER)
-    nsys_args: tuple[str, ...] = option((), "Passed to nsys as it is; may be repeated.", _PROFILER, flag="--nsys-arg")
+    nsys: str | None = option(
+        None, "The nsys to use (default: $NSYS, else the newest usable one).", _PROFILER, metavar="PATH"
+    )
+    nsys_args: tuple[str, ...] = option(
+        (), "Passed to nsys as it is; may be repeated.", _PROFILER, flag="--nsys-arg", metavar="--OPTION=VALUE"
+    )
     keep_env: tuple[str, ...] = option(
-        (), "Name of an environment variable that the program needs; may be repeated.", _PROFILER
+        (), "Name of an environment variable that the program needs; may be repeated.", _PROFILER, metavar="NAME"
     )
     keep_report: bool = option(
         False, "Keep the .nsys-rep even if nsys stored other processes' environments in it.", _PROFILER

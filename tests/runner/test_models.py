@@ -251,6 +251,21 @@ def test_truncated_weights_are_refused_in_one_line(tmp_path: Path, weights: dict
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("with_weights", [True, False])
+def test_weights_can_be_made_up_for_a_folder(
+    tmp_path: Path, weights: dict[str, torch.Tensor], with_weights: bool
+) -> None:
+    folder = released_checkpoint.write_checkpoint(tmp_path, weights)
+    if not with_weights:
+        (folder / "model.safetensors").unlink()
+    model = load(str(folder), random_weights=True)
+    assert model.subject.weights == "random"
+    assert any("weights are random (seed 0)" in note for note in model.notes)
+    embedding = model.network.get_input_embeddings().weight
+    assert not torch.equal(embedding, weights["model.embed_tokens.weight"])
+    assert 0.015 < float(embedding.std()) < 0.025
+
+
 def test_a_missing_part_is_named(tmp_path: Path, weights: dict[str, torch.Tensor]) -> None:
     folder = released_checkpoint.write_checkpoint(tmp_path, weights)
     (folder / "model.safetensors").unlink()

@@ -18,6 +18,7 @@ from runner.child.models.generic import Generic
 from runner.child.models.prompts import load_tokens
 from runner.child.models.registry import ModelSource, resolve_model
 from runner.plan.plan import RunPlan
+from runner.plan.settings import Settings
 
 __all__ = ["available_memory_bytes", "family_of", "load_model", "open_device"]
 
@@ -62,7 +63,7 @@ def load_model(plan: RunPlan) -> LoadedModel:
         RequestError: the machine has no such device.
     """
     device = open_device(plan.request.device)
-    source = resolve_model(plan.request.model_path)
+    source = resolve_model(plan.request.model_path, random_weights=plan.settings.random_weights)
     family = family_of(source)
     dtype_name: Dtype = plan.settings.dtype or ("bf16" if device.type == "cuda" else "fp32")
     dtype = _DTYPES[dtype_name]
@@ -75,8 +76,9 @@ def load_model(plan: RunPlan) -> LoadedModel:
     network_class = family.network_class(config)
     parameters = _count_parameters(network_class, config, attention, plan.settings.trust_remote_code)
     _check_memory(source.reference, parameters * dtype.itemsize, device)
-    if source.folder is None:
-        network = _random_network(network_class, config, attention, device, dtype, plan.settings.seed)
+    made_up = source.folder is None or plan.settings.random_weights
+    if source.folder is None or plan.settings.random_weights:
+        network = _random_network(network_class, config, attention, device, dtype, plan.settings)
     else:
         network = _load_checkpoint(
             network_class, config, source.folder, attention, dtype, plan.settings.trust_remote_code
@@ -102,7 +104,7 @@ def load_model(plan: RunPlan) -> LoadedModel:
             n_heads=_size(text, "num_attention_heads"),
             encoder_type=family.encoder_type,
             parameters=parameters,
-            weights="checkpoint" if source.folder else "random",
+            weights="random" if made_up else "checkpoint",
             attn_implementation=config._attn_implementation,
             experts_implementation=experts,
         ),
@@ -111,7 +113,7 @@ def load_model(plan: RunPlan) -> LoadedModel:
         device=device,
         dtype=dtype,
         default_mode=(source.preset.default_mode if source.preset else None) or family.default_mode,
-        notes=tuple(note for note in (None if source.folder else weights, tokens.note) if note),
+        notes=tuple(note for note in (weights if made_up else None, tokens.note) if note),
     )
 
 
@@ -123,8 +125,7 @@ def _count_parameters(network_class: Any, config: Any, attention: str, trust_rem
     """
     from transformers.initialization import no_init_weights
 
-    options = {"trust_remote_code": True} if trust_remote_code and not hasattr(network_class, "_from_config") else {}
-    make = getattr(network_class, "_from_config", None) or network_class.from_config
+    make, options = _maker(network_class, trust_remote_code)
     try:
         with torch.device("meta"), no_init_weights():
             network = make(config, attn_implementation=attention, **options)
@@ -133,8 +134,15 @@ def _count_parameters(network_class: Any, config: Any, attention: str, trust_rem
     return sum(parameter.numel() for parameter in network.parameters())
 
 
+def _maker(network_class: Any, trust_remote_code: bool) -> tuple[Any, dict[str, Any]]:
+    """How a class of transformers builds from a configuration: an architecture itself, or one that looks it up."""
+    if hasattr(network_class, "_from_config"):
+        return network_class._from_config, {}
+    return network_class.from_config, {"trust_remote_code": True} if trust_remote_code else {}
+
+
 def _random_network(
-    network_class: Any, config: Any, attention: str, device: torch.device, dtype: torch.dtype, seed: int
+    network_class: Any, config: Any, attention: str, device: torch.device, dtype: torch.dtype, settings: Settings
 ) -> Any:
     """Make the network on the device itself: 3.3 B numbers take a GPU a second and a CPU half a minute.
 
@@ -144,10 +152,13 @@ def _random_network(
 
     try:
         with torch.device(device), no_init_weights():
-            network = network_class._from_config(config, dtype=dtype, attn_implementation=attention)
+            make, options = _maker(network_class, settings.trust_remote_code)
+            network = make(config, dtype=dtype, attn_implementation=attention, **options)
     except torch.OutOfMemoryError as error:
         raise ModelError(f"{device}: out of memory while building the model ({_reason(error)})") from error
-    generator = torch.Generator(device).manual_seed(seed)
+    except (ValueError, ImportError, TypeError, KeyError) as error:
+        raise ModelError(f"transformers cannot build this model ({_reason(error)})") from error
+    generator = torch.Generator(device).manual_seed(settings.seed)
     with torch.no_grad():
         for name, parameter in network.named_parameters():
             if name.endswith("bias"):

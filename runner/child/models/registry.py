@@ -14,7 +14,17 @@ from attrs import frozen
 
 from analysis.domain.errors import ModelError
 
-__all__ = ["DEFAULT_PRESET", "PRESETS", "FamilyName", "ModelSource", "Preset", "read_config", "resolve_model"]
+__all__ = [
+    "DEFAULT_PRESET",
+    "INPUT_MODES",
+    "PRESETS",
+    "FamilyName",
+    "ModelSource",
+    "Preset",
+    "check_input_mode",
+    "read_config",
+    "resolve_model",
+]
 
 FamilyName: TypeAlias = Literal["deepseek_ocr", "deepseek_ocr2", "generic"]
 
@@ -48,6 +58,14 @@ PRESETS: Final[dict[str, Preset]] = {
 
 DEFAULT_PRESET: Final = "deepseek-ocr-tiny"
 
+_DEEPSEEK_MODES: Final = ("tiny", "small", "base", "large", "gundam")
+INPUT_MODES: Final[dict[FamilyName, tuple[str, ...]]] = {
+    "deepseek_ocr": _DEEPSEEK_MODES,
+    "deepseek_ocr2": _DEEPSEEK_MODES,
+    "generic": ("native", "text"),
+}
+"""What each family can be asked for; which of the two a generic model has is known when it is built."""
+
 _WEIGHTS_INDEX: Final = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
 _SINGLE_WEIGHTS: Final = ("*.safetensors", "pytorch_model*.bin")
 
@@ -64,11 +82,12 @@ class ModelSource:
     family: FamilyName
 
 
-def resolve_model(reference: str) -> ModelSource:
+def resolve_model(reference: str, *, random_weights: bool = False) -> ModelSource:
     """Find a model by preset name, absolute folder or Hugging Face id, without the network.
 
     Args:
         reference: as in ``LLMProfileRequest.model_path``.
+        random_weights: the weights will be made up, so a checkpoint needs none.
 
     Raises:
         ModelError: nothing of that name, not in the local cache, or a folder that is no checkpoint.
@@ -84,7 +103,21 @@ def resolve_model(reference: str) -> ModelSource:
             raise ModelError(f"{folder}: not a folder; give the folder that holds the checkpoint's config.json")
     else:
         folder = _cached(reference)
-    return ModelSource(reference, None, folder, _family_of(read_config(folder)))
+    config = read_config(folder)
+    if not random_weights:
+        _check_weights(folder)
+    return ModelSource(reference, None, folder, _family_of(config))
+
+
+def check_input_mode(source: ModelSource, mode: str | None) -> None:
+    """Check an input mode before torch is imported; None is the model's own.
+
+    Raises:
+        ModelError: this model has none of that name.
+    """
+    modes = INPUT_MODES[source.family]
+    if mode is not None and mode not in modes:
+        raise ModelError(f"input mode {mode!r} is none of this model's: {', '.join(modes)}")
 
 
 def _cached(reference: str) -> Path:
@@ -105,23 +138,28 @@ def _cached(reference: str) -> Path:
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """Read a checkpoint's ``config.json`` and check that its weight files are all there.
+    """Read a checkpoint's ``config.json``.
 
     Raises:
-        ModelError: ``config.json`` or a weight file is missing or unreadable.
+        ModelError: it is missing or unreadable.
     """
-    path = folder / "config.json"
-    config = _read_json(path, "a checkpoint's folder holds config.json beside its weights")
+    return _read_json(folder / "config.json", "a checkpoint's folder holds config.json beside its weights")
+
+
+def _check_weights(folder: Path) -> None:
+    """Check that a checkpoint's weight files are all there."""
     for index in _WEIGHTS_INDEX:
         if (folder / index).exists():
             parts = set(_read_json(folder / index, "fetch the checkpoint again").get("weight_map", {}).values())
             missing = sorted(part for part in parts if not (folder / str(part)).exists())
             if missing:
                 raise ModelError(f"{folder / missing[0]}: missing, though {index} names it; fetch the checkpoint again")
-            return config
+            return
     if not any(any(folder.glob(pattern)) for pattern in _SINGLE_WEIGHTS):
-        raise ModelError(f"{folder}: no weights (*.safetensors or pytorch_model*.bin) beside config.json")
-    return config
+        raise ModelError(
+            f"{folder}: no weights (*.safetensors or pytorch_model*.bin) beside config.json; --random-weights makes "
+            "them up"
+        )
 
 
 def _read_json(path: Path, advice: str) -> dict[str, Any]:
