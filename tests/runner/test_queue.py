@@ -139,7 +139,7 @@ def test_submit_answers_at_once_and_a_queued_run_can_be_cancelled(
     assert (left.status, left.error) == ("cancelled", "cancelled before it began")
     assert directory.holder() is None
     listed = dsocr(environ, "status", "--all", "--out", str(out))
-    assert accepted["run_id"] in listed.stdout
+    assert accepted["run_id"][:8] in listed.stdout
 
 
 def test_a_killed_background_run_frees_the_device(tmp_path: Path, environ: dict[str, str], request_file: Path) -> None:
