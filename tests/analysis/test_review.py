@@ -160,7 +160,7 @@ def test_the_page_runs_nothing_reaches_for_nothing_and_shows_hostile_names_as_te
 
 
 @pytest.mark.parametrize("first", ["report", "review"])
-def test_the_report_links_the_review_whichever_is_written_first(
+def test_report_and_review_link_each_other_whichever_is_written_first(
     run: Run, small: Path, tmp_path: Path, first: str
 ) -> None:
     review = ("review", small, "--counters", STEP, "--out", tmp_path)
@@ -169,7 +169,7 @@ def test_the_report_links_the_review_whichever_is_written_first(
         assert run(*command)[0] == 0
     links = _Page((tmp_path / "report.html").read_text()).links
     assert links.count("review.html") == 1
-    assert ("report.html" in _Page((tmp_path / "review.html").read_text()).links) == (first == "report")
+    assert _Page((tmp_path / "review.html").read_text()).links.count("report.html") == 1
     before = (tmp_path / "report.html").read_bytes()
     assert run(*review)[0] == 0  # again: linked already
     assert (tmp_path / "report.html").read_bytes() == before

@@ -24,13 +24,14 @@ from analysis.render.pictures import category_picture, histogram_picture, step_p
 from analysis.render.pictures.busy import busy_picture
 from analysis.render.pictures.metrics import metrics_picture
 from analysis.render.pictures.roofline import stage_roofline_picture
-from analysis.render.review_link import review_link
+from analysis.render.review_link import REPORT_PAGE, link_from_review, review_link
 from analysis.render.spec import facts, headline, utilisation
 from analysis.render.spec.glossary import GLOSSARY
 from analysis.render.spec.shown import Table
 from analysis.render.spec.tables import ReportTables
 from analysis.render.spec.text import visible
 from analysis.report import Report
+from analysis.sums.grouping import UNATTRIBUTED
 
 __all__ = ["render"]
 
@@ -40,7 +41,7 @@ _SCRIPTS: Final = ("figures", "page", "links", "charts", "tables", "icicle", "ti
 _MAX_ROWS: Final = 400
 """Of a table on the page; more are in report.json."""
 _TOP_MODULES: Final = 10
-_TOP_KERNELS: Final = 12
+_TOP_KERNELS: Final = 10
 """Rows that stand there without scripts and in print."""
 _HALF: Final = 600
 """Width of two charts side by side, pixels."""
@@ -48,7 +49,7 @@ _WORST: Final = {"unfit": 0, "warning": 1, "info": 2}
 
 
 def render(report: Report, out: Path, parts: TraceParts | None = None) -> tuple[Path, ...]:
-    """Write ``report.html``.
+    """Write ``report.html``; a review that lies beside it gets a link to it.
 
     Args:
         report: to show.
@@ -58,7 +59,9 @@ def render(report: Report, out: Path, parts: TraceParts | None = None) -> tuple[
     Raises:
         RequestError: the folder cannot be written to.
     """
-    return (write_text(out / "report.html", page(report, out, parts)),)
+    written = write_text(out / REPORT_PAGE, page(report, out, parts))
+    link_from_review(out)
+    return (written,)
 
 
 def page(report: Report, folder: Path | None = None, parts: TraceParts | None = None) -> str:
@@ -90,6 +93,7 @@ def page(report: Report, folder: Path | None = None, parts: TraceParts | None = 
         tiles_given=facts.headline(report),
         findings=sorted(report.findings, key=lambda finding: _WORST[finding.severity]),
         findings_summary=_findings(report),
+        warned=any(finding.severity == "warning" for finding in report.findings),
         unfit=any(finding.severity == "unfit" for finding in report.findings),
         data=_embedded(
             {**page_data(report), "modules": plain_modules(reported_costs(report) if parts is None else parts.modules)}
@@ -111,7 +115,11 @@ def page(report: Report, folder: Path | None = None, parts: TraceParts | None = 
         ],
         budgets=[tables.budget(verdict.stage) if verdict.stage in budgeted else None for verdict in report.verdicts],
         actions=tables.actions(),
-        top_kernels=[tables.kernels(stage, _TOP_KERNELS) for stage in tables.kernel_stages],
+        top_kernels=[
+            tables.kernels(stage, _TOP_KERNELS)
+            for stage in tables.kernel_stages
+            if stage != UNATTRIBUTED or len(tables.kernel_stages) == 1
+        ],
         kernel_modules=[
             _capped(tables.kernel_modules(stage)) for stage in tables.kernel_stages if report.kernel_modules
         ],
@@ -144,8 +152,8 @@ def _pictures(report: Report) -> dict[str, str | None]:
         "busy": busy_picture(report),
         "histogram": histogram_picture(report, _HALF),
         "steps": step_picture(report, _HALF),
-        "categories": category_picture(report),
-        "roofline": stage_roofline_picture(report),
+        "categories": category_picture(report, _HALF),
+        "roofline": stage_roofline_picture(report, _HALF),
         "metrics": metrics_picture(report),
     }
 

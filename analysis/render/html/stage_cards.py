@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from attrs import frozen
 
 from analysis.domain.figures import duration, share, whole_per_cents
@@ -12,6 +14,9 @@ from analysis.sums.stages import WHOLE_CAPTURE
 from analysis.verdict.records import Budget, Verdict
 
 __all__ = ["StageCard", "Term", "stage_cards"]
+
+_LEAST: Final = 0.005
+"""Of a bar, what is still drawn and listed."""
 
 
 @frozen
@@ -28,6 +33,11 @@ class Term:
     """As a whole number; those of a bar add up to 100."""
     part: float
     """Of the bar, from 0 to 1."""
+
+    @property
+    def shown(self) -> bool:
+        """Whether it is large enough to be seen; all are in the table of the budget."""
+        return self.part >= _LEAST
 
 
 @frozen

@@ -18,7 +18,7 @@ _RIGHT: Final = 20
 _STRIP: Final = 34
 _ROW: Final = 46
 _MOST: Final = 16
-_MAX_POINTS: Final = 300
+_MAX_POINTS: Final = 200
 _MAX_BANDS: Final = 200
 
 

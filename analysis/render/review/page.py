@@ -16,7 +16,7 @@ from analysis.render.html.stage_cards import Term
 from analysis.render.pictures.palette import STAGE_COLOURS, text_on
 from analysis.render.review import contents, pictures
 from analysis.render.review.pictures import LOSS_COLOURS
-from analysis.render.review_link import REVIEW_PAGE
+from analysis.render.review_link import REVIEW_PAGE, report_link
 from analysis.render.spec import facts
 from analysis.render.spec.review import LOSSES, REVIEW_KERNELS, REVIEW_MODULES, TRAFFIC, kernel_lines
 from analysis.render.spec.text import visible
@@ -38,16 +38,16 @@ def write_page(review: Review, report: Report, out: Path) -> Path:
     Raises:
         RequestError: the folder cannot be written to.
     """
-    return write_text(out / REVIEW_PAGE, page(review, report, has_report=(out / "report.html").is_file()))
+    return write_text(out / REVIEW_PAGE, page(review, report, out))
 
 
-def page(review: Review, report: Report, *, has_report: bool = False) -> str:
+def page(review: Review, report: Report, folder: Path | None = None) -> str:
     """The page as text.
 
     Args:
         review: to show.
         report: of the same trace.
-        has_report: whether report.html lies beside it, to be linked.
+        folder: where it will lie: a report that lies there is linked; None: not known.
     """
     environment = page_environment(_HERE / "templates")
     roofline = pictures.roofline_picture(kernel_lines(review, review.ranked()), review.peak, _dtype(report))
@@ -77,7 +77,7 @@ def page(review: Review, report: Report, *, has_report: bool = False) -> str:
         remarks=[visible(one) for one in review.remarks],
         terms=_columns(),
         style=page_style(),
-        has_report=has_report,
+        report_link=Markup(report_link(folder)),
         count=count,
     )
 
