@@ -8,6 +8,7 @@ from attrs import frozen
 
 from analysis.domain.figures import duration, share, whole_per_cents
 from analysis.render.pictures.palette import STAGE_COLOURS, part_of_term, text_on
+from analysis.render.spec.headline import StageNumbers, stage_numbers
 from analysis.render.spec.text import visible
 from analysis.report import Report
 from analysis.sums.stages import WHOLE_CAPTURE
@@ -51,6 +52,8 @@ class StageCard:
     time: str
     """Of one unit of the stage's work; empty: not known."""
     per: str
+    of_unit: str
+    """Its part of one unit of work, such as a page; empty: not known, or it is all of it."""
     busy: str
     """How much of that the GPU was busy; empty: not known."""
     terms: tuple[Term, ...]
@@ -63,10 +66,11 @@ class StageCard:
 
 def stage_cards(report: Report) -> tuple[StageCard, ...]:
     """The stages that have a verdict, in its order."""
-    return tuple(_card(report, verdict) for verdict in report.verdicts)
+    numbers = {row.stage: row for row in stage_numbers(report)}
+    return tuple(_card(report, verdict, numbers.get(verdict.stage)) for verdict in report.verdicts)
 
 
-def _card(report: Report, verdict: Verdict) -> StageCard:
+def _card(report: Report, verdict: Verdict, numbers: StageNumbers | None) -> StageCard:
     times = next((times for times in report.unit_times if times.stage == verdict.stage), None)
     budget = verdict.budget
     each = "in all" if verdict.stage == WHOLE_CAPTURE else f"per {budget.per}" if budget else ""
@@ -76,6 +80,9 @@ def _card(report: Report, verdict: Verdict) -> StageCard:
         bound=visible(verdict.bound),
         time=duration(budget.time_ns) if budget else "",
         per=f"{each}, {budget.time_base}" if budget else "",
+        of_unit=f"{numbers.time} of a {report.ranking.unit} ({share(numbers.share)})"
+        if numbers and numbers.share < 1
+        else "",
         busy=share(times.busy_share) if times is not None and times.busy_share is not None else "",
         terms=_terms(budget) if budget else (),
         sentence=visible(verdict.sentence),

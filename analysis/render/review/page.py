@@ -17,7 +17,7 @@ from analysis.render.pictures.palette import STAGE_COLOURS, text_on
 from analysis.render.review import contents, pictures
 from analysis.render.review.pictures import LOSS_COLOURS
 from analysis.render.review_link import REVIEW_PAGE, report_link
-from analysis.render.spec import facts
+from analysis.render.spec import facts, headline
 from analysis.render.spec.review import LOSSES, REVIEW_KERNELS, REVIEW_MODULES, TRAFFIC, kernel_lines
 from analysis.render.spec.text import visible
 from analysis.report import Report
@@ -51,14 +51,14 @@ def page(review: Review, report: Report, folder: Path | None = None) -> str:
     """
     environment = page_environment(_HERE / "templates")
     roofline = pictures.roofline_picture(kernel_lines(review, review.ranked()), review.peak, _dtype(report))
-    peak = review.peak
+    peak, peaks = review.peak, contents.peaks(review)
     ranking = contents.ranking(review, "html", _RANKED)
     return environment.get_template("review.html.j2").render(
         title=facts.title(report),
         kind="kernel review",
         script_sources="",
         headline=_headline(review),
-        subject=(*facts.subject(report), contents.peaks(review)),
+        ran=(*headline.what_was_run(report), f"{peaks.label}: {peaks.text}"),
         cautions=facts.cautions(report),
         tiles_given=contents.coverage_tiles(review),
         stages=[_stage(review, one) for one in review.stages],
