@@ -360,7 +360,7 @@ def test_on_a_cpu_the_busy_share_is_of_the_profiled_time(tmp_path: Path) -> None
 def test_a_trace_without_stages_says_why_it_has_no_utilisation(tmp_path: Path) -> None:
     shown = screens(made(TraceBuilder().gpu().launch(0, 10, ("k", 20, 90)), tmp_path, None), tmp_path)
     assert "Utilisation n/a: the trace has no stages." in shown["markdown"]
-    assert "Utilisation of the device n/a: the trace has no stages." in shown["html"]
+    assert "how near its limits n/a: the trace has no stages." in shown["html"]
     assert "1 kernel, 0 copies, 0 memsets, 0 graphs as a whole" in shown["markdown"]
 
 
