@@ -1,28 +1,54 @@
-"""From what the user names to a SQLite export: the file itself, the one in a run folder, or one made from a report."""
+"""From what the user names to a SQLite export: the file, the one in a run folder, one unpacked, or one made from a report."""
 
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from analysis.domain.errors import TraceError
+from analysis.domain.nsight import NSYS_PLACES
 
-__all__ = ["export_report", "find_nsys", "find_trace"]
+__all__ = ["PACKED", "export_report", "find_nsys", "find_trace", "readable"]
 
 _REPORT = ".nsys-rep"
 _EXPORT = ".sqlite"
+_HELP_TIMEOUT_S = 60.0
+PACKED = (".xz", ".gz", ".zst")
+"""Endings of compressed exports."""
+
+
+@contextmanager
+def readable(trace: Path) -> Iterator[Path]:
+    """The file to read a trace from: itself, or what it unpacks to, which is deleted afterwards.
+
+    Args:
+        trace: as `find_trace` gives it.
+
+    Raises:
+        TraceError: it cannot be unpacked.
+    """
+    if trace.suffix in PACKED:
+        from analysis.api.unpacking import unpacked  # brings decompressors, which few traces need
+
+        with unpacked(trace) as plain:
+            yield plain
+    else:
+        yield trace
 
 
 def find_trace(path: Path, environ: Mapping[str, str] | None = None) -> Path:
     """The SQLite export to read for what the user named.
 
     Args:
-        path: an export, a folder that holds one (``trace.sqlite`` of a run folder goes first), or a ``.nsys-rep``,
-            which is exported beside itself unless an export that is not older lies there already.
+        path: an export, also compressed (see `readable`), a folder that holds one (``trace.sqlite`` of a run folder goes
+            first), or a ``.nsys-rep``, which is exported beside itself unless an export that is not older lies there
+            already.
         environ: for NSYS and PATH; None: of this process.
 
     Raises:
@@ -36,12 +62,15 @@ def find_trace(path: Path, environ: Mapping[str, str] | None = None) -> Path:
 
 
 def _in_folder(folder: Path) -> Path:
-    for suffix in (_EXPORT, _REPORT):
-        usual = folder / f"trace{suffix}"
-        if usual.is_file():
-            return usual
+    for suffixes in ((_EXPORT,), (_REPORT,), tuple(_EXPORT + packed for packed in PACKED)):
+        for suffix in suffixes:
+            usual = folder / f"trace{suffix}"
+            if usual.is_file():
+                return usual
         try:
-            candidates = sorted(entry for entry in folder.iterdir() if entry.suffix == suffix and entry.is_file())
+            candidates = sorted(
+                entry for entry in folder.iterdir() if entry.name.endswith(suffixes) and entry.is_file()
+            )
         except OSError as error:
             raise TraceError(f"{folder}: cannot be looked into ({error.strerror})") from error
         if len(candidates) > 1:
@@ -53,7 +82,7 @@ def _in_folder(folder: Path) -> Path:
 
 
 def find_nsys(report: Path, environ: Mapping[str, str]) -> Path | None:
-    """The nsys to export with: ``$NSYS``, else the one on PATH, else one under ``.nsys/`` beside the report or here.
+    """The nsys to export with: ``$NSYS``, else that on PATH, under ``.nsys/`` beside the report or here, or the newest found.
 
     Raises:
         TraceError: $NSYS names no program.
@@ -69,7 +98,25 @@ def find_nsys(report: Path, environ: Mapping[str, str]) -> Path | None:
         for candidate in sorted((folder / ".nsys").glob("target-linux-*/nsys")):
             if os.access(candidate, os.X_OK):
                 return candidate
-    return None
+    installed = [
+        path for pattern in NSYS_PLACES for path in Path("/").glob(pattern.lstrip("/")) if os.access(path, os.X_OK)
+    ]
+    return max(installed, key=lambda path: [int(number) for number in re.findall(r"\d+", str(path))], default=None)
+
+
+def _knows_blobs(nsys: Path, environ: Mapping[str, str]) -> bool:
+    """Whether it exports binary payloads, in which NCCL says what it sends."""
+    try:
+        said = subprocess.run(
+            [str(nsys), "export", "--help"],
+            env=dict(environ),
+            capture_output=True,
+            check=False,
+            timeout=_HELP_TIMEOUT_S,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return False  # the export itself will say what is wrong
+    return b"--include-blobs" in said.stdout + said.stderr
 
 
 def export_report(report: Path, environ: Mapping[str, str] | None = None) -> Path:
@@ -102,7 +149,10 @@ def export_report(report: Path, environ: Mapping[str, str] | None = None) -> Pat
         raise TraceError(f"{report}: cannot be exported beside itself ({error.strerror}); copy it elsewhere") from error
     try:
         made = folder / target.name
-        argv = [str(nsys), "export", "--type=sqlite", f"--output={made}", "--force-overwrite=true", str(report)]
+        argv = [str(nsys), "export", "--type=sqlite", f"--output={made}", "--force-overwrite=true"]
+        if _knows_blobs(nsys, environ):
+            argv.append("--include-blobs=true")
+        argv.append(str(report))
         try:
             done = subprocess.run(argv, env=dict(environ), capture_output=True, check=False, stdin=subprocess.DEVNULL)
         except OSError as error:

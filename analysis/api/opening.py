@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from attrs import frozen
 
-from analysis.api.export import find_trace
+from analysis.api.export import find_trace, readable
 from analysis.api.options import AnalysisOptions
 from analysis.domain.errors import UnfitTraceError
 from analysis.trace.reader import Trace
@@ -134,12 +134,13 @@ def opened(path: Path, options: AnalysisOptions) -> Iterator[OpenedTrace]:
     """Open a trace and begin to read it in the background.
 
     Args:
-        path: a SQLite export, a run folder or a ``.nsys-rep``.
+        path: a SQLite export, also compressed, a run folder or a ``.nsys-rep``.
         options: what the user states about it.
 
     Raises:
         TraceError: it cannot be found, exported or read.
     """
-    with Trace(find_trace(path)) as trace:
+    source = find_trace(path)
+    with readable(source) as file, Trace(source, file) as trace:
         trace.begin()
         yield OpenedTrace(trace, options)

@@ -24,7 +24,8 @@ TraceFile = Annotated[
     typer.Argument(
         metavar="TRACE",
         readable=False,
-        help="What `nsys export --type sqlite` wrote, a run folder, or a .nsys-rep, which nsys then exports.",
+        help="What `nsys export --type sqlite` wrote, also as .xz, .gz or .zst, a run folder, or a .nsys-rep, which nsys then "
+        "exports.",
     ),
 ]
 

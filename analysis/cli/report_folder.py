@@ -33,7 +33,7 @@ def default_name(trace: Path, manifest: RunManifest | None) -> str:
         trace: the export that was read.
         manifest: of its run, None if there is none.
     """
-    name = trace.name.removesuffix(".sqlite")
+    name = re.sub(r"\.sqlite(\.(xz|gz|zst))?$", "", trace.name)
     if not _GENERIC.fullmatch(name):
         return name
     if manifest is not None and _SAFE.fullmatch(manifest.run_id):

@@ -48,14 +48,18 @@ _WORTH_SPLITTING: Final = 20_000
 class Trace:
     """One exported trace, read once, column by column. A context manager.
 
+    Args:
+        path: as the user knows it.
+        plain: the file to read where ``path`` is a compressed one; None: ``path``.
+
     Raises:
         TraceError: the file cannot be read.
         TraceSchemaError: a table lacks a column without which it means nothing.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, plain: Path | None = None) -> None:
         self.path = path
-        self.database = Database(path)
+        self.database = Database(plain or path)
         self._process_codes: dict[Any, int] = {}
         self._thread_codes: dict[Any, int] = {}
         self._loaded: _Events | None = None

@@ -64,7 +64,9 @@ def exec_program(
     from runner.process.process import Interrupts
 
     tool = find_nsys(settings.nsys, os.environ, folders=local_folders())
-    made = prepare_program(command or (), settings, tool, driver_facts(), out, os.environ, say)
+    made = prepare_program(
+        command or (), settings, tool, driver_facts(), out, os.environ, say, programs_missing=dry_run
+    )
     if dry_run:
         _print_commands(made)
         return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 import shutil
 import time
@@ -67,6 +68,8 @@ def prepare_program(
     out: Path,
     environ: Mapping[str, str],
     say: Callable[[str], None],
+    *,
+    programs_missing: bool = False,
 ) -> ProgramRun:
     """Resolve what is asked; nothing is written.
 
@@ -78,12 +81,19 @@ def prepare_program(
         out: folder that gets the run's folder.
         environ: the launcher's environment.
         say: takes one line for the user.
+        programs_missing: only say so where the program or the load is not there, since nothing is to be started.
 
     Raises:
         RequestError: the program is not there, or options do not fit.
         CaptureError: this nsys lacks what the capture insists on.
     """
-    _require_fitting(command, settings, environ)
+    if not command:
+        raise RequestError("give the command to profile behind --, such as: dsocr-profile exec -- python3 script.py")
+    for fault in _missing_programs(command, settings, environ):
+        if not programs_missing:
+            raise RequestError(fault)
+        say(f"warning: {fault}")
+    _require_fitting(command, settings)
     run_id = str(uuid.uuid4())
     directory = RunDirectory(out.expanduser().absolute() / run_id)
     count = len(facts.gpus)
@@ -111,35 +121,34 @@ def prepare_program(
     )
 
 
-def _require_fitting(command: Sequence[str], settings: ExecSettings, environ: Mapping[str, str]) -> None:
-    if not command:
-        raise RequestError("give the command to profile behind --, such as: dsocr-profile exec -- python3 script.py")
+def _missing_programs(command: Sequence[str], settings: ExecSettings, environ: Mapping[str, str]) -> Iterator[str]:
+    """Say of command and load whether they are not there."""
     if shutil.which(command[0], path=environ.get("PATH")) is None:
-        raise RequestError(f"{command[0]}: no such program; give its path, or put its folder into PATH")
-    require_ranks(command, settings.ranks)
-    for name, value in (("--start-url", settings.start_url), ("--stop-url", settings.stop_url)):
-        if value is not None and settings.load is None:
-            raise RequestError(f"{name} is asked before or after the load: give --load COMMAND too")
-    if settings.duration_s is not None and settings.load is not None:
-        raise RequestError("--duration ends the program, and --load is what ends a server: leave one of them out")
-    if settings.ready_url is not None and settings.load is None:
-        raise RequestError("--ready-url is what the load waits for: give --load COMMAND too")
-    if settings.start_body is not None:
-        if settings.start_url is None:
-            raise RequestError("--start-body is posted to --start-url: give that too")
-        _require_json(settings.start_body)
+        yield f"{command[0]}: no such program; give its path, or put its folder into PATH"
     if settings.load is not None:
         try:
             load = shlex.split(settings.load)
         except ValueError as error:
             raise RequestError(f"--load: is not a command line ({error})") from error
         if not load or shutil.which(load[0], path=environ.get("PATH")) is None:
-            raise RequestError(f"--load {load[0] if load else ''!r}: no such program")
+            yield f"--load {load[0] if load else ''!r}: no such program"
+
+
+def _require_fitting(command: Sequence[str], settings: ExecSettings) -> None:
+    require_ranks(command, settings.ranks)
+    without = {"--start-url": settings.start_url, "--stop-url": settings.stop_url, "--ready-url": settings.ready_url}
+    for name, value in without.items():
+        if value is not None and settings.load is None:
+            raise RequestError(f"{name} is asked before or after the load: give --load COMMAND too")
+    if settings.duration_s is not None and settings.load is not None:
+        raise RequestError("--duration ends the program, and --load is what ends a server: leave one of them out")
+    if settings.start_body is not None:
+        if settings.start_url is None:
+            raise RequestError("--start-body is posted to --start-url: give that too")
+        _require_json(settings.start_body)
 
 
 def _require_json(text: str) -> None:
-    import json
-
     try:
         json.loads(text)
     except ValueError as error:

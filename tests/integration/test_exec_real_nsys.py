@@ -277,3 +277,58 @@ def test_a_server_that_ends_before_its_load(tmp_path: Path, nsys: NsysTool) -> N
     with pytest.raises(ChildFailedError, match="before its load had ended"):
         start(run)
     assert not marked_processes(run.plan.run_id)
+
+
+RANKS = """
+    import nvtx, os, sys, torch, torch.distributed as dist
+    dist.init_process_group("gloo")
+    rank = dist.get_rank()
+    with nvtx.annotate(f"step of rank {rank}"):
+        total = torch.tensor([rank + 1])
+        dist.all_reduce(total)
+    assert total.item() == 3 and "PYTHON_EXEC" not in os.environ
+    dist.destroy_process_group()
+    sys.exit(int(sys.argv[1]) if rank == 1 else 0)
+"""
+
+
+def torchrun(folder: Path, code: int) -> list[str]:
+    launcher = Path(sys.executable).with_name("torchrun")
+    if not launcher.exists():
+        pytest.skip("no torchrun here")
+    return [str(launcher), "--standalone", "--nproc-per-node", "2", *program(folder, RANKS, "train.py")[1:], str(code)]
+
+
+def test_each_rank_gets_a_report_of_its_own(tmp_path: Path, nsys: NsysTool) -> None:
+    run = program_run(tmp_path / "out", torchrun(tmp_path, 0), nsys, ranks=2)
+    manifest = start(run)
+    assert (manifest.status, manifest.ranks) == ("complete", 2)
+    assert manifest.traces == ("rank0.sqlite", "rank1.sqlite")
+    for rank, trace in enumerate(manifest.traces):
+        assert range_names(run.directory.path / trace) == [f"step of rank {rank}"]
+    assert not marked_processes(run.plan.run_id)
+
+
+def test_a_rank_that_fails_is_told(tmp_path: Path, nsys: NsysTool) -> None:
+    run = program_run(tmp_path / "out", torchrun(tmp_path, 7), nsys, ranks=2)
+    with pytest.raises(ChildFailedError, match="exit code 1"):
+        start(run)
+    assert run.directory.read_program_manifest().status == "failed"
+    assert range_names(run.directory.path / "rank0.sqlite") == ["step of rank 0"]
+
+
+def test_a_rank_too_many_is_told(tmp_path: Path, nsys: NsysTool) -> None:
+    run = program_run(tmp_path / "out", torchrun(tmp_path, 0), nsys, ranks=3)
+    with pytest.raises(CaptureError, match="no report for rank2"):
+        start(run)
+
+
+def test_any_launcher_can_start_ranks(tmp_path: Path, nsys: NsysTool) -> None:
+    """A placeholder says where each rank begins; a shell starts two ranks as mpirun would."""
+    command = program(
+        tmp_path, "import nvtx, os, time\nwith nvtx.annotate('rank ' + os.environ['PMI_RANK']): time.sleep(0.01)"
+    )
+    both = 'for rank in 0 1; do PMI_RANK=$rank "$@" & done; wait'
+    run = program_run(tmp_path / "out", ["sh", "-c", both, "sh", "{nsys}", *command], nsys, ranks=2)
+    start(run)
+    assert range_names(run.directory.path / "rank1.sqlite") == ["rank 1"]

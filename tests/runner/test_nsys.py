@@ -91,7 +91,7 @@ def test_a_named_nsys_that_is_none(tmp_path: Path) -> None:
 
 
 def test_the_newest_usable_one_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("runner.collectors.nsys.tool.USUAL_PLACES", ())
+    monkeypatch.setattr("runner.collectors.nsys.tool.NSYS_PLACES", ())
     newest = fake_nsys(tmp_path / "newest", importer=None)
     usable = fake_nsys(tmp_path / "usable")
     older = tmp_path / "older"
@@ -107,7 +107,7 @@ def test_the_newest_usable_one_is_taken(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_none_at_all(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("runner.collectors.nsys.tool.USUAL_PLACES", ())
+    monkeypatch.setattr("runner.collectors.nsys.tool.NSYS_PLACES", ())
     with pytest.raises(CaptureError, match=r"no nsys found.*make nsys.*--nsys"):
         find_nsys(None, {"PATH": str(tmp_path)})
 

@@ -16,6 +16,7 @@ from typing import Final
 from attrs import frozen
 
 from analysis.domain.errors import CaptureError, RequestError
+from analysis.domain.nsight import NSYS_PLACES
 
 __all__ = [
     "NsysTool",
@@ -32,14 +33,6 @@ __all__ = [
     "usable_tools",
 ]
 
-USUAL_PLACES: Final = (
-    "/opt/nvidia/nsight-systems*/*/bin/nsys",
-    "/opt/nvidia/nsight-systems*/bin/nsys",
-    "/opt/nvidia/nsight-systems/*/target-linux-*/nsys",
-    "/usr/lib/nsight-systems/*/nsys",
-    "/usr/local/cuda*/bin/nsys",
-    "/opt/nvidia/nsight-compute/*/host/target-linux-*/nsys",
-)
 _PROBE_TIMEOUT_S: Final = 60.0
 _VERSION = re.compile(r"version\s+(\d+(?:\.\d+)+)")
 _OPTION = re.compile(r"^\s+(?:-(?P<short>\w), )?--(?P<long>[a-z][a-z0-9-]*)(?P<either>\[[a-z|]+\])?", re.MULTILINE)
@@ -92,7 +85,7 @@ def candidate_paths(environ: Mapping[str, str], *, folders: Iterable[Path] = ())
     paths = [Path(folder) / "nsys" for folder in environ.get("PATH", os.defpath).split(os.pathsep) if folder]
     for folder in folders:
         paths += sorted((folder / ".nsys").glob("target-linux-*/nsys"))
-    for pattern in USUAL_PLACES:
+    for pattern in NSYS_PLACES:
         paths += sorted(Path("/").glob(pattern.lstrip("/")))
     unique: dict[Path, Path] = {}
     for path in paths:
