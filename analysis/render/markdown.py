@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
+
+from attrs import evolve, frozen
 
 from analysis.domain.files import write_text
 from analysis.render.markdown_tables import code, escaped, head_lines, row_line, table_lines
@@ -19,145 +22,223 @@ from analysis.report import Report
 
 __all__ = ["render"]
 
-_TOP_KERNELS: Final = 25
-_TOP_MODULES: Final = 30
-_TOP_CALLS: Final = 20
-_FACT: Final = 1000
+MOST_LINES: Final = 200
+"""Of the file: what does not fit is in the page and in the data beside it, and said to be."""
+_ROWS: Final = (12, 8, 5, 3)
+"""Rows of kernels and modules that are tried, most first, until all but the least important sections fit."""
+_SURE: Final = 3
+"""Sections of this importance and below stay, with fewer rows; the others come as there is room."""
+_FACT: Final = 240
 """Characters of a fact, such as the command line."""
 _SEVERITY: Final = {"unfit": "Do not use these numbers", "warning": "Warning", "info": "Good to know"}
 
 
-def _opening(report: Report) -> list[str]:
+@frozen
+class _Section:
+    """A part of the file, and how easily it goes where there is no room."""
+
+    title: str
+    lines: list[str]
+    importance: int = 0
+    """0 always stays."""
+
+
+def _opening(report: Report) -> _Section:
     lines = [f"# {escaped(facts.title(report))}: inference profile", "", f"**{escaped(head.sentence(report))}**", ""]
-    lines += [f"- **{fact.label}:** {escaped(fact.text)}" for fact in facts.subject(report)]
+    lines += [f"- {escaped(line)}" for line in head.what_was_run(report) if line]
+    lines += [
+        f"- {escaped(line)}" for line in (head.parts(report), head.latencies(report), head.not_known(report)) if line
+    ]
     lines.append("")
     lines += [f"> **{escaped(caution)}**\n" for caution in facts.cautions(report)]
     unfit = [finding for finding in report.findings if finding.severity == "unfit"]
-    if unfit:
-        lines += [f"> **{_SEVERITY['unfit']}:** {escaped(visible(finding.title))}\n" for finding in unfit]
-    return lines
+    lines += [f"> **{_SEVERITY['unfit']}:** {escaped(visible(finding.title))}\n" for finding in unfit]
+    return _Section("", lines)
 
 
-def _verdicts(report: Report, tables: ReportTables) -> list[str]:
+def _actions(tables: ReportTables) -> _Section:
+    actions = tables.actions()
+    return _Section(actions.title, [f"## {actions.title}", "", *table_lines(actions)] if actions.rows else [])
+
+
+def _why(report: Report, tables: ReportTables, pictures: dict[str, str]) -> list[_Section]:
+    """What bounds each stage and its budget; the evidence is a part of its own."""
     lines = ["## Verdict", ""]
+    evidence = []
     for verdict in report.verdicts:
-        lines += [
-            f"**{escaped(verdict.stage)}: {escaped(visible(verdict.bound))}.** {escaped(visible(verdict.sentence))}",
-            "",
-            f"- Do first: {escaped(visible(verdict.action))} {escaped(visible(verdict.ceiling))}",
-            *(f"- Evidence: {escaped(visible(line))}" for line in verdict.evidence),
-            "",
-        ]
+        stage = escaped(verdict.stage)
+        sentence, bound = escaped(visible(verdict.sentence)), escaped(visible(verdict.bound))
+        start, named, rest = sentence.partition(f" is {bound}:")
+        lines += [f"**{start}{named}**{rest}" if named else f"**{stage}: {bound}.** {sentence}", ""]
+        if not report.ranking.gains:
+            lines += [f"- Do first: {escaped(visible(verdict.action))} {escaped(visible(verdict.ceiling))}", ""]
         if verdict.budget is not None:
             budget = tables.budget(verdict.stage)
-            lines += [f"### {escaped(budget.title)}", "", *table_lines(budget)]
-    actions = tables.actions()
-    lines += [f"### {actions.title}", "", *table_lines(actions)] if actions.rows else []
-    if report.report.notes:
-        lines += ["### In short", "", escaped(visible(report.report.notes)), ""]
-    return lines
+            lines += [f"### {escaped(budget.title)}", "", *table_lines(evolve(budget, note=""))]
+        evidence += [f"- {stage}: {escaped(visible(line))}" for line in verdict.evidence]
+    if "budget.svg" in pictures:
+        lines += ["![Where each stage’s time goes](budget.svg)", ""]
+    title = "Evidence of the verdicts"
+    return [_Section("Verdict", lines), _Section(title, [f"## {title}", "", *evidence, ""] if evidence else [], 4)]
 
 
-def _headline(report: Report) -> list[str]:
+def _numbers(report: Report) -> _Section:
     rows = tuple((Cell(tile.label), Cell(tile.value), Cell(tile.note)) for tile in facts.headline(report))
     columns = (Heading("Number", align="left"), Heading("Value"), Heading("Basis", align="left"))
-    return ["## Headline", "", *table_lines(Table("headline", "Headline", columns, rows))]
+    table = table_lines(Table("headline", "Headline", columns, rows))
+    return _Section("Headline", ["## Headline", "", *table], 1)
 
 
-def _findings(report: Report) -> list[str]:
+def _findings(report: Report) -> _Section:
     lines = ["## Capture quality", ""]
     if not report.findings:
-        return [*lines, "Every check passed.", ""]
+        return _Section("Capture quality", [*lines, "Every check passed.", ""], 1)
     for finding in report.findings:
         lines.append(
             f"- **{_SEVERITY[finding.severity]}: {escaped(visible(finding.title))}** ({code(visible(finding.code))}). "
             f"{escaped(visible(finding.evidence))}"
             + (f" Remedy: {escaped(visible(finding.remedy))}" if finding.remedy else "")
         )
-    return [*lines, ""]
+    return _Section("Capture quality", [*lines, ""], 1)
 
 
-def _times(tables: ReportTables, pictures: dict[str, str]) -> list[str]:
+def _times(tables: ReportTables, pictures: dict[str, str]) -> list[_Section]:
     lines = ["## GPU time by stage", "", *table_lines(tables.stage_times())]
-    for name, text in (("budget.svg", "Where each stage’s time goes"), ("steps.svg", "Decode steps")):
-        if name in pictures:
-            lines += [f"![{text}]({name})", ""]
+    if "steps.svg" in pictures:
+        lines += ["![Decode steps](steps.svg)", ""]
     compared = tables.compared()
-    return [*lines, f"## {escaped(compared.title)}", "", *table_lines(compared)]
+    side_by_side = [f"## {escaped(compared.title)}", "", *table_lines(compared)]
+    return [_Section("GPU time by stage", lines, 1), _Section(compared.title, side_by_side, 5)]
 
 
-def _kernels(report: Report, tables: ReportTables, pictures: dict[str, str]) -> list[str]:
+def _kernels(report: Report, tables: ReportTables, pictures: dict[str, str], rows: int) -> list[_Section]:
     lines = ["## Kernels", ""]
     if "categories.svg" in pictures:
         lines += ["![GPU time by category](categories.svg)", ""]
     for stage in tables.kernel_stages:
-        table = tables.kernels(stage, _TOP_KERNELS)
+        table = tables.kernels(stage, rows)
         if table.rows:
             lines += [f"### {escaped(table.title)}", "", *table_lines(table)]
+    lines += ["All of them: kernels.parquet, and by module kernel_modules.parquet.", ""] if report.kernels else []
     if not report.kernels:
         lines += ["n/a: there is no kernel in the trace.", ""]
-    lines += ["### By category", "", *table_lines(tables.categories())]
+    by_category = ["### By category", "", *table_lines(tables.categories())] if report.kernels else []
+    by_module = []
     for stage in tables.kernel_stages:
-        by_module = tables.kernel_modules(stage, _TOP_KERNELS)
-        lines += [f"### {escaped(by_module.title)}", "", *table_lines(by_module)] if by_module.rows else []
-    return lines
+        table = tables.kernel_modules(stage, rows)
+        by_module += [f"### {escaped(table.title)}", "", *table_lines(table)] if table.rows else []
+    return [
+        _Section("Kernels", lines, 2),
+        _Section("Kernels by category", by_category, 5),
+        _Section("Kernels by module", by_module, 3),
+    ]
 
 
-def _modules(report: Report, tables: ReportTables) -> list[str]:
+def _modules(report: Report, tables: ReportTables, rows: int) -> _Section:
     lines = ["## Modules", ""]
     with_modules = [stage for stage in tables.stages if report.module_rows.get(stage)]
     for stage in with_modules:
-        lines += [f"### Modules, {stage}", "", *table_lines(tables.module_kinds(stage, _TOP_MODULES))]
-    return lines if with_modules else [*lines, "n/a: the trace has no module ranges.", ""]
+        lines += [f"### Modules, {escaped(stage)}", "", *table_lines(tables.module_kinds(stage, rows))]
+    return _Section("Modules", lines if with_modules else [*lines, "n/a: the trace has no module ranges.", ""], 3)
 
 
-def _utilisation(report: Report, tables: ReportTables) -> list[str]:
+def _utilisation(report: Report, tables: ReportTables) -> list[_Section]:
     table = tables.utilisation()
     lines = ["## Utilisation", ""]
-    lines += table_lines(table) if table.rows else ["n/a: the trace has no stages.", ""]
+    if not table.rows:
+        lines += ["n/a: the trace has no stages.", ""]
+    elif any(row.mfu is not None or row.mbu is not None for row in report.utilisation):
+        lines += table_lines(table)
+    else:  # a table of unknowns says no more than why
+        lines += [escaped(table.note), ""]
     derived = [row for row in report.utilisation if row.derivation]
-    if derived:
-        lines += ["The arithmetic:", ""]
-        for row in derived:
-            lines.append(
-                f"- {row.stage}, {utilisation.TIME_BASES[row.time_base]}: {escaped(visible(row.derivation or ''))}"
-            )
-            if row.suspect:
-                lines.append(f"  **{escaped(visible(row.suspect))}**")
-        lines.append("")
-    if report.metrics:
-        lines += ["### GPU metrics, sampled", "", *table_lines(tables.metric_means())]
-    return lines
+    arithmetic = ["## Arithmetic of MFU and MBU", ""] if derived else []
+    for row in derived:
+        suspect = f" **{escaped(visible(row.suspect))}**" if row.suspect else ""
+        base = utilisation.TIME_BASES[row.time_base]
+        arithmetic.append(f"- {escaped(row.stage)}, {base}: {escaped(visible(row.derivation or ''))}{suspect}")
+    sampled = ["## GPU metrics, sampled", "", *table_lines(tables.metric_means())] if report.metrics else []
+    return [
+        _Section("Utilisation", lines, 2),
+        _Section("Arithmetic of MFU and MBU", [*arithmetic, ""] if derived else [], 4),
+        _Section("GPU metrics, sampled", sampled, 5),
+    ]
 
 
-def _rest(report: Report, tables: ReportTables) -> list[str]:
-    lines = ["## Host synchronisation", ""]
+def _rest(report: Report, tables: ReportTables, rows: int) -> list[_Section]:
+    waits = ["## Host synchronisation", ""]
     for table in (tables.host_calls("stage"), tables.host_calls("module")):
-        lines += [f"### {table.title}", "", *table_lines(table, _TOP_CALLS)] if table.rows else []
+        waits += [f"### {table.title}", "", *table_lines(table, rows)] if table.rows else []
     if not report.host_calls:
-        lines += ["No synchronising call and no small device-to-host copy was found.", ""]
-    lines += ["## Top operators", ""]
-    table = tables.operators()
-    lines += table_lines(table) if table.rows else ["n/a: the trace has no ranges.", ""]
-    lines += ["## Latencies", ""]
-    table = tables.latencies()
-    lines += table_lines(table) if table.rows else ["n/a: the trace has no stages.", ""]
-    lines += ["## What profiling costs", ""]
-    table = tables.overhead()
-    missing = "n/a: there is no unprofiled control run of the same inputs to compare with."
-    lines += table_lines(table) if table.rows else [missing, ""]
-    lines += ["## Provenance", "", *head_lines([("Fact", "left"), ("Value", "left")])]
+        waits += ["No synchronising call and no small device-to-host copy was found.", ""]
+    sections = [_Section("Host synchronisation", waits, 5)]
+    for title, table, importance in (
+        ("Top operators", tables.operators(), 6),
+        ("Latencies", tables.latencies(), 4),
+        ("What profiling costs", tables.overhead(), 3),
+    ):
+        sections.append(
+            _Section(title, [f"## {title}", "", *table_lines(table, rows)] if table.rows else [], importance)
+        )
+    lines = ["## Provenance", "", *head_lines([("Fact", "left"), ("Value", "left")])]
     for fact in facts.provenance(report):
         text = shortened(fact.text, _FACT)
         lines.append(row_line((escaped(fact.label), code(text) if fact.code else escaped(text))))
-    return [*lines, ""]
+    sections.append(_Section("Provenance", [*lines, ""], 4))
+    return sections
 
 
 _GLOSSARY: Final = ("host_elapsed", "projected", "busy", "kernel_sum", "ttft", "tpot", "mfu", "mbu", "ceiling")
 
 
-def _glossary() -> list[str]:
-    return ["## What the numbers mean", "", *(f"- {escaped(GLOSSARY[term])}" for term in _GLOSSARY), ""]
+def _glossary() -> _Section:
+    title = "What the numbers mean"
+    return _Section(title, [f"## {title}", "", *(f"- {escaped(GLOSSARY[term])}" for term in _GLOSSARY), ""], 6)
+
+
+def _sections(report: Report, pictures: dict[str, str], rows: int) -> list[_Section]:
+    """All that could be in the file, in the order of reading."""
+    tables = ReportTables(report, "markdown")
+    return [
+        section
+        for section in (
+            _opening(report),
+            _actions(tables),
+            *_why(report, tables, pictures),
+            _numbers(report),
+            _findings(report),
+            *_times(tables, pictures),
+            *_kernels(report, tables, pictures, rows),
+            _modules(report, tables, rows),
+            *_utilisation(report, tables),
+            *_rest(report, tables, rows),
+            _glossary(),
+        )
+        if section.lines
+    ]
+
+
+def _length(sections: Iterable[_Section]) -> int:
+    """Lines of the file; an entry may hold a line's end."""
+    return sum(1 + line.count("\n") for section in sections for line in section.lines)
+
+
+def _fitted(report: Report, pictures: dict[str, str]) -> list[str]:
+    """The sections that fit: as many rows as leave room for those that matter, then the others by their importance."""
+    room = MOST_LINES - 4
+    for rows in _ROWS:
+        sections = _sections(report, pictures, rows)
+        if _length(section for section in sections if section.importance <= _SURE) <= room:
+            break
+    chosen: list[_Section] = []
+    for section in sorted(sections, key=lambda section: section.importance):
+        if not section.importance or _length([*chosen, section]) <= room:
+            chosen.append(section)
+    lines = [line for section in sections if section in chosen for line in section.lines]
+    left_out = [section.title for section in sections if section not in chosen]
+    if left_out:
+        lines += ["## More", "", f"In report.html and report.json: {escaped('; '.join(left_out))}.", ""]
+    return lines
 
 
 def render(report: Report, out: Path) -> tuple[Path, ...]:
@@ -172,18 +253,5 @@ def render(report: Report, out: Path) -> tuple[Path, ...]:
         "categories.svg": category_picture(report),
     }
     pictures = {name: text for name, text in drawn.items() if text is not None}
-    tables = ReportTables(report, "markdown")
-    lines = [
-        *_opening(report),
-        *_verdicts(report, tables),
-        *_headline(report),
-        *_findings(report),
-        *_times(tables, pictures),
-        *_kernels(report, tables, pictures),
-        *_modules(report, tables),
-        *_utilisation(report, tables),
-        *_rest(report, tables),
-        *_glossary(),
-    ]
     written = [write_text(out / name, alone(text)) for name, text in pictures.items()]
-    return (write_text(out / "report.md", "\n".join(lines)), *written)
+    return (write_text(out / "report.md", "\n".join(_fitted(report, pictures))), *written)

@@ -190,14 +190,17 @@ def test_they_are_the_same_on_every_screen(report: Report, tmp_path: Path) -> No
             )
             assert [shown for _, shown in evidence] == [share(BUSY_SHARE[stage])], name
             assert float(evidence[0][0]) == pytest.approx(TTFT_MS if stage == "prefill" else TPOT_MS, rel=0.01), name
-        assert f"· time, unprofiled {ttft} {tpot} " in text, name
-        assert f"· GPU busy share {share(BUSY_SHARE['prefill'])} {share(BUSY_SHARE['decode'])} " in text, name
+        if name != "markdown":  # it holds what fits into 200 lines
+            assert f"· time, unprofiled {ttft} {tpot} " in text, name
+            assert f"· GPU busy share {share(BUSY_SHARE['prefill'])} {share(BUSY_SHARE['decode'])} " in text, name
         for stage in BUSY_SHARE:
             assert re.search(rf"{stage} unprofiled, one pass .*? {re.escape(ratio(MFU[stage]))} ", text), name
         if name == "terminal":
             continue
         for stage, factor in OVERHEAD.items():
             assert re.search(rf"{stage} (image|token) [\d.]+ [\d.]+ {factor:.2f} ×", text), name
+        if name == "markdown":  # notes are in report.json and on the page
+            continue
         assert f"the first token takes {ttft} and each further one {tpot} (medians)" in text, name
         assert f"prefill MFU {ratio(MFU['prefill'])}" in text, name
 
@@ -269,7 +272,7 @@ def test_an_example_run_reads_the_same_in_its_trace_and_its_record(
         first_screen = shown in ("headline", "terminal")
         label = "Medians, unprofiled: TTFT {} (of 9: " if first_screen else "Time to first token {} median of 9,"
         assert label.format(duration(ttft)) in text, shown
-        assert f"Unprofiled, the first token takes {duration(ttft)} " in text or shown in ("headline", "terminal")
+        assert f"Unprofiled, the first token takes {duration(ttft)} " in text or shown != "html"
     assert next(one for one in report.unit_times if one.stage == "prefill").unprofiled_ns == ttft
     assert next(one for one in report.overhead if one.stage == "prefill").unprofiled_ms == pytest.approx(ttft / MS)
 
@@ -308,7 +311,7 @@ def test_a_trace_without_stages_is_judged_as_a_whole(tmp_path: Path) -> None:
         else:
             assert "GPU busy, capture 30.0 % 30 µs of 100 µs in all, profiled" in text, name
             assert "Time to first token n/a the trace has no prefill and no decode ranges" in text, name
-        assert name == "headline" or "· GPU busy share 30.0 %" in text, name
+        assert name in ("headline", "markdown") or "· GPU busy share 30.0 %" in text, name
     assert json.loads(to_text(report, tmp_path))["detail"]["verdicts"][0]["stage"] == "capture"
     assert "The whole capture is host-bound in Python" in report.report.notes
     assert report.report.notes.startswith(

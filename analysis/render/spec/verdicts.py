@@ -49,9 +49,9 @@ BUDGET: Final = Specification[BudgetLine](
            "the profiler, and applied to the idle time without it. Computed: from what must be moved and computed, at peak.",
            value=lambda row: row.term.how, priority=3),
         _B("action", "What helps", "string", TEXT, "What makes the term smaller.", value=lambda row: row.term.action,
-           shown=("html", "markdown")),
+           shown=("html",)),
         _B("arithmetic", "Arithmetic", "string", TEXT, "How the time was found.", value=lambda row: row.term.arithmetic,
-           shown=("html", "markdown"), priority=7),
+           shown=("html",), priority=7),
     ),
     note="The terms add up to the time of one image or token. The split of the idle time is told by what the host did while "
     "the GPU was idle.",
