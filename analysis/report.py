@@ -59,6 +59,7 @@ from analysis.sums.stages import (
     stream_summaries,
     whole_capture,
 )
+from analysis.sums.step_kinds import StepKindRow, step_kind_rows
 from analysis.sums.tables import gpu_table
 from analysis.sums.timeline import busy_timeline
 from analysis.sums.tokens import tokens_by_stage
@@ -123,6 +124,8 @@ class Report:
     """By stage, module (layer numbers folded), name and launch shape; those of a stage add up to its ``kernels``."""
     stage_units: dict[str, StageUnits] = field(factory=dict)
     """Stage → how many images or tokens its sums are over."""
+    step_kinds: tuple[StepKindRow, ...] = ()
+    """Of a serving engine's trace: its steps by kind."""
 
 
 @frozen
@@ -251,6 +254,7 @@ def _assembled(
         skip_first=options.skip_first,
         kernel_modules=kernel_modules,
         sm_count=sm_count,
+        step_kinds=step_kind_rows(stages, steps),
     )
     dtype = _dtype(manifest, options)
     peaks = peaks_of(device, manifest, options.peaks, on_cpu=captured.on_cpu, dtype=dtype)
@@ -318,6 +322,7 @@ def _assembled(
         kernel_shapes=kernel_rows.by_shape,
         kernel_modules=kernel_modules,
         stage_units=units,
+        step_kinds=captured.step_kinds,
     )
     return Assembled(made, measured)
 

@@ -18,6 +18,7 @@ from analysis.sums.records import (
     StageSummary,
     StepPoint,
 )
+from analysis.sums.step_kinds import StepKindRow
 
 __all__ = ["Aggregate", "Captured", "ComponentNeed", "Measured", "RankWait", "TimeBase", "UnitTimes", "Utilisation"]
 
@@ -66,6 +67,8 @@ class Captured:
     kernel_modules: tuple[KernelModuleRow, ...] = ()
     sm_count: int | None = None
     """Of the device that ran the stages."""
+    step_kinds: tuple[StepKindRow, ...] = ()
+    """Of a serving engine's trace."""
     rank_waits: tuple[RankWait, ...] = ()
     """By stage; empty: the other ranks' traces were not given."""
 
@@ -135,7 +138,7 @@ class UnitTimes:
 
     stage: str
     per: str
-    """The unit: ``image`` or ``prompt``, ``token`` (``step`` of a batch), or ``capture``."""
+    """The unit: ``image`` or ``prompt``, ``token`` (``step`` of a batch or of an engine), or ``capture``."""
     instances: int
     """Captured ones that the medians are over."""
     busy_ns: float

@@ -15,6 +15,7 @@ from analysis.render.spec.ranges import PROJECTIONS, RANGE_KERNELS
 from analysis.render.spec.review import COUNTER_FILES, COVERAGE, LOSSES, REVIEW_KERNELS, REVIEW_MODULES, TRAFFIC
 from analysis.render.spec.specification import Column, Specification
 from analysis.render.spec.stages import GAPS, INSTANCES, LATENCIES, OVERHEAD, STAGES_TABLE, STEPS, UNIT_TIMES
+from analysis.render.spec.step_kinds import STEP_KINDS_TABLE
 from analysis.render.spec.utilisation import METRICS, UTILISATION, VERDICTS
 from analysis.render.spec.verdicts import ACTIONS, BUDGET
 
@@ -25,6 +26,7 @@ _DECLARED: Final[tuple[Specification[Any], ...]] = (
     UNIT_TIMES,
     INSTANCES,
     STEPS,
+    STEP_KINDS_TABLE,
     GAPS,
     KERNELS,
     KERNEL_MODULES,

@@ -105,6 +105,8 @@ def ranked(actions: Iterable[Action]) -> dict[int, Action]:
 def replays_graphs(facts: Facts) -> bool:
     """Whether most launches of the stage are of CUDA graphs, or it has next to none: nothing is left to replay."""
     stage = facts.stage
+    if stage.of_steps:  # what is around the graph, sampling and preparation, is launched one by one
+        return 2 * stage.graph_launches >= stage.instances or facts.times.launches <= _FEW_LAUNCHES
     return 2 * stage.graph_launches >= stage.launches or facts.times.launches <= _FEW_LAUNCHES
 
 
@@ -127,6 +129,16 @@ def _launches(facts: Facts, budget: Budget) -> Action | None:
     if replays_graphs(facts) and facts.is_decode:
         what = f"Shorten what the host does between graph launches ({_launched(facts)}): sampling, input preparation, the EOS check"
         short = "shorten what the host does between graph launches"
+    elif facts.of_steps and not replays_graphs(facts):
+        what = (
+            f"Let the engine replay its steps ({_launched(facts)}) from CUDA graphs (vLLM: without --enforce-eager, and with "
+            "steps of this size in its capture sizes; SGLang: without --disable-cuda-graph), or compile what launches "
+            f"most{where}"
+        )
+        short = "let the engine replay its steps from CUDA graphs"
+    elif facts.of_steps:
+        what = f"Shorten what the host does around the launches ({_launched(facts)}): scheduling, input preparation, sampling"
+        short = "shorten what the host does around the launches"
     elif facts.is_decode:
         what = (
             f"Replay decode's {_launched(facts)} from a CUDA graph with a static KV cache (dsocr-profile run --decode "

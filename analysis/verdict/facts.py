@@ -14,6 +14,7 @@ from analysis.sums.kernel_classes import is_communication
 from analysis.sums.kernel_modules import KernelModuleRow
 from analysis.sums.records import CategoryRow, GapSummary, HostCallRow, StageSummary
 from analysis.sums.stages import WHOLE_CAPTURE
+from analysis.sums.step_kinds import StepKindRow
 
 __all__ = [
     "Communication",
@@ -58,6 +59,8 @@ class Facts:
     module_waits: tuple[HostCallRow, ...] = ()
     """Synchronises and small copies by module, of all stages together."""
     sm_count: int | None = None
+    step_kind: StepKindRow | None = None
+    """Of a kind of an engine's steps."""
     rank_wait: RankWait | None = None
     """Of its collectives; None: the other ranks' traces were not given."""
 
@@ -68,8 +71,13 @@ class Facts:
 
     @property
     def is_decode(self) -> bool:
-        """Whether the stage repeats one step."""
+        """Whether the stage repeats one step of one token a sequence."""
         return self.stage.stage == "decode"
+
+    @property
+    def of_steps(self) -> bool:
+        """Whether its instances are steps of a serving engine."""
+        return self.stage.of_steps
 
     @property
     def units_of_a_pass(self) -> float:
@@ -113,6 +121,7 @@ def facts_of(measured: Measured, stage: StageSummary) -> Facts:
         needs=tuple(one for one in measured.needs if one.stage == name),
         module_waits=tuple(one for one in captured.host_calls if one.level == "module"),
         sm_count=captured.sm_count,
+        step_kind=next((one for one in captured.step_kinds if one.kind == name), None),
         rank_wait=next((one for one in captured.rank_waits if one.stage == name and one.total_ns), None),
     )
 

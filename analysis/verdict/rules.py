@@ -11,7 +11,7 @@ from typing import Final
 
 from attrs import evolve
 
-from analysis.domain.figures import count, decimal, duration, exact_ms, part_of, ratio, share, whole_per_cents
+from analysis.domain.figures import count, counted, decimal, duration, exact_ms, part_of, ratio, share, whole_per_cents
 from analysis.efficiency.records import Measured, RankWait
 from analysis.quality.findings import Finding
 from analysis.sums.records import StageSummary
@@ -36,6 +36,8 @@ def verdicts(measured: Measured) -> tuple[Verdict, ...]:
     """Judge each stage; of a trace without stages, the whole capture."""
     found = []
     for stage in measured.captured.stages:
+        if stage.of_steps and not stage.busy_ns:
+            continue  # an empty step launches nothing: there is nothing to judge
         facts = facts_of(measured, stage)
         verdict = _on_cpu(facts) if measured.captured.on_cpu else _judge(facts)
         found.append(_of_whole_capture(verdict, facts) if facts.is_whole_capture else verdict)
@@ -139,7 +141,7 @@ def _sentence(facts: Facts, budget: Budget, bound: str) -> str:
         said.append(text)
     busy = f"the GPU works {share(facts.times.busy_share)} of {_the_time(facts)}"
     of = f"of {duration(budget.time_ns)} {_each(facts)}"
-    return f"{_SUBJECT[facts.stage.stage]} is {bound}: {busy}; {of}, {'; next, '.join(said)}."
+    return f"{_subject(facts)} is {bound}: {busy}; {of}{_per_token(facts)}, {'; next, '.join(said)}."
 
 
 def _of_ranks(waited: RankWait, key: TermKey) -> str:
@@ -164,7 +166,7 @@ def _evidence(facts: Facts, budget: Budget) -> list[str]:
     """How the time splits, how busy the GPU was, and what the host did while it was not."""
     stage, gaps, times = facts.stage, facts.gaps, facts.times
     sum_ = " + ".join(f"{exact_ms(one.per_unit_ns)} ({one.label})" for one in budget.terms)
-    lines = [_busy_evidence(facts), f"{exact_ms(budget.time_ns)} ms {_each(facts)} = {sum_}"]
+    lines = [_busy_evidence(facts), *_step_evidence(facts), f"{exact_ms(budget.time_ns)} ms {_each(facts)} = {sum_}"]
     if times.unprofiled_ns is not None:
         profiled = part_of(times.busy_ns, times.profiled_ns)
         lines.append(
@@ -242,7 +244,7 @@ _USUAL_OVERHEAD: Final = {
 
 def _without_control(facts: Facts) -> str:
     replayed = facts.is_decode and 2 * facts.stage.graph_launches >= facts.stage.launches
-    usual = _USUAL_OVERHEAD["replayed" if replayed else facts.stage.stage]
+    usual = _USUAL_OVERHEAD["replayed" if replayed else "decode" if facts.is_decode else "prefill"]
     return (
         "no control run: all shares are of the profiled time, and profiling slows the host, not the kernels; where that was "
         f"measured (docs/capture.md), {usual} as long under the profiler"
@@ -306,7 +308,7 @@ def _on_cpu(facts: Facts) -> Verdict:
         return Verdict(
             stage=stage.stage,
             bound="unknown",
-            sentence=f"{_SUBJECT[stage.stage]} ran on a CPU, where this profiler records no operators: host times only.",
+            sentence=f"{_subject(facts)} ran on a CPU, where this profiler records no operators: host times only.",
             evidence=(
                 f"{stage.instances} instances, {duration(stage.profiled_host_ns)} host time, no operators recorded",
             ),
@@ -321,7 +323,7 @@ def _on_cpu(facts: Facts) -> Verdict:
         stage=stage.stage,
         bound="unknown",
         sentence=(
-            f"{_SUBJECT[stage.stage]} ran on a CPU: operators fill {share(times.busy_share)} of {_the_time(facts)}{largest}. "
+            f"{_subject(facts)} ran on a CPU: operators fill {share(times.busy_share)} of {_the_time(facts)}{largest}. "
             "What would bound it on a GPU cannot be told from here."
         ),
         evidence=(
@@ -347,6 +349,45 @@ def _of_whole_capture(verdict: Verdict, facts: Facts) -> Verdict:
 
 
 # --- words --------------------------------------------------------------------------------------------------------
+
+
+def _subject(facts: Facts) -> str:
+    """What the verdict is about, at the begin of its sentence."""
+    if not facts.of_steps:
+        return _SUBJECT[facts.stage.stage]
+    kind = facts.stage.stage
+    return "A step" if kind == "step" else f"{'An' if kind[0] in 'aeiou' else 'A'} {kind} step"
+
+
+def _per_token(facts: Facts) -> str:
+    """The second unit of an engine's step: what it takes per token, over all steps of the kind."""
+    row = facts.step_kind
+    if row is None or row.per_token_ns is None:
+        return ""
+    return f" ({duration(row.per_token_ns)} a token over {counted(row.steps, 'step')})"
+
+
+def _step_evidence(facts: Facts) -> list[str]:
+    """What an engine's steps held, what they found when they began, and the bounds of a mixed step's parts."""
+    row = facts.step_kind
+    if row is None:
+        return []
+    lines = []
+    if row.requests is not None:
+        tokens = f", {count(row.tokens)} tokens" if row.tokens is not None else ""
+        lines.append(f"{counted(row.steps, 'step')} with {count(row.requests)} requests{tokens} in all")
+    if row.between_median_ns is not None:
+        lines.append(
+            f"when a step began, the GPU had work of earlier ones for {duration(row.queued_median_ns)} more; between the ranges "
+            f"of two steps the host took {duration(row.between_median_ns)} (medians, profiled)"
+        )
+    if row.decode_part_at_most_ns is not None:
+        lines.append(
+            f"of the GPU-busy time of a mixed step its running requests take at most {duration(row.decode_part_at_most_ns)}, and "
+            f"its prompts at least {duration(row.prefill_part_at_least_ns)}: bounds by decode steps with about as many requests, "
+            f"medians of {count(row.bounded_steps)} of {count(row.steps)} steps"
+        )
+    return lines
 
 
 def _the_time(facts: Facts) -> str:

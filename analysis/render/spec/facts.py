@@ -132,6 +132,8 @@ def headline(report: Report) -> tuple[Tile, ...]:
     present = [stage.stage for stage in report.stages]
     if present == [WHOLE_CAPTURE]:
         return _of_whole_capture(report, report.stages[0])
+    if report.step_kinds:
+        return _of_steps(report)
     tiles = [
         _latency(report, "Time to first token", "ttft", "prefill", "ttft_ms", "profiled_prefill_ms"),
         _latency(report, "Time per output token", "tpot", "decode", "tpot_ms", "profiled_tpot_ms"),
@@ -151,6 +153,30 @@ def headline(report: Report) -> tuple[Tile, ...]:
             median = f"median of {count(times.instances)}; " if times.instances > 1 else ""
             note = f"{median}{counted(decode.launches, 'launch', 'launches')} in all"
             tiles.append(Tile(f"Launches per {times.per}", decimal(times.launches, 0), note, "launches", "decode"))
+    return tuple(tiles)
+
+
+def _of_steps(report: Report) -> tuple[Tile, ...]:
+    """Of a serving engine: how long the steps of each kind take, how busy the GPU is of it, and how many tokens come of all."""
+    rows = [row for row in report.step_kinds if row.busy_ns]
+    tiles = []
+    for row in rows:
+        held = "" if row.tokens_median is None else f", {decimal(row.tokens_median, 0)} tokens"
+        note = f"median of {counted(row.steps, 'step')}{held}, profiled"
+        tiles.append(Tile(f"{row.kind.capitalize()} step", duration(row.step_median_ns), note, "step_kind", row.kind))
+    busy = {row.kind for row in rows}
+    tiles += [_busy(times, on_cpu=report.capture.on_cpu) for times in report.unit_times if times.stage in busy]
+    known = [row.tokens for row in report.step_kinds if row.tokens is not None]
+    window = max(step.finished_ns for step in report.steps) - min(step.start_ns for step in report.steps)
+    if len(known) == len(report.step_kinds) and window:
+        note = f"{count(sum(known))} of prompts and running requests in {duration(window)}, profiled"
+        tiles.append(Tile("Tokens computed per second", count(round(sum(known) / window * 1e9)), note, "step_kind"))
+    reasons = dict.fromkeys(
+        row.unknown_because for row in report.utilisation if row.mfu is None and row.unknown_because
+    )
+    tiles += [_utilisation(report, row.kind, kind) for row in rows for kind in ("mfu", "mbu") if not reasons]
+    if reasons:
+        tiles.append(Tile("MFU and MBU", NOT_AVAILABLE, visible(next(iter(reasons))), "mfu"))
     return tuple(tiles)
 
 

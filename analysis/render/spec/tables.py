@@ -8,7 +8,7 @@ from attrs import evolve
 
 from analysis.domain.entities import KernelSummary
 from analysis.domain.overhead import noise_sentence
-from analysis.render.spec import gpu_time, host, kernels, stages, utilisation, verdicts
+from analysis.render.spec import gpu_time, host, kernels, stages, step_kinds, utilisation, verdicts
 from analysis.render.spec.shown import Table, pivoted, shown, transposed
 from analysis.render.spec.specification import Reader
 from analysis.report import Report
@@ -101,6 +101,10 @@ class ReportTables:
             rows=(*each.rows, *whole.rows),
             row_definitions=(*each.row_definitions, *whole.row_definitions),
         )
+
+    def step_kinds(self) -> Table:
+        """An engine's steps, one quantity a row, the kinds beside one another."""
+        return transposed(step_kinds.STEP_KINDS_TABLE, self._report.step_kinds, self._reader, corner="Quantity")
 
     def gaps(self) -> Table:
         """GPU idle time of each stage by what the host did meanwhile."""
