@@ -105,10 +105,13 @@ def _findings(report: Report) -> _Section:
 def _times(tables: ReportTables, pictures: dict[str, str]) -> list[_Section]:
     lines = ["## GPU time by stage", "", *table_lines(tables.stage_times())]
     if "steps.svg" in pictures:
-        lines += ["![Decode steps](steps.svg)", ""]
+        lines += ["![Steps](steps.svg)", ""]
+    by_kind = tables.step_kinds()
+    kinds = [f"## {escaped(by_kind.title)}", "", *table_lines(by_kind)] if by_kind.rows else []
     compared = tables.compared()
     side_by_side = [f"## {escaped(compared.title)}", "", *table_lines(compared)]
-    return [_Section("GPU time by stage", lines, 1), _Section(compared.title, side_by_side, 5)]
+    sections = [_Section("GPU time by stage", lines, 1), _Section(compared.title, side_by_side, 5)]
+    return [sections[0], _Section(by_kind.title, kinds, 2), sections[1]] if kinds else sections
 
 
 def _kernels(report: Report, tables: ReportTables, pictures: dict[str, str], rows: int) -> list[_Section]:

@@ -150,7 +150,10 @@ def print_report(report: Report, console: Console, *, top: int = 10) -> None:
     for verdict in report.verdicts:
         if verdict.budget is not None:
             parts += [FittedTable(tables.budget(verdict.stage)), Text()]
-    parts += [FittedTable(tables.stage_times()), Text(), FittedTable(tables.compared()), Text()]
+    parts += [FittedTable(tables.stage_times()), Text()]
+    if report.step_kinds:
+        parts += [FittedTable(tables.step_kinds()), Text()]
+    parts += [FittedTable(tables.compared()), Text()]
     staged = [stage for stage in tables.kernel_stages if stage in tables.stages]
     for stage in staged or tables.kernel_stages:  # a trace without stages has kernels of none
         parts += [FittedTable(tables.kernels(stage, top)), Text()]

@@ -44,16 +44,34 @@ def operator_summaries(
     gpu = {row.name: row.kernel_sum_ns + row.memcpy_ns + row.memset_ns + row.graph_ns for row in range_rows}
     for key, replayed_ns in _replayed(attribution, level, keys).items():
         gpu[names[key]] = gpu.get(names[key], 0) + replayed_ns
+    label = _labels(attribution, level, keys, names)
+    sums: dict[str, list[int]] = {}
+    for key in np.flatnonzero(calls).tolist():
+        entry = sums.setdefault(label[key], [0, 0, 0])
+        for place, value in enumerate((host[key], gpu.get(names[key], 0), calls[key])):
+            entry[place] += int(value)
     rows = [
-        OperatorSummary(
-            op_name=names[key].removeprefix("dsocr.module:").removeprefix("dsocr:"),
-            total_time_ms=int(host[key]) / _MS,
-            cuda_time_ms=gpu.get(names[key], 0) / _MS,
-            calls=int(calls[key]),
-        )
-        for key in np.flatnonzero(calls).tolist()
+        OperatorSummary(op_name=name, total_time_ms=host_ns / _MS, cuda_time_ms=gpu_ns / _MS, calls=times)
+        for name, (host_ns, gpu_ns, times) in sums.items()
     ]
     return tuple(sorted(rows, key=lambda row: (-row.total_time_ms, row.op_name))[:top])
+
+
+def _labels(attribution: Attribution, level: Level, keys: NDArray[np.int32], names: tuple[str, ...]) -> dict[int, str]:
+    """Name key → what the operator is called: a module by its path, a step of an engine by its kind, else the range's name."""
+    wanted = np.flatnonzero(attribution.is_level(level))
+    occurring, first = np.unique(keys[wanted], return_index=True)
+    of_range, paths = attribution.module_names
+    labels = {}
+    for key, row in zip(occurring.tolist(), wanted[first].tolist(), strict=True):
+        path = int(of_range[row])
+        if level == "module" and path >= 0:
+            labels[key] = paths[path]
+        elif attribution.composition(row) is not None:
+            labels[key] = attribution.stage_of(row)
+        else:
+            labels[key] = names[key].removeprefix("dsocr.module:").removeprefix("dsocr:")
+    return labels
 
 
 def _replayed(attribution: Attribution, level: Level, keys: NDArray[np.int32]) -> dict[int, int]:

@@ -377,9 +377,14 @@ def _step_evidence(facts: Facts) -> list[str]:
         tokens = f", {count(row.tokens)} tokens" if row.tokens is not None else ""
         lines.append(f"{counted(row.steps, 'step')} with {count(row.requests)} requests{tokens} in all")
     if row.between_median_ns is not None:
+        queued = (
+            f"work of earlier ones for {duration(row.queued_median_ns)} more"
+            if row.queued_median_ns
+            else "nothing left to do"
+        )
         lines.append(
-            f"when a step began, the GPU had work of earlier ones for {duration(row.queued_median_ns)} more; between the ranges "
-            f"of two steps the host took {duration(row.between_median_ns)} (medians, profiled)"
+            f"when a step began, the GPU had {queued}; between the ranges of two steps the host took "
+            f"{duration(row.between_median_ns)} (medians, profiled)"
         )
     if row.decode_part_at_most_ns is not None:
         lines.append(

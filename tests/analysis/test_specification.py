@@ -34,6 +34,7 @@ from analysis.render.spec import (
     ranges,
     review,
     stages,
+    step_kinds,
     utilisation,
     verdicts,
 )
@@ -169,7 +170,19 @@ def test_every_table_of_the_page_shows_a_declared_column(monkeypatch: pytest.Mon
 
 def test_every_declaration_is_in_the_catalogue() -> None:
     def declared() -> Iterator[Specification[Any]]:
-        for module in (events, findings, gpu_time, host, kernels, ranges, review, stages, utilisation, verdicts):
+        for module in (
+            events,
+            findings,
+            gpu_time,
+            host,
+            kernels,
+            ranges,
+            review,
+            stages,
+            step_kinds,
+            utilisation,
+            verdicts,
+        ):
             for value in vars(module).values():
                 values = value.values() if isinstance(value, dict) else [value]
                 yield from (one for one in values if isinstance(one, Specification))

@@ -104,6 +104,7 @@ def page(report: Report, folder: Path | None = None, parts: TraceParts | None = 
         perfetto_command=visible(f"dsocr-analyze {shlex.quote(report.capture.trace_path)} --format perfetto"),
         compare=tables.compared(),
         stage_times=tables.stage_times(),
+        step_kinds=tables.step_kinds() if report.step_kinds else None,
         module_tables=[
             (
                 stage,

@@ -1,13 +1,15 @@
-"""Decode steps: how long each takes, and how these times are distributed."""
+"""Steps: how long each takes, over its context or its tokens, and how these times are distributed."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
 
 from analysis.domain.figures import count, duration
+from analysis.render.pictures.palette import STAGE_COLOURS
 from analysis.render.pictures.svg import axis_steps, dots, legend, line, rect, svg, text
 from analysis.report import Report
 from analysis.sums.records import StepPoint
@@ -25,6 +27,8 @@ _BINS: Final = 40
 def step_picture(report: Report, width: int = 860) -> str | None:
     """Host time and GPU-busy time of each decode step over its context length, or in time order; None: fewer than two steps.
 
+    Of a serving engine: the time of each step over its tokens, by kind.
+
     Args:
         report: to draw.
         width: of the picture, pixels.
@@ -32,6 +36,8 @@ def step_picture(report: Report, width: int = 860) -> str | None:
     steps = report.steps
     if len(steps) < 2:
         return None
+    if report.step_kinds:
+        return _by_tokens(report, width)
     by_context = all(step.context is not None for step in steps)
     each = -(-len(steps) // _MAX_POINTS)
     groups = [steps[low : low + each] for low in range(0, len(steps), each)]
@@ -60,6 +66,48 @@ def step_picture(report: Report, width: int = 860) -> str | None:
         note += f", each point the mean of {each}"
     parts.append(text(_LEFT + room / 2, _TOP + _HIGH + 34, note, anchor="middle"))
     return svg(width, _TOP + _HIGH + 44, "Time of each decode step", parts)
+
+
+def _by_tokens(report: Report, width: int) -> str:
+    """Step time over tokens, by kind; where the names tell no tokens, over requests, else in time order."""
+    steps = report.steps
+    places, note = [float(position) for position in range(len(steps))], "in time order"
+    for values, what in (
+        ([step.tokens for step in steps], "tokens"),
+        ([step.requests for step in steps], "requests"),
+    ):
+        known = [value for value in values if value is not None]
+        if len(known) == len(steps):
+            places, note = [math.log2(1 + value) for value in known], f"by {what} in the step, logarithmic"
+            break
+    times = [float(step.step_ns or 0) for step in steps]
+    most = max(*times, 1.0) * 1.04
+    first, last = min(places), max(places)
+    room = width - _LEFT - _RIGHT
+    kinds = [(row.kind, row.kind if row.kind in STAGE_COLOURS else "neither") for row in report.step_kinds]
+    parts = legend([(f"{colour} round", kind) for kind, colour in kinds], _LEFT, 6)
+    for value in axis_steps(most):
+        y = _TOP + _HIGH * (1 - value / most)
+        parts.append(line("line", _LEFT, y, _LEFT + room, y))
+        parts.append(text(_LEFT - 8, y + 4, duration(round(value)) if value else "0", anchor="end"))
+    for kind, colour in kinds:
+        mine = [
+            (_LEFT + room * (place - first) / ((last - first) or 1), _TOP + _HIGH * (1 - time / most))
+            for step, place, time in zip(steps, places, times, strict=True)
+            if step.kind == kind
+        ]
+        parts.append(dots(f"round s-{colour}", _thinned(mine)))
+    if "by" in note:
+        parts += _ends(2**first - 1, 2**last - 1, room)
+    parts.append(
+        text(_LEFT + room / 2, _TOP + _HIGH + 34, f"{count(len(steps))} steps {note}, profiled", anchor="middle")
+    )
+    return svg(width, _TOP + _HIGH + 44, "Time of each step", parts)
+
+
+def _thinned(points: Sequence[tuple[float, float]]) -> Sequence[tuple[float, float]]:
+    """At most `_MAX_POINTS` of a kind: evenly chosen in time order, which keeps their spread."""
+    return points[:: -(-len(points) // _MAX_POINTS)] if points else points
 
 
 def histogram_picture(report: Report, width: int = 860) -> str | None:
@@ -104,7 +152,8 @@ def histogram_picture(report: Report, width: int = 860) -> str | None:
             _LEFT + room / 2, _TOP + _HIGH + 34, f"host time of {count(elapsed.size)} steps, profiled", anchor="middle"
         )
     )
-    return svg(width, _TOP + _HIGH + 44, "How long decode steps take", parts)
+    kind = "steps" if report.step_kinds else "decode steps"
+    return svg(width, _TOP + _HIGH + 44, f"How long {kind} take", parts)
 
 
 def _place(step: StepPoint, position: int, by_context: bool) -> float:

@@ -14,6 +14,9 @@ GLOSSARY: Final[dict[str, str]] = {
     "queued": "How long the GPU still worked on earlier steps when the step began: 0 where the host did not run ahead.",
     "between_steps": "Host time from the end of the step before on its thread to the start of this one: scheduling, sampling, "
     "output.",
+    "prefill_tokens": "New positions of prompts.",
+    "decode_tokens": "New positions of running requests.",
+    "graph_launches": "Launches of a CUDA graph.",
     "host_elapsed": "Host elapsed: end − start of the range on the CPU thread that launches, summed over instances.",
     "projected": "Projected: first start to last end of the GPU operations that an instance launched, summed over "
     "instances.",
@@ -124,6 +127,9 @@ TERMS: Final[dict[str, str]] = {
     "step kind": "step_kind",
     "queued before a step": "queued",
     "host between steps": "between_steps",
+    "prefill tokens": "prefill_tokens",
+    "decode tokens": "decode_tokens",
+    "launches of graphs": "graph_launches",
     "queue delay": "queue_delay",
     "synchronise": "synchronise",
     "gap": "gap",

@@ -79,7 +79,7 @@ STAGES_TABLE: Final = Specification[StageSummary](
             why=_no_kernels,
         ),
         _S("launches", "Launches", "int64", COUNT, GLOSSARY["launches"]),
-        _S("graph_launches", "Of these, CUDA graphs", "int64", COUNT, "Launches of a CUDA graph."),
+        _S("graph_launches", "Of these, CUDA graphs", "int64", COUNT, GLOSSARY["graph_launches"]),
         _S(
             "mean_launch_gap_ns", "Mean launch gap, profiled", "float64", DURATION,
             "Host time from one launch to the next, mean. If it exceeds the mean kernel time, the GPU waits.", nullable=True,
@@ -279,11 +279,11 @@ STEPS: Final = Specification[StepPoint](
         _of_engine("requests", "Requests", "int64", COUNT, "Requests in the step."),
         _of_engine("tokens", "Tokens", "int64", COUNT, "New positions that the step computes."),
         _of_engine(
-            "prefill_tokens", "Prefill tokens", "int64", COUNT, "New positions of prompts.",
+            "prefill_tokens", "Prefill tokens", "int64", COUNT, GLOSSARY["prefill_tokens"],
             value=lambda step: step.composition.prefill_tokens if step.composition else None,
         ),
         _of_engine(
-            "decode_tokens", "Decode tokens", "int64", COUNT, "New positions of running requests.",
+            "decode_tokens", "Decode tokens", "int64", COUNT, GLOSSARY["decode_tokens"],
             value=lambda step: step.composition.decode_tokens if step.composition else None,
         ),
         _of_engine(

@@ -97,10 +97,16 @@ class ReportTables:
         whole = transposed(stages.STAGES_TABLE, self._report.stages, self._reader, corner="Quantity")
         return evolve(
             whole,
-            title="The whole capture" if self.stages == (WHOLE_CAPTURE,) else whole.title,
+            title=self._of_all(whole.title),
             rows=(*each.rows, *whole.rows),
             row_definitions=(*each.row_definitions, *whole.row_definitions),
         )
+
+    def _of_all(self, title: str) -> str:
+        """Title of the table with the stages side by side."""
+        if self.stages == (WHOLE_CAPTURE,):
+            return "The whole capture"
+        return "Kinds of steps side by side" if self._report.step_kinds else title
 
     def step_kinds(self) -> Table:
         """An engine's steps, one quantity a row, the kinds beside one another."""
