@@ -107,7 +107,7 @@ def _times(tables: ReportTables, pictures: dict[str, str]) -> list[_Section]:
     if "steps.svg" in pictures:
         lines += ["![Steps](steps.svg)", ""]
     by_kind = tables.step_kinds()
-    kinds = [f"## {escaped(by_kind.title)}", "", *table_lines(by_kind)] if by_kind.rows else []
+    kinds = [f"## {escaped(by_kind.title)}", "", *table_lines(by_kind)] if len(by_kind.columns) > 1 else []
     compared = tables.compared()
     side_by_side = [f"## {escaped(compared.title)}", "", *table_lines(compared)]
     sections = [_Section("GPU time by stage", lines, 1), _Section(compared.title, side_by_side, 5)]
