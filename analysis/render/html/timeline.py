@@ -30,7 +30,7 @@ from analysis.domain.entities import KernelSummary
 from analysis.render.html.page_data import MAX_NAME_BYTES, cut
 from analysis.render.spec.text import shortened, visible
 from analysis.sums.grouping import UNATTRIBUTED
-from analysis.sums.host_calls import COPY, GRAPH_LAUNCH, LAUNCH, OTHER, SYNCHRONISE, HostCalls
+from analysis.sums.host_calls import COPY, GRAPH_LAUNCH, LAUNCH, OTHER, SYNCHRONISE, HostCalls, function_name
 from analysis.trace.distinct import distinct
 from analysis.trace.records import GRAPH
 
@@ -291,7 +291,7 @@ class _Packing:
         names = _Names()
         tracks, threads = _by_track(calls.thread.astype(np.int64), calls.start, in_order=True)
         row_of_call = self._call_table(
-            "calls", tracks, calls.start, calls.end, kind, names.codes(calls.name, calls.names)
+            "calls", tracks, calls.start, calls.end, kind, names.codes(calls.name, [function_name(name) for name in calls.names])
         )
         self._add_tracks(
             "calls",

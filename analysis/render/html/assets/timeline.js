@@ -174,7 +174,7 @@ const timeline = (() => {
     const kernels = Array.from({ length: PAINTS }, (_, number) => colour(`paint-${number}`));
     paints = {
       ink: colour("ink"), muted: colour("muted"), line: colour("line"), card: colour("card"), soft: colour("soft"), rest: colour("paint-rest"),
-      stage: new Map(), kernels: [...kernels, colour("paint-rest")], idle: colour("outside"),
+      stage: new Map(), kernels: [...kernels, colour("paint-rest")], idle: colour("idle"),
       calls: (trace?.head.kinds ?? []).map((kind) => colour(CALLS[kind])),
     };
     for (const name of trace?.head.stages ?? []) paints.stage.set(name, stageColour(name));
@@ -262,11 +262,12 @@ const timeline = (() => {
     const right = width - 6;
     const high = track.height;
     const masked = track.kind === "stream" ? lit : null;
+    const strength = track.kind === "idle" ? 0.4 : 1;
     let row = firstAtLeast(track.ends, from, to, t0);
     let run = null;
     const flush = () => {
       if (run === null) return;
-      brush.globalAlpha = run.alpha;
+      brush.globalAlpha = run.alpha * strength;
       brush.fillStyle = run.paint;
       brush.fillRect(run.x, top, run.wide, high);
       run = null;
@@ -315,11 +316,16 @@ const timeline = (() => {
     for (const [x, end, which, paint, dark] of labels) {
       const fits = Math.floor((end - x - 6) / 6.1);
       const name = shortName(track, which);
-      brush.fillStyle = dark ? paints.muted : paints.text.get(paint) ?? paints.ink;
+      brush.fillStyle = dark ? paints.muted : track.kind === "idle" ? paints.ink : paints.text.get(paint) ?? paints.ink;
       brush.fillText(name.length > fits ? (track.kind === "module" || fits < 6 ? `…${name.slice(name.length - fits + 1)}` : `${name.slice(0, fits - 1)}…`) : name, x + 3, top + high / 2);
     }
   };
   const NICE = [1, 2, 5];
+  // A time of the axis, with as many digits as tell one tick from the next.
+  const tickText = (time, step) => {
+    const [unit, each] = step >= 1e8 ? ["s", 1e9] : ["ms", 1e6];
+    return `${figures.decimal(time / each, Math.max(0, Math.ceil(-Math.log10(step / each) - 1e-9)))} ${unit}`;
+  };
   const drawAxis = () => {
     const span = view[1] - view[0];
     const rough = span / Math.max(2, (width - left) / 110);
@@ -334,7 +340,7 @@ const timeline = (() => {
       brush.moveTo(x, 16);
       brush.lineTo(x, height);
       const time = Math.round(tick * step);
-      if (x < width - 54) brush.fillText(`${time < 0 ? "−" : ""}${duration(Math.abs(time))}`, x + 3, 9);
+      if (x < width - 54) brush.fillText(tickText(time, step), x + 3, 9);
     }
     brush.stroke();
   };
@@ -573,7 +579,7 @@ const timeline = (() => {
       detail.append(line);
     }
     detail.append(list);
-    const actions = element("p", "actions");
+    const actions = element("p", "event-actions");
     const button = (text, act) => {
       const made = element("button", "", text);
       made.type = "button";
