@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,30 +15,10 @@ from analysis.render.spec import kernels
 from analysis.render.spec.text import visible
 from analysis.report import Report, assemble
 from analysis.trace.reader import Trace
+from browser_kit import press, unfold
 from report_builder import HOSTILE, hostile_report, plain_report
 
 pytestmark = pytest.mark.integration
-
-_FLAGS = (
-    "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update",
-    "--disable-sync", "--no-first-run", "--window-size=1400,1000",
-)  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed (dev extra)")
-    binary, driver = shutil.which("chromium"), shutil.which("chromedriver")
-    if binary is None or driver is None:
-        pytest.skip("needs Debian's chromium and chromium-driver")
-    options = webdriver.ChromeOptions()
-    options.binary_location = binary
-    for flag in (*_FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    made = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
-    yield made
-    made.quit()
 
 
 @pytest.fixture
@@ -70,16 +49,6 @@ def requested(browser: Any) -> list[str]:
     return [
         url for url in urls if url != browser.current_url.split("#")[0] and not url.startswith(("data:", "chrome:"))
     ]
-
-
-def press(browser: Any, element: Any) -> None:
-    """Click, away from the bar that stays at the top."""
-    browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", element)
-    element.click()
-
-
-def unfold(browser: Any) -> None:
-    browser.execute_script("document.querySelectorAll('details').forEach(one => { one.open = true; })")
 
 
 def kernel_cells(browser: Any, column: int) -> list[str]:

@@ -14,17 +14,16 @@ from numpy.typing import NDArray
 
 from analysis.attribution.attribution import Attribution
 from analysis.attribution.intervals import sum_by_group
-from analysis.domain.annotations import STAGES
 from analysis.render.html.page_data import MAX_MODULES, cut
 from analysis.render.spec.gpu_time import all_operations_ns
 from analysis.report import Report
 from analysis.sums.grouping import UNATTRIBUTED
 from analysis.sums.host_calls import HostCalls
+from analysis.sums.stages import WHOLE_CAPTURE
 from analysis.trace.records import GRAPH, KERNEL
 
 __all__ = ["ModuleCost", "module_costs", "plain_modules", "reported_costs"]
 
-_STAGE_NAMES: Final = (*STAGES, UNATTRIBUTED)
 _PATH_BYTES: Final = 300
 
 
@@ -33,7 +32,7 @@ class ModuleCost:
     """One module path in one stage, exclusive."""
 
     stage: str
-    """``prefill``, ``decode`` or ``(unattributed)``."""
+    """Name of the stage, or ``(unattributed)``."""
     module: str
     gpu_ns: int
     """Sum of its GPU operations, as the tables have it."""
@@ -55,13 +54,15 @@ def module_costs(attribution: Attribution) -> tuple[ModuleCost, ...]:
     Returns:
         By stage, then GPU time; empty: the trace has no module ranges.
     """
-    ranges, operations, calls = attribution.ranges, attribution.operations, attribution.calls
+    operations, calls = attribution.operations, attribution.calls
     is_module = attribution.is_level("module")
     if not is_module.any():
         return ()
-    names = len(ranges.names) + 1
-    name_of = np.append(ranges.name, names - 1).astype(np.int64)  # -1: no module
-    cells = len(_STAGE_NAMES) * names
+    stages = (*attribution.stages, UNATTRIBUTED)
+    of_range, paths = attribution.module_names
+    names = len(paths) + 1
+    name_of = np.where(of_range >= 0, of_range, names - 1).astype(np.int64)  # the last: no module
+    cells = len(stages) * names
 
     at = attribution.operation_stage.astype(np.int64) * names + name_of[attribution.operation_level("module")]
     gpu = sum_by_group(at, operations.duration, cells)
@@ -73,15 +74,15 @@ def module_costs(attribution: Attribution) -> tuple[ModuleCost, ...]:
     launches = (
         np.bincount(called[host_calls.launches], minlength=cells) if len(calls) else np.zeros(cells, dtype=np.int64)
     )
-    host = _host_time(attribution, is_module, names, cells)
+    host = _host_time(attribution, is_module, name_of, cells)
 
     rows = []
     for cell in np.flatnonzero((gpu > 0) | (kernels > 0) | (launches > 0) | (host > 0)).tolist():
         stage, name = divmod(cell, names)
         rows.append(
             ModuleCost(
-                stage=_STAGE_NAMES[stage],
-                module=UNATTRIBUTED if name == names - 1 else ranges.names[name],
+                stage=stages[stage],
+                module=UNATTRIBUTED if name == names - 1 else paths[name],
                 gpu_ns=int(gpu[cell]),
                 kernels=int(kernels[cell]),
                 host_ns=None if name == names - 1 else int(host[cell]),
@@ -89,10 +90,12 @@ def module_costs(attribution: Attribution) -> tuple[ModuleCost, ...]:
                 in_graph=int(replayed[cell]),
             )
         )
-    return tuple(sorted(rows, key=lambda row: (_STAGE_NAMES.index(row.stage), -row.gpu_ns, row.module)))
+    return tuple(sorted(rows, key=lambda row: (stages.index(row.stage), -row.gpu_ns, row.module)))
 
 
-def _host_time(attribution: Attribution, is_module: NDArray[np.bool_], names: int, cells: int) -> NDArray[np.int64]:
+def _host_time(
+    attribution: Attribution, is_module: NDArray[np.bool_], name_of: NDArray[np.int64], cells: int
+) -> NDArray[np.int64]:
     """Host time of modules without their parts', by stage and name, [cells]."""
     ranges, tree = attribution.ranges, attribution.tree
     rows = np.flatnonzero(is_module)
@@ -101,17 +104,20 @@ def _host_time(attribution: Attribution, is_module: NDArray[np.bool_], names: in
     around = np.append(tree.nearest(is_module), np.int32(-1))[tree.parent]
     parts = np.flatnonzero(is_module & (around >= 0))
     own -= sum_by_group(around[parts].astype(np.intp), length[parts], len(ranges))
-    stage = np.full(len(ranges), len(STAGES), dtype=np.int64)
+    none = len(attribution.stages)
+    stage = np.full(len(ranges), none, dtype=np.int64)
     is_stage = attribution.is_level("stage")
-    code = np.array([STAGES.index(name) if name in STAGES else len(STAGES) for name in ranges.names], dtype=np.int64)
+    code = np.full(len(ranges), none, dtype=np.int64)
+    for number, name in enumerate(attribution.stages):
+        code[attribution.stage_rows(name)] = number
     nearest = np.append(tree.nearest(is_stage), np.int32(-1))
     for stack in tree.stacks:
         if is_stage[stack.rows].any():
             mine = rows[ranges.thread[rows] == stack.thread]
             inside = nearest[stack.innermost(ranges.start[mine], ranges.end[mine])]
-            stage[mine[inside >= 0]] = code[ranges.name[inside[inside >= 0]]]
+            stage[mine[inside >= 0]] = code[inside[inside >= 0]]
     # Start/end ranges may cross, and a part that reaches out of its module must not make its time negative.
-    return sum_by_group(stage[rows] * names + ranges.name[rows], np.maximum(own[rows], 0), cells)
+    return sum_by_group(stage[rows] * (cells // (none + 1)) + name_of[rows], np.maximum(own[rows], 0), cells)
 
 
 def reported_costs(report: Report) -> tuple[ModuleCost, ...]:
@@ -119,7 +125,7 @@ def reported_costs(report: Report) -> tuple[ModuleCost, ...]:
     rows = [
         ModuleCost(stage, row.name, all_operations_ns(row), row.kernels, None, None, None)
         for stage, members in report.module_rows.items()
-        if stage in STAGES
+        if stage != "all" and stage != WHOLE_CAPTURE
         for row in members
     ]
     spent = {name: [0, 0] for name in (row.name for row in report.module_rows.get("all", ()))}

@@ -25,7 +25,6 @@ from numpy.typing import NDArray
 
 from analysis.attribution.attribution import Attribution
 from analysis.attribution.intervals import sum_by_group
-from analysis.domain.annotations import STAGES
 from analysis.domain.entities import KernelSummary
 from analysis.render.html.page_data import MAX_NAME_BYTES, cut
 from analysis.render.spec.text import shortened, visible
@@ -241,7 +240,7 @@ class _Packing:
         places = self._ranges()
         operations = self._operations(rows_of_calls)
         head = {
-            "stages": [*STAGES, UNATTRIBUTED],
+            "stages": [*self.attribution.stages, UNATTRIBUTED],
             "kinds": list(_CALL_KINDS.values()),
             "tracks": self.tracks,
             "columns": self.writer.described,
@@ -291,7 +290,12 @@ class _Packing:
         names = _Names()
         tracks, threads = _by_track(calls.thread.astype(np.int64), calls.start, in_order=True)
         row_of_call = self._call_table(
-            "calls", tracks, calls.start, calls.end, kind, names.codes(calls.name, [function_name(name) for name in calls.names])
+            "calls",
+            tracks,
+            calls.start,
+            calls.end,
+            kind,
+            names.codes(calls.name, [function_name(name) for name in calls.names]),
         )
         self._add_tracks(
             "calls",
@@ -355,10 +359,16 @@ class _Packing:
         attribution = self.attribution
         ranges, tree = attribution.ranges, attribution.tree
         names = _Names()
-        levels = ("image", "stage", "step", "module", "other")
+        levels: tuple[Any, ...] = ("image", "stage", "step", "module", "other")
         level = np.full(len(ranges), len(levels) - 1, dtype=np.int64)
-        for number, each in enumerate(levels[:-1]):
-            level[attribution.is_level(each)] = number  # type: ignore[arg-type]
+        # An engine's step is a stage instance too, and drawn as one.
+        for number in (3, 2, 1, 0):
+            level[attribution.is_level(levels[number])] = number
+        stage = np.zeros(len(ranges), dtype=np.int64)
+        for number, name in enumerate(attribution.stages):
+            stage[attribution.stage_rows(name)] = number + 1
+        module, paths = attribution.module_names
+        name_of = np.where(level == 3, len(ranges.names) + module[:-1], ranges.name)
         # Depth among ranges of the same level around it.
         depth = np.zeros(len(ranges), dtype=np.int64)
         for number in range(len(levels)):
@@ -379,7 +389,8 @@ class _Packing:
         tracks, keys = _by_track(key, ranges.start[chosen], in_order=False)
         rows = chosen[tracks.rows]
         self._times("ranges", tracks, ranges.start[rows], ranges.end[rows])
-        self.writer.add("ranges", "name", names.codes(ranges.name[rows], ranges.names))
+        self.writer.add("ranges", "name", names.codes(name_of[rows], (*ranges.names, *paths)))
+        self.writer.add("ranges", "stage", stage[rows])
 
         def described(number: int) -> dict[str, Any]:
             rest, deep = divmod(int(keys[number]), _MAX_DEPTH)
@@ -400,7 +411,7 @@ class _Packing:
     def _operations(self, row_of_call: Ints) -> dict[str, Any]:
         """Operations by device and stream: names, categories, modules and launch shapes."""
         attribution = self.attribution
-        operations, ranges = attribution.operations, attribution.ranges
+        operations = attribution.operations
         streams = operations.process.astype(np.int64) + 1
         for part in (operations.device, operations.stream):
             streams = streams * (int(part.max(initial=0)) + 2) + part + 1
@@ -409,10 +420,11 @@ class _Packing:
         start, end = operations.start[rows], operations.end[rows]
         names, modules = _Names(), _Names(["", _SEVERAL], ["", ""])
         name = names.codes(operations.name, operations.names)[rows]
-        place = attribution.operation_level("module")
+        of_range, paths = attribution.module_names
+        place = of_range[attribution.operation_level("module")]
         module = np.zeros(len(operations), dtype=np.int64)
         inside = np.flatnonzero(place >= 0)
-        module[inside] = modules.codes(ranges.name[place[inside]], ranges.names)
+        module[inside] = modules.codes(place[inside], paths)
         module = module[rows]
         stage = attribution.operation_stage[rows].astype(np.int64)
         launch = attribution.launch_call[rows]

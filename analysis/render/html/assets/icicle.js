@@ -126,7 +126,7 @@
     made.style.background = each === root ? "var(--paint-rest)" : paint(each);
     if (each.name === REST) made.classList.add("glue");
     if (width < 0.02) made.classList.add("narrow");
-    else made.textContent = `${each.name}${each.inGraph ? " (CUDA graph)" : ""} ${measure.write(valueOf(each))}`;
+    else made.textContent = `${each.name === "*" ? each.path.split(".").slice(-2).join(".") : each.name}${each.inGraph ? " (CUDA graph)" : ""} ${measure.write(valueOf(each))}`;
     made.title = told(each);
     made.addEventListener("click", () => {
       choose(each, true);

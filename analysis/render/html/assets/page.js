@@ -18,7 +18,7 @@ const page = (() => {
     probe.style.color = `var(--${name})`;
     return getComputedStyle(probe).color;
   };
-  const stageColour = (stage) => colour(stage === "prefill" || stage === "decode" ? stage : "neither");
+  const stageColour = (stage) => colour(["prefill", "decode", "mixed"].includes(stage) ? stage : "neither");
 
   // A row of buttons of which one is pressed.
   const segmented = (holder, names, chosen, choose) => {

@@ -193,7 +193,8 @@ const timeline = (() => {
     if (track.kind === "idle") return paints.idle;
     const name = rangeName(row);
     if (track.kind === "module") return familyPaint(name);
-    return paints.stage.get(name) ?? paints.rest;
+    const stage = track.kind === "stage" ? trace.ranges.stage[row] : 0;
+    return stage ? paints.stage.get(trace.head.stages[stage - 1]) : paints.rest;
   };
   // Of what lies within one pixel, the colour of what took most of its time.
   const mixedPaint = (track, from, to) => {
@@ -317,7 +318,7 @@ const timeline = (() => {
       const fits = Math.floor((end - x - 6) / 6.1);
       const name = shortName(track, which);
       brush.fillStyle = dark ? paints.muted : track.kind === "idle" ? paints.ink : paints.text.get(paint) ?? paints.ink;
-      brush.fillText(name.length > fits ? (track.kind === "module" || fits < 6 ? `…${name.slice(name.length - fits + 1)}` : `${name.slice(0, fits - 1)}…`) : name, x + 3, top + high / 2);
+      brush.fillText(name.length > fits ? (track.kind === "module" ? `…${name.slice(name.length - fits + 1)}` : `${name.slice(0, Math.max(1, fits - 1))}…`) : name, x + 3, top + high / 2);
     }
   };
   const NICE = [1, 2, 5];
