@@ -14,12 +14,14 @@ from analysis.domain.annotations import STAGES
 from analysis.domain.entities import KernelSummary, LLMProfileReport, ModelUnderTest, RunMeta
 from analysis.domain.manifest import Overhead, RunManifest, one_input
 from analysis.domain.overhead import decode_unit
+from analysis.efficiency.config_costs import ConfigRequest
 from analysis.efficiency.latency import aggregates, overheads, stage_timings, stats
 from analysis.efficiency.records import Aggregate, Captured, Measured, RankWait, UnitTimes, Utilisation
-from analysis.efficiency.stated import TraceEvidence, check_needs, check_stated
+from analysis.efficiency.stated import TraceEvidence, check_config, check_needs, check_stated
 from analysis.efficiency.unit_times import unit_times
 from analysis.efficiency.utilisation import (
     CostRequest,
+    KnownCosts,
     KnownPeaks,
     PeakOverrides,
     component_needs,
@@ -134,7 +136,7 @@ class ReportOptions:
 
     cross_thread: bool = False
     peaks: PeakOverrides = field(factory=PeakOverrides)
-    cost: CostRequest | None = None
+    cost: CostRequest | ConfigRequest | None = None
     kernel_rules: Path | None = None
     """Rules of the user's own, tried before ours."""
     top_operators: int = 20
@@ -223,7 +225,7 @@ def _assembled(
     beside: _Beside,
 ) -> Assembled:
     capture = evolve(
-        capture_info(trace, attribution, manifest), stated_model=options.cost.preset if options.cost else None
+        capture_info(trace, attribution, manifest), stated_model=options.cost.model_name if options.cost else None
     )
     host = beside.host
     device = main_device(trace.info.devices, attribution)
@@ -264,9 +266,16 @@ def _assembled(
         evidence = TraceEvidence(
             instances, steps, kernel_rows.by_shape, _module_names(attribution), manifest.prompts if manifest else ()
         )
-        unchecked = list(check_stated(options.cost, evidence))
-        incomparable = check_needs(costs.by_stage, instances, peaks.peaks[0] if peaks.peaks else None, dtype)
-        findings += _unchecked_sizes([*unchecked, *([incomparable] if incomparable else [])])
+        peak = peaks.peaks[0] if peaks.peaks else None
+        if isinstance(options.cost, ConfigRequest):
+            unchecked = list(check_config(options.cost, evidence))
+            stated = "--config" if options.cost.prompt_tokens is None else "--config and --prompt-tokens"
+            findings += _of_config(options.cost, costs)
+        else:
+            unchecked = list(check_stated(options.cost, evidence))
+            stated = "--model, --input-mode, --tiles and --prompt-tokens"
+        incomparable = check_needs(costs, instances, peak, dtype, stated)
+        findings += _unchecked_sizes([*unchecked, *([incomparable] if incomparable else [])], stated)
     measured = Measured(
         captured=captured,
         unit_times=unit_times(captured),
@@ -349,7 +358,25 @@ def _module_names(attribution: Attribution) -> frozenset[str]:
     return frozenset(paths[code] for code in present(of_range[:-1]) if code >= 0)
 
 
-def _unchecked_sizes(unchecked: list[str]) -> tuple[Finding, ...]:
+def _of_config(request: ConfigRequest, costs: KnownCosts) -> tuple[Finding, ...]:
+    """What a configuration does not say, and where what follows from it is a bound."""
+    parts = list(request.decoder.assumed)
+    if costs.bound is not None:
+        parts.append(f"attention's part of MFU and MBU is a lower bound, as {costs.bound}")
+    if not parts:
+        return ()
+    return (
+        Finding(
+            "config-bounds",
+            "info",
+            "The costs by the model's configuration have limits",
+            "; ".join(parts),
+            "read MFU and MBU as at least so much",
+        ),
+    )
+
+
+def _unchecked_sizes(unchecked: list[str], stated: str) -> tuple[Finding, ...]:
     if not unchecked:
         return ()
     return (
@@ -358,7 +385,7 @@ def _unchecked_sizes(unchecked: list[str]) -> tuple[Finding, ...]:
             "info",
             "Some of the stated sizes could not be checked",
             f"the trace has no evidence of {'; '.join(unchecked)}",
-            "make sure that --model, --input-mode, --tiles and --prompt-tokens are those of the profiled program",
+            f"make sure that {stated} are those of the profiled program",
         ),
     )
 

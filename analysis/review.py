@@ -13,7 +13,7 @@ from analysis.attribution.attribution import Attribution
 from analysis.domain.annotations import STAGES
 from analysis.domain.errors import RequestError
 from analysis.domain.figures import bytes_
-from analysis.domain.manifest import ComponentCost, RunManifest, StageCost
+from analysis.domain.manifest import ComponentCost, RunManifest
 from analysis.efficiency.counters.actions import Action, ReviewedKernel, first_actions
 from analysis.efficiency.counters.causes import diagnose
 from analysis.efficiency.counters.file import CounterFile
@@ -29,6 +29,7 @@ from analysis.efficiency.counters.roofline import (
 )
 from analysis.efficiency.counters.waterfall import ENOUGH, Waterfall, idle_time, stage_waterfall
 from analysis.efficiency.hardware import Peak
+from analysis.efficiency.metrics import HasComponents
 from analysis.efficiency.records import UnitTimes
 from analysis.efficiency.utilisation import KnownCosts, costs_of, peaks_of
 from analysis.report import Report, ReportOptions
@@ -202,7 +203,7 @@ def _stage(
         unprofiled_ns=times.unprofiled_ns if times is not None else None,
     )
     mine = [one for one in kernels if one.row.stage == stage]
-    needs = [costs.by_stage.get((one.image_index or 0, stage)) for one in instances]
+    needs = [costs.of(one) for one in instances]
     known = [need for need in needs if need is not None]
     reason = costs.missing or (None if len(known) == len(needs) else "the cost of an instance is not known")
     return StageReview(
@@ -238,7 +239,7 @@ def _traffic(
     stage: str,
     whole: RooflineRow | None,
     modules: Sequence[RooflineRow],
-    costs: Sequence[StageCost],
+    costs: Sequence[HasComponents],
     missing: str | None,
 ) -> tuple[Traffic, ...]:
     components = [part for cost in costs for part in cost.components] if missing is None else []

@@ -63,12 +63,14 @@ class AnalysisOptions:
     """Leave the first so many instances of each stage out of verdict and medians."""
     model: str | None = None
     """Preset by whose closed form FLOPs and bytes are counted, for a trace without manifest."""
+    config: Path | None = field(default=None, converter=_path)
+    """A model's ``config.json`` (Hugging Face), by which FLOPs and bytes of each stage and of an engine's steps are counted."""
     input_mode: InputMode | None = field(default=None, validator=_known_mode)
     """With ``model``: how its images were cut; None: the preset's own default (``gundam`` at full size)."""
     tiles: int | None = field(default=None, validator=_not_negative)
     """With ``model``: local views per image; None: 0."""
     prompt_tokens: int | None = field(default=None, validator=_positive)
-    """With ``model``: positions of each prefill, image and text tokens together."""
+    """With ``model`` or ``config``: positions of each prefill, image and text tokens together."""
     peak_tflops: float | None = field(default=None, validator=_positive)
     """Dense peak of the model's dtype, 10^12 FLOP/s."""
     peak_gbps: float | None = field(default=None, validator=_positive)
@@ -80,7 +82,11 @@ class AnalysisOptions:
     most ranges match."""
 
     def __attrs_post_init__(self) -> None:
-        needs_model = {"input_mode": self.input_mode, "tiles": self.tiles, "prompt_tokens": self.prompt_tokens}
+        needs_model = {"input_mode": self.input_mode, "tiles": self.tiles}
+        if self.config is None:
+            needs_model["prompt_tokens"] = self.prompt_tokens
+        if self.model is not None and self.config is not None:
+            raise RequestError("--model and --config both say what the model is; give one of them")
         stated = [option_name(name) for name, value in needs_model.items() if value is not None]
         if self.model is None and stated:
             raise RequestError(
@@ -91,10 +97,14 @@ class AnalysisOptions:
 
     def report_options(self) -> ReportOptions:
         """What `analysis.report.assemble` takes."""
+        from analysis.efficiency.config_costs import ConfigRequest
+        from analysis.efficiency.decoder_config import read_decoder_config
         from analysis.efficiency.utilisation import CostRequest, PeakOverrides
         from analysis.report import ReportOptions
 
-        cost = None
+        cost: CostRequest | ConfigRequest | None = None
+        if self.config is not None:
+            cost = ConfigRequest(read_decoder_config(self.config), self.prompt_tokens)
         if self.model is not None and self.prompt_tokens is not None:
             cost = CostRequest(self.model, self.input_mode, self.tiles or 0, self.prompt_tokens)
         return ReportOptions(

@@ -39,9 +39,14 @@ _DESCRIBED: Final[dict[str, dict[str, Any]]] = {
     "accept_lossy": {"help": "Go on with a capture that its own evidence calls unfit (else: exit 4)."},
     "skip_first": {"help": "Leave the first N instances of each stage out of verdict and medians."},
     "model": {"help": "For a trace without manifest: count FLOPs and bytes by this preset's closed form."},
+    "config": {
+        "metavar": "FILE",
+        "readable": False,
+        "help": "The model's config.json (Hugging Face): count FLOPs and bytes of stages, and of an engine's steps, by it.",
+    },
     "input_mode": {"help": "With --model: how its images were cut; default: the preset's own (gundam at full size)."},
     "tiles": {"help": "With --model: local views per image; default: 0."},
-    "prompt_tokens": {"help": "With --model: positions of each prefill."},
+    "prompt_tokens": {"help": "With --model or --config: positions of each prefill."},
     "peak_tflops": {"help": "Dense peak of the model's dtype, 10^12 FLOP/s."},
     "peak_gbps": {"help": "Memory bandwidth, 10^9 bytes/s."},
     "vocabulary": {

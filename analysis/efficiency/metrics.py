@@ -7,15 +7,17 @@ peak bytes/s); the roofline of Williams, Waterman and Patterson (2009) gives rid
 from __future__ import annotations
 
 import math
-from typing import Literal
+from collections.abc import Sequence
+from typing import Literal, Protocol
 
 from attrs import frozen
 
 from analysis.domain.entities import MFU_GUARDRAIL
-from analysis.domain.manifest import StageCost
+from analysis.domain.manifest import ComponentCost
 from analysis.efficiency.hardware import Peak
 
 __all__ = [
+    "HasComponents",
     "IdealTime",
     "StageNeed",
     "Utilisation",
@@ -38,6 +40,14 @@ class Utilisation:
     """Why ``value`` is None."""
     suspect: str | None = None
     """Above 1: which inputs are to be doubted."""
+
+
+class HasComponents(Protocol):
+    """A stage's cost, or a step's."""
+
+    @property
+    def components(self) -> tuple[ComponentCost, ...]:
+        """What it adds up."""
 
 
 @frozen
@@ -68,7 +78,7 @@ class IdealTime:
     """Which of the two is larger."""
 
 
-def sum_needs(costs: tuple[StageCost, ...] | list[StageCost]) -> StageNeed:
+def sum_needs(costs: Sequence[HasComponents]) -> StageNeed:
     """Add up what stage instances need, all components together."""
     parts = [part for cost in costs for part in cost.components]
     return StageNeed(

@@ -21,16 +21,19 @@ from attrs import frozen
 
 from analysis.domain.entities import KernelSummary
 from analysis.domain.errors import RequestError
-from analysis.domain.manifest import PromptTokens, StageCost
+from analysis.domain.manifest import PromptTokens
+from analysis.efficiency.config_costs import ConfigRequest, StepCost
 from analysis.efficiency.cost import ClipShape, VisionShape, find_preset, view_sides
 from analysis.efficiency.hardware import Peak
 from analysis.efficiency.metrics import sum_needs
-from analysis.efficiency.utilisation import CostRequest
+from analysis.efficiency.utilisation import CostRequest, KnownCosts
 from analysis.sums.records import InstanceSummary, StepPoint
 
-__all__ = ["TraceEvidence", "check_needs", "check_stated"]
+__all__ = ["TraceEvidence", "check_config", "check_needs", "check_stated"]
 
 _LAYER: Final = re.compile(r"layers\.(\d+)")
+_ANY_LAYER: Final = re.compile(r"(?:^|\.)(?:layers?|h)\.(\d+)(?:\.|$)")
+"""A decoder layer's number in a module path, whatever the model calls them."""
 _LAYER_NORM: Final = "vectorized_layer_norm_kernel"
 """PyTorch's LayerNorm, one block per row (aten/src/ATen/native/cuda/layer_norm_kernel.cu)."""
 _BOOST: Final = 1.15
@@ -76,7 +79,7 @@ def check_stated(request: CostRequest, evidence: TraceEvidence) -> tuple[str, ..
             )
     _check_manifest(request, evidence.prompts)
     unchecked = []
-    if not _check_positions(request, evidence) and not evidence.prompts:
+    if not _check_positions(request.prompt_tokens, evidence) and not evidence.prompts:
         unchecked.append("prompt tokens (no range of this trace says how many there were)")
     if not _check_modules(request, evidence):
         unchecked.append("the model (this trace has no module ranges)")
@@ -86,15 +89,20 @@ def check_stated(request: CostRequest, evidence: TraceEvidence) -> tuple[str, ..
 
 
 def check_needs(
-    costs: Mapping[tuple[int, str], StageCost], instances: Sequence[InstanceSummary], peak: Peak | None, dtype: str
+    costs: KnownCosts,
+    instances: Sequence[InstanceSummary],
+    peak: Peak | None,
+    dtype: str,
+    options: str = "--model, --input-mode, --tiles and --prompt-tokens",
 ) -> str | None:
     """Refuse stated costs that the device cannot have met in the time that was measured.
 
     Args:
-        costs: by (image index, stage), from what was stated.
+        costs: from what was stated.
         instances: of the trace, with the time in which their GPU work was under way.
         peak: of the device.
         dtype: of the model.
+        options: by which it was stated.
 
     Returns:
         Why nothing could be compared, or None.
@@ -110,10 +118,11 @@ def check_needs(
     bandwidth = None if peak is None else peak.bytes_per_s
     compared = False
     for instance in instances:
-        cost = costs.get((instance.image_index or 0, instance.stage))
+        cost = costs.of(instance)
         if cost is None or not instance.busy_ns:
             continue
-        need, passes = sum_needs([cost]), cost.tokens if instance.stage == "decode" else 1
+        counts_steps = instance.stage == "decode" and not isinstance(cost, StepCost)
+        need, passes = sum_needs([cost]), instance.steps if counts_steps else 1
         seconds = instance.busy_ns / 1e9
         for amount, unit, most in (
             (need.flop, "FLOP", rate),
@@ -126,9 +135,32 @@ def check_needs(
                 raise RequestError(
                     f"the stated model cannot have run here: {instance.path} would need {amount:.3g} {unit}, at least "
                     f"{amount / most * 1e3:.3g} ms on this device, and its GPU work took {seconds * 1e3:.3g} ms; "
-                    "check --model, --input-mode, --tiles and --prompt-tokens"
+                    f"check {options}"
                 )
     return None if compared else "least time (no peak of this device, or no GPU time, is known)"
+
+
+def check_config(request: ConfigRequest, evidence: TraceEvidence) -> tuple[str, ...]:
+    """Refuse a configuration that a trace contradicts.
+
+    Returns:
+        What the trace has no evidence of, in words.
+
+    Raises:
+        RequestError: its layers or positions are others; one line with both figures.
+    """
+    unchecked = []
+    layers = {int(match[1]) for name in evidence.modules if (match := _ANY_LAYER.search(name))}
+    if layers and len(layers) != request.decoder.layer_count:
+        raise RequestError(
+            f"{request.decoder.source}: it has {request.decoder.layer_count} layers, this trace's module ranges name "
+            f"{len(layers)}"
+        )
+    if not layers:
+        unchecked.append("the model (this trace has no module ranges)")
+    if request.prompt_tokens is not None and not _check_positions(request.prompt_tokens, evidence):
+        unchecked.append("prompt tokens (no range of this trace says how many there were)")
+    return tuple(unchecked)
 
 
 def _views(request: CostRequest) -> str:
@@ -150,7 +182,7 @@ def _check_manifest(request: CostRequest, prompts: Sequence[PromptTokens]) -> No
                 )
 
 
-def _check_positions(request: CostRequest, evidence: TraceEvidence) -> bool:
+def _check_positions(stated: int, evidence: TraceEvidence) -> bool:
     """Whether every prefill's positions could be compared."""
     seen: dict[str, tuple[int, str]] = {}
     for instance in evidence.instances:
@@ -161,8 +193,8 @@ def _check_positions(request: CostRequest, evidence: TraceEvidence) -> bool:
             before = f"the first step of {step.instance} attends over {step.context}, its own token included"
             seen.setdefault(step.instance, (step.context - 1, before))
     for tokens, words in seen.values():
-        if tokens != request.prompt_tokens:
-            raise RequestError(f"--prompt-tokens {request.prompt_tokens}: {words}")
+        if tokens != stated:
+            raise RequestError(f"--prompt-tokens {stated}: {words}")
     prefills = [instance for instance in evidence.instances if instance.stage == "prefill"]
     return bool(seen) and len(seen) >= len(prefills)
 

@@ -6,11 +6,12 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from attrs import evolve, frozen
+from attrs import evolve, field, frozen
 
-from analysis.domain.annotations import STAGES
-from analysis.domain.manifest import PromptTokens, RunManifest, StageCost
+from analysis.domain.errors import RequestError
+from analysis.domain.manifest import ComponentCost, PromptTokens, RunManifest, StageCost
 from analysis.efficiency import metrics
+from analysis.efficiency.config_costs import ConfigRequest, StepCost, stage_costs, step_costs
 from analysis.efficiency.cost import closed_form, find_preset
 from analysis.efficiency.hardware import Peak, UnknownPeak, peak_for, with_measured, with_overrides
 from analysis.efficiency.latency import typical_pass
@@ -52,6 +53,15 @@ class KnownCosts:
     """(image index, stage) → cost."""
     missing: str | None = None
     """Why there is none."""
+    by_path: Mapping[str, StepCost] = field(factory=dict)
+    """Path of an engine's step → cost."""
+    bound: str | None = None
+    """Where attention's part is a lower bound: why, as a clause."""
+
+    def of(self, instance: InstanceSummary) -> StageCost | StepCost | None:
+        """Cost of a stage instance; None: not known."""
+        by_path = self.by_path.get(instance.path)
+        return self.by_stage.get((instance.image_index or 0, instance.stage)) if by_path is None else by_path
 
 
 @frozen
@@ -83,6 +93,11 @@ class CostRequest:
         """
         return self.mode if self.mode is not None else find_preset(self.preset).default_mode
 
+    @property
+    def model_name(self) -> str:
+        """What the user stated, for headings."""
+        return self.preset
+
 
 def shared(costs: KnownCosts, ranks: int) -> KnownCosts:
     """One rank's share of what a model needs that is spread evenly over ranks, as tensor parallelism does.
@@ -93,25 +108,42 @@ def shared(costs: KnownCosts, ranks: int) -> KnownCosts:
     """
     if ranks == 1:
         return costs
-    return evolve(costs, by_stage={key: _share_of(cost, ranks) for key, cost in costs.by_stage.items()})
+    return evolve(
+        costs,
+        by_stage={
+            key: evolve(cost, components=_share_of(cost.components, ranks)) for key, cost in costs.by_stage.items()
+        },
+        by_path={key: StepCost(_share_of(cost.components, ranks)) for key, cost in costs.by_path.items()},
+    )
 
 
-def _share_of(cost: StageCost, ranks: int) -> StageCost:
+def _share_of(components: Sequence[ComponentCost], ranks: int) -> tuple[ComponentCost, ...]:
     counts = ("flop", "flop_full", "weight_bytes", "kv_read_bytes", "kv_write_bytes")
-    parts = (evolve(part, **{name: round(getattr(part, name) / ranks) for name in counts}) for part in cost.components)
-    return evolve(cost, components=tuple(parts))
+    return tuple(evolve(part, **{name: round(getattr(part, name) / ranks) for name in counts}) for part in components)
 
 
 def costs_of(
-    manifest: RunManifest | None, request: CostRequest | None, instances: Sequence[InstanceSummary]
+    manifest: RunManifest | None,
+    request: CostRequest | ConfigRequest | None,
+    instances: Sequence[InstanceSummary],
 ) -> KnownCosts:
     """What each image needs in each stage, or why that is not known.
 
     Raises:
-        RequestError: there is no closed form for what was requested.
+        RequestError: there is no closed form for what was requested, or it does not fit the trace.
     """
-    if any(instance.composition is not None for instance in instances):
-        return KnownCosts({}, "what the steps of an engine need follows from its model's config, which is not known")
+    engine = any(instance.composition is not None for instance in instances)
+    if isinstance(request, ConfigRequest):
+        if engine:
+            steps_need = step_costs(request.decoder, instances)
+            return KnownCosts({}, steps_need.missing, steps_need.by_path, steps_need.bound)
+        if manifest is not None and manifest.costs:
+            raise RequestError("--config: the run's manifest says what was run; leave --config out")
+        return KnownCosts({(cost.image_index, cost.stage): cost for cost in stage_costs(request, instances)})
+    if engine:
+        return KnownCosts(
+            {}, "what an engine's steps need follows from its model's configuration (--config config.json)"
+        )
     if request is not None:
         images = sorted({instance.image_index or 0 for instance in instances})
         steps = {instance.image_index or 0: instance.steps for instance in instances if instance.stage == "decode"}
@@ -186,7 +218,7 @@ def utilisations(captured: Captured, costs: KnownCosts, peaks: KnownPeaks, *, dt
     for name in (*whole, "total") if whole else ():
         names = whole if name == "total" else (name,)
         for work in _works(captured, names):
-            needed, missing = _needed(work.wanted, costs.by_stage)
+            needed, missing = _needed(work.wanted, costs)
             for peak in peaks.peaks or (None,):
                 rows.append(
                     _row(
@@ -197,6 +229,7 @@ def utilisations(captured: Captured, costs: KnownCosts, peaks: KnownPeaks, *, dt
                         peak,
                         peaks.missing,
                         dtype=dtype,
+                        bound=costs.bound,
                     )
                 )
     return tuple(rows)
@@ -210,16 +243,16 @@ def component_needs(captured: Captured, costs: KnownCosts) -> tuple[ComponentNee
         costs: of each image in each stage.
     """
     needs = []
-    for stage in STAGES:
-        mine = [
-            (instance, costs.by_stage.get((instance.image_index or 0, stage))) for instance in captured.counted(stage)
-        ]
+    for stage in dict.fromkeys(row.stage for row in captured.stages):
+        mine = [(instance, costs.of(instance)) for instance in captured.counted(stage)]
         known = [
             (instance, cost)
             for instance, cost in mine
-            if cost is not None and (stage != "decode" or cost.tokens == instance.steps)
+            if cost is not None and (isinstance(cost, StepCost) or stage != "decode" or cost.tokens == instance.steps)
         ]
-        units = sum(instance.steps if stage == "decode" else 1 for instance, _ in known)
+        units = sum(
+            instance.steps if stage == "decode" and not isinstance(cost, StepCost) else 1 for instance, cost in known
+        )
         if not units or len(known) < len(mine):
             continue
         sums: dict[str, list[int]] = {}
@@ -238,13 +271,13 @@ class _Work:
 
     base: TimeBase
     time_ns: float
-    wanted: tuple[tuple[int, str, int], ...]
-    """(image index, stage, decode steps) of each instance."""
+    wanted: tuple[tuple[int, str, int, str], ...]
+    """(image index, stage, decode steps, path) of each instance; the path is empty where it was not captured."""
 
 
 def _works(captured: Captured, stages: Sequence[str]) -> tuple[_Work, ...]:
     instances = [instance for stage in stages for instance in captured.counted(stage)]
-    wanted = tuple((instance.image_index or 0, instance.stage, instance.steps) for instance in instances)
+    wanted = tuple((instance.image_index or 0, instance.stage, instance.steps, instance.path) for instance in instances)
     # A stage inside one of its name adds no time of its own: from the stage's sum goes what is skipped.
     elapsed = sum(row.profiled_ns for row in captured.stages if row.stage in stages)
     counted = {id(instance) for instance in instances}
@@ -265,7 +298,7 @@ def _works(captured: Captured, stages: Sequence[str]) -> tuple[_Work, ...]:
         for image in images
     )
     uncaptured = tuple(
-        (image.image_index, stage, image.steps)
+        (image.image_index, stage, image.steps, "")
         for image in images
         for stage in stages
         if stage == "prefill" or image.steps
@@ -274,16 +307,19 @@ def _works(captured: Captured, stages: Sequence[str]) -> tuple[_Work, ...]:
 
 
 def _needed(
-    wanted: Sequence[tuple[int, str, int]], costs: Mapping[tuple[int, str], StageCost]
-) -> tuple[list[StageCost] | None, str | None]:
-    """Costs of the instances (image, stage, steps); None with the reason if one is not known."""
+    wanted: Sequence[tuple[int, str, int, str]], costs: KnownCosts
+) -> tuple[list[StageCost | StepCost] | None, str | None]:
+    """Costs of the instances (image, stage, steps, path); None with the reason if one is not known."""
     if not wanted:
         return None, "no image of the control run reached this stage"
-    needed = []
-    for image, stage, steps in wanted:
+    needed: list[StageCost | StepCost] = []
+    for image, stage, steps, path in wanted:
+        if path in costs.by_path:
+            needed.append(costs.by_path[path])
+            continue
         if stage == "decode" and not steps:
             return None, f"image[{image}]/decode holds no decode_step range that would say how many tokens it made"
-        cost = costs.get((image, stage))
+        cost = costs.by_stage.get((image, stage))
         if cost is None:
             return None, f"no cost is known for image[{image}]/{stage}"
         if stage == "decode" and cost.tokens != steps:
@@ -295,12 +331,13 @@ def _needed(
 def _row(
     stage: str,
     work: _Work,
-    needed: list[StageCost] | None,
+    needed: list[StageCost | StepCost] | None,
     missing: str | None,
     peak: Peak | None,
     peak_missing: str | None,
     *,
     dtype: str,
+    bound: str | None,
 ) -> Utilisation:
     need = metrics.sum_needs(needed) if needed else None
     seconds = work.time_ns / 1e9 if work.time_ns else None
@@ -311,7 +348,10 @@ def _row(
     floors = [metrics.ideal_time(metrics.sum_needs([cost]), peak, dtype) for cost in needed or ()]
     known = [floor.seconds for floor in floors if floor is not None]
     ideal = sum(known) if known and len(known) == len(floors) else None
-    units = [steps if name == "decode" else 1 for _, name, steps in work.wanted]
+    units = [
+        1 if isinstance(cost, StepCost) or name != "decode" else steps
+        for cost, (_, name, steps, _) in zip(needed or (), work.wanted, strict=False)
+    ]
     ideal_unit = (
         None if ideal is None else statistics.median(seconds / n for seconds, n in zip(known, units, strict=True))
     )
@@ -337,14 +377,20 @@ def _row(
         ridge_point=metrics.ridge_point(peak, dtype),
         ideal_ns=None if ideal is None else round(ideal * 1e9),
         unknown_because=because,
-        derivation=_derivation(need, seconds, peak, mfu.value, mbu.value, dtype) if need and seconds else None,
+        derivation=_derivation(need, seconds, peak, mfu.value, mbu.value, dtype, bound) if need and seconds else None,
         suspect=mfu.suspect or full.suspect or mbu.suspect,
         ideal_unit_ns=None if ideal_unit is None or stage == "total" else ideal_unit * 1e9,
     )
 
 
 def _derivation(
-    need: metrics.StageNeed, seconds: float, peak: Peak | None, mfu: float | None, mbu: float | None, dtype: str
+    need: metrics.StageNeed,
+    seconds: float,
+    peak: Peak | None,
+    mfu: float | None,
+    mbu: float | None,
+    dtype: str,
+    bound: str | None,
 ) -> str:
     """The arithmetic with its numbers, to be checked by hand."""
     parts = []
@@ -360,6 +406,8 @@ def _derivation(
             f"{need.kv_write_bytes:.4e} KV written) bytes / ({seconds:.6f} s × {peak.bytes_per_s / 1e9:g} GB/s) = "
             f"{mbu:.4%}"
         )
+    if parts and bound:
+        parts.append(f"attention's part is a lower bound, as {bound}")
     return "; ".join(parts)
 
 

@@ -161,15 +161,15 @@ def test_more_bytes_than_the_memory_gives_are_refused() -> None:
     costs = costs_of(None, CostRequest("llama-1b", None, 0, 100), [instance(), decode])
     # 2.5 GB a step at 3.35 TB/s: less than 0.7 ms is too short, were all of it to come from memory.
     slow, fast = (evolve(decode, busy_ns=ns) for ns in (8_000_000, 4_000_000))
-    assert check_needs(costs.by_stage, [slow], peak, "bf16") is None
+    assert check_needs(costs, [slow], peak, "bf16") is None
     with pytest.raises(RequestError, match="bytes from memory"):
-        check_needs(costs.by_stage, [fast], peak, "bf16")
+        check_needs(costs, [fast], peak, "bf16")
 
 
 def test_what_cannot_be_compared_is_said() -> None:
     peak = peak_for("NVIDIA H100 80GB HBM3")
     assert isinstance(peak, Peak)
     costs = costs_of(None, CostRequest("llama-1b", None, 0, 100_000), [instance()])
-    assert "no peak" in (check_needs(costs.by_stage, [instance()], None, "bf16") or "")
-    assert "several processes" in (check_needs(costs.by_stage, [instance(rank=0)], peak, "bf16") or "")
-    assert "stated as well" in (check_needs(costs.by_stage, [instance()], evolve(peak, how="override"), "bf16") or "")
+    assert "no peak" in (check_needs(costs, [instance()], None, "bf16") or "")
+    assert "several processes" in (check_needs(costs, [instance(rank=0)], peak, "bf16") or "")
+    assert "stated as well" in (check_needs(costs, [instance()], evolve(peak, how="override"), "bf16") or "")

@@ -23,7 +23,7 @@ def model_name(report: Report) -> str:
     if model is not None:
         return visible(model.id)
     if stated is not None:
-        return f"{visible(stated)} (as stated with --model; the trace carries no manifest)"
+        return f"{visible(stated)} (as stated; the trace carries no manifest)"
     return "unknown model (the trace carries no manifest)"
 
 

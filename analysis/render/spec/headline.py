@@ -208,8 +208,8 @@ def not_known(report: Report) -> str:
     missing = []
     if report.manifest is None and report.capture.stated_model is None:
         missing.append(
-            "model and inputs, so no MFU and MBU (give --model with --input-mode, --tiles and --prompt-tokens, or the run's "
-            "run.json with --manifest)"
+            "model and inputs, so no MFU and MBU (give --model with --input-mode, --tiles and --prompt-tokens, the model's "
+            "config.json with --config, or the run's run.json with --manifest)"
         )
     else:
         reasons = dict.fromkeys(visible(row.unknown_because) for row in report.utilisation if row.unknown_because)
