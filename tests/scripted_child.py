@@ -14,6 +14,8 @@ from analysis.domain.convert import to_json
 from analysis.domain.entities import ModelUnderTest
 from analysis.domain.manifest import ControlPass, PromptTokens
 from runner.plan.plan import WorkloadResult
+from runner.process.gate import Gate
+from runner.process.progress import ProgressWriter
 
 FETCHED_AFTER_S = 4.0
 """What nsys has not fetched yet dies with a program that is killed; on a busy machine it is slow to fetch."""
@@ -27,6 +29,9 @@ def main() -> int:
     behaviour = (folder / "behaviour").read_text()
     # Like the real one: ended from outside, it still closes its ranges and lets the profiler inside write.
     signal.signal(signal.SIGTERM, signal.SIG_IGN if "stubborn" in behaviour else lambda *_: sys.exit(143))
+    gate, progress = Gate(os.environ), ProgressWriter(folder, role)
+    for _ in ("before the model", "before the device"):
+        gate.wait(lambda: progress.begin("waiting"))
     if behaviour == f"crash in {role}":
         sys.stderr.write("error: the weights are made of cheese" + "\n")
         return 7

@@ -10,12 +10,14 @@ error as text, and how far it is to the launcher (`runner.process.progress`).
 from __future__ import annotations
 
 import argparse
+import gc
+import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from time import perf_counter
-from typing import Final, Literal, TypeAlias
+from typing import Any, Final, Literal, TypeAlias
 
 import torch
 from attrs import evolve
@@ -29,7 +31,7 @@ from runner.child.annotate import Annotator
 from runner.child.device import compute_capability, device_state, gpu_name, measure_peak, software_versions
 from runner.child.flops import count_costs, meta_network
 from runner.child.generate import SYNCHRONISES, Decoder
-from runner.child.models.family import LoadedModel, ModelInputs
+from runner.child.models.family import Family, LoadedModel, ModelInputs
 from runner.child.models.loading import load_model
 from runner.child.passes import (
     distinct_shapes,
@@ -42,6 +44,7 @@ from runner.child.passes import (
 from runner.collectors.choosing import COLLECTORS
 from runner.inputs.inputs import check_unchanged, discover
 from runner.plan.plan import RunPlan, WorkloadResult
+from runner.process.gate import Gate
 from runner.process.progress import ProgressWriter
 
 __all__ = ["RESULT_NAMES", "Role", "main", "run"]
@@ -69,6 +72,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             _to_stderr,
             # A kernel review runs the same program, and shows the progress of its profiler.
             reporter=ProgressWriter(None if arguments.brief else Path(plan.run_dir), arguments.role),
+            gate=Gate(os.environ),
             with_costs=not arguments.no_costs,
             brief=arguments.brief,
         )
@@ -118,6 +122,7 @@ def run(
     progress: _Progress,
     *,
     reporter: ProgressWriter | None = None,
+    gate: Gate | None = None,
     with_costs: bool = True,
     brief: bool = False,
 ) -> WorkloadResult:
@@ -129,6 +134,7 @@ def run(
         manifest: the run's ``run.json``, for the mark; None: no mark is written.
         progress: takes one line at a time.
         reporter: told each step and pass; None: nobody.
+        gate: waited at before the model is loaded, and before anything runs on the device; None: nowhere.
         with_costs: count FLOPs and bytes after the control passes.
         brief: capture only the first image's prefill and first decode step, after a warm-up as short; input shapes and
             static cache stay those of the plan.
@@ -136,8 +142,14 @@ def run(
     Raises:
         DsocrError: of the kind that says what is wrong.
     """
-    mark = None if manifest is None else to_json(from_json_file(RunManifest, manifest), indent=None)
     reporter = reporter or ProgressWriter(None, role)
+    gate = gate or Gate({})
+
+    def waits() -> None:
+        assert reporter is not None
+        reporter.begin("waiting")
+
+    gate.wait(waits)
     reporter.begin("model")
     images = plan.input_set or discover(Path(plan.request.input_dir))
     check_unchanged(images)
@@ -146,6 +158,9 @@ def run(
     reporter.begin("inputs")
     inputs = prepare_inputs(plan, model, images)
     progress(f"{model.subject.parameters:,} parameters, {len(inputs)} images, input mode {inputs[0].prompt.mode}")
+    gate.wait(waits)
+    # What the control run found is in it now.
+    mark = None if manifest is None else to_json(from_json_file(RunManifest, manifest), indent=None)
     reporter.begin("warm-up")
     decoder = make_decoder(plan, model, inputs)
     before = device_state(model.device, "before")
@@ -162,26 +177,14 @@ def run(
         passes = _captured_passes(captured, model, decoder, shown, mark, progress, reporter)
 
     after = device_state(model.device, "after")
-    costs: tuple[StageCost, ...] = ()
-    unknown: str | None = "FLOPs are counted in the control run"
-    if role == "control":
-        inputs = with_generated_lengths(inputs, passes)
-        unknown = "FLOPs were not to be counted"
-        if with_costs:
-            progress("counting FLOPs and bytes")
-            reporter.begin("counting")
-            costs, unknown = _costs(plan, model, inputs)
-    if role == "control":
-        reporter.begin("end")
     wants_peak = role == "control" and (plan.settings.measure_peak or model.device.type == "cpu")
-    return WorkloadResult(
+    result = WorkloadResult(
         role=role,
         model=model.subject,
         prompts=tuple(image.prompt for image in inputs),
         passes=tuple(passes),
         decode_mode=plan.settings.decode_mode,
-        costs=costs,
-        costs_unknown_because=unknown,
+        costs_unknown_because="FLOPs are counted in the control run",
         measured_peak=measure_peak(model.device, model.dtype, model.subject.dtype) if wants_peak else None,
         device_states=before + after,
         versions=software_versions(model.device),
@@ -190,6 +193,27 @@ def run(
         synchronises=_synchronises(model),
         notes=_notes(plan, model),
     )
+    if role == "capture":
+        return result
+    inputs = with_generated_lengths(inputs, passes)
+    result = evolve(
+        result,
+        prompts=tuple(image.prompt for image in inputs),
+        costs_unknown_because="FLOPs were not to be counted",
+    )
+    if with_costs:
+        progress("counting FLOPs and bytes")
+        config, family, dtype = model.network.config, model.family, model.dtype
+        # The device is free from here on: the program that is to be captured loads its model meanwhile.
+        del model, decoder, shapes, shown
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        reporter.begin("counting")
+        costs, unknown = _costs(plan, family, config, dtype, inputs)
+        result = evolve(result, costs=costs, costs_unknown_because=unknown)
+    reporter.begin("end")
+    return result
 
 
 def _control_passes(
@@ -260,16 +284,17 @@ def _brief(plan: RunPlan) -> RunPlan:
     return evolve(plan, request=request, settings=evolve(plan.settings, capture_passes=1, ignore_eos=True))
 
 
-def _costs(plan: RunPlan, model: LoadedModel, inputs: list[ModelInputs]) -> tuple[tuple[StageCost, ...], str | None]:
+def _costs(
+    plan: RunPlan, family: Family, config: Any, dtype: torch.dtype, inputs: list[ModelInputs]
+) -> tuple[tuple[StageCost, ...], str | None]:
     """What each stage needs, or why it cannot be counted."""
     try:
-        network = meta_network(model.family, model.network.config)
         counted = count_costs(
-            model.family,
-            network,
+            family,
+            meta_network(family, config),
             inputs,
             max_new_tokens=plan.request.max_new_tokens,
-            dtype_bytes=model.dtype.itemsize,
+            dtype_bytes=dtype.itemsize,
             batch_size=plan.settings.batch_size,
         )
     except ModelError as error:

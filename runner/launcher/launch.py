@@ -129,4 +129,9 @@ def _seconds_of_last(directory: RunDirectory, plan: RunPlan) -> dict[tuple[str, 
     except DsocrError:
         return {}
     alike = last.status == "complete" and last.request == plan.request and last.collector == plan.collector
-    return {(phase.program, phase.step): phase.seconds for phase in last.phases} if alike else {}
+    if not alike:
+        return {}
+    # What the captured program does beside the control run takes no time of its own.
+    beside = {("capture", "start"), ("capture", "waiting")}
+    seconds = {(phase.program, phase.step): phase.seconds for phase in last.phases}
+    return {key: taken for key, taken in seconds.items() if key not in beside}

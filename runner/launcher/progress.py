@@ -15,9 +15,9 @@ from rich.text import Text
 
 from analysis.domain.manifest import PhaseTime
 from runner.launcher.run_directory import RunDirectory
-from runner.process.progress import Event, ProgressReader
+from runner.process.progress import ChildStep, Event, ProgressReader
 
-__all__ = ["STEPS", "Role", "RunProgress", "duration", "phases_line"]
+__all__ = ["STEPS", "Follower", "Role", "RunProgress", "duration", "phases_line"]
 
 Role: TypeAlias = Literal["control", "capture"]
 Key: TypeAlias = tuple[str, str]
@@ -27,6 +27,7 @@ STEPS: Final[Mapping[Key, str]] = {
     ("launcher", "preflight"): "preflight",
     ("launcher", "pages"): "pages",
     ("control", "start"): "control run: the program starts",
+    ("control", "waiting"): "control run: the other program comes up",
     ("control", "model"): "control run: model",
     ("control", "inputs"): "control run: pages to tensors",
     ("control", "warm-up"): "control run: warm-up",
@@ -34,6 +35,7 @@ STEPS: Final[Mapping[Key, str]] = {
     ("control", "counting"): "counting FLOPs and bytes",
     ("control", "end"): "control run: the program ends",
     ("capture", "start"): "capture: the program starts",
+    ("capture", "waiting"): "capture: waits for the control run",
     ("capture", "model"): "capture: model",
     ("capture", "inputs"): "capture: pages to tensors",
     ("capture", "warm-up"): "capture: warm-up",
@@ -46,6 +48,37 @@ STEPS: Final[Mapping[Key, str]] = {
 """Every phase of a run in order, with its name for a person."""
 
 _REFRESH_S: Final = 0.2
+
+
+class Follower:
+    """What a program has told so far; it may be followed before it is shown."""
+
+    def __init__(self, directory: RunDirectory, role: Role) -> None:
+        self.role: Role = role
+        self.started = time.monotonic()
+        self._reader = ProgressReader(directory.path, role)
+        self._events: list[Event] = []
+        self._reached: set[str] = set()
+
+    def look(self) -> None:
+        """Read what is new."""
+        events = self._reader.new_events()
+        self._events += events
+        self._reached |= {event.step for event in events}
+
+    def has_reached(self, step: ChildStep) -> bool:
+        """Whether a step has begun, as of the last look."""
+        return step in self._reached
+
+    def take(self) -> list[Event]:
+        """Events that have not been taken."""
+        self.look()
+        events, self._events = self._events, []
+        return events
+
+    def page(self) -> int:
+        """The page at work, from 1; 0: none."""
+        return self._reader.page()
 
 
 class RunProgress:
@@ -126,14 +159,15 @@ class RunProgress:
             self.add("launcher", step, start, time.monotonic())
 
     @contextmanager
-    def child(self, directory: RunDirectory, role: Role) -> Iterator[Callable[[], None]]:
-        """The phases of the program in a role. Gives what is to be called again and again while it runs."""
-        reader = ProgressReader(directory.path, role)
-        self._enter((role, "start"), time.monotonic())
-        step, since = "start", self._since
+    def child(self, follower: Follower) -> Iterator[Callable[[], None]]:
+        """Show a program's phases while the context lasts. Gives what is to be called again and again meanwhile."""
+        role = follower.role
+        self._enter((role, "start"), follower.started)
+        step, since = "start", follower.started
 
-        def take(events: list[Event]) -> None:
+        def take() -> bool:
             nonlocal step, since
+            events = follower.take()
             for event in events:
                 if event.passes_done:
                     self._pass_done(role, event)
@@ -141,19 +175,18 @@ class RunProgress:
                     self.add(role, step, since, event.at_s)
                     step, since = event.step, event.at_s
                     self._enter((role, step), since, event)
+            return bool(events)
 
         def watch() -> None:
-            events = reader.new_events()
-            take(events)
-            self._page = reader.page()
-            if events:
+            if take():
                 self._drawn_at = 0.0
+            self._page = follower.page()
             self.draw()
 
         try:
             yield watch
         finally:
-            take(reader.new_events())
+            take()
             self.add(role, step, since, time.monotonic())
 
     def draw(self) -> None:
@@ -242,6 +275,7 @@ def phases_line(phases: tuple[PhaseTime, ...]) -> str | None:
     if not phases:
         return None
     whole = max(phase.start_s + phase.seconds for phase in phases)
-    longest = sorted(phases, key=lambda phase: phase.seconds, reverse=True)[:5]
+    at_work = [phase for phase in phases if phase.step != "waiting"]
+    longest = sorted(at_work, key=lambda phase: phase.seconds, reverse=True)[:5]
     shown = ", ".join(f"{STEPS.get((p.program, p.step), p.step)} {duration(p.seconds)}" for p in longest)
     return f"Took {duration(whole)}: {shown}."

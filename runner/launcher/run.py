@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import shutil
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -28,18 +30,26 @@ from analysis.domain.overhead import run_overheads
 from runner.collectors.choosing import Choice
 from runner.collectors.interface.collector import Collected, Collection, Collector, Job
 from runner.launcher.log_words import last_line
-from runner.launcher.progress import RunProgress
+from runner.launcher.progress import Follower, RunProgress
 from runner.launcher.provenance import now
 from runner.launcher.run_directory import RunDirectory
 from runner.plan.plan import RunPlan, WorkloadResult
+from runner.process.driver import shares_gpus
 from runner.process.environment import RUN_MARK, child_environment
-from runner.process.process import Interrupts, Outcome, run_process
+from runner.process.gate import GATE_VARIABLE, GateKeeper
+from runner.process.process import Interrupts, Outcome, reap, run_process
 from runner.process.python import module_command
 
 __all__ = ["CONTROL", "PROFILED", "Run", "analysis_command", "child_command"]
 
 _PIPE_COLUMNS: Final = 120
 """Width of the headline where the output is no terminal."""
+
+_MODEL, _DEVICE = 1, 2
+"""Passages of the program's gate: before it loads its model, and before anything runs on the device."""
+_LOOK_S: Final = 0.05
+_ABANDON_S: Final = 1.0
+"""How long a program that waits may take to end when the control run has failed."""
 
 CONTROL: Final = "control.json"
 PROFILED: Final = "profiled.json"
@@ -99,8 +109,7 @@ class Run:
         """
         deadline = None if self.plan.settings.timeout_s is None else time.monotonic() + self.plan.settings.timeout_s
         with self._recording_failure():
-            self._control(interrupts, deadline)
-            self._capture(interrupts, deadline)
+            self._measure(interrupts, deadline)
         return self.finish(interrupts)
 
     def resume(self, interrupts: Interrupts) -> RunManifest:
@@ -136,8 +145,70 @@ class Run:
 
     # -- steps ---------------------------------------------------------------------------------------------------------
 
-    def _control(self, interrupts: Interrupts, deadline: float | None) -> None:
-        with self._environment() as env, self.progress.child(self.directory, "control") as watch:
+    def _measure(self, interrupts: Interrupts, deadline: float | None) -> None:
+        """Control run, then capture; the captured program starts beside the control run and waits until that is over.
+
+        Both import torch at the same time, which takes as long as a short run. Nothing but the control run is at work
+        while it measures: it begins when the other program stands at its gate, and that loads its model when the
+        control run has left the device, and runs it when the control run has ended.
+        """
+        with ExitStack() as stack:
+            env = stack.enter_context(self._environment())
+            gates = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="dsocr-")))
+            control_gate = stack.enter_context(GateKeeper(gates / "control"))
+            capture_gate = stack.enter_context(GateKeeper(gates / "capture"))
+            follower = Follower(self.directory, "capture")
+            job = self._job({**env, GATE_VARIABLE: str(capture_gate.path)}, deadline)
+            capture = stack.enter_context(ThreadPoolExecutor(1)).submit(self.collection.collect, job, interrupts)
+            control_gate.open(_MODEL)
+
+            def when_ready() -> None:
+                follower.look()
+                if follower.has_reached("waiting") or capture.done():
+                    control_gate.open(_DEVICE)
+
+            def device_left() -> None:
+                capture_gate.open(_MODEL)
+
+            try:
+                control_env = {
+                    **env,
+                    RUN_MARK: f"{self.plan.run_id}-control",  # its end must not take the other program with it
+                    GATE_VARIABLE: str(control_gate.path),
+                }
+                self._control(control_env, interrupts, deadline, when_ready, device_left if shares_gpus() else None)
+                capture_gate.open(_DEVICE)
+                with self.progress.child(follower) as watch:
+                    while not capture.done():
+                        watch()
+                        time.sleep(_LOOK_S)
+            finally:
+                if not capture.done():
+                    reap(self.plan.run_id, patience_s=_ABANDON_S)
+            collected = capture.result()
+        self._codes(child=collected.child, nsys=collected.tool)
+        result = self.directory.read_result(PROFILED)
+        if result is not None:
+            self._take_profiled(result)
+        self._check_collected(collected, interrupts)
+
+    def _control(
+        self,
+        env: dict[str, str],
+        interrupts: Interrupts,
+        deadline: float | None,
+        while_running: Callable[[], None],
+        device_left: Callable[[], None] | None,
+    ) -> None:
+        follower = Follower(self.directory, "control")
+        with self.progress.child(follower) as show:
+
+            def watch() -> None:
+                while_running()
+                show()
+                if device_left is not None and follower.has_reached("counting"):
+                    device_left()
+
             outcome = run_process(
                 self.command(self.directory, "control"),
                 env=env,
@@ -153,15 +224,6 @@ class Run:
         if outcome.returncode != 0 or result is None:
             raise self._child_error("control", outcome.returncode, "in the control run")
         self._take_control(result)
-
-    def _capture(self, interrupts: Interrupts, deadline: float | None) -> None:
-        with self._environment() as env, self.progress.child(self.directory, "capture") as watch:
-            collected = self.collection.collect(evolve(self._job(env, deadline), watch=watch), interrupts)
-        self._codes(child=collected.child, nsys=collected.tool)
-        result = self.directory.read_result(PROFILED)
-        if result is not None:
-            self._take_profiled(result)
-        self._check_collected(collected, interrupts)
 
     def _check_collected(self, collected: Collected, interrupts: Interrupts) -> None:
         """Fail if the child did; but first save what was captured of it."""

@@ -19,6 +19,7 @@ __all__ = [
     "driver_facts",
     "installed_version",
     "physical_device",
+    "shares_gpus",
     "torch_cuda_version",
 ]
 
@@ -97,6 +98,23 @@ def physical_device(device: str, gpus: Sequence[VisibleGpu]) -> str:
         return device
     index = int(number or 0)
     return f"cuda-{gpus[index].uuid if index < len(gpus) else index}"
+
+
+def shares_gpus() -> bool:
+    """Whether every GPU of this machine lets several processes use it at once; true where there is none."""
+    import pynvml  # see _driver_version
+
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError:
+        return True
+    try:
+        handles = [pynvml.nvmlDeviceGetHandleByIndex(index) for index in range(pynvml.nvmlDeviceGetCount())]
+        return all(pynvml.nvmlDeviceGetComputeMode(handle) == pynvml.NVML_COMPUTEMODE_DEFAULT for handle in handles)
+    except pynvml.NVMLError:
+        return False
+    finally:
+        pynvml.nvmlShutdown()
 
 
 def installed_version(package: str) -> str | None:

@@ -20,7 +20,9 @@ from analysis.domain.errors import RequestError
 
 __all__ = ["ChildStep", "Event", "ProgressReader", "ProgressWriter", "progress_files"]
 
-ChildStep: TypeAlias = Literal["start", "model", "inputs", "warm-up", "passes", "counting", "collection", "end"]
+ChildStep: TypeAlias = Literal[
+    "start", "waiting", "model", "inputs", "warm-up", "passes", "counting", "collection", "end"
+]
 
 _COUNTER: Final = struct.Struct("<I")
 

@@ -229,7 +229,7 @@ def test_cuda_graphs_are_refused_on_a_cpu(plan: RunPlan, capsys: pytest.CaptureF
 
 
 def test_an_unknown_input_mode_is_refused(plan: RunPlan, capsys: pytest.CaptureFixture[str]) -> None:
-    assert workload.main([save(with_settings(plan, input_mode="huge")), "--role", "control"]) == ModelError.exit_code
+    assert workload.main([save(with_settings(plan, input_mode="native")), "--role", "control"]) == ModelError.exit_code
     assert "tiny, small, base, large, gundam" in capsys.readouterr().err
 
 
