@@ -167,7 +167,7 @@ def test_search_finds_by_name_and_adds_up(opened: Callable[[Report], Any], real_
     page.find_element("id", "kernel-search").send_keys("NVJET gemm")
     found = [one for one in real_report.kernels if "nvjet" in one.name.lower()]
     assert found
-    assert page.find_element("id", "kernel-count").text == f"{min(10, len(found))} of {len(found)} shown"
+    assert page.find_element("id", "kernel-count").text == f"{min(8, len(found))} of {len(found)} shown"
     foot = page.find_element("css selector", "#kernel-table tfoot tr").text
     assert f"{sum(one.calls for one in found):,}" in foot
     assert exact_ms(sum(one.total_ns for one in found)) in foot

@@ -42,6 +42,7 @@ _MAX_ROWS: Final = 400
 """Of a table on the page; more are in report.json."""
 _TOP_MODULES: Final = 10
 _TOP_KERNELS: Final = 10
+_TOP_WAITS: Final = 4
 """Rows that stand there without scripts and in print."""
 _HALF: Final = 600
 """Width of two charts side by side, pixels."""
@@ -91,7 +92,8 @@ def page(report: Report, folder: Path | None = None, parts: TraceParts | None = 
         ranked=headline.further(report),
         not_known=headline.not_known(report),
         cards=stage_cards(report),
-        tiles_given=facts.headline(report),
+        # How busy the GPU was stands on the first screen.
+        tiles_given=[tile for tile in facts.headline(report) if tile.term != "busy_share"],
         findings=sorted(report.findings, key=lambda finding: _WORST[finding.severity]),
         findings_summary=_findings(report),
         warned=any(finding.severity == "warning" for finding in report.findings),
@@ -125,6 +127,7 @@ def page(report: Report, folder: Path | None = None, parts: TraceParts | None = 
         kernel_modules=[
             _capped(tables.kernel_modules(stage)) for stage in tables.kernel_stages if report.kernel_modules
         ],
+        waits=_longest(tables.host_calls("stage")),
         host_calls=[_capped(tables.host_calls("stage")), _capped(tables.host_calls("module"))],
         utilisation=tables.utilisation(),
         derivations=[
@@ -154,7 +157,7 @@ def _pictures(report: Report) -> dict[str, str | None]:
         "busy": busy_picture(report),
         "histogram": histogram_picture(report, _HALF),
         "steps": step_picture(report, _HALF),
-        "categories": category_picture(report, _HALF),
+        "categories": category_picture(report, _HALF, 8),
         "roofline": stage_roofline_picture(report, _HALF),
         "metrics": metrics_picture(report),
     }
@@ -195,6 +198,12 @@ def _capped(table: Table) -> Table:
         return table
     note = f"{table.note} {count(left_out)} more rows are in report.json.".strip()
     return evolve(table, rows=table.rows[:_MAX_ROWS], note=note)
+
+
+def _longest(table: Table) -> Table:
+    """Where the host waits longest."""
+    ordered = sorted(table.rows, key=lambda row: -(row[-1].sort or 0))
+    return evolve(table, key="longest_waits", rows=tuple(ordered[:_TOP_WAITS]), total=None)
 
 
 def _source(script: str) -> str:

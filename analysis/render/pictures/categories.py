@@ -14,26 +14,26 @@ __all__ = ["category_picture"]
 
 _LEFT: Final = 170
 _RIGHT: Final = 60
-_MOST: Final = 12
 
 
-def category_picture(report: Report, width: int = 860) -> str | None:
+def category_picture(report: Report, width: int = 860, most: int = 12) -> str | None:
     """Share of each stage's GPU time by category; None: there are no kernels in a stage.
 
     Args:
         report: to draw.
         width: of the picture, pixels.
+        most: categories that are drawn one by one, the largest.
     """
     stages = [row.stage for row in report.stages if any(part.stage == row.stage for part in report.categories)]
     shares = {(row.category, row.stage): row.share for row in report.categories if row.stage in stages}
     names = sorted(
         {name for name, _ in shares}, key=lambda name: -sum(shares.get((name, stage), 0) for stage in stages)
     )
-    left_out = names[_MOST:]
-    names = names[:_MOST]
+    left_out = names[most:]
+    names = names[:most]
     if not names:
         return None
-    most = max(shares.values()) or 1.0
+    largest = max(shares.values()) or 1.0
     room = width - _LEFT - _RIGHT
     step = 13 * len(stages) + 8
     parts = legend([(_kind(stage), stage) for stage in stages], _LEFT, 6)
@@ -43,7 +43,7 @@ def category_picture(report: Report, width: int = 860) -> str | None:
         parts.append(text(_LEFT - 10, y + 6.5 * len(stages) + 4, label, kind="ink", anchor="end"))
         for index, stage in enumerate(stages):
             part = shares.get((name, stage), 0.0)
-            wide = room * part / most
+            wide = room * part / largest
             top = y + 13 * index
             parts.append(
                 rect(_kind(stage), _LEFT, top, wide, 11, f"{visible(name)}, {stage}: {share(part)}", radius=1.5)

@@ -47,14 +47,14 @@
     const at = (value) => decimal(value, Number.isInteger(value) ? 0 : 1);
     return {
       ...base(),
-      grid: { left: 70, right: 18, top: 30, bottom: 66, outerBoundsMode: "none" },
+      grid: { left: 70, right: 18, top: 30, bottom: 60, outerBoundsMode: "none" },
       legend: { top: 0, right: 10, itemWidth: 9, itemHeight: 9, textStyle: { color: colour("ink") } },
       dataZoom: zoom([0], 4),
       tooltip: {
         ...base().tooltip, trigger: "item",
         formatter: (params) => tooltip(`${byContext ? "context" : "step"} ${at(params.value[0])}`, [[params.seriesName, duration(params.value[1])]]),
       },
-      xAxis: { ...axis({ split: false }), type: "value", min: "dataMin", max: "dataMax", name: byContext ? "context length, tokens" : "step", nameLocation: "middle", nameGap: 24 },
+      xAxis: { ...axis({ split: false }), type: "value", min: "dataMin", max: "dataMax", name: byContext ? "context length, tokens" : "step", nameLocation: "middle", nameGap: 22 },
       yAxis: { ...axis({ label: { formatter: time } }), type: "value", min: 0 },
       series: [
         { name: "host elapsed", type: "scatter", symbol: "circle", symbolSize: 6, itemStyle: { color: colour("decode"), opacity: 0.75 }, data: steps.points.map((one) => [one[0], one[1]]) },
@@ -105,7 +105,7 @@
   };
 
   const known = {
-    steps: data.steps && { height: () => 250, options: () => stepOptions(data.steps), told: `Time of ${count(data.steps.count)} decode steps` },
+    steps: data.steps && { height: () => 226, options: () => stepOptions(data.steps), told: `Time of ${count(data.steps.count)} decode steps` },
     metrics: data.metrics && { height: () => data.metrics.series.length * ROW + 56, options: () => metricOptions(data.metrics), told: "Sampled GPU metrics over time" },
   };
   const drawn = [];

@@ -235,7 +235,7 @@ const tables = (() => {
   const stageOf = (row) => valueOf(row, places[STAGE]);
   const table = at("kernel-table");
   const state = { found: [], column: columns.findIndex((column) => column.key === "total_ns"), descending: true, all: false, open: new Set() };
-  const LIMIT = 10;
+  const LIMIT = 8;
   const fullName = (name, stage) => {
     const line = element("div", "kernel-name");
     const code = element("code", "", name);
