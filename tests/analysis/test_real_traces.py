@@ -23,6 +23,7 @@ TRACES = (
     "deepseek-ocr_h100_small",
     "llama_h100_cuda-graph",
     "tensor-parallel_2xh200_rank0",
+    "tensor-parallel_2xh200_rank1",
 )
 
 RealAttribution = Callable[[str], tuple[Trace, Attribution]]
