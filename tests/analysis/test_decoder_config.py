@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from analysis.domain.errors import RequestError
 from analysis.domain.manifest import ComponentCost
 from analysis.efficiency.cost import PRESETS, DecoderShape, decode_cost, prefill_cost
-from analysis.efficiency.decoder_config import ConfiguredDecoder, read_decoder_config
+from analysis.efficiency.decoder_config import MODEL_TYPES, ConfiguredDecoder, read_decoder_config
 from analysis.efficiency.step_cost import Requests, attention_is_exact, step_cost
 
 LLAMA: dict[str, Any] = {
@@ -286,3 +286,11 @@ def test_any_value_of_a_key_is_read_or_refused(tmp_path_factory: pytest.TempPath
         refused = str(error)
     assert decoder is None or step_cost(decoder, [Requests.prompt(3)])
     assert "\n" not in refused
+
+
+def test_the_page_names_every_model_type_and_quantisation(read: Any) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "costs.md").read_text(encoding="utf-8")
+    with pytest.raises(RequestError) as caught:
+        read({**LLAMA, "quantization_config": {"quant_method": "none of them"}})
+    methods = str(caught.value).rsplit("known are ", 1)[1].split(", ")
+    assert [word for word in (*MODEL_TYPES, *methods) if f"`{word}`" not in page] == []
