@@ -33,6 +33,7 @@ from runner.child.flops import count_costs, meta_network
 from runner.child.generate import SYNCHRONISES, Decoder
 from runner.child.models.family import Family, LoadedModel, ModelInputs
 from runner.child.models.loading import load_model
+from runner.child.models.ranks import Ranks, open_ranks
 from runner.child.passes import (
     distinct_shapes,
     make_decoder,
@@ -65,20 +66,27 @@ def main(argv: Sequence[str] | None = None) -> int:
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
         plan = from_json_file(RunPlan, arguments.plan)
-        result = run(
-            plan,
-            arguments.role,
-            arguments.manifest,
-            _to_stderr,
-            # A kernel review runs the same program, and shows the progress of its profiler.
-            reporter=ProgressWriter(None if arguments.brief else Path(plan.run_dir), arguments.role),
-            gate=Gate(os.environ),
-            with_costs=not arguments.no_costs,
-            brief=arguments.brief,
-        )
-        write_text(
-            Path(plan.run_dir) / RESULT_NAMES[result.role], to_json(result), WriteOptions(error=ChildFailedError)
-        )
+        with open_ranks(plan.settings.tensor_parallel, plan.request.device) as ranks:
+            result = run(
+                plan,
+                arguments.role,
+                arguments.manifest,
+                _to_stderr,
+                # A kernel review runs the same program, and shows the progress of its profiler.
+                reporter=ProgressWriter(
+                    Path(plan.run_dir) if ranks.first and not arguments.brief else None, arguments.role
+                ),
+                gate=Gate(os.environ if ranks.first else {}),
+                with_costs=ranks.first and not arguments.no_costs,
+                brief=arguments.brief,
+                ranks=ranks,
+            )
+            if ranks.first:
+                write_text(
+                    Path(plan.run_dir) / RESULT_NAMES[result.role],
+                    to_json(result),
+                    WriteOptions(error=ChildFailedError),
+                )
     except DsocrError as error:
         _to_stderr(f"error: {error}")
         return error.exit_code
@@ -125,6 +133,7 @@ def run(
     gate: Gate | None = None,
     with_costs: bool = True,
     brief: bool = False,
+    ranks: Ranks | None = None,
 ) -> WorkloadResult:
     """Do what the plan says in this role.
 
@@ -138,27 +147,30 @@ def run(
         with_costs: count FLOPs and bytes after the control passes.
         brief: capture only the first image's prefill and first decode step, after a warm-up as short; input shapes and
             static cache stay those of the plan.
+        ranks: those that share the model; None: this process holds all of it.
 
     Raises:
         DsocrError: of the kind that says what is wrong.
     """
     reporter = reporter or ProgressWriter(None, role)
-    gate = gate or Gate({})
+    gate, ranks = gate or Gate({}), ranks or Ranks()
 
     def waits() -> None:
         assert reporter is not None
         reporter.begin("waiting")
 
     gate.wait(waits)
+    ranks.meet()
     reporter.begin("model")
     images = plan.input_set or discover(Path(plan.request.input_dir))
     check_unchanged(images)
     progress(f"loading {plan.request.model_path} on {plan.request.device}")
-    model = load_model(plan)
+    model = load_model(plan, ranks)
     reporter.begin("inputs")
     inputs = prepare_inputs(plan, model, images)
     progress(f"{model.subject.parameters:,} parameters, {len(inputs)} images, input mode {inputs[0].prompt.mode}")
     gate.wait(waits)
+    ranks.meet()
     # What the control run found is in it now.
     mark = None if manifest is None else to_json(from_json_file(RunManifest, manifest), indent=None)
     reporter.begin("warm-up")

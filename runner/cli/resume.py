@@ -29,7 +29,7 @@ def resume(run_id: RunId, out: Out = Path("reports"), nsys: Nsys = None) -> None
         return
     with Interrupts() as interrupts, directory.locked():
         plan = directory.read_plan()
-        left_to_export = not directory.trace_file.is_file()
+        left_to_export = not all((directory.path / f"{name}.sqlite").is_file() for name in directory.traces())
         choice = planned_collector(plan.collector, nsys or plan.settings.nsys, os.environ, needs_tool=left_to_export)
         manifest = Run.open(directory, choice, os.environ, say).resume(interrupts)
     print_result(directory, manifest)

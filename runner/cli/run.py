@@ -62,7 +62,13 @@ def run(
     settings: Settings,
 ) -> None:
     """Profile a model: an unprofiled control run, the capture, the export, the report."""
-    from runner.child.models.registry import DEFAULT_PRESET, PRESETS, check_input_mode, resolve_model
+    from runner.child.models.registry import (
+        DEFAULT_PRESET,
+        PRESETS,
+        check_input_mode,
+        check_tensor_parallel,
+        resolve_model,
+    )
     from runner.inputs.inputs import FEW_PAGES, discover, sample_set
     from runner.launcher.launch import carry_out, prepare
     from runner.launcher.outcome import print_result
@@ -87,7 +93,9 @@ def run(
         use_flash_attn=settings.attn_implementation != "eager",
         say=say,
     )
-    check_input_mode(resolve_model(request.model_path, random_weights=settings.random_weights), settings.input_mode)
+    source = resolve_model(request.model_path, random_weights=settings.random_weights)
+    check_input_mode(source, settings.input_mode)
+    check_tensor_parallel(source, settings.tensor_parallel)
     plan, choice = make_plan(request, settings, out, os.environ)
     say(f"collector: {choice.name} ({choice.reason})")
     pages: InputSet | None = None

@@ -25,7 +25,7 @@ def submit(
     settings: Settings,
 ) -> None:
     """Queue a run in the background; prints an LLMProfileAccepted as JSON."""
-    from runner.child.models.registry import check_input_mode, resolve_model
+    from runner.child.models.registry import check_input_mode, check_tensor_parallel, resolve_model
     from runner.inputs.inputs import discover
     from runner.launcher.launch import prepare
     from runner.launcher.queue import submit as submit_run
@@ -33,7 +33,9 @@ def submit(
     from runner.process.driver import driver_facts
 
     request = from_json_file(LLMProfileRequest, request_file)
-    check_input_mode(resolve_model(request.model_path, random_weights=settings.random_weights), settings.input_mode)
+    source = resolve_model(request.model_path, random_weights=settings.random_weights)
+    check_input_mode(source, settings.input_mode)
+    check_tensor_parallel(source, settings.tensor_parallel)
     pages = discover(Path(request.input_dir), rendered_into=out / "rendered-pages", dpi=settings.dpi)
     plan, choice = make_plan(request, settings, out, os.environ, input_set=pages)
     directory = prepare(plan, choice, driver_facts(), os.environ, say)

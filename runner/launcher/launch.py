@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 from attrs import evolve
 
 from analysis.domain.contracts import AcceptedStatus
-from analysis.domain.errors import DsocrError, InterruptedRunError
+from analysis.domain.errors import DsocrError, InterruptedRunError, RequestError
 from analysis.domain.manifest import RunManifest
 from runner.collectors.choosing import Choice
 from runner.launcher.device_lock import DeviceLock
@@ -23,6 +24,14 @@ from runner.process.driver import DriverFacts, driver_facts
 from runner.process.process import Interrupts
 
 __all__ = ["carry_out", "prepare"]
+
+
+def devices_of(plan: RunPlan) -> tuple[str, ...]:
+    """The devices of a run: the request's, or with several ranks the first ones."""
+    ranks = plan.settings.tensor_parallel
+    if ranks == 1 or plan.request.device == "cpu":
+        return (plan.request.device,)
+    return tuple(f"cuda:{rank}" for rank in range(ranks))
 
 
 def prepare(
@@ -41,6 +50,9 @@ def prepare(
     """
     from runner.inputs.inputs import discover  # brings Pillow and numpy, which `--help` and `status` do not need
 
+    wanted = len(devices_of(plan))
+    if wanted > 1 and wanted > len(facts.gpus):
+        raise RequestError(f"--tensor-parallel {wanted}: {len(facts.gpus)} GPUs are visible here")
     input_set = plan.input_set or discover(Path(plan.request.input_dir))
     directory = RunDirectory(Path(plan.run_dir))
     collection = choice.collector.for_plan(plan, environ)
@@ -96,7 +108,10 @@ def carry_out(
         plan = directory.read_plan()
         try:
             gpus = driver_facts().gpus if plan.request.device != "cpu" else ()
-            with DeviceLock(plan.request.device, gpus, environ).held(wait=wait, interrupts=interrupts, waiting=waiting):
+            with ExitStack() as held:
+                for device in devices_of(plan):
+                    lock = DeviceLock(device, gpus, environ)
+                    held.enter_context(lock.held(wait=wait, interrupts=interrupts, waiting=waiting))
                 if directory.cancel_file.exists():
                     raise InterruptedRunError("cancelled before it began")
                 answer("running")

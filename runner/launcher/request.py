@@ -103,6 +103,7 @@ def make_plan(
     preset = load_preset(settings.preset)
     run_id = run_id or str(uuid.uuid4())
     choice = choose_collector(settings.collector, request.device, preset, settings.nsys, environ)
+    _require_ranks_fit(settings, request.device, choice)
     plan = RunPlan(
         run_id=run_id,
         request=request,
@@ -113,3 +114,19 @@ def make_plan(
         input_set=input_set,
     )
     return plan, choice
+
+
+def _require_ranks_fit(settings: Settings, device: str, choice: Choice) -> None:
+    """Refuse what does not go together with several ranks."""
+    ranks = settings.tensor_parallel
+    if ranks == 1:
+        return
+    what = f"--tensor-parallel {ranks}"
+    if not choice.collector.exports:
+        raise RequestError(f"{what} needs the collector nsys, and it is {choice.name} ({choice.reason})")
+    if settings.decode_mode != "eager":
+        raise RequestError(f"{what} decodes eagerly: transformers makes static caches for whole models only")
+    if device not in ("cpu", "cuda", "cuda:0"):
+        raise RequestError(
+            f"{what} takes the first {ranks} GPUs: leave out --device {device}, or use CUDA_VISIBLE_DEVICES"
+        )

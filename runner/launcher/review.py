@@ -151,6 +151,10 @@ def require_reviewable(directory: RunDirectory) -> tuple[RunPlan, RunManifest]:
             f"{directory.path}: was recorded by the collector {plan.collector}, whose trace names no launch shapes that "
             "counters could be joined to; run it with --collector nsys"
         )
+    if plan.settings.tensor_parallel > 1:
+        raise RequestError(
+            f"{directory.path}: ran on {plan.settings.tensor_parallel} ranks; a review is of one process"
+        )
     if not directory.trace_file.is_file():
         raise RequestError(
             f"{directory.path}: has no trace.sqlite to join counters to (the run is {manifest.status}); "

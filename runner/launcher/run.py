@@ -33,12 +33,12 @@ from runner.launcher.log_words import last_line
 from runner.launcher.progress import Follower, RunProgress
 from runner.launcher.provenance import now
 from runner.launcher.run_directory import RunDirectory
-from runner.plan.plan import RunPlan, WorkloadResult
+from runner.plan.plan import RunPlan, WorkloadResult, trace_names
 from runner.process.driver import shares_gpus
 from runner.process.environment import RUN_MARK, child_environment
 from runner.process.gate import GATE_VARIABLE, GateKeeper
 from runner.process.process import Interrupts, Outcome, reap, run_process
-from runner.process.python import module_command
+from runner.process.python import module_command, rank_command
 
 __all__ = ["CONTROL", "PROFILED", "Run", "analysis_command", "child_command"]
 
@@ -64,9 +64,15 @@ def child_command(run: RunDirectory, role: str) -> list[str]:
     return module_command("runner.child.workload", str(run.plan_file), "--role", role, *manifest)
 
 
-def analysis_command(run: RunDirectory) -> list[str]:
-    """Give the command line of the analysis."""
-    return module_command("analysis.cli", str(run.trace_file), "--out", str(run.path))
+def analysis_command(run: RunDirectory, rank: str | None = None) -> list[str]:
+    """Give the command line of the analysis.
+
+    Args:
+        run: the run.
+        rank: name of one rank's trace, whose report gets a folder of its own; None: the run has one trace.
+    """
+    trace, folder = (run.trace_file, run.path) if rank is None else (run.path / f"{rank}.sqlite", run.path / rank)
+    return module_command("analysis.cli", str(trace), "--out", str(folder))
 
 
 @frozen
@@ -119,23 +125,20 @@ class Run:
             CaptureError: nothing was captured that could be gone on with.
             DsocrError: as `start`.
         """
-        trace, report, stream = (
-            self.directory.trace_file,
-            self.directory.report_file,
-            self.directory.path / "trace.qdstrm",
-        )
-        if not any(file.is_file() for file in (trace, report, stream)):
+        endings = (".sqlite", ".nsys-rep", ".qdstrm")
+        files = [self.directory.path / f"{name}{ending}" for name in self._traces for ending in endings]
+        if not any(file.is_file() for file in files):
             raise CaptureError(
                 f"{self.directory.path}: nothing was captured, so there is nothing to resume; run it again"
             )
-        if trace.is_file():
-            self.say(f"{trace.name} is there: going on at the analysis")
+        if self._exported:
+            self.say("the export is there: going on at the analysis")
         return self.finish(interrupts)
 
     def finish(self, interrupts: Interrupts) -> RunManifest:
         """Export what was captured, finish the manifest, analyse."""
         with self._recording_failure():
-            if not self.directory.trace_file.is_file() or not self.collector.exports:
+            if not self._exported or not self.collector.exports:
                 self._export(interrupts)
             if self._manifest().exit_codes.child in (0, None):
                 self._update(status="complete", error=None, finished_at=now(), phases=self.progress.phases)
@@ -210,7 +213,7 @@ class Run:
                     device_left()
 
             outcome = run_process(
-                self.command(self.directory, "control"),
+                rank_command(self.plan.settings.tensor_parallel, self.command(self.directory, "control")),
                 env=env,
                 log=self.directory.log("control"),
                 interrupts=interrupts,
@@ -249,11 +252,11 @@ class Run:
         if collected.child != 0 and collected.outcome.ended_by != "interrupt" and self.collector.exports:
             try:
                 self._export(interrupts)
-                saved = self.directory.trace_file
+                saved = self.directory.path / f"{self._traces[0]}.sqlite"
             except DsocrError as error:
                 self.say(f"what was captured before could not be exported: {error}")
-        elif self.directory.report_file.is_file():
-            saved = self.directory.report_file
+        elif (report := self.directory.path / f"{self._traces[0]}.nsys-rep").is_file():
+            saved = report
         if saved is not None:
             note = f"The program did not end well; {saved.name} holds what it did until then."
             self._update(notes=(*self._manifest().notes, note))
@@ -269,20 +272,21 @@ class Run:
         self._codes(export=result.returncode)
         counts = ", ".join(f"{count:,} {name}" for name, count in result.rows.items() if count)
         self.say(f"exported and checked: {counts}")
-        if result.foreign_blocks and self.directory.report_file.is_file():
-            self._guard_report(result.foreign_blocks, result.secret_names)
+        for name in self._traces if result.foreign_blocks else ():
+            report = self.directory.path / f"{name}.nsys-rep"
+            if report.is_file():
+                self._guard_report(report, result.foreign_blocks, result.secret_names)
 
-    def _guard_report(self, blocks: int, secret_names: tuple[str, ...]) -> None:
+    def _guard_report(self, report: Path, blocks: int, secret_names: tuple[str, ...]) -> None:
         """A report that holds other programs' environments is not left lying about."""
-        report = self.directory.report_file
         secrets = f", with {', '.join(secret_names)} among them" if secret_names else ""
         groups = "another process" if blocks == 1 else f"{blocks} other processes or groups of them"
         what = f"nsys stored the environment of {groups} in {report.name}{secrets}"
         if self.plan.settings.keep_report:
-            note = f"{what}; kept on request: do not share it. trace.sqlite is free of them."
+            note = f"{what}; kept on request: do not share it. {report.stem}.sqlite is free of them."
         else:
             report.unlink()
-            note = f"{what}; it was deleted after its export (--keep-report keeps it). trace.sqlite is free of them."
+            note = f"{what}; it was deleted after its export (--keep-report keeps it). {report.stem}.sqlite is free of them."
         self.say(note)
         self._update(notes=(*self._manifest().notes, note))
 
@@ -292,9 +296,10 @@ class Run:
         env = child_environment(self.environ, keep=self.plan.settings.keep_env)
         env["COLUMNS"] = str(shutil.get_terminal_size((_PIPE_COLUMNS, 24)).columns)  # its headline is shown at the end
         with self.progress.phase("report"):
-            outcome = run_process(
-                self.analysis(self.directory), env=env, log=log, interrupts=interrupts, watch=self.progress.draw
-            )
+            for command in self._analyses:
+                outcome = run_process(command, env=env, log=log, interrupts=interrupts, watch=self.progress.draw)
+                if outcome.returncode != 0:
+                    break
         self._update(
             exit_codes=evolve(self._manifest().exit_codes, analysis=outcome.returncode),
             phases=self.progress.phases or self._manifest().phases,
@@ -308,6 +313,20 @@ class Run:
                 f"the analysis failed (exit code {outcome.returncode}): {last_line(log)}; the trace is kept: "
                 f"dsocr-profile resume {self.plan.run_id}"
             )
+
+    @property
+    def _traces(self) -> tuple[str, ...]:
+        return trace_names(self.plan.settings.tensor_parallel)
+
+    @property
+    def _exported(self) -> bool:
+        return all((self.directory.path / f"{name}.sqlite").is_file() for name in self._traces)
+
+    @property
+    def _analyses(self) -> list[list[str]]:
+        if self.plan.settings.tensor_parallel == 1:
+            return [self.analysis(self.directory)]
+        return [analysis_command(self.directory, name) for name in self._traces]
 
     # -- records -------------------------------------------------------------------------------------------------------
 
@@ -422,7 +441,7 @@ class Run:
     def commands(self) -> dict[str, list[str]]:
         """Give the exact commands of a run, by step, for ``--dry-run``."""
         return {
-            "control": self.command(self.directory, "control"),
+            "control": rank_command(self.plan.settings.tensor_parallel, self.command(self.directory, "control")),
             "capture": self.collection.command(self._job({}, None)),
-            "analysis": self.analysis(self.directory),
+            "analysis": self._analyses[0],
         }

@@ -17,7 +17,7 @@ from analysis.domain.errors import BusyError, CaptureError, RequestError
 from analysis.domain.files import WriteOptions, write_text
 from analysis.domain.manifest import RunManifest
 from analysis.domain.program import PROGRAM_MARK, ProgramManifest
-from runner.plan.plan import RunPlan, WorkloadResult
+from runner.plan.plan import RunPlan, WorkloadResult, trace_names
 from runner.plan.program import ExecPlan
 from runner.process.lock import LockFile, Timeout
 
@@ -55,6 +55,16 @@ class RunDirectory:
     def report_file(self) -> Path:
         """What nsys wrote."""
         return self.path / "trace.nsys-rep"
+
+    def traces(self) -> tuple[str, ...]:
+        """Names of the traces, without endings, as the plan says."""
+        if not self.plan_file.is_file():
+            return trace_names(1)
+        return (
+            self.read_program_plan().settings.traces
+            if self.is_of_a_program()
+            else trace_names(self.read_plan().settings.tensor_parallel)
+        )
 
     @property
     def cancel_file(self) -> Path:

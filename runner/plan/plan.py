@@ -19,7 +19,7 @@ from analysis.domain.manifest import (
 )
 from runner.plan.settings import AnnotationLevel, Settings
 
-__all__ = ["RunPlan", "WorkloadResult"]
+__all__ = ["RunPlan", "WorkloadResult", "trace_names"]
 
 
 @frozen
@@ -38,6 +38,11 @@ class RunPlan:
     """As they were asked for."""
     input_set: InputSet | None = None
     """The pages, found and checked; None (plans before 0.3): ``request.input_dir`` is looked through again."""
+
+
+def trace_names(ranks: int) -> tuple[str, ...]:
+    """Names of the traces of a run, without endings: one for each rank."""
+    return ("trace",) if ranks == 1 else tuple(f"rank{rank}" for rank in range(ranks))
 
 
 @frozen

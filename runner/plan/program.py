@@ -8,6 +8,7 @@ from typing import Any, Final, Literal
 from attrs import field, frozen, validators
 
 from runner.plan.options import Panel, option
+from runner.plan.plan import trace_names
 
 __all__ = ["ExecPlan", "ExecSettings"]
 
@@ -103,7 +104,7 @@ class ExecSettings:
     @property
     def traces(self) -> tuple[str, ...]:
         """Names of the reports and exports, without their endings."""
-        return ("trace",) if self.ranks == 1 else tuple(f"rank{rank}" for rank in range(self.ranks))
+        return trace_names(self.ranks)
 
     @property
     def is_server(self) -> bool:

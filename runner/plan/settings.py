@@ -86,6 +86,12 @@ class Settings:
     random_weights: bool = option(
         False, "Make the weights up: a folder with config.json is enough. Times stay, texts mean nothing.", _MODEL
     )
+    tensor_parallel: int = option(
+        1,
+        "Processes, each with a GPU of its own, that share every layer of the model.",
+        _MODEL,
+        validator=validators.ge(1),
+    )
     measure_peak: bool = option(
         False, "Measure what a matrix product and a copy reach on the device; always done on a CPU.", _MODEL
     )

@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import site
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-__all__ = ["import_path", "module_command"]
+__all__ = ["import_path", "module_command", "rank_command"]
 
 
 def module_command(module: str, *arguments: str) -> list[str]:
@@ -18,6 +18,19 @@ def module_command(module: str, *arguments: str) -> list[str]:
     would be imported in place of ours.
     """
     return [sys.executable, "-P", "-m", module, *arguments]
+
+
+def rank_command(ranks: int, program: Sequence[str]) -> list[str]:
+    """Give the command line that starts a program once for each rank on this machine, by torch's own launcher.
+
+    Args:
+        ranks: how many; 1: the program is started as it is.
+        program: its command line.
+    """
+    if ranks == 1:
+        return list(program)
+    launcher = module_command("torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}", "--no-python")
+    return [*launcher, *program]
 
 
 def import_path(environ: Mapping[str, str]) -> dict[str, str]:

@@ -358,3 +358,30 @@ def test_the_real_child_is_what_the_launcher_starts(tmp_path: Path, nsys: NsysTo
     run = prepare(tmp_path, nsys, command=child_command)
     child = child_command(run.directory, "capture")
     assert run.commands()["capture"][-len(child) :] == child
+
+
+def test_two_ranks_share_a_model(tmp_path: Path, nsys: NsysTool) -> None:
+    """Through the command line, on two processes of this CPU: one trace each, with the collectives' results equal."""
+    argv = [sys.executable, "-m", "runner.cli", "run", "llama-tiny", "--device", "cpu", "--collector", "nsys"]
+    argv += ["--nsys", nsys.path, "--tensor-parallel", "2", "--repeats", "1", "--max-new-tokens", "3"]
+    argv += ["--images", str(_page(tmp_path)), "--out", str(tmp_path / "out")]
+    env = environment(DSOCR_LOCK_DIR=str(tmp_path))
+    done = subprocess.run(argv, env=env, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    folder = tmp_path / "out" / "latest"
+    first, second = (events(folder / f"rank{rank}.sqlite") for rank in (0, 1))
+    stages = [name for domain, kind, name in first if (domain, kind) == ("dsocr", 59)]
+    assert {"image[0]", "prefill", "decode", "decode_step"} <= set(stages)
+    assert stages == [name for domain, kind, name in second if (domain, kind) == ("dsocr", 59)]
+    run = json.loads((folder / "run.json").read_text())
+    assert (run["status"], run["options"]["tensor_parallel"]) == ("complete", 2)
+    assert any("2 ranks share the model" in note for note in run["notes"])
+    assert not (folder / "random-weights").exists()
+    # The same tokens as one process makes: the shares add up to the whole model.
+    alone = [*argv[: argv.index("--tensor-parallel")], *argv[argv.index("--tensor-parallel") + 2 :]]
+    alone[alone.index("nsys")] = "torch"
+    done = subprocess.run(alone, env=env, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    whole = json.loads((tmp_path / "out" / "latest" / "run.json").read_text())
+    assert [image["new_tokens"] for image in whole["control"]] == [image["new_tokens"] for image in run["control"]]
+    assert whole["model"]["parameters"] == run["model"]["parameters"]

@@ -16,7 +16,8 @@ from runner.child.models.deepseek_ocr2 import DeepseekOcr2
 from runner.child.models.family import Family, LoadedModel
 from runner.child.models.generic import Generic
 from runner.child.models.prompts import load_tokens
-from runner.child.models.registry import ModelSource, resolve_model
+from runner.child.models.ranks import Ranks
+from runner.child.models.registry import ModelSource, check_tensor_parallel, resolve_model
 from runner.plan.plan import RunPlan
 from runner.plan.settings import Settings
 
@@ -55,15 +56,23 @@ def open_device(name: str) -> torch.device:
     return device
 
 
-def load_model(plan: RunPlan) -> LoadedModel:
+def load_model(plan: RunPlan, ranks: Ranks | None = None) -> LoadedModel:
     """Load or make the model of a plan on its device, in evaluation mode.
+
+    Args:
+        plan: resolved.
+        ranks: those that share the model; None: this process holds all of it.
 
     Raises:
         ModelError: the model cannot be found, read, or held in memory, or its weights do not fit it exactly.
         RequestError: the machine has no such device.
     """
-    device = open_device(plan.request.device)
+    ranks = ranks or Ranks()
+    device = open_device(ranks.device_name(plan.request.device))
     source = resolve_model(plan.request.model_path, random_weights=plan.settings.random_weights)
+    check_tensor_parallel(source, ranks.count)
+    if ranks.count > 1 and device.type == "cuda":
+        torch.cuda.set_device(device)
     family = family_of(source)
     dtype_name: Dtype = plan.settings.dtype or ("bf16" if device.type == "cuda" else "fp32")
     dtype = _DTYPES[dtype_name]
@@ -77,7 +86,9 @@ def load_model(plan: RunPlan) -> LoadedModel:
     parameters = _count_parameters(network_class, config, attention, plan.settings.trust_remote_code)
     _check_memory(source.reference, parameters * dtype.itemsize, device)
     made_up = source.folder is None or plan.settings.random_weights
-    if source.folder is None or plan.settings.random_weights:
+    if ranks.count > 1:
+        network = _divided_network(network_class, config, source, ranks, attention, device, dtype, plan)
+    elif source.folder is None or plan.settings.random_weights:
         network = _random_network(network_class, config, attention, device, dtype, plan.settings)
     else:
         network = _load_checkpoint(
@@ -113,7 +124,7 @@ def load_model(plan: RunPlan) -> LoadedModel:
         device=device,
         dtype=dtype,
         default_mode=(source.preset.default_mode if source.preset else None) or family.default_mode,
-        notes=tuple(note for note in (weights if made_up else None, tokens.note) if note),
+        notes=tuple(note for note in (weights if made_up else None, tokens.note, ranks.note) if note),
     )
 
 
@@ -168,6 +179,30 @@ def _random_network(
             else:
                 parameter.normal_(0.0, _WEIGHT_STD, generator=generator)
     return network
+
+
+def _divided_network(
+    network_class: Any,
+    config: Any,
+    source: ModelSource,
+    ranks: Ranks,
+    attention: str,
+    device: torch.device,
+    dtype: torch.dtype,
+    plan: RunPlan,
+) -> Any:
+    """This rank's share of the network; what is made up is made once, and divided as a checkpoint is."""
+    options: dict[str, Any] = {"dtype": dtype, "attn_implementation": attention}
+    if source.folder is not None and not plan.settings.random_weights:
+        if plan.settings.trust_remote_code:
+            options["trust_remote_code"] = True
+        return ranks.load(network_class, source.folder, config=config, **options)
+    return ranks.divided(
+        network_class,
+        lambda: _random_network(network_class, config, attention, device, dtype, plan.settings),
+        Path(plan.run_dir) / "random-weights",
+        **options,
+    )
 
 
 def _load_checkpoint(

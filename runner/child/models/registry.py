@@ -22,6 +22,7 @@ __all__ = [
     "ModelSource",
     "Preset",
     "check_input_mode",
+    "check_tensor_parallel",
     "read_config",
     "resolve_model",
 ]
@@ -107,6 +108,19 @@ def resolve_model(reference: str, *, random_weights: bool = False) -> ModelSourc
     if not random_weights:
         _check_weights(folder)
     return ModelSource(reference, None, folder, _family_of(config))
+
+
+def check_tensor_parallel(source: ModelSource, ranks: int) -> None:
+    """Check before torch is imported that a model can be shared by several ranks.
+
+    Raises:
+        ModelError: transformers has no plan by which to divide it.
+    """
+    if ranks > 1 and source.family != "generic":
+        raise ModelError(
+            f"{source.reference}: --tensor-parallel {ranks} is for text decoders (such as llama-1b): transformers has no plan "
+            "for the vision towers of this model"
+        )
 
 
 def check_input_mode(source: ModelSource, mode: str | None) -> None:

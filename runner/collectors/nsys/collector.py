@@ -17,10 +17,11 @@ from runner.collectors.nsys.export import export_report, finish_import
 from runner.collectors.nsys.fitness import driver_mismatch, nvtx_mismatch
 from runner.collectors.nsys.presets import ResolvedOptions, load_preset, resolve_options
 from runner.collectors.nsys.tool import NsysTool, export_argv, find_nsys, profile_argv
-from runner.plan.plan import RunPlan
+from runner.plan.plan import RunPlan, trace_names
 from runner.process.driver import DriverFacts, installed_version
 from runner.process.isolation import namespace_prefix
 from runner.process.process import Interrupts, run_process
+from runner.process.python import rank_command
 
 __all__ = ["NsysCollection", "NsysCollector", "local_folders"]
 
@@ -33,6 +34,8 @@ class NsysCollection:
     options: ResolvedOptions
     extra: tuple[str, ...] = ()
     """The user's ``--nsys-arg``."""
+    ranks: int = 1
+    """Processes that share the model: each gets an nsys of its own."""
     prefix: tuple[str, ...] = ()
     """Starts nsys where it sees no other processes; empty where that is not possible."""
 
@@ -42,20 +45,23 @@ class NsysCollection:
         return self.options.warnings if mismatch is None else (*self.options.warnings, str(mismatch))
 
     def command(self, job: Job) -> list[str]:
-        """``unshare … nsys profile … child``."""
+        """``unshare … nsys profile … child``; with ranks, torchrun between the two."""
         argv = profile_argv(
             self.tool,
             self.options.options,
-            output=str(job.run_dir / "trace"),
-            session=f"dsocr-{job.run_id[:8]}",
+            output=str(job.run_dir / ("trace" if self.ranks == 1 else "rank%q{RANK}")),
+            session=f"dsocr-{job.run_id[:8]}" if self.ranks == 1 else None,
             target=job.target,
             extra=self.extra,
         )
-        return [*self.prefix, *argv]
+        return [*self.prefix, *rank_command(self.ranks, argv)]
 
     def export_command(self, run_dir: Path) -> list[str]:
         """``nsys export …``."""
-        return export_argv(self.tool, str(run_dir / "trace.nsys-rep"), str(run_dir / "trace.sqlite"))
+        name = trace_names(self.ranks)[0]
+        return export_argv(
+            self.tool, str(run_dir / f"{name}.nsys-rep"), str(run_dir / f"{name}.sqlite"), blobs=self.ranks > 1
+        )
 
     def collect(self, job: Job, interrupts: Interrupts) -> Collected:
         """Run it. nsys' exit status is the child's where the child ran; whether nsys did its part shows in its files."""
@@ -72,11 +78,12 @@ class NsysCollection:
         )
         usable = any(
             file.is_file() and file.stat().st_size > 0
-            for file in (job.run_dir / "trace.nsys-rep", job.run_dir / "trace.qdstrm")
+            for name in trace_names(self.ranks)
+            for file in (job.run_dir / f"{name}.nsys-rep", job.run_dir / f"{name}.qdstrm")
         )
         finished = job.result_file.is_file()
         # nsys starts the program with the file mode mask 0, and writes its report readable for all.
-        for file in (*job.run_dir.glob("trace.*"), job.result_file):
+        for file in (*job.run_dir.glob("trace.*"), *job.run_dir.glob("rank*.*"), job.result_file):
             if file.is_file():
                 file.chmod(0o600)
         child: int | None
@@ -91,16 +98,38 @@ class NsysCollection:
 
     def finish(self, job: Job, log: Path, interrupts: Interrupts) -> ExportResult:
         """Import what is left to import, export, check, scrub."""
-        report = finish_import(self.tool, job.run_dir, env=job.env, log=log, interrupts=interrupts)
-        return export_report(
-            self.tool,
-            report,
-            job.run_dir / "trace.sqlite",
-            env=job.env,
-            log=log,
-            interrupts=interrupts,
-            own_marks=(job.run_id,),
-        )
+        results = []
+        for name in trace_names(self.ranks):
+            report = finish_import(self.tool, job.run_dir, env=job.env, log=log, interrupts=interrupts, stem=name)
+            results.append(
+                export_report(
+                    self.tool,
+                    report,
+                    job.run_dir / f"{name}.sqlite",
+                    env=job.env,
+                    log=log,
+                    interrupts=interrupts,
+                    own_marks=(job.run_id,),
+                    blobs=self.ranks > 1,
+                )
+            )
+        return _together(results)
+
+
+def _together(results: list[ExportResult]) -> ExportResult:
+    """The exports of all ranks as one."""
+    rows: dict[str, int] = {}
+    for result in results:
+        for table, count in result.rows.items():
+            rows[table] = rows.get(table, 0) + count
+    names = sorted({name for result in results for name in result.secret_names})
+    return ExportResult(
+        returncode=next((result.returncode for result in results if result.returncode), 0),
+        rows=rows,
+        blocks=sum(result.blocks for result in results),
+        foreign_blocks=sum(result.foreign_blocks for result in results),
+        secret_names=tuple(names),
+    )
 
 
 @frozen
@@ -168,6 +197,7 @@ class NsysCollector(Collector):
                 decode_mode=plan.settings.decode_mode,
             ),
             extra=plan.settings.nsys_args,
+            ranks=plan.settings.tensor_parallel,
             prefix=namespace_prefix(environ),
         )
 

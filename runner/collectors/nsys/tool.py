@@ -211,7 +211,7 @@ def profile_argv(
     options: Mapping[str, str],
     *,
     output: str,
-    session: str,
+    session: str | None,
     target: Sequence[str],
     extra: Sequence[str] = (),
 ) -> list[str]:
@@ -221,7 +221,7 @@ def profile_argv(
         tool: the nsys that will run it.
         options: long name → value, from a preset.
         output: path of the report without its suffix.
-        session: name of the collection, by which it can be found again.
+        session: name of the collection, by which it can be found again; None: nsys makes one up.
         target: the program and its arguments.
         extra: the user's ``--nsys-arg``; an option named there replaces the preset's.
 
@@ -238,7 +238,7 @@ def profile_argv(
         if argument.startswith("-"):
             replaced.add(name)
     argv = [tool.path, "profile", f"--output={output}"]
-    if "session-new" in tool.profile_options:
+    if session is not None and "session-new" in tool.profile_options:
         argv.append(f"--session-new={session}")
     argv += [f"--{name}={value}" for name, value in options.items() if name not in replaced]
     return [*argv, *extra, *target]
