@@ -510,7 +510,7 @@ class Attribution:
         return nearest[self.tree.parent].astype(np.int32)
 
     @cached_property
-    def _stage_code(self) -> NDArray[np.int8]:
+    def stage_code(self) -> NDArray[np.int8]:
         """Index into `stages` of each range that is a stage, else ``len(stages)``, [ranges + 1]: -1 finds the last."""
         stages = self.stages
         by_meaning = [
@@ -523,11 +523,11 @@ class Attribution:
 
     def stage_of(self, row: int) -> str:
         """Name of the stage that a range is an instance of."""
-        return self.stages[int(self._stage_code[row])]
+        return self.stages[int(self.stage_code[row])]
 
     def stage_rows(self, stage: str) -> NDArray[np.intp]:
         """Rows of the ranges that are instances of a stage, in the file's order."""
-        return np.flatnonzero(self._stage_code[:-1] == self._code_of(stage))
+        return np.flatnonzero(self.stage_code[:-1] == self._code_of(stage))
 
     def _code_of(self, stage: str) -> int:
         """Index into `stages`; -1, which nothing has, for a stage that the trace does not know."""
@@ -536,13 +536,13 @@ class Attribution:
     @cached_property
     def call_stage(self) -> NDArray[np.int8]:
         """Stage of each call as index into `stages`; ``len(stages)``: none, [calls]."""
-        stage: NDArray[np.int8] = self._stage_code[self.call_level("stage")]
+        stage: NDArray[np.int8] = self.stage_code[self.call_level("stage")]
         return stage
 
     @cached_property
     def operation_stage(self) -> NDArray[np.int8]:
         """Stage of each operation as index into `stages`; ``len(stages)``: none, [operations]."""
-        stage: NDArray[np.int8] = self._stage_code[self.operation_level("stage")]
+        stage: NDArray[np.int8] = self.stage_code[self.operation_level("stage")]
         return stage
 
     def in_stage(self, stage: str) -> NDArray[np.bool_]:
@@ -553,7 +553,7 @@ class Attribution:
     def ranges_in_stage(self, stage: str) -> NDArray[np.bool_]:
         """Which ranges of the stage domain are a stage of that name or lie inside one, [ranges]."""
         nearest = self.tree.nearest(self.is_level("stage"))
-        inside: NDArray[np.bool_] = self._stage_code[nearest] == self._code_of(stage)
+        inside: NDArray[np.bool_] = self.stage_code[nearest] == self._code_of(stage)
         return inside
 
     def qualified_name(self, row: int) -> str:

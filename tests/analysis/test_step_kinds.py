@@ -11,11 +11,16 @@ from rich.console import Console
 
 from analysis.api.opening import opened
 from analysis.api.options import AnalysisOptions
+from analysis.attribution.attribution import Attribution
 from analysis.render import markdown
 from analysis.render.html import page as html
+from analysis.render.html.icicle import module_costs
 from analysis.render.pictures import step_picture
 from analysis.render.terminal import print_report
 from analysis.report import Report
+from analysis.sums.stages import gpu_rows
+from analysis.sums.tables import gpu_table
+from analysis.trace.reader import Trace
 from trace_builder import TraceBuilder
 
 Unpack = Callable[[str], Path]
@@ -165,3 +170,17 @@ def test_a_program_with_plain_ranges_gets_the_verdicts_of_ours(tmp_path: Path) -
     assert [verdict.sentence.split(" is ")[0] for verdict in report.verdicts] == ["Prefill", "Decode"]
     assert [(row.stage, row.per) for row in report.unit_times] == [("prefill", "image"), ("decode", "token")]
     assert not report.step_kinds
+
+
+@pytest.mark.parametrize("name", VLLM)
+def test_modules_of_the_page_are_those_of_the_table_in_every_kind(
+    real_attribution: Callable[[str], tuple[Trace, Attribution]], name: str
+) -> None:
+    _, attribution = real_attribution(name)
+    for stage in attribution.stages:
+        table = {
+            row.name: row.kernels for row in gpu_rows(gpu_table(attribution, "module", stage=stage)) if row.kernels
+        }
+        assert {
+            cost.module: cost.kernels for cost in module_costs(attribution) if cost.stage == stage and cost.kernels
+        } == table
