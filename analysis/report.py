@@ -12,7 +12,7 @@ from attrs import evolve, field, frozen
 from analysis.attribution.attribution import Attribution
 from analysis.domain.annotations import STAGES
 from analysis.domain.entities import KernelSummary, LLMProfileReport, ModelUnderTest, RunMeta
-from analysis.domain.manifest import Overhead, RunManifest, one_input
+from analysis.domain.manifest import Overhead, RunManifest
 from analysis.domain.overhead import decode_unit
 from analysis.efficiency.config_costs import ConfigRequest
 from analysis.efficiency.latency import aggregates, overheads, stage_timings, stats
@@ -37,7 +37,7 @@ from analysis.quality.findings import Finding
 from analysis.sums.gpu_metrics import metric_series
 from analysis.sums.host_calls import HostCalls, host_call_rows
 from analysis.sums.kernel_classes import load_rules
-from analysis.sums.kernel_modules import KernelModuleRow, StageUnits, kernel_module_rows, stage_units
+from analysis.sums.kernel_modules import KernelModuleRow, StageUnits, kernel_module_rows, stage_units, unit_of_input
 from analysis.sums.kernels import category_rows, kernel_tables, main_device
 from analysis.sums.operators import operator_summaries
 from analysis.sums.records import (
@@ -242,7 +242,9 @@ def _assembled(
         by_module = (row for row in waits if row.level == "module")
         waits = (*by_module, *host.waits_by("stage", everywhere, (WHOLE_CAPTURE,)))
     kernel_rows = kernel_tables(attribution, tokens, device, load_rules(options.kernel_rules))
-    units = stage_units(instances, one_input(manifest), decode_unit(manifest.batch_size if manifest else 1))
+    units = stage_units(
+        instances, unit_of_input(manifest, capture.vocabulary), decode_unit(manifest.batch_size if manifest else 1)
+    )
     kernel_modules = kernel_module_rows(attribution, kernel_rows.by_name, units)
     captured = Captured(
         capture=capture,

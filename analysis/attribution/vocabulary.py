@@ -27,6 +27,7 @@ from analysis.trace.records import RangeRows
 
 __all__ = [
     "BUILT_IN",
+    "OWN_VOCABULARY",
     "STEP_KINDS",
     "Choice",
     "Composition",
@@ -45,7 +46,8 @@ RuleLevel: TypeAlias = Literal["image", "stage", "step", "module"]
 
 BUILT_IN: Final = ("dsocr", "vllm", "sglang", "tensorrt-llm", "plain")
 """Names of the vocabularies that come with the program, in the order in which equal evidence decides."""
-_OWN: Final = "dsocr"
+OWN_VOCABULARY: Final = "dsocr"
+"""Ours."""
 _BY_COUNTS: Final = "by counts"
 _FOLDER: Final = Path(__file__).with_name("vocabularies")
 
@@ -360,10 +362,10 @@ def choose(ranges: RangeRows, stated: Vocabulary | None = None) -> Choice:
     pairs = _distinct_pairs(ranges)
     if stated is not None:
         return Choice(_read(stated, ranges, pairs), stated=True)
-    own = _built_in(_OWN)
+    own = _built_in(OWN_VOCABULARY)
     if not pairs.names or any(domain in ranges.domains for domain in own.own_domains):
         return Choice(_read(own, ranges, pairs), stated=False)
-    readings = [_read(_built_in(name), ranges, pairs) for name in BUILT_IN if name != _OWN]
+    readings = [_read(_built_in(name), ranges, pairs) for name in BUILT_IN if name != OWN_VOCABULARY]
     best = max(readings, key=lambda reading: reading.matched)  # the first of equal ones
     if not best.matched:
         return Choice(_read(own, ranges, pairs), stated=False)

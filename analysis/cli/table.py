@@ -76,16 +76,17 @@ def _by_module(
     analysed: OpenedTrace, stage: StageChoice | None, layers: bool, names: bool
 ) -> tuple[Specification[Any], Sequence[Any]]:
     """The table of kernels by module: its declaration, and its rows."""
-    from analysis.domain.manifest import one_input
     from analysis.domain.overhead import decode_unit
     from analysis.render.spec.kernels import KERNEL_MODULES
-    from analysis.sums.kernel_modules import kernel_module_rows, stage_units
+    from analysis.sums.kernel_modules import kernel_module_rows, stage_units, unit_of_input
     from analysis.sums.kernels import kernels_of
     from analysis.sums.stages import instance_summaries
 
     manifest, attribution = analysed.manifest, analysed.attribution
     units = stage_units(
-        instance_summaries(attribution), one_input(manifest), decode_unit(manifest.batch_size if manifest else 1)
+        instance_summaries(attribution),
+        unit_of_input(manifest, attribution.choice.vocabulary.name),
+        decode_unit(manifest.batch_size if manifest else 1),
     )
     kernels = kernels_of(analysed.trace, attribution, manifest).by_name
     rows = kernel_module_rows(attribution, kernels, units, fold_layers=not layers, by_shape=not names)

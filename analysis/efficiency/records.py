@@ -8,8 +8,8 @@ from attrs import field, frozen
 
 from analysis.domain.entities import KernelSummary
 from analysis.domain.errors import RequestError
-from analysis.domain.manifest import ControlPass, Overhead, RunManifest, one_input, ran_on_cpu
-from analysis.sums.kernel_modules import KernelModuleRow
+from analysis.domain.manifest import ControlPass, Overhead, RunManifest, ran_on_cpu
+from analysis.sums.kernel_modules import KernelModuleRow, unit_of_input
 from analysis.sums.records import (
     CaptureInfo,
     CategoryRow,
@@ -93,8 +93,8 @@ class Captured:
 
     @property
     def one_input(self) -> str:
-        """What a prefill is counted by: ``image`` or ``prompt``."""
-        return one_input(self.manifest)
+        """What a prefill is counted by: ``image`` or ``prompt``; ``range`` in a program of which only its ranges are known."""
+        return unit_of_input(self.manifest, self.capture.vocabulary)
 
     @property
     def on_cpu(self) -> bool:

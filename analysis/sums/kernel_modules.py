@@ -11,7 +11,9 @@ from attrs import frozen
 from numpy.typing import NDArray
 
 from analysis.attribution.attribution import Attribution
+from analysis.attribution.vocabulary import OWN_VOCABULARY
 from analysis.domain.entities import KernelSummary
+from analysis.domain.manifest import RunManifest, one_input
 from analysis.sums.grouping import UNATTRIBUTED, stage_names
 from analysis.sums.kernels import duration_statistics
 from analysis.sums.records import InstanceSummary
@@ -19,7 +21,7 @@ from analysis.trace.distinct import distinct
 from analysis.trace.launch_shapes import LaunchShapes
 from analysis.trace.records import KERNEL
 
-__all__ = ["KernelModuleRow", "StageUnits", "kernel_module_rows", "module_patterns", "stage_units"]
+__all__ = ["KernelModuleRow", "StageUnits", "kernel_module_rows", "module_patterns", "stage_units", "unit_of_input"]
 
 _NUMBER_IN_NAME: Final = re.compile(r"\d+")
 
@@ -77,14 +79,24 @@ def module_patterns(paths: Iterable[str]) -> dict[str, str]:
     return {path: pattern if len(members) > 1 else path for pattern, members in folded.items() for path in members}
 
 
-def stage_units(instances: Sequence[InstanceSummary], one_input: str, one_step: str) -> dict[str, StageUnits]:
+def unit_of_input(manifest: RunManifest | None, vocabulary: str) -> str:
+    """What a prefill is counted by: ``image`` or ``prompt`` in our runs, ``range`` in a program that only names its stages.
+
+    Args:
+        manifest: of the run.
+        vocabulary: by whose names the ranges are read.
+    """
+    return one_input(manifest) if manifest is not None or vocabulary == OWN_VOCABULARY else "range"
+
+
+def stage_units(instances: Sequence[InstanceSummary], input_unit: str, one_step: str) -> dict[str, StageUnits]:
     """Stage → the units of work in all its instances: decode counts its steps where it has any, else instances.
 
     A stage of an engine counts steps.
 
     Args:
         instances: all stage instances.
-        one_input: what a prefill is counted by: ``image`` or ``prompt``.
+        input_unit: what a prefill is counted by, of `unit_of_input`.
         one_step: what a decode step is counted as: ``token``, or ``step`` of a batch.
     """
     units = {}
@@ -94,7 +106,7 @@ def stage_units(instances: Sequence[InstanceSummary], one_input: str, one_step: 
             units[stage] = StageUnits("step", len(mine))
             continue
         steps = sum(instance.steps for instance in mine) if stage == "decode" else 0
-        units[stage] = StageUnits(one_step, steps) if steps else StageUnits(one_input, len(mine))
+        units[stage] = StageUnits(one_step, steps) if steps else StageUnits(input_unit, len(mine))
     return units
 
 

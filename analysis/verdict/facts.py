@@ -116,7 +116,7 @@ def facts_of(measured: Measured, stage: StageSummary) -> Facts:
         busy_base=next(
             (one for one in measured.utilisation if one.stage == name and one.time_base == "profiled gpu busy"), None
         ),
-        one_input=captured.one_input,
+        one_input="prompt" if captured.one_input == "range" else captured.one_input,
         rows=tuple(_of_unit(one, name) for one in captured.kernel_modules if one.stage == among),
         needs=tuple(one for one in measured.needs if one.stage == name),
         module_waits=tuple(one for one in captured.host_calls if one.level == "module"),

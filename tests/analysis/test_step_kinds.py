@@ -168,7 +168,7 @@ def test_a_program_with_plain_ranges_gets_the_verdicts_of_ours(tmp_path: Path) -
         )
     report = built_report(built, tmp_path)
     assert [verdict.sentence.split(" is ")[0] for verdict in report.verdicts] == ["Prefill", "Decode"]
-    assert [(row.stage, row.per) for row in report.unit_times] == [("prefill", "image"), ("decode", "token")]
+    assert [(row.stage, row.per) for row in report.unit_times] == [("prefill", "range"), ("decode", "token")]
     assert not report.step_kinds
 
 

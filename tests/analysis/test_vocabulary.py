@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
@@ -288,3 +289,18 @@ def test_those_that_come_with_the_program_are_well_formed(name: str) -> None:
     vocabulary = load_vocabulary(name)
     assert vocabulary is not None
     assert vocabulary.name == name
+
+
+def test_the_vocabulary_of_the_page_is_one(attribute: Attribute, tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "annotate.md").read_text(encoding="utf-8")
+    shown = re.search(r"```toml\n(.*?)```", page, re.DOTALL)
+    assert shown is not None
+    (path := tmp_path / "mine.toml").write_text(shown[1])
+    built = TraceBuilder().range("batch 2+6", 0, 50).range("block h.3.mlp", 5, 40, domain="layers")
+    built.launch(10, 11, ("a", 20, 30)).range("sampling: top k", 60, 70).launch(61, 62, ("b", 63, 64))
+    attribution = attribute(built, vocabulary=load_vocabulary(str(path)))
+    assert kinds(attribution) == [("mixed", Composition(8, None, 2, None, 6, None))]
+    assert {row.name: row.kernels for row in gpu_rows(gpu_table(attribution, "stage"))} == {
+        "mixed": 2,
+        "(unattributed)": 0,
+    }
