@@ -139,9 +139,8 @@ def test_every_output_shows_the_kinds(reported: Callable[[str], Report], tmp_pat
 @pytest.mark.parametrize("name", VLLM)
 def test_why_no_mfu_is_known_is_said_once_a_place(reported: Callable[[str], Report], name: str) -> None:
     report = reported(name)
-    assert {row.unknown_because for row in report.utilisation} == {
-        "what the steps of an engine need follows from its model's config, which is not known"
-    }
+    (reason,) = {row.unknown_because for row in report.utilisation}
+    assert "--config" in (reason or "")
 
 
 def test_the_report_says_by_whose_names_it_was_read(reported: Callable[[str], Report]) -> None:
