@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, cast
 
 import typer
 
+from analysis.domain.errors import CaptureError
 from runner.cli.options import Out, RunId
 from runner.cli.output import say
 
@@ -30,13 +31,18 @@ def review(
         int, typer.Option(min=0, help="Kernels that get sections (about 6 s each); 0: only the census.")
     ] = 16,
     budget_s: Annotated[
-        float | None, typer.Option(min=1, help="Seconds for Nsight Compute; what is counted until then is kept.")
+        float | None,
+        typer.Option(min=1, metavar="SECONDS", help="Seconds for Nsight Compute; what is counted until then is kept."),
     ] = None,
-    ncu: Annotated[str | None, typer.Option(help="The ncu to use (default: $NCU, else the newest).")] = None,
+    ncu: Annotated[
+        str | None, typer.Option(metavar="PATH", help="The ncu to use (default: $NCU, else the newest).")
+    ] = None,
     counters: Annotated[
         list[Path] | None,
         typer.Option(
-            "--from", help="Join this counter file, or those of this folder, and run nothing; may be repeated."
+            "--from",
+            metavar="FILE|FOLDER",
+            help="Join this counter file, or those of this folder, and run nothing; may be repeated.",
         ),
     ] = None,
     keep_report: Annotated[
@@ -46,7 +52,7 @@ def review(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the exact commands and start nothing.")] = False,
 ) -> None:
     """Profile a finished run's kernels with Nsight Compute and join the counters to its trace: review.html."""
-    from runner.launcher.review import Review, ReviewOptions, join, require_reviewable
+    from runner.launcher.review import Review, ReviewOptions, join, outline, require_reviewable
 
     directory = _directory(run_id, out)
     if counters:
@@ -65,9 +71,17 @@ def review(
     from runner.collectors.nsys.collector import local_folders
 
     require_reviewable(directory)  # before ncu is looked for: what is wrong with the run is said first
-    tool = find_ncu(ncu, os.environ, folders=local_folders())
     stages = cast("tuple[Stage, ...]", ("prefill", "decode") if stage == "both" else (stage,))
     options = ReviewOptions(stages, kernels, budget_s, keep_report, wait)
+    try:
+        tool = find_ncu(ncu, os.environ, folders=local_folders())
+    except CaptureError as error:
+        if ncu is not None or not dry_run:
+            raise
+        for line in outline(directory, options):
+            typer.echo(f"# {line}")
+        typer.echo(f"# missing: {error}")
+        return
     work = Review.open(directory, options, tool, os.environ, say)
     if dry_run:
         _print_commands(work)

@@ -54,6 +54,7 @@ __all__ = [
     "analysis_command",
     "child_command",
     "join",
+    "outline",
     "require_reviewable",
 ]
 
@@ -210,11 +211,7 @@ class Review:
             CaptureError: this ncu does not know the GPU's metrics.
         """
         plan, manifest = require_reviewable(directory)
-        launches = tuple(
-            launched for launched in first_launches(directory.trace_file) if launched.stage in options.stages
-        )
-        if not launches:
-            raise RequestError(f"{directory.trace_file}: has no {' or '.join(options.stages)} with kernels in it")
+        launches = _launches_of(directory, options)
         layers, notes = _layers(launches, options, tool, manifest, environ)
         return cls(
             directory, plan, manifest, options, environ, say, tool, layers, notes, prefix=namespace_prefix(environ)
@@ -528,6 +525,35 @@ def _layers(
     if cores.metrics:
         layers.append(Layer(cores.name, Selection(stages, cores.metrics), count, count * _CENSUS_S))
     return tuple(layers), tuple(notes)
+
+
+def outline(directory: RunDirectory, options: ReviewOptions) -> tuple[str, ...]:
+    """What a review of this run would count, by its trace alone: for where there is no ncu yet.
+
+    Raises:
+        RequestError: see `require_reviewable`; or its trace has none of the stages.
+    """
+    _, manifest = require_reviewable(directory)
+    launches = _launches_of(directory, options)
+    count = sum(launched.launches for launched in launches)
+    stages = " and ".join(launched.stage for launched in launches)
+    lines = [f"census: traffic and operations of all {count:,} kernels of {stages}, in two starts of the program"]
+    starts, work_s = 2, 2 * count * _CENSUS_S
+    if options.kernels > 0:
+        symbols, shapes = choose_kernels(launches, options.kernels)
+        if symbols:
+            starts += 1
+            work_s += shapes * (_SECTIONS_S + _SAVE_S_PER_BYTE * _model_bytes(manifest))
+            lines.append(f"sections: {shapes:,} launch shapes, those that take most of the time")
+    lines.append(f"about {_minutes(starts * _START_S + work_s)} in all, then the counters are joined to the trace")
+    return tuple(lines)
+
+
+def _launches_of(directory: RunDirectory, options: ReviewOptions) -> tuple[StageLaunches, ...]:
+    launches = tuple(launched for launched in first_launches(directory.trace_file) if launched.stage in options.stages)
+    if not launches:
+        raise RequestError(f"{directory.trace_file}: has no {' or '.join(options.stages)} with kernels in it")
+    return launches
 
 
 def _difference(layer: Layer, counted: CounterFileFacts) -> str | None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ from hypothesis import strategies as st
 
 from analysis.domain.errors import CaptureError, RequestError
 from launch_kit import fake_nsys
+from runner.collectors.nsys.answers import Answers, remember, remembered
 from runner.collectors.nsys.tool import (
     candidate_paths,
     export_argv,
@@ -21,6 +24,7 @@ from runner.collectors.nsys.tool import (
     parse_values,
     probe,
     profile_argv,
+    usable_tools,
 )
 
 HELP = """
@@ -153,3 +157,56 @@ def test_option_names() -> None:
 
 def test_missing_libraries_of_a_whole_program_are_none() -> None:
     assert missing_libraries(Path("/bin/sh"), os.environ) == ()
+
+
+def binary(tmp_path: Path) -> tuple[Path, dict[str, str]]:
+    """A program that says nothing, as an nsys that must not be asked; and an environment with a cache of its own."""
+    program = tmp_path / "target-linux-x64" / "nsys"
+    program.parent.mkdir()
+    shutil.copy(str(shutil.which("true")), program)
+    return program, {"PATH": os.defpath, "XDG_CACHE_HOME": str(tmp_path / "cache")}
+
+
+ANSWERS = Answers("2025.3.1", {"trace": "Possible values are 'cuda'."}, {"quiet": ""})
+
+
+def test_what_an_nsys_answered_is_not_asked_again(tmp_path: Path) -> None:
+    program, environ = binary(tmp_path)
+    with pytest.raises(CaptureError, match="does not say its version"):
+        probe(program, environ)
+    remember(program, environ, ANSWERS)
+    tool = probe(program, environ)
+    assert (tool.version, tool.trace_values(), tool.importer) == ("2025.3.1", frozenset({"cuda"}), None)
+    os.utime(program, ns=(1, 1))  # another file by its time
+    with pytest.raises(CaptureError, match="does not say its version"):
+        probe(program, environ)
+
+
+def test_only_programs_are_remembered_and_not_too_many(tmp_path: Path) -> None:
+    program, environ = binary(tmp_path)
+    for number in range(20):
+        os.utime(program, ns=(number, number))
+        remember(program, environ, ANSWERS)
+    assert remembered(program, environ) == ANSWERS
+    (cache,) = (tmp_path / "cache" / "dsocr-profiler").iterdir()
+    assert len(json.loads(cache.read_text())["of"]) == 16
+    cache.write_text("[1]")
+    assert remembered(program, environ) is None
+    script = tmp_path / "nsys"
+    script.write_text("#!/bin/sh\nexec /opt/whichever/nsys\n")
+    remember(script, environ, ANSWERS)
+    assert remembered(script, environ) is None
+    remember(program, {"PATH": os.defpath}, ANSWERS)  # neither a home nor a cache
+    assert remembered(program, {"PATH": os.defpath}) is None
+    (tmp_path / "file").write_text("x")
+    remember(program, {"XDG_CACHE_HOME": str(tmp_path / "file")}, ANSWERS)  # a place that cannot be written
+
+
+def test_candidates_are_asked_at_once_and_the_newest_is_taken(tmp_path: Path) -> None:
+    fakes = [fake_nsys(tmp_path / name / ".nsys") for name in ("first", "second")]
+    tools, reasons = usable_tools({"PATH": os.defpath}, folders=[tmp_path / "first", tmp_path / "second"])
+    assert {fake.path for fake in fakes} <= {tool.path for tool in tools}
+    assert [tool.version_key for tool in tools if tool.fault is None] == sorted(
+        (tool.version_key for tool in tools if tool.fault is None), reverse=True
+    )
+    assert all(isinstance(reason, str) for reason in reasons)

@@ -351,6 +351,31 @@ def test_dry_run_prints_every_command(tmp_path: Path, real_trace: Callable[[str]
     assert not (directory.path / "counters").exists()
 
 
+def test_a_dry_run_without_ncu_says_what_would_be_done_and_what_is_missing(
+    tmp_path: Path,
+    real_trace: Callable[[str], Path],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    from runner.cli.app import app
+    from runner.collectors.ncu import tool as ncu_tool
+
+    directory = finished_run(tmp_path / "out", real_trace("deepseek-ocr_h100_64tok"))
+    monkeypatch.setattr(ncu_tool, "candidate_paths", lambda environ, folders=(): [])
+    monkeypatch.delenv("NCU", raising=False)
+    argv = ["review", str(directory.path), "--stage", "decode", "--kernels", "8"]
+    app([*argv, "--dry-run"], standalone_mode=False)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "# census: traffic and operations of all 866 kernels of decode, in two starts of the program"
+    assert lines[1].startswith("# sections: ")
+    assert lines[2].startswith("# about ")
+    assert lines[3].startswith("# missing: no ncu found in PATH or the usual places: install Nsight Compute")
+    with pytest.raises(CaptureError, match="no ncu found"):
+        app(argv, standalone_mode=False)
+    with pytest.raises(CaptureError, match="--ncu /nowhere/ncu: no such program"):
+        app([*argv, "--dry-run", "--ncu", "/nowhere/ncu"], standalone_mode=False)
+
+
 def test_a_run_is_found_by_its_beginning_and_bad_ones_are_one_line(
     tmp_path: Path, real_trace: Callable[[str], Path]
 ) -> None:

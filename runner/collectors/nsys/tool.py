@@ -10,6 +10,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
 
@@ -17,6 +18,7 @@ from attrs import frozen
 
 from analysis.domain.errors import CaptureError, RequestError
 from analysis.domain.nsight import NSYS_PLACES
+from runner.collectors.nsys.answers import Answers, remember, remembered
 
 __all__ = [
     "NsysTool",
@@ -132,18 +134,27 @@ def find_nsys(
 
 
 def usable_tools(environ: Mapping[str, str], *, folders: Iterable[Path] = ()) -> tuple[list[NsysTool], list[str]]:
-    """Probe all candidates.
+    """Probe all candidates, at once.
 
     Returns:
         Those that answer, newest first, those without a fault before the rest; and why the others do not.
     """
     tools: list[NsysTool] = []
     reasons: list[str] = []
-    for path in candidate_paths(environ, folders=folders):
+
+    def answer(path: Path) -> NsysTool | CaptureError:
         try:
-            tools.append(probe(path, environ))
+            return probe(path, environ)
         except CaptureError as error:
-            reasons.append(str(error))
+            return error
+
+    paths = candidate_paths(environ, folders=folders)
+    with ThreadPoolExecutor(max_workers=max(1, len(paths))) as pool:
+        for answered in pool.map(answer, paths):
+            if isinstance(answered, NsysTool):
+                tools.append(answered)
+            else:
+                reasons.append(str(answered))
     tools.sort(key=lambda tool: (tool.fault is None, tool.version_key), reverse=True)
     return tools, reasons
 
@@ -151,18 +162,29 @@ def usable_tools(environ: Mapping[str, str], *, folders: Iterable[Path] = ()) ->
 def probe(path: Path, environ: Mapping[str, str]) -> NsysTool:
     """Ask one nsys what it is and what it can do.
 
+    What it says is asked for once per file and kept in the user's cache; whether its importer can run is looked at anew
+    each time, since that changes when something else is installed.
+
     Raises:
         CaptureError: it does not run, or does not answer like an nsys.
     """
-    version = _VERSION.search(_ask([str(path), "--version"], environ))
-    if version is None:
-        raise CaptureError(f"{path}: does not say its version as nsys does")
+    answers = remembered(path, environ)
+    if answers is None:
+        asked = (["--version"], ["profile", "--help"], ["export", "--help"])
+        # nsys takes half a second or more to start.
+        with ThreadPoolExecutor(max_workers=len(asked)) as pool:
+            texts = list(pool.map(lambda arguments: _ask([str(path), *arguments], environ), asked))
+        version = _VERSION.search(texts[0])
+        if version is None:
+            raise CaptureError(f"{path}: does not say its version as nsys does")
+        answers = Answers(version[1], parse_options(texts[1]), parse_options(texts[2]))
+        remember(path, environ, answers)
     importer = _find_importer(path)
     return NsysTool(
         path=str(path),
-        version=version[1],
-        profile_options=parse_options(_ask([str(path), "profile", "--help"], environ)),
-        export_options=parse_options(_ask([str(path), "export", "--help"], environ)),
+        version=answers.version,
+        profile_options=answers.profile_options,
+        export_options=answers.export_options,
         importer=None if importer is None else str(importer),
         missing=() if importer is None else missing_libraries(importer, environ),
         cupti_cuda=_newest_cupti(path),
