@@ -219,6 +219,8 @@ def utilisations(captured: Captured, costs: KnownCosts, peaks: KnownPeaks, *, dt
         names = whole if name == "total" else (name,)
         for work in _works(captured, names):
             needed, missing = _needed(work.wanted, costs)
+            if needed and not any(cost.components for cost in needed):
+                continue  # steps without tokens need nothing: there is nothing to compare
             for peak in peaks.peaks or (None,):
                 rows.append(
                     _row(
@@ -229,7 +231,7 @@ def utilisations(captured: Captured, costs: KnownCosts, peaks: KnownPeaks, *, dt
                         peak,
                         peaks.missing,
                         dtype=dtype,
-                        bound=costs.bound,
+                        bound=costs.bound is not None,
                     )
                 )
     return tuple(rows)
@@ -337,7 +339,7 @@ def _row(
     peak_missing: str | None,
     *,
     dtype: str,
-    bound: str | None,
+    bound: bool,
 ) -> Utilisation:
     need = metrics.sum_needs(needed) if needed else None
     seconds = work.time_ns / 1e9 if work.time_ns else None
@@ -377,7 +379,9 @@ def _row(
         ridge_point=metrics.ridge_point(peak, dtype),
         ideal_ns=None if ideal is None else round(ideal * 1e9),
         unknown_because=because,
-        derivation=_derivation(need, seconds, peak, mfu.value, mbu.value, dtype, bound) if need and seconds else None,
+        derivation=_derivation(need, seconds, peak, mfu.value, mbu.value, dtype, bound=bound)
+        if need and seconds
+        else None,
         suspect=mfu.suspect or full.suspect or mbu.suspect,
         ideal_unit_ns=None if ideal_unit is None or stage == "total" else ideal_unit * 1e9,
     )
@@ -390,7 +394,8 @@ def _derivation(
     mfu: float | None,
     mbu: float | None,
     dtype: str,
-    bound: str | None,
+    *,
+    bound: bool,
 ) -> str:
     """The arithmetic with its numbers, to be checked by hand."""
     parts = []
@@ -407,7 +412,7 @@ def _derivation(
             f"{mbu:.4%}"
         )
     if parts and bound:
-        parts.append(f"attention's part is a lower bound, as {bound}")
+        parts.append("attention's part is a lower bound")
     return "; ".join(parts)
 
 

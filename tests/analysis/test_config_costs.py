@@ -171,6 +171,31 @@ def test_a_rank_is_charged_its_share(
     assert shared(KnownCosts({}), 2).by_path == {}
 
 
+def test_the_report_of_an_engine_has_its_utilisation(
+    real_attribution: RealAttribution, decoder: Callable[..., ConfiguredDecoder], tmp_path: Path
+) -> None:
+    trace, attribution = real_attribution("vllm_h100_llama")
+    decoder(LLAMA)
+    report = assemble(trace, attribution, None, options(tmp_path / "config.json"))
+    rows = {row.stage: row for row in report.utilisation if row.time_base == "profiled gpu busy"}
+    assert list(rows) == ["prefill", "mixed", "decode", "total"], "empty steps need nothing"
+    assert 0.3 < (rows["prefill"].mfu or 0) < 0.8
+    assert 0.3 < (rows["mixed"].mfu or 0) < 0.8
+    assert 0.3 < (rows["decode"].mbu or 0) < 1
+    assert (rows["decode"].derivation or "").endswith("attention's part is a lower bound")
+    (limits,) = [finding for finding in report.findings if finding.code == "config-bounds"]
+    assert "carry no sums over contexts" in limits.evidence
+
+
+def test_an_engines_modules_contradict_another_models_layers(
+    real_attribution: RealAttribution, decoder: Callable[..., ConfiguredDecoder], tmp_path: Path
+) -> None:
+    trace, attribution = real_attribution("vllm_h100_moe-eager")
+    decoder(LLAMA)
+    with pytest.raises(RequestError, match="it has 16 layers, this trace's module ranges name 8"):
+        assemble(trace, attribution, None, options(tmp_path / "config.json"))
+
+
 # --- stages of one sequence -------------------------------------------------------------------------------------------
 
 
