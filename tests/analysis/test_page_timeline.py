@@ -60,6 +60,7 @@ def unpacked(text: str) -> tuple[dict[str, Any], Columns]:
         "deepseek-ocr_h100_small",
         "deepseek-ocr_h200_cuda-graph",
         "tensor-parallel_2xh200_rank0",
+        "vllm_h100_moe-eager",
     ]
 )
 def real(request: Any, real_attribution: Callable[[str], tuple[Trace, Attribution]]) -> tuple[Attribution, Report]:

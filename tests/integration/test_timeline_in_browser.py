@@ -568,3 +568,54 @@ def test_on_a_phone_it_fits_and_is_pinched(opened: Open, real: tuple[Attribution
         assert after[1] - after[0] == pytest.approx((before[1] - before[0]) / 3, rel=0.01)
     finally:
         page.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+def test_the_window_is_brushed_in_the_overview(opened: Open, real: tuple[Attribution, Report]) -> None:
+    from selenium.webdriver import ActionChains
+
+    page = opened(real)
+    whole = page.execute_script("return timeline.whole()")
+    page.execute_script("timeline.look(...timeline.whole())")
+    overview = page.find_element("id", "timeline-overview")
+    page.execute_script("arguments[0].scrollIntoView({block: 'center'})", overview)
+    wide = page.execute_script("return arguments[0].clientWidth", overview)
+    chain = ActionChains(page).move_to_element_with_offset(overview, -100, 0).click_and_hold()
+    chain.move_by_offset(200, 0).release().perform()
+    low, high = page.execute_script("return timeline.view()")
+    pixel = (whole[1] - whole[0]) / wide
+    middle = (whole[0] + whole[1]) / 2
+    assert low == pytest.approx(middle - 100 * pixel, abs=2 * pixel)
+    assert high == pytest.approx(middle + 100 * pixel, abs=2 * pixel)
+    ActionChains(page).move_to_element(overview).click_and_hold().move_by_offset(50, 0).release().perform()
+    moved = page.execute_script("return timeline.view()")
+    assert moved[0] == pytest.approx(low + 50 * pixel, abs=2 * pixel)
+    assert moved[1] - moved[0] == pytest.approx(high - low)
+
+
+def test_a_browser_that_cannot_unpack_it_shows_the_picture(
+    browser: Any, opened: Open, real: tuple[Attribution, Report]
+) -> None:
+    added = browser.execute_cdp_cmd(
+        "Page.addScriptToEvaluateOnNewDocument", {"source": "delete window.DecompressionStream"}
+    )
+    try:
+        page = opened(real)
+    finally:
+        browser.execute_cdp_cmd("Page.removeScriptToEvaluateOnNewDocument", added)
+    note = page.find_element("id", "timeline-note").text
+    assert note == "The timeline cannot be drawn: this browser cannot unpack it (no DecompressionStream)."
+    assert not page.find_element("id", "timeline-canvas").is_displayed()
+    assert page.find_elements("css selector", "#where .picture")[0].is_displayed()
+
+
+@pytest.mark.parametrize("name", ["vllm_h100_moe-eager", "tensor-parallel_2xh200_rank0", "deepseek-ocr_h200_torch"])
+def test_other_kinds_of_trace_are_drawn_too(
+    name: str, opened: Open, real_attribution: Callable[[str], tuple[Trace, Attribution]]
+) -> None:
+    trace, attribution = real_attribution(name)
+    page = opened((attribution, assemble(trace, attribution, None)))
+    drawn = page.execute_script("return timeline.trace().operations.start.length")
+    assert drawn == len(attribution.operations)
+    for stage in page.find_elements("css selector", "#stage-filter button"):
+        press(page, stage)
+    assert page.get_log("browser") == []

@@ -66,6 +66,7 @@ const timeline = (() => {
   let whole = [0, 1];
   let home = [0, 1];
   let view = [0, 1];
+  let zero = 0; // where the axis counts from
   let selected = null; // { track, row }
   let lit = null; // which operations are highlighted: { mask, sums, rows, name }
   let paints = {};
@@ -158,6 +159,8 @@ const timeline = (() => {
     const worked = tracks.filter((track) => track.kind === "stream");
     const shown = stages.length ? stages : worked.length ? worked : tracks;
     home = [Math.min(...shown.map((track) => track.start[track.from])), Math.max(...shown.map((track) => track.ends[track.to - 1]))];
+    [zero] = home;
+    trace.zeroIs = stages.length ? "the first stage" : worked.length ? "the first GPU operation" : "the first event";
     const margin = 0.01 * (home[1] - home[0]) || 1;
     home = [home[0] - margin, home[1] + margin];
     whole = [Math.min(whole[0], home[0]), Math.max(whole[1], home[1])];
@@ -336,8 +339,8 @@ const timeline = (() => {
     brush.strokeStyle = paints.line;
     brush.lineWidth = 1;
     brush.beginPath();
-    for (let tick = Math.ceil((view[0] - home[0]) / step); home[0] + tick * step < view[1]; tick += 1) {
-      const x = Math.round(xOf(home[0] + tick * step)) + 0.5;
+    for (let tick = Math.ceil((view[0] - zero) / step); zero + tick * step < view[1]; tick += 1) {
+      const x = Math.round(xOf(zero + tick * step)) + 0.5;
       brush.moveTo(x, 16);
       brush.lineTo(x, height);
       const time = Math.round(tick * step);
@@ -530,8 +533,8 @@ const timeline = (() => {
   const kindOf = (track) => ({ stream: "GPU operation", call: "CUDA call", "other call": "CUDA call", idle: "GPU idle", other: "range" })[track.kind] ?? track.kind;
   // What an event is: title and pairs of label and text.
   const facts = (track, row) => {
-    const since = track.start[row] - home[0];
-    const rows = [["duration", duration(track.duration[row])], ["begins", `${since < 0 ? "−" : ""}${duration(Math.abs(since))} after the start of the view “Stages”`]];
+    const since = track.start[row] - zero;
+    const rows = [["duration", duration(track.duration[row])], ["begins", `${duration(Math.abs(since))} ${since < 0 ? "before" : "after"} the start of ${trace.zeroIs}`]];
     if (track.kind === "stream") {
       const { operations, head } = trace;
       const [grid, block, registers, shared] = head.shapes[operations.shape[row]] ?? [null, null, null, null];
@@ -841,7 +844,9 @@ const timeline = (() => {
       at("timeline-note").textContent = `The timeline cannot be drawn: ${error.message}.`;
       canvas.hidden = true;
       overview.hidden = true;
-      throw error;
+      // The picture that stands there without scripts says at least when the GPU worked.
+      holder.parentElement.querySelector(".unscripted")?.classList.remove("unscripted");
+      trace = null;
     });
     return begun;
   };
@@ -856,6 +861,7 @@ const timeline = (() => {
     else if (wanted) {
       const first = new Set(changed);
       begin().then(() => {
+        if (!trace) return;
         if (!moved) fromAddress(first, moved);
         else if (links.state.table === null) holder.scrollIntoView({ block: "start" });
       });
