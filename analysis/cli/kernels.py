@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from analysis.api.options import AnalysisOptions
+from analysis.cli.matching import matching, nothing_of
 from analysis.cli.options import OF_A_TABLE, StageChoice, TableFormat, TraceFile, with_options
 from analysis.cli.progress import progress
 
@@ -26,13 +27,18 @@ def kernels(
         bool, typer.Option("--shapes", help="A row per launch shape instead of one per kernel name.")
     ] = False,
     top: Annotated[int, typer.Option("--top", help="How many rows.", min=1)] = 20,
-    output: Annotated[TableFormat | None, typer.Option("--format", help="Instead of a table.")] = None,
+    output: Annotated[TableFormat, typer.Option("--format", help="How it is written.")] = "text",
 ) -> None:
-    """List kernels by time: calls, durations, shape, occupancy."""
+    """List kernels by time: calls, durations, shape, occupancy.
+
+    Raises:
+        NothingMatchesError: no kernel matches.
+    """
     from analysis.api.opening import opened
     from analysis.render import answers
     from analysis.render.spec.kernels import KERNELS
     from analysis.render.table import write_table
+    from analysis.sums.grouping import UNATTRIBUTED
     from analysis.sums.kernels import kernels_of
 
     with opened(trace, options) as analysed, progress() as say:
@@ -40,13 +46,13 @@ def kernels(
         analysed.require_fitness(of_ranges=stage is not None)
         tables = kernels_of(analysed.trace, analysed.attribution, analysed.manifest, options.kernel_rules)
     rows = tables.by_shape if shapes else tables.by_name
-    wanted = [
-        row
-        for row in rows
-        if (stage is None or row.stage == stage)
-        and (match is None or match.casefold() in f"{row.name}\n{row.short_name}\n{row.category}".casefold())
-    ]
-    if output is None:
+    of_stage = [row for row in rows if stage is None or row.stage == stage]
+    wanted = matching(of_stage, match, lambda row: (row.short_name, row.name, row.category), "kernel")
+    if output == "text":
+        if not wanted:
+            raise nothing_of(
+                stage, list(dict.fromkeys(row.stage for row in rows if row.stage != UNATTRIBUTED)), "kernel"
+            )
         answers.print_kernels(wanted[:top], len(wanted))
     else:
         write_table(KERNELS, wanted[:top], output, sys.stdout)

@@ -16,7 +16,8 @@ from analysis.api.options import AnalysisOptions, option_name
 __all__ = ["OF_A_REPORT", "OF_A_TABLE", "SHARED", "StageChoice", "TableFormat", "TraceFile", "with_options"]
 
 StageChoice: TypeAlias = Literal["prefill", "mixed", "decode", "empty", "step"]
-TableFormat: TypeAlias = Literal["md", "csv", "json"]
+TableFormat: TypeAlias = Literal["text", "markdown", "md", "csv", "json"]
+"""``text``: aligned for people; ``md`` is short for ``markdown``; the others hold numbers unrounded."""
 
 TraceFile = Annotated[
     # readable=False: whether it can be read is for the reader to say, in one line.

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 import typer
 
 from analysis.api.options import AnalysisOptions
+from analysis.cli.matching import matching, nothing_of
 from analysis.cli.options import OF_A_TABLE, StageChoice, TableFormat, TraceFile, with_options
 from analysis.cli.progress import progress
 from analysis.domain.errors import RequestError
@@ -48,17 +49,21 @@ def table(
         bool,
         typer.Option("--names", help="With --by kernel-module: a row per kernel name, its launch shapes together."),
     ] = False,
-    output: Annotated[TableFormat, typer.Option("--format", help="How it is written.")] = "md",
+    match: Annotated[str | None, typer.Option("--match", help="Rows one of whose names holds this text.")] = None,
+    output: Annotated[TableFormat, typer.Option("--format", help="How it is written.")] = "text",
 ) -> None:
-    """Print one table of GPU time, integers in ns, to standard output.
+    """Print one table of GPU time to standard output: aligned text, or with integers in ns as Markdown, CSV or JSON.
 
     Raises:
+        NothingMatchesError: no row matches.
         RequestError: an option was given that does not go with the table.
     """
     if (layers or names) and by != "kernel-module":
         raise RequestError(f"{'--layers' if layers else '--names'} goes with --by kernel-module only")
     from analysis.api.opening import opened
+    from analysis.render import answers
     from analysis.render.table import write_table
+    from analysis.sums.grouping import UNATTRIBUTED
 
     with opened(trace, options) as analysed, progress() as say:
         say("reading")
@@ -69,7 +74,23 @@ def table(
             spec, rows = _by_module(analysed, stage, layers, names)
         else:
             spec, rows = _made(analysed.attribution, by, stage)
-    write_table(spec, rows, output, sys.stdout)
+        shown = matching(rows, match, _names(spec), "row")
+        if output == "text" and not shown:
+            of_stages = _made(analysed.attribution, "stage", None)[1]
+            present = [row.name for row in of_stages if row.name != UNATTRIBUTED]
+            raise nothing_of(stage, present, "GPU operation")
+    if output == "text":
+        answers.print_table(spec, shown, total=not by.startswith("range"))
+    else:
+        write_table(spec, shown, output, sys.stdout)
+
+
+def _names(spec: Specification[Any]) -> Callable[[Any], Iterable[str]]:
+    """What a row is called: its identifiers, then its other words."""
+    columns = sorted(
+        (column for column in spec.columns if column.type == "string"), key=lambda column: not column.style.code
+    )
+    return lambda row: [text for column in columns if (text := column.value(row))]
 
 
 def _by_module(

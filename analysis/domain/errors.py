@@ -19,6 +19,7 @@ __all__ = [
     "InputImagesError",
     "InterruptedRunError",
     "ModelError",
+    "NothingMatchesError",
     "RequestError",
     "TimeoutExceededError",
     "TraceError",
@@ -31,6 +32,12 @@ class DsocrError(Exception):
     """Base of all errors that are told to the user in one line."""
 
     exit_code: ClassVar[int] = 1
+
+
+class NothingMatchesError(DsocrError):
+    """What was asked for by a pattern or a stage is not in the trace; the exit code is that of grep."""
+
+    exit_code = 1
 
 
 class RequestError(DsocrError):

@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.text import Text
@@ -16,11 +17,20 @@ from analysis.domain.figures import count
 from analysis.quality.findings import Finding
 from analysis.render.spec import kernels, utilisation
 from analysis.render.spec.shown import shown
+from analysis.render.spec.specification import Specification
 from analysis.render.spec.text import visible
 from analysis.render.terminal_tables import FittedTable
 from analysis.report import Report
 
-__all__ = ["console", "print_explanation", "print_findings", "print_kernels", "print_remark", "print_written"]
+__all__ = [
+    "console",
+    "print_explanation",
+    "print_findings",
+    "print_kernels",
+    "print_remark",
+    "print_table",
+    "print_written",
+]
 
 _SEVERITY_STYLE = {"unfit": "bold red", "warning": "bold yellow", "info": "dim"}
 _PIPE_WIDTH = 160
@@ -74,6 +84,17 @@ def print_findings(findings: Sequence[Finding], *, as_json: bool = False) -> Non
         to.print(Text.assemble((f"{finding.severity}: ", _SEVERITY_STYLE[finding.severity]), visible(finding.title)))
         to.print(Text(f"  evidence: {visible(finding.evidence)}"))
         to.print(Text(f"  remedy:   {visible(finding.remedy)}"))
+
+
+def print_table(spec: Specification[Any], rows: Sequence[Any], *, total: bool) -> None:
+    """Print rows as aligned text, as wide as the terminal is.
+
+    Args:
+        spec: of the rows.
+        rows: in order.
+        total: whether a last row adds up what adds up.
+    """
+    console().print(FittedTable(shown(spec, rows, "terminal", total=total), title=False))
 
 
 def print_kernels(rows: Sequence[KernelSummary], altogether: int) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -24,8 +24,10 @@ __all__ = ["render"]
 
 MOST_LINES: Final = 200
 """Of the file: what does not fit is in the page and in the data beside it, and said to be."""
-_ROWS: Final = (12, 8, 5, 3)
+_ROWS: Final = (12, 8, 5, 3, 2)
 """Rows of kernels and modules that are tried, most first, until all but the least important sections fit."""
+_STAGES: Final = 2
+"""Whose kernels and modules are shown where there are many."""
 _SURE: Final = 3
 """Sections of this importance and below stay, with fewer rows; the others come as there is room."""
 _FACT: Final = 240
@@ -114,20 +116,27 @@ def _times(tables: ReportTables, pictures: dict[str, str]) -> list[_Section]:
     return [sections[0], _Section(by_kind.title, kinds, 2), sections[1]] if kinds else sections
 
 
+def _longest(report: Report, stages: Sequence[str]) -> list[str]:
+    """Of more than two stages, such as the kinds of an engine's steps, the two that take most."""
+    times = {part.stage: part.time_ns for part in report.ranking.parts}
+    longest = sorted(stages, key=lambda stage: -times.get(stage, 0))[:_STAGES]
+    return [stage for stage in stages if stage in longest]
+
+
 def _kernels(report: Report, tables: ReportTables, pictures: dict[str, str], rows: int) -> list[_Section]:
     lines = ["## Kernels", ""]
     if "categories.svg" in pictures:
         lines += ["![GPU time by category](categories.svg)", ""]
-    for stage in tables.kernel_stages:
+    for stage in _longest(report, tables.kernel_stages):
         table = tables.kernels(stage, rows)
         if table.rows:
             lines += [f"### {escaped(table.title)}", "", *table_lines(table)]
-    lines += ["All of them: kernels.parquet, and by module kernel_modules.parquet.", ""] if report.kernels else []
+    lines += ["All of all stages: kernels.parquet, and by module kernel_modules.parquet.", ""] if report.kernels else []
     if not report.kernels:
         lines += ["n/a: there is no kernel in the trace.", ""]
     by_category = ["### By category", "", *table_lines(tables.categories())] if report.kernels else []
     by_module = []
-    for stage in tables.kernel_stages:
+    for stage in _longest(report, tables.kernel_stages):
         table = tables.kernel_modules(stage, rows)
         by_module += [f"### {escaped(table.title)}", "", *table_lines(table)] if table.rows else []
     return [
@@ -139,10 +148,10 @@ def _kernels(report: Report, tables: ReportTables, pictures: dict[str, str], row
 
 def _modules(report: Report, tables: ReportTables, rows: int) -> _Section:
     lines = ["## Modules", ""]
-    with_modules = [stage for stage in tables.stages if report.module_rows.get(stage)]
+    with_modules = _longest(report, [stage for stage in tables.stages if report.module_rows.get(stage)])
     for stage in with_modules:
         lines += [f"### Modules, {escaped(stage)}", "", *table_lines(tables.module_kinds(stage, rows))]
-    return _Section("Modules", lines if with_modules else [*lines, "n/a: the trace has no module ranges.", ""], 3)
+    return _Section("Modules", lines if with_modules else [*lines, "n/a: the trace has no module ranges.", ""], 2)
 
 
 def _utilisation(report: Report, tables: ReportTables) -> list[_Section]:

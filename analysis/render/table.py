@@ -34,7 +34,7 @@ def write_table(spec: Specification[R], rows: Sequence[R], kind: str, stream: Te
     Args:
         spec: of the rows.
         rows: in order.
-        kind: ``md``, ``csv`` or ``json``.
+        kind: ``markdown`` (or ``md``), ``csv`` or ``json``.
         stream: where to.
     """
     if kind == "json":

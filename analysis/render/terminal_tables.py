@@ -41,13 +41,15 @@ class FittedTable:
         """Lay the table out for a console."""
         table = self._table
         widths = self._widths(options.max_width)
+        # Where no column that adds up had room, a row of sums would hold its name alone.
+        total = table.total if table.total and any(table.total[place].text for place in widths if place) else None
         made = RichTable(
             title=Text(table.title, style="bold") if self._title else None,
             title_justify="left",
             box=None,
             pad_edge=False,
             padding=(0, _GAP, 0, 0),
-            show_footer=table.total is not None,
+            show_footer=total is not None,
             caption=self._left_out(widths),
             caption_justify="left",
         )
@@ -59,7 +61,7 @@ class FittedTable:
                 width=width,
                 no_wrap=True,
                 overflow="ellipsis",
-                footer=self._text(table.total[place], width, "bold") if table.total is not None else "",
+                footer=self._text(total[place], width, "bold") if total is not None else "",
             )
         for row in table.rows:
             made.add_row(*(self._text(row[place], width) for place, width in widths.items()))
@@ -85,6 +87,7 @@ class FittedTable:
             for place, heading in enumerate(table.columns)
         }
         texts = [place for place, heading in enumerate(table.columns) if heading.align == "left"]
+        uncut = dict(whole)
         for place in texts:
             whole[place] = min(whole[place], _LONGEST_NAME)
 
@@ -108,4 +111,7 @@ class FittedTable:
             if widest is None or widths[widest] <= 3:
                 break
             widths[widest] -= 1
+        for place in texts:  # what room is left goes to names that were cut
+            if place in widths:
+                widths[place] += max(0, min(uncut[place] - widths[place], room - needed(widths)))
         return widths

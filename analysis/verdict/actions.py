@@ -128,7 +128,7 @@ def _launches(facts: Facts, budget: Budget) -> Action | None:
         where = f"; {names} {verb} {count(sum(calls for _, calls in most))} of {count(total)} kernel launches in the capture"
     if replays_graphs(facts) and facts.is_decode:
         what = f"Shorten what the host does between graph launches ({_launched(facts)}): sampling, input preparation, the EOS check"
-        short = "shorten what the host does between graph launches"
+        short = "shorten the host's work between replays"
     elif facts.of_steps and not replays_graphs(facts):
         what = (
             f"Let the engine replay its steps ({_launched(facts)}) from CUDA graphs (vLLM: without --enforce-eager, and with "
@@ -138,7 +138,7 @@ def _launches(facts: Facts, budget: Budget) -> Action | None:
         short = "let the engine replay its steps from CUDA graphs"
     elif facts.of_steps:
         what = f"Shorten what the host does around the launches ({_launched(facts)}): scheduling, input preparation, sampling"
-        short = "shorten what the host does around the launches"
+        short = "shorten the host's work around the launches"
     elif facts.is_decode:
         what = (
             f"Replay decode's {_launched(facts)} from a CUDA graph with a static KV cache (dsocr-profile run --decode "

@@ -7,6 +7,7 @@ import io
 import json
 import lzma
 import os
+import re
 import sqlite3
 import subprocess
 import sys
@@ -26,6 +27,7 @@ from analysis.cli.report_folder import MARKER
 from analysis.domain.contracts import LLMProfileRequest
 from analysis.domain.convert import from_json, to_json
 from analysis.domain.entities import KernelSummary, LLMProfileReport, RunMeta
+from analysis.domain.errors import NothingMatchesError
 from analysis.domain.manifest import RunManifest
 from analysis.sums import grouping
 from analysis.sums.grouping import COLUMNS
@@ -556,9 +558,49 @@ def test_kernels(run: Run, small: Path) -> None:
         csv.DictReader(io.StringIO(run("kernels", small, "--match", "gemm", "--top", "500", "--format", "csv").out))
     )
     assert [row["name"] for row in table] == [one.name for one in found]
-    lines = run("kernels", small, "--match", "no such kernel", "--format", "md").out.splitlines()
-    assert len(lines) == 2
     assert run("kernels", small, "--top", "0").code == 2
+
+
+@pytest.mark.parametrize("kind", ["text", "markdown", "csv", "json"])
+@pytest.mark.parametrize(
+    ("command", "pattern", "nearest"),
+    [
+        (("kernels",), "nvjt", "nearest nvjet"),
+        (("kernels", "--stage", "decode"), "elementwize", "nearest elementwise"),
+        (("table", "--by", "module"), "layers.3.attnn", "nearest layers.3.self_attn"),
+        (("table", "--by", "range-kernel"), "decode_stp", "dsocr:decode_step"),
+        (("table", "--by", "kernel-module"), "???", "there are "),
+    ],
+)
+def test_a_pattern_that_matches_nothing_names_the_nearest(
+    run: Run, small: Path, command: tuple[str, ...], pattern: str, nearest: str, kind: str
+) -> None:
+    done = run(command[0], small, *command[1:], "--match", pattern, "--format", kind)
+    assert_one_line(done, NothingMatchesError.exit_code, repr(pattern), nearest)
+    assert done.out == ""
+
+
+def test_a_stage_that_the_trace_lacks_is_said(run: Run, small: Path) -> None:
+    for command in ("kernels", "table"):
+        assert_one_line(
+            run(command, small, "--stage", "mixed"), 1, "belongs to mixed", "its stages are prefill, decode"
+        )
+
+
+def test_tables_are_aligned_text_unless_markdown_is_asked_for(run: Run, small: Path) -> None:
+    """In a pipe as on a terminal: columns begin at one place, and integers stay in the data formats."""
+    done = run("table", small, "--by", "module", "--match", "SELF_attn")
+    assert (done.code, done.err) == (0, "")
+    assert "|" not in done.out
+    head, *rows = done.out.splitlines()
+    ends = [match.end() for match in re.finditer(r"\S+(?: \S+)*", head)][1:]
+    for row in rows[:12]:
+        assert row.startswith("layers.")
+        assert [match.end() for match in re.finditer(r"\S+", row)][1:] == ends
+    assert rows[12].startswith("Total ")
+    for name in ("md", "markdown"):
+        assert run("table", small, "--format", name).out.startswith("| name | kernels |")
+    assert run("kernels", small, "--format", "markdown").out.startswith("| stage | name |")
 
 
 def test_kernels_by_launch_shape(run: Run, small: Path) -> None:
@@ -606,7 +648,7 @@ def test_an_unwatched_command_says_nothing_of_its_progress(small: Path) -> None:
         [sys.executable, "-m", "analysis.cli", "table", small], cwd=ROOT, capture_output=True, text=True, check=True
     )
     assert done.stderr == ""
-    assert done.stdout.startswith("| name |")
+    assert done.stdout.startswith("Stage ")
 
 
 @pytest.mark.parametrize(

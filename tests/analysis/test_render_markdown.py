@@ -113,7 +113,7 @@ def test_every_row_of_a_table_has_its_cells_whatever_the_names(tmp_path: Path) -
 REAL = (
     "deepseek-ocr_h100_64tok", "deepseek-ocr_h100_gpu-metrics", "deepseek-ocr_h100_lossy", "deepseek-ocr_h100_small",
     "deepseek-ocr_h100_recorded-graph", "deepseek-ocr_h200_cuda-graph", "deepseek-ocr_h200_torch", "llama_h100_cuda-graph",
-    "tensor-parallel_2xh200_rank0",
+    "tensor-parallel_2xh200_rank0", "tensor-parallel_2xh200_rank1", "vllm_h100_llama", "vllm_h100_moe-eager",
 )  # fmt: skip
 
 

@@ -1,15 +1,24 @@
 import io
 import re
+from collections.abc import Callable
 
 import pytest
 from attrs import evolve
+from rich.cells import cell_len
 from rich.console import Console
 
+from analysis.attribution.attribution import Attribution
 from analysis.domain.manifest import Overhead
+from analysis.render.spec.kernels import KERNELS
+from analysis.render.spec.shown import shown
 from analysis.render.spec.tables import ReportTables
 from analysis.render.terminal import print_headline, print_report
-from analysis.report import Report
+from analysis.render.terminal_tables import FittedTable
+from analysis.report import Report, assemble
+from analysis.trace.reader import Trace
 from report_builder import hostile_report, plain_report
+
+Attribute = Callable[[str], tuple[Trace, Attribution]]
 
 
 def printed(report: Report, *, whole: bool = True, width: int = 120) -> str:
@@ -58,3 +67,81 @@ def test_hostile_names_neither_colour_nor_format() -> None:
     text = printed(hostile_report())
     assert not re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]", text)
     assert "\\x1b[31mred" in text
+
+
+# --- real traces on a terminal of 80 columns, and of others -----------------------------------------------------
+
+SCREEN = 24
+"""Lines of the smallest terminal."""
+
+
+def lines_of(report: Report, width: int, *, whole: bool = False) -> list[str]:
+    return printed(report, whole=whole, width=width).splitlines()
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["deepseek-ocr_h100_64tok", "deepseek-ocr_h100_recorded-graph", "deepseek-ocr_h100_small", "llama_h100_cuda-graph",
+     "tensor-parallel_2xh200_rank0", "vllm_h100_llama", "vllm_h100_moe-eager"],
+)  # fmt: skip
+def test_where_why_what_first_and_what_it_brings_are_on_the_first_screen(
+    name: str, real_attribution: Attribute
+) -> None:
+    report = assemble(*real_attribution(name), None)
+    lines = lines_of(report, 80)
+    assert max(map(cell_len, lines)) <= 80
+    screen = " ".join(" ".join(lines[:SCREEN]).split())
+    assert screen.startswith(report.ranking.sentence), "what first, and what it brings"
+    first = report.ranking.gains[0]
+    for part in report.ranking.parts:
+        assert re.search(rf"(?<!\S){part.stage} +[\d.,]+ (ms|µs|s) +[\d.]+ %", "\n".join(lines[:SCREEN])), "where"
+    verdict = next(verdict for verdict in report.verdicts if verdict.stage == first.action.stage)
+    assert verdict.sentence in screen, "why"
+    assert re.search(r"Rank +Stage +What to do +At most +Of it", "\n".join(lines[:SCREEN]))
+
+
+@pytest.mark.parametrize("width", [60, 80, 200])
+def test_no_number_wraps_or_is_cut_at_any_width(width: int, real_attribution: Attribute) -> None:
+    report = assemble(*real_attribution("deepseek-ocr_h100_small"), None)
+    tables = ReportTables(report, "terminal")
+    for table in (
+        tables.actions(), tables.stage_times(), tables.kernels("decode", 10), tables.kernel_modules("decode", 10),
+        tables.module_kinds("decode", 10), tables.utilisation(), tables.budget("decode"), tables.compared(),
+    ):  # fmt: skip
+        console = Console(file=io.StringIO(), width=width, force_terminal=False)
+        console.print(FittedTable(evolve(table, note=""), title=False))
+        lines = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
+        assert max(map(cell_len, lines)) <= width
+        body = lines[1 : 1 + len(table.rows)]
+        whole = {
+            cell.text for row in table.rows for place, cell in enumerate(row) if table.columns[place].align == "right"
+        }
+        for line in body:
+            numbers = [
+                word for word in re.split(r" {2,}", line.strip()) if re.fullmatch(r"[−<]? ?[\d.,]+( \S+)?", word)
+            ]
+            assert all(number in whole for number in numbers), (width, table.key, line)
+
+
+def test_a_name_is_whole_where_there_is_room(real_attribution: Attribute) -> None:
+    report = assemble(*real_attribution("deepseek-ocr_h100_small"), None)
+    table = shown(KERNELS, report.kernels[:3], "terminal")
+    long = "kernel_" + 90 * "x"
+    cells = tuple((evolve(row[0], text=long), *row[1:]) for row in table.rows)
+    texts = {}
+    for width in (80, 300):
+        console = Console(file=io.StringIO(), width=width, force_terminal=False)
+        console.print(FittedTable(evolve(table, rows=cells)))
+        texts[width] = console.file.getvalue()  # type: ignore[attr-defined]
+    assert long in texts[300]
+    assert long not in texts[80]
+    assert re.search(r"kernel_x+…x+ ", texts[80]), "shortened in the middle"
+
+
+def test_what_is_not_known_is_said_once(real_attribution: Attribute) -> None:
+    text = " ".join(
+        printed(assemble(*real_attribution("deepseek-ocr_h100_small"), None), whole=False, width=80).split()
+    )
+    assert text.count("Not known: ") == 1
+    assert text.count("--model") == 1
+    assert "n/a" not in text

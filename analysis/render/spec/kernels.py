@@ -137,10 +137,10 @@ KERNEL_MODULES: Final = Specification[KernelModuleRow](
         ),
         _M("short_name", "Name", "string", NAME, GLOSSARY["kernel_short_name"], shown=()),
         _M("name", "Full name", "string", NAME, GLOSSARY["kernel_name"], shown=()),
-        _M("stage", "Stage", "string", TEXT, GLOSSARY["stage"], shown=()),
+        _M("stage", "Stage", "string", TEXT, GLOSSARY["stage"], shown=("terminal",), priority=2),
         _M("category", "Category", "string", TEXT, GLOSSARY["category"], shown=("html", "markdown"), below="kernel", priority=3),
         _M(
-            "grid", "Grid", "shape", SHAPE, GLOSSARY["grid"], nullable=True, priority=2, why=_differs,
+            "grid", "Grid", "shape", SHAPE, GLOSSARY["grid"], nullable=True, priority=4, why=_differs,
         ),
         _M(
             "block", "Block", "shape", SHAPE, GLOSSARY["block"], nullable=True, below="grid",
@@ -157,7 +157,7 @@ KERNEL_MODULES: Final = Specification[KernelModuleRow](
             "total_per_unit_ns", "Time each", "float64", MICROSECONDS, "Time per image or token: sum of the durations ÷ images "
             "or tokens of the stage.", nullable=True, adds=True, within="stage", why=lambda _: _NO_UNIT,
         ),
-        _M("total_ns", "Total", "int64", EXACT_MS, GLOSSARY["total"], adds=True, priority=2),
+        _M("total_ns", "Total", "int64", EXACT_MS, GLOSSARY["total"], adds=True),
         _M(
             "share", "Share", "float64", SHARE, GLOSSARY["kernel_share"], nullable=True, adds=True,
             within="stage",

@@ -75,6 +75,7 @@ class ReportTables:
         return shown(
             kernels.KERNEL_MODULES, mine, self._reader,
             key=f"kernel_modules_{stage}", title=f"Kernels by module, {stage}", total=True, limit=limit, rest="({} more)",
+            leave_out=("stage",) if self._reader == "terminal" else (),
         )  # fmt: skip
 
     def budget(self, stage: str) -> Table:
