@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from analysis.render.html.environment import page_style
 from analysis.render.pictures import palette
-from analysis.render.pictures.svg import STYLE, alone, svg
+from analysis.render.pictures.svg import STYLE, alone, axis_steps, axis_time, svg
 
 _Matrix = NDArray[np.float64]
 
@@ -110,3 +110,17 @@ def test_a_style_uses_only_colours_that_there_are() -> None:
     assert palette.COLOURS["ink"][0] in file
     assert palette.COLOURS["ink"][1] in file
     assert "var(--" in STYLE
+
+
+@pytest.mark.parametrize(
+    ("ns", "text"), [(0, "0"), (2_000_000, "2 ms"), (1_500_000_000, "1.5 s"), (250_000_000, "250 ms"), (40, "40 ns")]
+)
+def test_times_on_an_axis_have_no_idle_zeros(ns: int, text: str) -> None:
+    assert axis_time(ns) == text
+
+
+@pytest.mark.parametrize(
+    ("most", "steps"), [(7, [0, 2, 4, 6]), (100, [0, 25, 50, 75, 100]), (0, [0]), (0.9, [0, 0.25, 0.5, 0.75])]
+)
+def test_axis_steps_are_round(most: float, steps: list[float]) -> None:
+    assert axis_steps(most) == pytest.approx(steps)

@@ -192,9 +192,10 @@ def test_the_chart_of_steps_draws_the_values_of_the_report(
 
 def test_nothing_is_wider_than_the_page(opened: Callable[[Report], Any], real_report: Report) -> None:
     page = opened(real_report)
+    unfold(page)
     assert page.execute_script("return document.documentElement.scrollWidth <= window.innerWidth")
     cut = page.execute_script(
-        "return [...document.querySelectorAll('.scroll')].filter(e => e.offsetParent && e.scrollWidth > e.clientWidth + 1)"
+        "return [...document.querySelectorAll('.scroll')].filter(e => e.checkVisibility() && e.scrollWidth > e.clientWidth + 1)"
         ".map(e => e.querySelector('table').id + ' ' + e.scrollWidth + ' ' + e.clientWidth)"
     )
     assert cut == []

@@ -41,7 +41,7 @@ _SCRIPTS: Final = ("figures", "page", "links", "charts", "tables", "icicle", "ti
 _MAX_ROWS: Final = 400
 """Of a table on the page; more are in report.json."""
 _TOP_MODULES: Final = 10
-_TOP_KERNELS: Final = 10
+_TOP_KERNELS: Final = 8
 _TOP_WAITS: Final = 4
 """Rows that stand there without scripts and in print."""
 _HALF: Final = 600

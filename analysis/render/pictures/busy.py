@@ -6,7 +6,7 @@ from typing import Final
 
 from analysis.domain.figures import counted, duration, share
 from analysis.render.pictures.palette import STAGE_COLOURS
-from analysis.render.pictures.svg import axis_steps, line, path, polyline, rect, svg, text
+from analysis.render.pictures.svg import axis_steps, axis_time, line, path, polyline, rect, svg, text
 from analysis.render.spec.text import shortened, visible
 from analysis.report import Report
 
@@ -63,6 +63,6 @@ def busy_picture(report: Report, width: int = 1180) -> str | None:
     for value in axis_steps(whole, 6):
         x = _LEFT + room * value / whole
         anchor = "start" if value == 0 else "end" if x > _LEFT + room - 20 else "middle"
-        parts.append(text(x, top + _HIGH + 18, duration(round(value)) if value else "0", anchor=anchor))
+        parts.append(text(x, top + _HIGH + 18, axis_time(value), anchor=anchor))
     title = "When the GPU worked: stages above, GPU busy share below"
     return svg(width, top + _HIGH + 26, title, parts)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Final
 
-from analysis.domain.figures import decimal, duration
+from analysis.domain.figures import decimal
 from analysis.render.pictures.palette import STAGE_COLOURS
-from analysis.render.pictures.svg import axis_steps, line, path, polyline, rect, svg, text
+from analysis.render.pictures.svg import axis_steps, axis_time, line, path, polyline, rect, svg, text
 from analysis.render.spec.text import shortened, visible
 from analysis.report import Report
 from analysis.sums.records import MetricSeries
@@ -50,7 +50,7 @@ def metrics_picture(report: Report, width: int = 1180) -> str | None:
         x = _LEFT + room * value / whole
         anchor = "start" if value == 0 else "end" if x > _LEFT + room - 20 else "middle"
         at = round(first - origin + value)
-        parts.append(text(x, high + 16, duration(at) if at else "0", anchor=anchor))
+        parts.append(text(x, high + 16, axis_time(at), anchor=anchor))
     return svg(width, high + 24, "Sampled GPU metrics over time", parts)
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from analysis.domain.figures import count, duration
 from analysis.render.pictures.palette import STAGE_COLOURS
-from analysis.render.pictures.svg import axis_steps, dots, legend, line, rect, svg, text
+from analysis.render.pictures.svg import axis_steps, axis_time, dots, legend, line, rect, svg, text
 from analysis.report import Report
 from analysis.sums.records import StepPoint
 
@@ -52,7 +52,7 @@ def step_picture(report: Report, width: int = 860) -> str | None:
     for value in axis_steps(most):
         y = _TOP + _HIGH * (1 - value / most)
         parts.append(line("line", _LEFT, y, _LEFT + room, y))
-        parts.append(text(_LEFT - 8, y + 4, duration(round(value)) if value else "0", anchor="end"))
+        parts.append(text(_LEFT - 8, y + 4, axis_time(value), anchor="end"))
     across = [_LEFT + room * (place - first) / ((last - first) or 1) for place in places]
     for kind, values in (("round s-decode", elapsed), ("square s-busy", busy)):
         drawn = [(x, _TOP + _HIGH * (1 - value / most)) for x, value in zip(across, values, strict=True)]
@@ -89,7 +89,7 @@ def _by_tokens(report: Report, width: int) -> str:
     for value in axis_steps(most):
         y = _TOP + _HIGH * (1 - value / most)
         parts.append(line("line", _LEFT, y, _LEFT + room, y))
-        parts.append(text(_LEFT - 8, y + 4, duration(round(value)) if value else "0", anchor="end"))
+        parts.append(text(_LEFT - 8, y + 4, axis_time(value), anchor="end"))
     for kind, colour in kinds:
         mine = [
             (_LEFT + room * (place - first) / ((last - first) or 1), _TOP + _HIGH * (1 - time / most))

@@ -12,12 +12,14 @@ from typing import Final
 
 from markupsafe import escape  # the standard library's own load a table of entities or an HTTP client
 
+from analysis.domain.figures import duration
 from analysis.render.pictures.palette import PARTS, STAGE_COLOURS, literal
 
 __all__ = [
     "STYLE",
     "alone",
     "axis_steps",
+    "axis_time",
     "circle",
     "dots",
     "legend",
@@ -123,6 +125,14 @@ def legend(entries: Iterable[tuple[str, str]], x: float, y: float) -> list[str]:
         drawn.append(text(x + 15, y + 9.5, label))
         x += 34 + 6.4 * len(label)
     return drawn
+
+
+def axis_time(ns: float) -> str:
+    """A time on an axis: ``200 ms``, ``0``, ``1.5 s``, without zeros that say nothing."""
+    if not round(ns):
+        return "0"
+    number, _, unit = duration(round(ns)).partition(" ")
+    return f"{number.rstrip('0').rstrip('.') if '.' in number else number} {unit}"
 
 
 def axis_steps(most: float, count: int = 4) -> list[float]:
