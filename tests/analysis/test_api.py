@@ -362,3 +362,13 @@ def test_tables_by_stage_are_those_of_the_command(
     assert parts.tolist() == gaps["idle_ns"].tolist()
     assert profile.verdicts()["bound"].tolist() == [one.bound for one in profile.report().verdicts]
     assert len(loaded("deepseek-ocr_h100_gpu-metrics").metrics()) > 5
+
+
+def test_a_program_without_ranges_has_a_report_of_its_whole_capture(tmp_path: Path) -> None:
+    builder = TraceBuilder()
+    for number in range(3):
+        builder.launch(number * 100, number * 100 + 10, ("kernel", number * 100 + 20, number * 100 + 60))
+    profile = analysis.load(builder.write(tmp_path / "stranger.sqlite"))
+    assert list(profile.verdicts().stage) == ["capture"]
+    assert [(row["calls"], row["total_ns"]) for row in profile.kernels().to_dict("records")] == [(3, 3 * 40)]
+    assert "no NVTX ranges" in list(profile.findings().title)

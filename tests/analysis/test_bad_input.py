@@ -18,7 +18,7 @@ import pytest
 from analysis.domain.contracts import LLMProfileRequest
 from analysis.domain.convert import to_json
 from analysis.domain.entities import RunMeta
-from analysis.domain.errors import RequestError, TraceError, TraceSchemaError, UnfitTraceError
+from analysis.domain.errors import RequestError, TraceError, TraceSchemaError
 from analysis.domain.manifest import RunManifest
 from analysis.trace.manifest import find_manifest
 from analysis.trace.reader import Trace
@@ -141,8 +141,9 @@ def test_command_on_a_bad_file(tmp_path: Path, make: Callable[[Path], Path], wor
 def test_command_on_an_export_without_nvtx(tmp_path: Path) -> None:
     path = TraceBuilder().launch(1, 2, ("k", 3, 4)).write(tmp_path / "trace.sqlite")
     done = analyze(path, "--out", tmp_path / "report")
-    assert_one_line(done, UnfitTraceError.exit_code, "NVTX", "trace.sqlite")
-    assert not (tmp_path / "report").exists()
+    assert done.returncode == 0, done.stderr
+    assert "warning: no NVTX ranges" in done.stdout
+    assert "The whole capture is" in done.stdout
 
 
 def test_kernels_of_an_export_without_nvtx_can_still_be_listed(tmp_path: Path) -> None:
