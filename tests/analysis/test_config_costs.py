@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import json
+import math
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +44,13 @@ DEEPSEEK_OCR: dict[str, Any] = {
     "num_hidden_layers": 12, "num_attention_heads": 10, "num_key_value_heads": 10, "vocab_size": 129280,
     "n_routed_experts": 64, "num_experts_per_tok": 6, "moe_intermediate_size": 896, "n_shared_experts": 2,
     "first_k_dense_replace": 1, "torch_dtype": "bfloat16",
+}  # fmt: skip
+
+# The vLLM trace's mixture of experts; how many experts a token has no range tells.
+MIXTURE: dict[str, Any] = {
+    "model_type": "qwen3_moe", "hidden_size": 2048, "intermediate_size": 6144, "num_hidden_layers": 8,
+    "num_attention_heads": 32, "num_key_value_heads": 4, "head_dim": 128, "vocab_size": 151936, "num_experts": 64,
+    "num_experts_per_tok": 8, "moe_intermediate_size": 768, "tie_word_embeddings": False, "torch_dtype": "bfloat16",
 }  # fmt: skip
 
 
@@ -185,6 +196,28 @@ def test_the_report_of_an_engine_has_its_utilisation(
     assert (rows["decode"].derivation or "").endswith("attention's part is a lower bound")
     (limits,) = [finding for finding in report.findings if finding.code == "config-bounds"]
     assert "carry no sums over contexts" in limits.evidence
+
+
+def test_weights_are_those_that_the_engine_writes_into_its_ranges(
+    real_trace: Callable[[str], Path], decoder: Callable[..., ConfiguredDecoder]
+) -> None:
+    """vLLM's layer-wise names hold the shapes of every module's parameters: an independent count on a real model."""
+    with closing(sqlite3.connect(real_trace("vllm_h100_moe-eager"))) as database:
+        names = database.execute(
+            "SELECT DISTINCT coalesce(text, value) FROM NVTX_EVENTS LEFT JOIN StringIds ON id = textId "
+            "WHERE coalesce(text, value) LIKE '{''Module'': ''Qwen3MoeForCausalLM.model.%'"
+        ).fetchall()
+    shapes = {}
+    for (name,) in names:
+        module = ast.literal_eval(name)
+        for parameter, shape in module.get("TrainableParams", {}).items():
+            shapes[module["Module"], parameter] = shape
+    stored = {key: math.prod(shape) for key, shape in shapes.items() if "embed_tokens" not in key[0]}
+    model = decoder(MIXTURE)
+    parts = step_cost(model, [Requests.prompt(1_000_000)])
+    counted = sum(part.weight_bytes for part in parts if part.component not in ("lm_head", "embedding")) / 2
+    assert counted == sum(stored.values())
+    assert sum(1 for module, _ in stored if module.endswith(".mlp.experts")) == 2 * 8
 
 
 def test_an_engines_modules_contradict_another_models_layers(
