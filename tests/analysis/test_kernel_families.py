@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from analysis.domain.errors import RequestError
 from analysis.render import kernel_categories
 from analysis.sums.kernel_classes import OTHER, classify, is_communication, load_rules
 
@@ -119,6 +120,7 @@ FAMILIES: dict[str, tuple[tuple[str, str], ...]] = {
         ("chunk_fwd_kernel_o", "flash-linear-attention"),
         ("fused_gdn_gating_kernel", "vLLM"),
         ("kda_gate_fwd_kernel", "vLLM"),
+        ("_lightning_attn_kernel", "MiniMax in vLLM"),
         ("void delta_net_recurrent_f32<(int)128, (int)128>(const float *)", "ik_llama.cpp"),
     ),
     "normalisation": (
@@ -294,6 +296,32 @@ def test_the_categories_are_declared_once() -> None:
     ]
     assert is_communication("expert exchange")
     assert not is_communication("expert routing")
+
+
+def test_a_file_of_ones_own_may_declare_its_categories(tmp_path: Path) -> None:
+    (own := tmp_path / "rules.toml").write_text(
+        '[[category]]\nname = "mine"\nmeaning = "What is mine."\n'
+        '[[rule]]\nprefix = ["my_"]\ncategory = "mine"\nhuman = "mine"\n'
+    )
+    rules = load_rules(own)
+    assert (rules.categories[0].name, rules.categories[0].communication) == ("mine", False)
+    assert classify("my_kernel", "", rules).category == "mine"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('[[category]]\nname = "mine"\n', "meaning must be a text"),
+        ('[[category]]\nname = "mine"\nmeaning = "x"\ncommunication = 1\n', "communication must be true or false"),
+        ('[[category]]\nname = "mine"\nmeaning = "x"\ncolour = "red"\n', "unknown key 'colour'"),
+        ("category = 3\n", "category must be written as"),
+    ],
+)
+def test_a_broken_category_gets_one_line(text: str, words: str, tmp_path: Path) -> None:
+    (own := tmp_path / "rules.toml").write_text(text)
+    with pytest.raises(RequestError, match=words) as caught:
+        load_rules(own)
+    assert "rules.toml" in str(caught.value)
 
 
 def test_the_page_is_of_today() -> None:
