@@ -121,6 +121,7 @@ def run_pass(
     annotator: Annotator,
     pass_index: int,
     on_page: Callable[[int], None] = lambda number: None,
+    tokens_of: dict[int, tuple[int, ...]] | None = None,
 ) -> list[ControlPass]:
     """Run every prompt once.
 
@@ -134,6 +135,7 @@ def run_pass(
         annotator: writes the ranges.
         pass_index: from 0.
         on_page: told each page's number, from 1, before its range begins; must do next to nothing.
+        tokens_of: gets the tokens of each prompt, by its image's index; of a batch those of the first sequence.
 
     Returns:
         One per prompt, in order.
@@ -150,6 +152,8 @@ def run_pass(
                 annotator=annotator,
                 ignore_eos=plan.settings.ignore_eos,
             )
+        if tokens_of is not None:
+            tokens_of[image.prompt.image_index] = tuple(step[0] for step in generation.tokens)
         done.append(
             ControlPass(
                 pass_index=pass_index,

@@ -183,8 +183,9 @@ def run(
     for index in range(plan.settings.warmup_passes):
         progress(f"warm-up {index + 1}/{plan.settings.warmup_passes}: {len(shapes)} prompts, one of each shape")
         run_pass(captured, model, decoder, shapes, Annotator(), index)
+    tokens_of: dict[int, tuple[int, ...]] = {}
     if role == "control":
-        passes = _control_passes(plan, model, decoder, inputs, progress, reporter)
+        passes = _control_passes(plan, model, decoder, inputs, progress, reporter, tokens_of)
     else:
         passes = _captured_passes(captured, model, decoder, shown, mark, progress, reporter)
 
@@ -212,6 +213,7 @@ def run(
         result,
         prompts=tuple(image.prompt for image in inputs),
         costs_unknown_because="FLOPs were not to be counted",
+        texts=_texts(model, tokens_of),
     )
     if with_costs:
         progress("counting FLOPs and bytes")
@@ -228,6 +230,19 @@ def run(
     return result
 
 
+def _texts(model: LoadedModel, tokens_of: dict[int, tuple[int, ...]]) -> tuple[str, ...]:
+    """What was written, in the order of the images; nothing where the weights are random or no tokenizer is there."""
+    if model.subject.weights != "checkpoint":
+        return ()
+    texts = []
+    for _, ids in sorted(tokens_of.items()):
+        text = model.tokens.text([token for token in ids if token not in model.eos_token_ids])
+        if text is None:
+            return ()
+        texts.append(text)
+    return tuple(texts)
+
+
 def _control_passes(
     plan: RunPlan,
     model: LoadedModel,
@@ -235,12 +250,13 @@ def _control_passes(
     inputs: list[ModelInputs],
     progress: _Progress,
     reporter: ProgressWriter,
+    tokens_of: dict[int, tuple[int, ...]],
 ) -> list[ControlPass]:
     passes: list[ControlPass] = []
     reporter.begin("passes", passes=plan.request.repeats, pages=len(inputs))
     for index in range(plan.request.repeats):
         progress(f"control pass {index + 1}/{plan.request.repeats}")
-        passes += _timed_pass(plan, model, decoder, inputs, Annotator(), index, reporter)
+        passes += _timed_pass(plan, model, decoder, inputs, Annotator(), index, reporter, tokens_of)
     return passes
 
 
@@ -252,10 +268,11 @@ def _timed_pass(
     annotator: Annotator,
     index: int,
     reporter: ProgressWriter,
+    tokens_of: dict[int, tuple[int, ...]] | None = None,
 ) -> list[ControlPass]:
     """A pass, of which the launcher is told when it is over."""
     started = perf_counter()
-    done = run_pass(plan, model, decoder, inputs, annotator, index, reporter.page)
+    done = run_pass(plan, model, decoder, inputs, annotator, index, reporter.page, tokens_of)
     tokens = sum(image.new_tokens for image in done) * plan.settings.batch_size
     reporter.pass_done(index + 1, tokens, perf_counter() - started)
     return done

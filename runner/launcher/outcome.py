@@ -16,6 +16,7 @@ from analysis.domain.overhead import lighter_preset, noise_sentence, run_overhea
 from analysis.domain.program import ProgramManifest
 from runner.launcher.progress import phases_line
 from runner.launcher.run_directory import RunDirectory
+from runner.launcher.texts import TEXT_PAGE
 
 __all__ = ["headline_of", "overhead_line", "print_program_result", "print_result", "wall_time_line"]
 
@@ -44,6 +45,9 @@ def print_result(directory: RunDirectory, manifest: RunManifest) -> None:
     if manifest.exit_codes.analysis != 0:
         console.print(Text(f"Artefacts: {directory.path}"), soft_wrap=True)
         return
+    text = directory.path / TEXT_PAGE
+    if text.is_file():
+        console.print(Text(f"Text of the pages: {text}"), soft_wrap=True)
     first = headline_of(directory)
     if first is not None:
         console.print()

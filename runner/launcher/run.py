@@ -33,6 +33,7 @@ from runner.launcher.log_words import last_line
 from runner.launcher.progress import Follower, RunProgress
 from runner.launcher.provenance import now
 from runner.launcher.run_directory import RunDirectory
+from runner.launcher.texts import write_texts
 from runner.plan.plan import RunPlan, WorkloadResult, trace_names
 from runner.process.driver import shares_gpus
 from runner.process.environment import RUN_MARK, child_environment
@@ -143,6 +144,9 @@ class Run:
             if self._manifest().exit_codes.child in (0, None):
                 self._update(status="complete", error=None, finished_at=now(), phases=self.progress.phases)
         with self._recording_failure():
+            control = self.directory.read_result(CONTROL)
+            if control is not None:
+                write_texts(self.directory.path, self._manifest(), control)
             self._analyse(interrupts)
         return self._manifest()
 

@@ -63,3 +63,5 @@ class WorkloadResult:
     compute_capability: str | None = None
     synchronises: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    texts: tuple[str, ...] = ()
+    """What the last control pass wrote, by prompt; empty where the weights or the tokens mean nothing."""

@@ -273,7 +273,7 @@ def test_a_brief_capture_is_one_prefill_and_one_step_of_the_same_shapes(
     positions: list[int] = []
 
     def watched(
-        given: RunPlan, model: Any, decoder: Any, inputs: Any, annotator: Any, index: int, on_page: Any = print
+        given: RunPlan, model: Any, decoder: Any, inputs: Any, annotator: Any, index: int, *more: Any
     ) -> list[ControlPass]:
         seen.append((len(inputs), given.request.max_new_tokens, given.settings.ignore_eos))
         return passes.run_pass(given, model, decoder, inputs, annotator, index)

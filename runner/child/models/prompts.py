@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -25,6 +26,9 @@ class Tokens(Protocol):
     def ids(self, text: str) -> list[int]:
         """Token ids of ``text``, no special tokens added."""
 
+    def text(self, ids: Sequence[int]) -> str | None:
+        """The text of generated ids, special tokens left out; None: these ids stand for nothing."""
+
 
 @frozen
 class StandInTokens:
@@ -43,6 +47,10 @@ class StandInTokens:
         usable = self.vocabulary * 98 // 100 - 16
         return [16 + zlib.crc32(word.encode()) % usable for word in text.split()]
 
+    def text(self, ids: Sequence[int]) -> str | None:
+        """None: one word gives one id, and no id gives a word."""
+        return None
+
 
 class _FileTokens:
     """The checkpoint's ``tokenizer.json``: read without the model's own code."""
@@ -55,6 +63,9 @@ class _FileTokens:
     def ids(self, text: str) -> list[int]:
         return list(self._tokenizer.encode(text, add_special_tokens=False).ids)
 
+    def text(self, ids: Sequence[int]) -> str | None:
+        return str(self._tokenizer.decode(list(ids), skip_special_tokens=True))
+
 
 class _LibraryTokens:
     """Any other tokenizer that transformers can read."""
@@ -66,6 +77,9 @@ class _LibraryTokens:
 
     def ids(self, text: str) -> list[int]:
         return list(self._tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    def text(self, ids: Sequence[int]) -> str | None:
+        return str(self._tokenizer.decode(list(ids), skip_special_tokens=True))
 
 
 def load_tokens(folder: Path | None, vocabulary: int, trust_remote_code: bool) -> Tokens:
