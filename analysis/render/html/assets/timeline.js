@@ -549,7 +549,7 @@ const timeline = (() => {
       if (host) {
         const around = stepAround(host.start[call], host.thread);
         if (around >= 0) rows.push(["step", `number ${count(around - trackOf("step", (each) => each.thread === host.thread).from)}`]);
-        rows.push(["launched by", `${trace.head.calls.names[trace.calls.name[call]] || "a call"}, ${duration(host.duration[call])}, ${duration(Math.abs(track.start[row] - host.start[call]))} ${track.start[row] < host.start[call] ? "later" : "before"}`]);
+        rows.push(["launched by", `${trace.head.calls.names[trace.calls.name[call]] || "a call"}, which took ${duration(host.duration[call])} and began ${duration(Math.abs(track.start[row] - host.start[call]))} ${track.start[row] < host.start[call] ? "later" : "earlier"}`]);
       } else rows.push(["launched by", "n/a: no call with its correlation id is in the trace"]);
       if (operations.graph[row]) rows.push(["CUDA graph", "replayed by one"]);
       return { title: head.kernels.words[operations.name[row]], name: head.kernels.names[operations.name[row]], rows };
