@@ -215,7 +215,11 @@ def utilisations(captured: Captured, costs: KnownCosts, peaks: KnownPeaks, *, dt
     """
     rows = []
     whole = tuple(stage.stage for stage in captured.stages if stage.stage != WHOLE_CAPTURE)
-    for name in (*whole, "total") if whole else ():
+    # An engine's empty steps launch nothing: they need nothing, and are part of the whole only.
+    judged = [
+        stage.stage for stage in captured.stages if stage.stage in whole and (stage.busy_ns or not stage.of_steps)
+    ]
+    for name in (*judged, "total") if whole else ():
         names = whole if name == "total" else (name,)
         for work in _works(captured, names):
             needed, missing = _needed(work.wanted, costs)

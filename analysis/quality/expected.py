@@ -97,7 +97,7 @@ def _vocabulary(attribution: Attribution) -> list[Finding]:
     choice = attribution.choice
     if choice.vocabulary.own_domains or not choice.reading.matched:
         return []
-    why = "as --vocabulary says" if choice.stated else "more than match any other names"
+    why = "as --vocabulary says" if choice.stated else "more than by any other vocabulary"
     others = ", ".join(f"{title} {matched:,}" for title, matched in choice.others)
     kinds = ", ".join(f"{stage} {attribution.stage_rows(stage).size:,}" for stage in attribution.stages)
     return [

@@ -32,6 +32,9 @@ COLD_SHARE: Final = 0.10
 """A first step or instance is a cold start if, without its excess over the median of the others, its stage would
 have been this share shorter: then the stage's mean does not describe its steady state. Good captures: at most 1.5 % by
 the first of four steps of `small`, 0.1 % in the 64-step ones."""
+SLOW_STEP_FACTOR: Final = 10
+"""An engine's step this many times longer than the median of its kind did something else than its work, if it also lasts
+`COLD_SHARE` of its kind's time: steps of a kind differ in tokens, by 6 times in the good captures at hand."""
 SAME_WORK: Final = 0.02
 """Two instances did the same work if their numbers of GPU operations differ by at most this share."""
 _SHOWN: Final = 5
@@ -60,6 +63,7 @@ def check(attribution: Attribution) -> list[Finding]:
     findings += _other_threads(attribution)
     findings += _cold_steps(attribution)
     findings += _cold_instances(attribution)
+    findings += _slow_steps(attribution)
     return findings
 
 
@@ -283,6 +287,38 @@ def _cold_steps(attribution: Attribution) -> list[Finding]:
             remedy="warm up before the capture starts, or capture more steps; read medians, not means",
         )
     ]
+
+
+def _slow_steps(attribution: Attribution) -> list[Finding]:
+    """Steps of an engine that last far longer than others of their kind: a compilation, a graph that is recorded."""
+    ranges = attribution.ranges
+    findings = []
+    for kind in attribution.stages:
+        rows = attribution.stage_rows(kind)
+        rows = rows[[attribution.composition(row) is not None for row in rows.tolist()]] if rows.size else rows
+        if rows.size < FEWEST_SIBLINGS:
+            continue
+        duration = (ranges.end - ranges.start)[rows]
+        usual, whole = float(np.median(duration)), max(int(duration.sum()), 1)
+        slow = rows[(duration >= SLOW_STEP_FACTOR * usual) & (duration >= COLD_SHARE * whole)]
+        if not slow.size:
+            continue
+        told = ", ".join(
+            f"{attribution.instance_names[row]} ({ranges.names[ranges.name[row]]}) {_ms(int(ranges.end[row] - ranges.start[row]))}"
+            for row in slow[:_SHOWN].tolist()
+        )
+        share = int((ranges.end - ranges.start)[slow].sum()) / whole
+        findings.append(
+            Finding(
+                code="slow-steps",
+                severity="warning",
+                title=f"{counted(slow.size, 'step is', 'steps are')} far slower than the other {kind} steps",
+                evidence=f"{told}; the median of the {rows.size:,} {kind} steps is {_ms(usual)}; {share:.0%} of their time",
+                remedy="warm up with requests of the same sizes before the capture starts (compilation, graph recording); read "
+                "medians, not sums",
+            )
+        )
+    return findings
 
 
 def _cold_instances(attribution: Attribution) -> list[Finding]:

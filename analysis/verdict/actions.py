@@ -126,7 +126,7 @@ def _launches(facts: Facts, budget: Budget) -> Action | None:
         names = " and ".join(name for name, _ in most)
         verb = "make" if len(most) > 1 else "makes"
         where = f"; {names} {verb} {count(sum(calls for _, calls in most))} of {count(total)} kernel launches in the capture"
-    if replays_graphs(facts) and facts.is_decode:
+    if replays_graphs(facts) and facts.is_decode and not facts.of_steps:
         what = f"Shorten what the host does between graph launches ({_launched(facts)}): sampling, input preparation, the EOS check"
         short = "shorten the host's work between replays"
     elif facts.of_steps and not replays_graphs(facts):

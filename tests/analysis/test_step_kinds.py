@@ -16,6 +16,7 @@ from analysis.render import markdown
 from analysis.render.html import page as html
 from analysis.render.html.icicle import module_costs
 from analysis.render.pictures import step_picture
+from analysis.render.spec import facts
 from analysis.render.terminal import print_report
 from analysis.report import Report
 from analysis.sums.stages import gpu_rows
@@ -150,6 +151,30 @@ def test_the_report_says_by_whose_names_it_was_read(reported: Callable[[str], Re
     assert "vLLM" in finding.title
     assert "prefill 1, mixed 12, decode 59, empty 2" in finding.evidence
     assert not [finding for finding in report.findings if finding.code == "missing-stages"]
+
+
+def test_a_step_that_did_something_else_is_named(reported: Callable[[str], Report]) -> None:
+    assert not [finding for finding in reported("vllm_h100_llama").findings if finding.code == "slow-steps"]
+    (finding,) = [finding for finding in reported("vllm_h100_moe-eager").findings if finding.code == "slow-steps"]
+    assert finding.severity == "warning"
+    assert re.search(
+        r"mixed#\d+ \(execute_context_.*\) 89\d\.\d\d ms; the median of the 13 mixed steps is 22", finding.evidence
+    )
+
+
+def test_at_most_eight_tiles(real_trace: Unpack, tmp_path: Path) -> None:
+    (config := tmp_path / "config.json").write_text(
+        '{"model_type": "llama", "hidden_size": 2048, "intermediate_size": 8192, "num_hidden_layers": 16, "head_dim": 64, '
+        '"num_attention_heads": 32, "num_key_value_heads": 8, "vocab_size": 128256, "torch_dtype": "bfloat16"}'
+    )
+    for stated in (None, config):
+        with opened(real_trace("vllm_h100_llama"), AnalysisOptions(config=stated)) as trace:
+            tiles = facts.headline(trace.report())
+        assert len(tiles) == 8
+        assert {"Prefill step", "Mixed step", "Decode step", "Tokens computed per second"} <= {
+            tile.label for tile in tiles
+        }
+        assert ("MBU, decode" in {tile.label for tile in tiles}) == (stated is not None)
 
 
 def test_graphs_that_were_recorded_before_the_collection_are_said_to_be(reported: Callable[[str], Report]) -> None:

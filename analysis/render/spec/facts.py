@@ -159,24 +159,28 @@ def headline(report: Report) -> tuple[Tile, ...]:
 def _of_steps(report: Report) -> tuple[Tile, ...]:
     """Of a serving engine: how long the steps of each kind take, how busy the GPU is of it, and how many tokens come of all."""
     rows = [row for row in report.step_kinds if row.busy_ns]
+    if not rows:
+        return ()
     tiles = []
     for row in rows:
         held = "" if row.tokens_median is None else f", {decimal(row.tokens_median, 0)} tokens"
         note = f"median of {counted(row.steps, 'step')}{held}, profiled"
         tiles.append(Tile(f"{row.kind.capitalize()} step", duration(row.step_median_ns), note, "step_kind", row.kind))
+    # An empty step needs nothing, whatever its model.
+    unknown = [row for row in report.utilisation if row.stage in {row.kind for row in rows} and row.mfu is None]
     busy = {row.kind for row in rows}
+    if not unknown:  # eight tiles: how busy the GPU was is then told of the kind that takes most time
+        busy = {max(rows, key=lambda row: row.step_ns).kind}
     tiles += [_busy(times, on_cpu=report.capture.on_cpu) for times in report.unit_times if times.stage in busy]
     known = [row.tokens for row in report.step_kinds if row.tokens is not None]
     window = max(step.finished_ns for step in report.steps) - min(step.start_ns for step in report.steps)
     if len(known) == len(report.step_kinds) and window:
         note = f"{count(sum(known))} of prompts and running requests in {duration(window)}, profiled"
         tiles.append(Tile("Tokens computed per second", count(round(sum(known) / window * 1e9)), note, "step_kind"))
-    reasons = dict.fromkeys(
-        row.unknown_because for row in report.utilisation if row.mfu is None and row.unknown_because
-    )
-    tiles += [_utilisation(report, row.kind, kind) for row in rows for kind in ("mfu", "mbu") if not reasons]
-    if reasons:
-        tiles.append(Tile("MFU and MBU", NOT_AVAILABLE, visible(next(iter(reasons))), "mfu"))
+    if unknown:
+        tiles.append(Tile("MFU and MBU", NOT_AVAILABLE, visible(unknown[0].unknown_because or "not computed"), "mfu"))
+    else:  # a decode step streams the weights for a few tokens: what limits it is told by bytes
+        tiles += [_utilisation(report, row.kind, "mbu" if row.kind == "decode" else "mfu") for row in rows]
     return tuple(tiles)
 
 
