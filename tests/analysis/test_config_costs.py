@@ -28,6 +28,7 @@ from analysis.report import ReportOptions, assemble
 from analysis.sums.records import InstanceSummary
 from analysis.sums.stages import instance_summaries
 from analysis.trace.reader import Trace
+from trace_builder import TraceBuilder
 
 RealAttribution = Callable[[str], tuple[Trace, Attribution]]
 KINDS = ("prefill", "mixed", "decode")
@@ -141,6 +142,20 @@ def test_sums_in_the_names_make_attention_exact(
         decoder(LLAMA, model_type="mistral", sliding_window=16), [evolve(engine_steps[-1], composition=summed)]
     )
     assert "sliding windows" in (windowed.bound or "")
+
+
+def test_a_step_name_with_sums_makes_attention_exact(
+    attribute: Callable[..., Attribution], decoder: Callable[..., ConfiguredDecoder]
+) -> None:
+    """As vLLM writes it: the step's tokens in all, then the sums of its requests in prefill and in decode."""
+    name = "execute_14_context_2(sq12sk25sqsq74sqsk165)_generation_2(sq2sk39sqsq2sqsk39)"
+    built = TraceBuilder().range(name, 0, 50).launch(10, 11, ("k", 20, 25))
+    costs = step_costs(decoder(LLAMA), instance_summaries(attribute(built)))
+    assert costs.missing is None
+    assert costs.bound is None
+    ((_, cost),) = costs.by_path.items()
+    (scores,) = [part for part in cost.components if part.component == "attention_scores"]
+    assert scores.flop == 16 * 2 * 2 * 2048 * (5 * 6 // 2 + sum(range(14, 21)) + 9 + 30)
 
 
 def test_sums_that_cannot_be_are_not_used() -> None:
