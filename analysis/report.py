@@ -142,16 +142,18 @@ class ReportOptions:
     top_operators: int = 20
     skip_first: int = 0
     """Instances of each stage, the first, that are left out of medians, utilisation and verdicts."""
-    model_ranks: int = 1
-    """The model is spread evenly over so many ranks, of which this is one: it is charged its share."""
 
 
 @frozen
 class Assembled:
-    """A report, and the measurements that it was judged by: enough to judge it again when more is known."""
+    """A report, and what it was judged by: enough to judge it again when more is known."""
 
     report: Report
     measured: Measured
+    costs: KnownCosts
+    """Of the whole model."""
+    peaks: KnownPeaks
+    dtype: str
 
 
 def assemble(
@@ -262,7 +264,7 @@ def _assembled(
     )
     dtype = _dtype(manifest, options)
     peaks = peaks_of(device, manifest, options.peaks, on_cpu=captured.on_cpu, dtype=dtype)
-    costs = shared(costs_of(manifest, options.cost, instances), options.model_ranks)
+    costs = costs_of(manifest, options.cost, instances)
     findings = beside.findings.result()
     if options.cost is not None:
         evidence = TraceEvidence(
@@ -335,24 +337,42 @@ def _assembled(
         stage_units=units,
         step_kinds=captured.step_kinds,
     )
-    return Assembled(made, measured)
+    return Assembled(made, measured, costs, peaks, dtype)
 
 
-def judged_again(made: Assembled, rank_waits: tuple[RankWait, ...]) -> Report:
-    """The report with verdicts that know what the other ranks' traces tell of this one's collectives.
+def judged_again(made: Assembled, rank_waits: tuple[RankWait, ...], model_ranks: int) -> Report:
+    """The report as it is when the other ranks' traces are known: verdicts, and the share of the model that MFU and MBU charge.
 
     Args:
         made: of one rank.
-        rank_waits: of its stages.
+        rank_waits: what its stages' collectives wait for.
+        model_ranks: the model is spread evenly over so many ranks, of which this is one; 1: it does all of it.
     """
     report = made.report
-    measured = evolve(made.measured, captured=evolve(made.measured.captured, rank_waits=rank_waits))
-    if is_unfit(report.findings):
-        return report
-    judged = verdicts(measured)
-    ranking = ranking_of(measured, judged, report.findings)
-    notes = stakeholder_notes(measured, report.findings, judged, ranking)
-    return evolve(report, verdicts=judged, ranking=ranking, report=evolve(report.report, notes=notes))
+    captured = evolve(made.measured.captured, rank_waits=rank_waits)
+    costs = shared(made.costs, model_ranks)
+    measured = evolve(
+        made.measured,
+        captured=captured,
+        utilisation=utilisations(captured, costs, made.peaks, dtype=made.dtype),
+        needs=component_needs(captured, costs),
+    )
+    judged = report.verdicts if is_unfit(report.findings) else verdicts(measured)
+    ranking = report.ranking if is_unfit(report.findings) else ranking_of(measured, judged, report.findings)
+    of_stage = {name: headline(measured.utilisation, name) for name in (*STAGES, "total")}
+    mfu = {name: None if row is None else row.mfu for name, row in of_stage.items()}
+    return evolve(
+        report,
+        verdicts=judged,
+        ranking=ranking,
+        utilisation=measured.utilisation,
+        report=evolve(
+            report.report,
+            notes=stakeholder_notes(measured, report.findings, judged, ranking),
+            mfu_model_level=mfu["total"],
+            mfu_per_stage={stage: mfu[stage] for stage in STAGES},
+        ),
+    )
 
 
 def _module_names(attribution: Attribution) -> frozenset[str]:

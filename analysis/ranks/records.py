@@ -6,7 +6,19 @@ from typing import Final, Literal, TypeAlias
 
 from attrs import frozen
 
-__all__ = ["CAUSES", "Cause", "ClockOffset", "Lateness", "Pairing", "PlaceSkew", "StageWaiting", "Straggler"]
+__all__ = [
+    "CAUSES",
+    "Cause",
+    "ClockOffset",
+    "Lateness",
+    "Pairing",
+    "PlaceSkew",
+    "RankRow",
+    "RankStage",
+    "RanksReport",
+    "StageWaiting",
+    "Straggler",
+]
 
 Cause: TypeAlias = Literal["kernels", "synchronises", "launching", "other_calls", "python", "in_graph"]
 CAUSES: Final[tuple[Cause, ...]] = ("kernels", "synchronises", "launching", "other_calls", "python", "in_graph")
@@ -132,3 +144,101 @@ class Straggler:
     steps: int
     """In that stretch."""
     of_steps: int
+
+
+@frozen
+class RankRow:
+    """One rank, all of its trace."""
+
+    rank: int
+    trace_path: str
+    trace_bytes: int
+    pid: int | None
+    device: int
+    """CUDA's number of it, as its process sees it."""
+    device_name: str | None
+    folder: str
+    """Where its own report lies, beside the combined one."""
+    kernels: int
+    kernel_sum_ns: int
+    busy_ns: int
+    """Union of all its GPU operations, on its own device."""
+    span_ns: int
+    """From its first to its last GPU operation."""
+    launches: int
+    """Calls that launch a kernel or a graph, of its process, this device's."""
+    collectives: int
+    """That were paired."""
+    transfer_ns: int | None
+    """None: its collectives are not paired."""
+    waiting_ns: int | None
+    cost_ns: int | None
+    """What the other ranks wait for it, together."""
+    late: int | None
+    """Collectives at which it came last."""
+    clock_offset_ns: int | None
+    """How far its clock is ahead of the first rank's; 0 on one clock; None: nothing says."""
+    clock_residual_ns: int | None
+
+
+@frozen
+class RankStage:
+    """One stage of one rank, times as profiled, over all its instances."""
+
+    rank: int
+    stage: str
+    instances: int
+    steps: int
+    tokens: int | None
+    profiled_ns: int
+    busy_ns: int
+    kernels: int
+    launches: int
+    per: str
+    """The unit of its work: ``image``, ``prompt``, ``token``, ``step`` or ``capture``."""
+    unit_ns: float
+    """Of one unit: median."""
+    unit_busy_ns: float
+    collectives: int
+    transfer_ns: int | None
+    waiting_ns: int | None
+    waiting_share: float | None
+    """Of ``profiled_ns``."""
+    mfu: float | None
+    """Of its GPU, over the time as profiled, charging the rank its share of the model."""
+    mbu: float | None
+    bound: str
+    """Of its verdict."""
+
+
+@frozen
+class RanksReport:
+    """Several ranks of one run, side by side."""
+
+    sentence: str
+    """Where to start: the first sentence of every output."""
+    then: tuple[str, ...]
+    """What follows it, in the order of weight."""
+    devices: str
+    """``2 × NVIDIA H200``."""
+    work: Literal["one model over all ranks", "one model over groups of ranks", "a model on each rank"]
+    """Told by the collectives inside the stages: ranks that meet there share a model and its tokens."""
+    model_ranks: tuple[int, ...]
+    """By rank: over so many ranks its model is spread."""
+    tokens: int | None
+    """Emitted: one by each prefill and each decode step of each sequence, once for ranks that share a model."""
+    wall_ns: int | None
+    """From the first start of a stage on any rank to the last end, on one clock; None: clocks cannot be aligned, or no stages."""
+    tokens_per_s: float | None
+    """``tokens`` ÷ ``wall_ns``."""
+    unknown_because: str | None
+    """Why one of the three is not known."""
+    ranks: tuple[RankRow, ...]
+    stages: tuple[RankStage, ...]
+    lateness: tuple[Lateness, ...]
+    places: tuple[PlaceSkew, ...]
+    pairing: Pairing
+    pairing_told: str
+    straggler: Straggler | None
+    cautions: tuple[str, ...]
+    """What the captures' own findings warn of, by rank."""
