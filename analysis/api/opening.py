@@ -15,14 +15,14 @@ from attrs import frozen
 
 from analysis.api.export import find_trace, readable
 from analysis.api.options import AnalysisOptions
-from analysis.domain.errors import UnfitTraceError
+from analysis.domain.errors import RequestError, UnfitTraceError
 from analysis.trace.reader import Trace
 
 if TYPE_CHECKING:
     from analysis.attribution.attribution import Attribution
     from analysis.domain.manifest import RunManifest
     from analysis.quality.findings import Finding
-    from analysis.report import Report
+    from analysis.report import Assembled, Report
 
 __all__ = ["OpenedTrace", "opened"]
 
@@ -89,11 +89,15 @@ class OpenedTrace:
             UnfitTraceError: the capture is unfit, and was not accepted.
             RequestError: a cost was requested that has no closed form, or the kernel rules cannot be read.
         """
-        from analysis.report import assemble
+        return self.assembled().report
+
+    def assembled(self) -> Assembled:
+        """The report, and what it was judged by; raises as `report` does."""
+        from analysis.report import assemble_to_judge_again
 
         self._require_operations()
-        made = assemble(self.trace, self.attribution, self.manifest, self.options.report_options())
-        self.refuse_unfit(made.findings)
+        made = assemble_to_judge_again(self.trace, self.attribution, self.manifest, self.options.report_options())
+        self.refuse_unfit(made.report.findings)
         return made
 
     def _require_operations(self) -> None:
@@ -143,4 +147,19 @@ def opened(path: Path, options: AnalysisOptions) -> Iterator[OpenedTrace]:
     source = find_trace(path)
     with readable(source) as file, Trace(source, file) as trace:
         trace.begin()
-        yield OpenedTrace(trace, options)
+        yield OpenedTrace(trace if options.rank is None else _rank(trace, options.rank), options)
+
+
+def _rank(trace: Trace, number: int) -> Trace:
+    """One rank of a trace.
+
+    Raises:
+        RequestError: it has no such rank.
+    """
+    from analysis.attribution.ranks import RankTrace, rank_places
+
+    places = rank_places(trace)
+    if number >= len(places):
+        held = "no rank" if not places else "one rank, 0" if len(places) == 1 else f"ranks 0 to {len(places) - 1}"
+        raise RequestError(f"{trace.path}: there is no rank {number}: the trace holds {held}")
+    return RankTrace(trace, places[number])

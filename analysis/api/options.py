@@ -59,6 +59,8 @@ class AnalysisOptions:
     """Attribute launches outside all ranges of their thread to those open on another thread of the process."""
     accept_lossy: bool = False
     """Go on with a capture that its own evidence calls unfit."""
+    rank: int | None = field(default=None, validator=_not_negative)
+    """Of a trace that holds several: only this one, counted from 0; None: all."""
     skip_first: int = field(default=0, validator=_not_negative)
     """Leave the first so many instances of each stage out of verdict and medians."""
     model: str | None = None

@@ -38,6 +38,7 @@ _DESCRIBED: Final[dict[str, dict[str, Any]]] = {
         "at that time."
     },
     "accept_lossy": {"help": "Go on with a capture that its own evidence calls unfit (else: exit 4)."},
+    "rank": {"help": "Of a trace that holds several ranks (processes or GPUs): only this one, counted from 0."},
     "skip_first": {"help": "Leave the first N instances of each stage out of verdict and medians."},
     "model": {"help": "For a trace without manifest: count FLOPs and bytes by this preset's closed form."},
     "config": {
@@ -61,7 +62,7 @@ _DESCRIBED: Final[dict[str, dict[str, Any]]] = {
 SHARED: Final[dict[str, Any]] = {name: typer.Option(option_name(name), **said) for name, said in _DESCRIBED.items()}
 """Field of `AnalysisOptions` → its option."""
 
-OF_A_TABLE: Final = ("manifest", "cross_thread", "accept_lossy", "vocabulary")
+OF_A_TABLE: Final = ("manifest", "cross_thread", "accept_lossy", "rank", "vocabulary")
 """What a command takes that only adds up."""
 OF_A_REPORT: Final = tuple(SHARED)
 """What a command takes that judges."""

@@ -5,12 +5,16 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TypeAlias
 
-__all__ = ["progress"]
+__all__ = ["Say", "progress"]
+
+Say: TypeAlias = Callable[[str], None]
+"""Says what goes on."""
 
 
 @contextmanager
-def progress() -> Iterator[Callable[[str], None]]:
+def progress() -> Iterator[Say]:
     """Say on standard error what is going on, if that is a terminal."""
     if not sys.stderr.isatty():
         yield lambda what: None

@@ -1,22 +1,36 @@
-"""``dsocr-analyze report``: write the whole report."""
+"""``dsocr-analyze report``: write the whole report, of one trace or of the ranks of a run."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from analysis.api.options import AnalysisOptions
-from analysis.cli.options import OF_A_REPORT, TraceFile, with_options
-from analysis.cli.progress import progress
+from analysis.cli.options import OF_A_REPORT, with_options
+from analysis.cli.progress import Say, progress
+from analysis.domain.errors import RequestError
+
+if TYPE_CHECKING:
+    from analysis.api.opening import OpenedTrace
+    from analysis.ranks.records import RanksReport
 
 __all__ = ["report"]
 
 
 @with_options(*OF_A_REPORT)
 def report(
-    trace: TraceFile,
+    traces: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="TRACE...",
+            readable=False,
+            help="What `nsys export --type sqlite` wrote, a run folder, or a .nsys-rep, which nsys then exports. Several, or a "
+            "folder of traces: the ranks of one run, put side by side.",
+        ),
+    ],
     options: AnalysisOptions,
     out: Annotated[
         Path | None,
@@ -31,18 +45,38 @@ def report(
         typer.Option("--format", help="markdown, json, html, parquet (these by default), csv, perfetto; repeatable."),
     ] = None,
     explain: Annotated[bool, typer.Option("--explain", help="Print the arithmetic behind MFU and MBU too.")] = False,
+    scheduler: Annotated[
+        str | None,
+        typer.Option(
+            "--scheduler",
+            metavar="ADDRESS",
+            help="Of several traces: let the workers of this running Dask cluster read them, not processes of this machine.",
+        ),
+    ] = None,
 ) -> None:
     """Write the whole report and print its headline table."""
+    if len(traces) > 1 or traces[0].is_dir():
+        from analysis.api.ranks import rank_files
+
+        files = rank_files(traces)
+        if len(files) > 1:
+            _of_files(files, options, out, formats, scheduler)
+            return
+        traces = list(files)
     from analysis.api.opening import opened
 
-    with opened(trace, options) as analysed, progress() as say:
+    with opened(traces[0], options) as analysed, progress() as say:
         say("reading")
         # All that follows the reading is imported here, while it goes on.
+        from analysis.attribution.ranks import rank_places
         from analysis.cli.report_folder import claim
         from analysis.render import answers, terminal
         from analysis.render.formats import load_formats, write_report
 
         load_formats(formats)
+        if len(rank_places(analysed.trace)) > 1:
+            _of_one_file(analysed, say, out, formats)
+            return
         assembled = analysed.report()
         folder, remark = claim(out, analysed.trace.path, analysed.manifest)
         say("writing")
@@ -53,3 +87,64 @@ def report(
     if explain:
         answers.print_explanation(assembled)
     answers.print_written(written)
+
+
+def _of_files(
+    files: Sequence[Path],
+    options: AnalysisOptions,
+    out: Path | None,
+    formats: list[str] | None,
+    scheduler: str | None,
+) -> None:
+    """Ranks in files of their own, each read by a worker of its own."""
+    from analysis.api.ranks import dask_workers, local_workers, read_ranks
+    from analysis.render.formats import DEFAULT_FORMATS, load_formats
+
+    if options.rank is not None:
+        raise RequestError("--rank chooses one of the ranks in one trace; of several traces name the one that is meant")
+    load_formats(formats)
+    chosen = tuple(formats or DEFAULT_FORMATS)
+    with progress() as say, dask_workers(scheduler) if scheduler else local_workers(len(files)) as workers:
+        say(f"reading {len(files)} traces")
+        from analysis.api.ranks import together, write_ranks
+        from analysis.cli.report_folder import claim_for_ranks
+        from analysis.render.ranks.writing import write_combined
+
+        parts = read_ranks(files, options, workers)
+        say("pairing collectives")
+        ranks = together(parts, one_clock=False)
+        folder, remark = claim_for_ranks(out, [part.path for part in parts])
+        say("writing")
+        own = write_ranks(ranks, folder, chosen, options, workers)
+        written = write_combined(ranks.combined, folder, chosen)
+    _tell(ranks.combined, written, len(own), remark)
+
+
+def _of_one_file(analysed: OpenedTrace, say: Say, out: Path | None, formats: list[str] | None) -> None:
+    """Several ranks in one file, which is open and read: they are worked through here, one after the other."""
+    from analysis.api.ranks import local_workers, parts_of, together, write_ranks
+    from analysis.cli.report_folder import claim
+    from analysis.render.formats import DEFAULT_FORMATS
+    from analysis.render.ranks.writing import write_combined
+
+    chosen = tuple(formats or DEFAULT_FORMATS)
+    ranks = together(parts_of(analysed), one_clock=True)
+    folder, remark = claim(out, analysed.trace.path, analysed.manifest)
+    say("writing")
+    with local_workers(1) as workers:
+        own = write_ranks(ranks, folder, chosen, analysed.options, workers)
+    written = write_combined(ranks.combined, folder, chosen)
+    _tell(ranks.combined, written, len(own), remark)
+
+
+def _tell(combined: RanksReport, written: Sequence[Path], own: int, remark: str | None) -> None:
+    from analysis.render import answers
+    from analysis.render.ranks.terminal import print_ranks
+
+    if remark is not None:
+        answers.print_remark(remark)
+    print_ranks(combined, answers.console())
+    answers.print_written(written)
+    answers.print_remark(
+        f"each rank's own report is in {', '.join(row.folder for row in combined.ranks)} beside it ({own} files)"
+    )

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
 from analysis.domain.errors import RequestError
 from analysis.domain.files import write_text
 from analysis.domain.manifest import RunManifest
+from analysis.ranks.names import name_of_run
 
-__all__ = ["MARKER", "claim", "default_name"]
+__all__ = ["MARKER", "claim", "claim_for_ranks", "default_name"]
 
 MARKER: Final = ".dsocr-report.json"
 """File in a folder under `REPORTS` that names its trace, whatever formats were asked for."""
@@ -58,14 +61,34 @@ def claim(out: Path | None, trace: Path, manifest: RunManifest | None) -> tuple[
     Raises:
         RequestError: the folder cannot be written to.
     """
-    source = str(trace.resolve())
+    return _claim(out, str(trace.resolve()), lambda: default_name(trace, manifest))
+
+
+def claim_for_ranks(out: Path | None, traces: Sequence[Path]) -> tuple[Path, str | None]:
+    """The same for the traces of several ranks: ``reports/NAME``, where NAME is what their names have in common.
+
+    Args:
+        out: what the user named; None: nothing.
+        traces: that were read.
+
+    Raises:
+        RequestError: the folder cannot be written to.
+    """
+    names = [trace.name.removesuffix(".sqlite") for trace in traces]
+    common = name_of_run(names)
+    if not common or _GENERIC.fullmatch(common):
+        common = traces[0].absolute().parent.name or "run"
+    return _claim(out, os.pathsep.join(str(trace.resolve()) for trace in traces), lambda: f"{common}-ranks")
+
+
+def _claim(out: Path | None, source: str, default: Callable[[], str]) -> tuple[Path, str | None]:
     if out is not None:
         other = _source_of(out)
         if (out / MARKER).is_file():
             write_text(out / MARKER, _text(source))
         replaced = other is not None and other != source
         return out, f"{out} held the report of {other}, which is replaced" if replaced else None
-    name = default_name(trace, manifest)
+    name = default()
     number = 1
     first = REPORTS / name
     while True:

@@ -13,7 +13,8 @@ __all__ = ["schema"]
 
 def schema(
     document: Annotated[
-        Literal["report", "summary", "review"], typer.Argument(help="Of report.json, summary.json or review.json.")
+        Literal["report", "summary", "review", "ranks"],
+        typer.Argument(help="Of report.json, summary.json or review.json; ranks: of the report.json of several ranks."),
     ],
 ) -> None:
     """Print the JSON Schema of an output, draft 2020-12."""

@@ -130,13 +130,25 @@ def side_by_side(
         pairing=pairs.pairing,
         pairing_told=told(pairs.pairing),
         straggler=worst,
-        cautions=tuple(
-            f"rank {source.rank}: {finding.title} ({finding.evidence})"
-            for source, report in zip(sources, reports, strict=True)
-            for finding in report.findings
-            if finding.severity != "info"
-        ),
+        cautions=_cautions(reports),
     )
+
+
+def _cautions(reports: Sequence[Report]) -> tuple[str, ...]:
+    """Warnings of the captures' own checks, each once with the ranks that it is about."""
+    ranks: dict[str, list[int]] = {}
+    for rank, report in enumerate(reports):
+        for finding in report.findings:
+            if finding.severity != "info":
+                ranks.setdefault(finding.title, []).append(rank)
+    return tuple(f"{_listed(told_of)}: {title}" for title, told_of in ranks.items())
+
+
+def _listed(ranks: Sequence[int]) -> str:
+    """``rank 1``, ``ranks 0, 1 and 3``."""
+    if len(ranks) == 1:
+        return f"rank {ranks[0]}"
+    return f"ranks {', '.join(map(str, ranks[:-1]))} and {ranks[-1]}"
 
 
 def devices_told(names: Sequence[str | None]) -> str:
@@ -254,6 +266,14 @@ _CAUSE_SHORT: Final[dict[Cause, str]] = {
     "python": "in Python",
     "in_graph": "between graph nodes",
 }
+_CAUSE_BRIEF: Final[dict[Cause, str]] = {
+    "kernels": "because its own kernels take longer",
+    "synchronises": "because its host is in synchronises",
+    "launching": "because its host launches too slowly",
+    "other_calls": "because its host is in other CUDA calls",
+    "python": "because its host is in Python and the framework",
+    "in_graph": "because its CUDA graphs have longer gaps",
+}
 _REMEDIES: Final[dict[Cause, str]] = {
     "kernels": "compare the two ranks' kernels: more work, a lower clock, or another kernel",
     "synchronises": "remove the synchronises of its host",
@@ -288,32 +308,31 @@ def _sentences(
         waits[row.late, row.waiting] += row.cost_ns
     time = {rank: sum(row.profiled_ns for row in stages if row.rank == rank) for rank in range(len(reports))}
     big = [(cost, key) for key, cost in waits.items() if time.get(key[1]) and cost / time[key[1]] >= WORTH_NAMING]
-    if worst is None or not big:
+    first_key = None if worst is None else (worst.rank, worst.waiting)
+    if worst is None or first_key not in {key for _, key in big}:
         return _common(worst, stages, time), ()
-    told_ = [_straggles(key, cost, late, time) for cost, key in sorted(big, reverse=True)]
-    stretch = ""
+    cost, key = next(one for one in big if one[1] == first_key)
+    others = sorted((one for one in big if one[1] != first_key), reverse=True)
+    stretch: tuple[str, ...] = ()
     if worst.since is not None and worst.until is not None:
         place = worst.since if worst.since == worst.until else f"{worst.since} to {worst.until}"
-        stretch = f" Most of it from {place} ({count(worst.steps)} of {count(worst.of_steps)} steps)."
-    first = f"Start with rank {worst.rank}: {told_[0]}.{stretch}"
-    rest = [
-        f"In turn, {text}." if number == 0 else f"{text[:1].upper()}{text[1:]}."
-        for number, text in enumerate(told_[1:])
-    ]
+        stretch = (f"It costs most from {place} ({count(worst.steps)} of {count(worst.of_steps)} steps).",)
+    first = f"Start with rank {worst.rank}: it {_straggles(key, cost, late, time)}, {_CAUSE_BRIEF[worst.cause]}."
+    clause = _cause_clause(_causes([row for row in late if (row.late, row.waiting) == key]), f"rank {worst.waiting}")
+    why = (f"Rank {worst.rank}'s {clause.removeprefix('its ')}.",) if clause else ()
+    rest = [f"In turn, rank {other[0]} {_straggles(other, ns, late, time)}." for ns, other in others]
     remedy = f"What to do about rank {worst.rank}: {_REMEDIES[worst.cause]}."
-    return first, (*rest, remedy, *_bounds(stages))
+    return first, (*why, *stretch, remedy, *rest, *_bounds(stages))
 
 
 def _straggles(key: tuple[int, int], cost: int, late: Sequence[Lateness], time: dict[int, int]) -> str:
-    rank, waiting = key
+    _, waiting = key
     mine = [row for row in late if (row.late, row.waiting) == key]
     calls = sum(row.collectives for row in mine)
-    text = (
-        f"rank {rank} is late at {count(calls)} collectives, which costs rank {waiting} {duration(cost)} of waiting "
+    return (
+        f"is last at {count(calls)} collectives and makes rank {waiting} wait {duration(cost)} "
         f"({share(cost / time[waiting])} of its {duration(time[waiting])} in stages)"
     )
-    clause = _cause_clause(_causes(mine), f"rank {waiting}")
-    return f"{text}: {clause}" if clause else text
 
 
 def _common(worst: Straggler | None, stages: Sequence[RankStage], time: dict[int, int]) -> str:
@@ -347,5 +366,5 @@ def _bounds(stages: Sequence[RankStage]) -> tuple[str, ...]:
         if len({row.bound for row in mine}) == 1:
             sentences.append(f"{name} is {mine[0].bound} on every rank.")
         else:
-            sentences.append(f"{name}: " + ", ".join(f"rank {row.rank} is {row.bound}" for row in mine) + ".")
+            sentences.append(f"{name}: {', '.join(f'rank {row.rank} is {row.bound}' for row in mine)}.")
     return tuple(sentences)

@@ -12,6 +12,7 @@ from analysis.render.spec.gpu_time import GPU_TIME, MODULE_KINDS, STEP_KIND_TIME
 from analysis.render.spec.host import HOST_CALLS, OPERATORS
 from analysis.render.spec.kernels import CATEGORIES, KERNEL_MODULES, KERNELS
 from analysis.render.spec.ranges import PROJECTIONS, RANGE_KERNELS
+from analysis.render.spec.ranks import LATENESS, RANK_STAGES, RANK_STEPS, RANKS
 from analysis.render.spec.review import COUNTER_FILES, COVERAGE, LOSSES, REVIEW_KERNELS, REVIEW_MODULES, TRAFFIC
 from analysis.render.spec.specification import Column, Specification
 from analysis.render.spec.stages import GAPS, INSTANCES, LATENCIES, OVERHEAD, STAGES_TABLE, STEPS, UNIT_TIMES
@@ -49,6 +50,10 @@ _DECLARED: Final[tuple[Specification[Any], ...]] = (
     FINDINGS,
     LAUNCHES,
     RANGES,
+    RANKS,
+    RANK_STAGES,
+    LATENESS,
+    RANK_STEPS,
     REVIEW_KERNELS,
     REVIEW_MODULES,
     LOSSES,

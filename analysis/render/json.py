@@ -11,10 +11,21 @@ from analysis.domain.convert import to_plain
 from analysis.domain.files import write_text
 from analysis.report import Report
 
-__all__ = ["REVIEW_SCHEMA_VERSION", "SCHEMA_VERSION", "as_plain", "render", "summary_as_plain", "summary_of"]
+__all__ = [
+    "RANKS_SCHEMA_VERSION",
+    "REVIEW_SCHEMA_VERSION",
+    "SCHEMA_VERSION",
+    "as_plain",
+    "render",
+    "summary_as_plain",
+    "summary_of",
+]
 
 SCHEMA_VERSION: Final = 2
 """Of both files: raised when a field goes or means something else, not when one is added. docs/schemas has the schemas."""
+
+RANKS_SCHEMA_VERSION: Final = 1
+"""Of the report.json of several ranks, likewise."""
 
 REVIEW_SCHEMA_VERSION: Final = 1
 """Of review.json, likewise."""

@@ -14,7 +14,8 @@ from attrs import Attribute, fields, has, resolve_types
 
 from analysis.domain.contracts import LLMProfileReportSummary
 from analysis.domain.entities import LLMProfileReport
-from analysis.render.json import REVIEW_SCHEMA_VERSION, SCHEMA_VERSION
+from analysis.ranks.records import RanksReport
+from analysis.render.json import RANKS_SCHEMA_VERSION, REVIEW_SCHEMA_VERSION, SCHEMA_VERSION
 from analysis.report import Report
 from analysis.review import Review
 from analysis.verdict.ranking import Ranking
@@ -33,13 +34,13 @@ _SCALARS: Final[dict[Any, dict[str, Any]]] = {
 }
 
 
-def schema_of(document: Literal["report", "summary", "review"]) -> dict[str, Any]:
-    """The schema of ``report.json``, ``summary.json`` or ``review.json`` as this release writes it.
+def schema_of(document: Literal["report", "summary", "review", "ranks"]) -> dict[str, Any]:
+    """The schema of ``report.json`` (``ranks``: of several ranks), ``summary.json`` or ``review.json`` as this release writes it.
 
     Every field of a record is required: what is unknown is null. Fields that a later release adds are allowed.
     """
     made = _Schemas()
-    number = REVIEW_SCHEMA_VERSION if document == "review" else SCHEMA_VERSION
+    number = {"review": REVIEW_SCHEMA_VERSION, "ranks": RANKS_SCHEMA_VERSION}.get(document, SCHEMA_VERSION)
     version: dict[str, Any] = {"schema_version": {"const": number, "description": "Of this schema."}}
     if document != "review":
         version["headline"] = {"type": "string", "description": "Where to start and what it brings, in one sentence."}
@@ -49,6 +50,8 @@ def schema_of(document: Literal["report", "summary", "review"]) -> dict[str, Any
         body["required"].append("ranking")
     elif document == "review":
         body = made.record(Review)
+    elif document == "ranks":
+        body = made.record(RanksReport)
     else:
         body = made.record(LLMProfileReport)
         body["properties"]["detail"] = made.record(Report, without=("report",))

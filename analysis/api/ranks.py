@@ -1,0 +1,379 @@
+"""Several traces, or one with several ranks: each file is analysed by a worker of its own, and small records come together.
+
+What leaves a worker is a report, its measurements and the columns of its collectives – never the trace. So a worker holds one
+file at a time, and the process that asked holds none of them.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
+
+from attrs import evolve, frozen
+
+from analysis.api.export import find_trace
+from analysis.api.opening import OpenedTrace, opened
+from analysis.api.options import AnalysisOptions
+from analysis.domain.errors import DsocrError, RequestError, TraceError
+
+if TYPE_CHECKING:
+    from analysis.ranks.records import RanksReport
+    from analysis.ranks.side_by_side import RankSource
+    from analysis.report import Assembled, Report
+
+__all__ = [
+    "RankPart",
+    "Ranks",
+    "Workers",
+    "dask_workers",
+    "local_workers",
+    "rank_files",
+    "read_ranks",
+    "together",
+    "write_ranks",
+]
+
+Task = TypeVar("Task")
+Answer = TypeVar("Answer")
+
+_TRACES: Final = (".sqlite", ".nsys-rep")
+_NUMBER: Final = re.compile(r"\d+")
+_DASK_PATIENCE: Final = "10s"
+
+
+@frozen
+class RankPart:
+    """One rank as its worker read it."""
+
+    place: int
+    """Among the ranks of its file."""
+    path: Path
+    """The export."""
+    assembled: Assembled
+    source: RankSource
+
+
+@frozen
+class Ranks:
+    """The ranks of a run: the combined record, and each rank's own report."""
+
+    combined: RanksReport
+    reports: tuple[Report, ...]
+    parts: tuple[RankPart, ...]
+
+
+# --- which files --------------------------------------------------------------------------------------------------
+
+
+def rank_files(paths: Sequence[Path]) -> tuple[Path, ...]:
+    """The traces to read for what the user named, in the order of the numbers in their names.
+
+    Args:
+        paths: exports, ``.nsys-rep``, run folders, or folders of traces (without a ``trace.sqlite``, all that lie in them).
+
+    Raises:
+        TraceError: there is none, or one is named twice.
+    """
+    files: list[Path] = []
+    for path in paths:
+        files += _in_folder(path) if path.is_dir() else [path]
+    resolved = [file.resolve() for file in files]
+    twice = next((file for place, file in enumerate(files) if file.resolve() in resolved[:place]), None)
+    if twice is not None:
+        raise TraceError(f"{twice}: is named twice; name each rank's trace once")
+    return tuple(sorted(files, key=_by_numbers)) if len(files) > 1 else tuple(files)
+
+
+def _in_folder(folder: Path) -> list[Path]:
+    for suffix in _TRACES:
+        if (folder / f"trace{suffix}").is_file():
+            return [folder]
+        traces = sorted(entry for entry in folder.iterdir() if entry.suffix == suffix and entry.is_file())
+        if len(traces) > 1:
+            return traces
+    return [folder]  # one trace or none: whoever opens it says so
+
+
+def _by_numbers(path: Path) -> tuple[str, list[int], str]:
+    """rank2 before rank10."""
+    return _NUMBER.sub("#", path.name), [int(number) for number in _NUMBER.findall(path.name)], str(path)
+
+
+# --- workers ------------------------------------------------------------------------------------------------------
+
+
+class Workers(Protocol):
+    """What runs a function once per task, each in a process of its own."""
+
+    def run(self, function: Callable[[Task], Answer], tasks: Sequence[Task]) -> list[Answer]:
+        """Run it for each task.
+
+        Returns:
+            The answers in the order of the tasks.
+
+        Raises:
+            DsocrError: of the first task that failed; the others are not begun.
+        """
+
+
+@contextmanager
+def local_workers(tasks: int) -> Iterator[Workers]:
+    """Processes of this machine, at most one per core and per task; for a single task none but this one."""
+    workers = min(tasks, len(os.sched_getaffinity(0)))
+    if workers < 2:
+        yield _Here()
+        return
+    import multiprocessing
+    from concurrent.futures import ProcessPoolExecutor
+
+    with ProcessPoolExecutor(
+        workers, mp_context=multiprocessing.get_context("spawn"), initializer=_begin_worker
+    ) as pool:
+        yield _Pool(pool)
+
+
+def _begin_worker() -> None:
+    """As the command itself does: see `analysis.cli.app.main`."""
+    import gc
+
+    gc.disable()
+
+
+class _Here:
+    def run(self, function: Callable[[Task], Answer], tasks: Sequence[Task]) -> list[Answer]:
+        return [function(task) for task in tasks]
+
+
+class _Pool:
+    def __init__(self, pool: Any) -> None:
+        self._pool = pool
+
+    def run(self, function: Callable[[Task], Answer], tasks: Sequence[Task]) -> list[Answer]:
+        from concurrent.futures.process import BrokenProcessPool
+
+        futures = [self._pool.submit(function, task) for task in tasks]
+        try:
+            return [future.result() for future in futures]
+        except BrokenProcessPool as error:
+            left = ", ".join(
+                str(_file_of(task)) for task, future in zip(tasks, futures, strict=True) if _failed(future)
+            )
+            raise TraceError(f"{left}: a worker ended while it read one of these (out of memory?)") from error
+        finally:
+            for future in futures:
+                future.cancel()
+
+
+def _file_of(task: Any) -> object:
+    return getattr(task, "path", task)
+
+
+def _failed(future: Any) -> bool:
+    return not future.done() or future.cancelled() or future.exception() is not None
+
+
+@contextmanager
+def dask_workers(address: str) -> Iterator[Workers]:
+    """The workers of a running Dask cluster, which see the same files under the same paths.
+
+    Args:
+        address: of its scheduler, such as ``tcp://10.0.0.1:8786``.
+
+    Raises:
+        RequestError: dask.distributed is not installed, or nothing answers there.
+    """
+    try:
+        from distributed import Client
+    except ImportError as error:
+        raise RequestError("--scheduler needs dask.distributed: pip install 'dsocr-profiler[dask]'") from error
+    try:
+        client: Any = Client(address, timeout=_DASK_PATIENCE, set_as_default=False)  # type: ignore[no-untyped-call]
+    except (OSError, ValueError, TimeoutError) as error:
+        raise RequestError(f"--scheduler {address}: no Dask scheduler answers there ({error})") from error
+    try:
+        if not client.scheduler_info()["workers"]:
+            raise RequestError(f"--scheduler {address}: its cluster has no workers; start some (dask worker {address})")
+        yield _Cluster(client)
+    finally:
+        client.close()
+
+
+class _Cluster:
+    def __init__(self, client: Any) -> None:
+        self._client = client
+
+    def run(self, function: Callable[[Task], Answer], tasks: Sequence[Task]) -> list[Answer]:
+        from distributed import KilledWorker
+
+        futures = [self._client.submit(function, task, pure=False) for task in tasks]
+        answers = []
+        for task, future in zip(tasks, futures, strict=True):
+            try:
+                answers.append(future.result())
+            except KilledWorker as error:
+                self._client.cancel(futures)
+                raise TraceError(
+                    f"{_file_of(task)}: the cluster's workers died while they read it (out of memory?)"
+                ) from error
+            except DsocrError:
+                self._client.cancel(futures)
+                raise
+        return answers
+
+
+# --- what a worker does -------------------------------------------------------------------------------------------
+
+
+@frozen
+class _Reading:
+    path: Path
+    options: AnalysisOptions
+
+
+def _read(task: _Reading) -> list[RankPart]:
+    """Read one file: one part per rank in it."""
+    try:
+        with opened(task.path, task.options) as whole:
+            return parts_of(whole)
+    except DsocrError as error:
+        if task.path.name in str(error):
+            raise
+        raise type(error)(f"{task.path}: {error}") from None  # of several files, the user must know which
+
+
+def parts_of(whole: OpenedTrace) -> list[RankPart]:
+    """The ranks of an open trace, each read."""
+    from analysis.attribution.ranks import RankTrace, rank_places
+
+    places = rank_places(whole.trace)
+    if len(places) < 2:
+        return [_part(whole, 0, places[0] if places else None)]
+    return [
+        _part(OpenedTrace(RankTrace(whole.trace, place), whole.options), number, place)
+        for number, place in enumerate(places)
+    ]
+
+
+def _part(rank: OpenedTrace, number: int, place: Any) -> RankPart:
+    from analysis.attribution.intervals import union_ns
+    from analysis.ranks.collectives import collectives_of
+    from analysis.ranks.side_by_side import RankSource
+    from analysis.sums.host_calls import HostCalls
+    from analysis.sums.kernel_classes import load_rules
+    from analysis.sums.kernels import main_device
+
+    assembled = rank.assembled()
+    attribution, operations = rank.attribution, rank.attribution.operations
+    host = HostCalls(attribution)
+    device = main_device(rank.trace.info.devices, attribution)
+    start, end = operations.start, operations.end
+    return RankPart(
+        place=number,
+        path=rank.trace.path,
+        assembled=assembled,
+        source=RankSource(
+            rank=number,
+            pid=place.pid if place is not None else None,
+            device=place.device if place is not None else 0,
+            device_name=device.name if device is not None else None,
+            busy_ns=union_ns(start, end),
+            span_ns=int(end.max() - start.min()) if len(operations) else 0,
+            launches=int(host.launches.sum()),
+            collectives=collectives_of(attribution, host, rank.trace.payloads, load_rules(rank.options.kernel_rules)),
+        ),
+    )
+
+
+def read_ranks(files: Sequence[Path], options: AnalysisOptions, workers: Workers) -> list[RankPart]:
+    """Read files, each by a worker of its own.
+
+    Args:
+        files: of `rank_files`.
+        options: what the user states about each of them.
+        workers: that do it.
+
+    Raises:
+        DsocrError: the first that failed, naming its file.
+    """
+    tasks = [_Reading(find_trace(path).absolute(), options) for path in files]
+    return [part for parts in workers.run(_read, tasks) for part in parts]
+
+
+def together(parts: Sequence[RankPart], *, one_clock: bool) -> Ranks:
+    """Pair the ranks' collectives, judge each rank again with what that tells, and put them side by side.
+
+    Args:
+        parts: of each rank, in order.
+        one_clock: all are of one file.
+    """
+    from analysis.ranks.pairing import lateness, pair, stage_waiting
+    from analysis.ranks.side_by_side import model_ranks, rank_waits, side_by_side
+    from analysis.report import judged_again
+
+    sources = [evolve(part.source, rank=rank) for rank, part in enumerate(parts)]
+    pairs = pair([source.collectives for source in sources], one_clock=one_clock)
+    spread, waiting, late = model_ranks(pairs), stage_waiting(pairs), lateness(pairs)
+    reports = tuple(
+        judged_again(part.assembled, rank_waits(rank, waiting, late), spread[rank]) for rank, part in enumerate(parts)
+    )
+    return Ranks(side_by_side(sources, reports, pairs, spread), reports, tuple(parts))
+
+
+# --- writing ------------------------------------------------------------------------------------------------------
+
+
+@frozen
+class _Writing:
+    path: Path
+    place: int
+    several: bool
+    """Whether the file holds several ranks."""
+    report: Report
+    folder: Path
+    formats: tuple[str, ...]
+    options: AnalysisOptions
+
+
+def _write(task: _Writing) -> tuple[Path, ...]:
+    """Write one rank's own report; formats that need the trace read it again."""
+    from analysis.render.formats import TRACE_FORMATS, render_all, write_report
+
+    if not set(task.formats) & set(TRACE_FORMATS):
+        return render_all(task.report, task.folder, task.formats)
+    with opened(task.path, evolve(task.options, rank=task.place if task.several else None)) as rank:
+        return write_report(task.report, rank.attribution, task.folder, task.formats)
+
+
+def write_ranks(
+    ranks: Ranks, out: Path, formats: Sequence[str], options: AnalysisOptions, workers: Workers
+) -> tuple[Path, ...]:
+    """Write each rank's own report into a sub-folder.
+
+    Args:
+        ranks: read and judged.
+        out: the folder of the combined report.
+        formats: of each.
+        options: that they were read with.
+        workers: that do it.
+
+    Raises:
+        RequestError: the folder cannot be written to.
+    """
+    paths = [part.path for part in ranks.parts]
+    tasks = [
+        _Writing(
+            part.path,
+            part.place,
+            paths.count(part.path) > 1,
+            report,
+            (out / row.folder).absolute(),
+            tuple(formats),
+            options,
+        )
+        for part, report, row in zip(ranks.parts, ranks.reports, ranks.combined.ranks, strict=True)
+    ]
+    return tuple(path for written in workers.run(_write, tasks) for path in written)
