@@ -15,14 +15,16 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 from attrs import evolve, frozen
 
-from analysis.api.export import find_trace
+from analysis.api.export import PACKED, find_trace
 from analysis.api.opening import OpenedTrace, opened
 from analysis.api.options import AnalysisOptions
 from analysis.domain.errors import DsocrError, RequestError, TraceError
 
 if TYPE_CHECKING:
+    from analysis.attribution.ranks import RankPlace
     from analysis.ranks.records import RanksReport
     from analysis.ranks.side_by_side import RankSource
+    from analysis.render.html.trace_parts import TraceParts
     from analysis.report import Assembled, Report
 
 __all__ = [
@@ -40,7 +42,8 @@ __all__ = [
 Task = TypeVar("Task")
 Answer = TypeVar("Answer")
 
-_TRACES: Final = (".sqlite", ".nsys-rep")
+_TRACES: Final = ((".sqlite",), (".nsys-rep",), tuple(f".sqlite{packed}" for packed in PACKED))
+"""Endings of traces; those of one kind are looked for together, in this order."""
 _NUMBER: Final = re.compile(r"\d+")
 _DASK_PATIENCE: Final = "10s"
 
@@ -55,6 +58,8 @@ class RankPart:
     """The export."""
     assembled: Assembled
     source: RankSource
+    page: TraceParts | None = None
+    """What the rank's own page shows of its trace; None: no page is wanted."""
 
 
 @frozen
@@ -89,13 +94,14 @@ def rank_files(paths: Sequence[Path]) -> tuple[Path, ...]:
 
 
 def _in_folder(folder: Path) -> list[Path]:
-    for suffix in _TRACES:
-        if (folder / f"trace{suffix}").is_file():
+    traces: list[Path] = []
+    for endings in _TRACES:
+        if any((folder / f"trace{ending}").is_file() for ending in endings):
             return [folder]
-        traces = sorted(entry for entry in folder.iterdir() if entry.suffix == suffix and entry.is_file())
-        if len(traces) > 1:
-            return traces
-    return [folder]  # one trace or none: whoever opens it says so
+        traces = sorted(entry for entry in folder.iterdir() if entry.name.endswith(endings) and entry.is_file())
+        if traces:
+            break
+    return traces if len(traces) > 1 else [folder]  # one trace or none: whoever opens it says so
 
 
 def _by_numbers(path: Path) -> tuple[str, list[int], str]:
@@ -232,33 +238,39 @@ class _Cluster:
 class _Reading:
     path: Path
     options: AnalysisOptions
+    formats: tuple[str, ...]
 
 
 def _read(task: _Reading) -> list[RankPart]:
     """Read one file: one part per rank in it."""
     try:
         with opened(task.path, task.options) as whole:
-            return parts_of(whole)
+            return parts_of(whole, task.formats)
     except DsocrError as error:
         if task.path.name in str(error):
             raise
         raise type(error)(f"{task.path}: {error}") from None  # of several files, the user must know which
 
 
-def parts_of(whole: OpenedTrace) -> list[RankPart]:
-    """The ranks of an open trace, each read."""
+def parts_of(whole: OpenedTrace, formats: Sequence[str] = ()) -> list[RankPart]:
+    """The ranks of an open trace, each read.
+
+    Args:
+        whole: the trace.
+        formats: in which each rank's own report will be written: some show more of the trace than the report holds.
+    """
     from analysis.attribution.ranks import RankTrace, rank_places
 
     places = rank_places(whole.trace)
     if len(places) < 2:
-        return [_part(whole, 0, places[0] if places else None)]
+        return [_part(whole, 0, places[0] if places else None, formats)]
     return [
-        _part(OpenedTrace(RankTrace(whole.trace, place), whole.options), number, place)
+        _part(OpenedTrace(RankTrace(whole.trace, place), whole.options), number, place, formats)
         for number, place in enumerate(places)
     ]
 
 
-def _part(rank: OpenedTrace, number: int, place: Any) -> RankPart:
+def _part(rank: OpenedTrace, number: int, place: RankPlace | None, formats: Sequence[str]) -> RankPart:
     from analysis.attribution.intervals import union_ns
     from analysis.ranks.collectives import collectives_of
     from analysis.ranks.side_by_side import RankSource
@@ -271,6 +283,11 @@ def _part(rank: OpenedTrace, number: int, place: Any) -> RankPart:
     host = HostCalls(attribution)
     device = main_device(rank.trace.info.devices, attribution)
     start, end = operations.start, operations.end
+    page = None
+    if "html" in formats:
+        from analysis.render.html.trace_parts import trace_parts
+
+        page = trace_parts(attribution, assembled.report)
     return RankPart(
         place=number,
         path=rank.trace.path,
@@ -285,21 +302,25 @@ def _part(rank: OpenedTrace, number: int, place: Any) -> RankPart:
             launches=int(host.launches.sum()),
             collectives=collectives_of(attribution, host, rank.trace.payloads, load_rules(rank.options.kernel_rules)),
         ),
+        page=page,
     )
 
 
-def read_ranks(files: Sequence[Path], options: AnalysisOptions, workers: Workers) -> list[RankPart]:
+def read_ranks(
+    files: Sequence[Path], options: AnalysisOptions, workers: Workers, formats: Sequence[str] = ()
+) -> list[RankPart]:
     """Read files, each by a worker of its own.
 
     Args:
         files: of `rank_files`.
         options: what the user states about each of them.
         workers: that do it.
+        formats: of `write_ranks`.
 
     Raises:
         DsocrError: the first that failed, naming its file.
     """
-    tasks = [_Reading(find_trace(path).absolute(), options) for path in files]
+    tasks = [_Reading(find_trace(path).absolute(), options, tuple(formats)) for path in files]
     return [part for parts in workers.run(_read, tasks) for part in parts]
 
 
@@ -336,6 +357,7 @@ class _Writing:
     folder: Path
     formats: tuple[str, ...]
     options: AnalysisOptions
+    page: TraceParts | None
 
 
 def _write(task: _Writing) -> tuple[Path, ...]:
@@ -343,7 +365,12 @@ def _write(task: _Writing) -> tuple[Path, ...]:
     from analysis.render.formats import TRACE_FORMATS, render_all, write_report
 
     if not set(task.formats) & set(TRACE_FORMATS):
-        return render_all(task.report, task.folder, task.formats)
+        written = render_all(task.report, task.folder, [name for name in task.formats if name != "html"])
+        if "html" in task.formats:
+            from analysis.render.html.page import render
+
+            written += render(task.report, task.folder, task.page)
+        return written
     with opened(task.path, evolve(task.options, rank=task.place if task.several else None)) as rank:
         return write_report(task.report, rank.attribution, task.folder, task.formats)
 
@@ -373,6 +400,7 @@ def write_ranks(
             (out / row.folder).absolute(),
             tuple(formats),
             options,
+            part.page,
         )
         for part, report, row in zip(ranks.parts, ranks.reports, ranks.combined.ranks, strict=True)
     ]

@@ -110,7 +110,7 @@ def _of_files(
         from analysis.cli.report_folder import claim_for_ranks
         from analysis.render.ranks.writing import write_combined
 
-        parts = read_ranks(files, options, workers)
+        parts = read_ranks(files, options, workers, chosen)
         say("pairing collectives")
         ranks = together(parts, one_clock=False)
         folder, remark = claim_for_ranks(out, [part.path for part in parts])
@@ -128,7 +128,7 @@ def _of_one_file(analysed: OpenedTrace, say: Say, out: Path | None, formats: lis
     from analysis.render.ranks.writing import write_combined
 
     chosen = tuple(formats or DEFAULT_FORMATS)
-    ranks = together(parts_of(analysed), one_clock=True)
+    ranks = together(parts_of(analysed, chosen), one_clock=True)
     folder, remark = claim(out, analysed.trace.path, analysed.manifest)
     say("writing")
     with local_workers(1) as workers:

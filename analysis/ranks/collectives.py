@@ -84,7 +84,6 @@ def collectives_of(
     communicator, size = _stated(attribution, payloads, launch)
     codes = operations.name[rows]
     occurring, name = np.unique(codes, return_inverse=True)
-    stage, stages = _stages(attribution, rows)
     place, places = _places(attribution, rows)
     return Collectives(
         start_ns=start,
@@ -92,25 +91,14 @@ def collectives_of(
         name=name.astype(np.int32),
         communicator=communicator,
         size_bytes=size,
-        stage=stage,
+        stage=attribution.operation_stage[rows].astype(np.int32),
         place=place,
         names=tuple(operations.short_names[code] for code in occurring.tolist()),
-        stages=stages,
+        stages=(*attribution.stages, UNATTRIBUTED),
         places=places,
         before=_before(attribution, host, start, end, launch),
         point_to_point=int(between_two.sum()),
     )
-
-
-def _stages(attribution: Attribution, rows: NDArray[np.intp]) -> tuple[NDArray[np.int32], tuple[str, ...]]:
-    ranges = attribution.ranges
-    around = attribution.operation_level("stage")[rows]
-    names = tuple(dict.fromkeys(ranges.names[code] for code in np.unique(ranges.name[around[around >= 0]]).tolist()))
-    place = np.full(len(ranges.names) + 1, len(names), dtype=np.int32)
-    for number, name in enumerate(names):
-        place[ranges.names.index(name)] = number
-    code = np.where(around >= 0, np.append(ranges.name, -1)[around], -1)
-    return place[code], (*names, UNATTRIBUTED)
 
 
 def _places(attribution: Attribution, rows: NDArray[np.intp]) -> tuple[NDArray[np.int32], tuple[str, ...]]:

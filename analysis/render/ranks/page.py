@@ -45,7 +45,10 @@ def page(report: RanksReport, *, linked: str | None = None) -> str:
         kind="ranks side by side",
         script_sources="",
         style=page_style(),
-        subject=contents.subject(report),
+        subject=(),
+        ran=[
+            f"{fact.label}: {fact.text}" if place else fact.text for place, fact in enumerate(contents.subject(report))
+        ],
         cautions=[],
         warnings=[visible(caution) for caution in report.cautions],
         headline=visible(report.sentence),
