@@ -73,7 +73,7 @@ def rank_waits(rank: int, waiting: Sequence[StageWaiting], late: Sequence[Latene
     for row in waiting:
         if row.rank != rank:
             continue
-        worst = next((one for one in late if (one.waiting, one.stage) == (rank, row.stage) and one.cost_ns), None)
+        worst = next((pair for pair in late if (pair.waiting, pair.stage) == (rank, row.stage) and pair.cost_ns), None)
         rows.append(
             RankWait(
                 stage=row.stage,
@@ -199,7 +199,7 @@ def _stages(rank: int, report: Report, waiting: Sequence[StageWaiting]) -> list[
         among = UNATTRIBUTED if stage.stage == WHOLE_CAPTURE else stage.stage
         waits = next((row for row in waiting if (row.rank, row.stage) == (rank, among)), None)
         used = headline(report.utilisation, stage.stage)
-        verdict = next((one for one in report.verdicts if one.stage == stage.stage), None)
+        verdict = next((judged for judged in report.verdicts if judged.stage == stage.stage), None)
         rows.append(
             RankStage(
                 rank=rank,
@@ -243,8 +243,13 @@ def _throughput(
         offsets = dict.fromkeys(range(len(reports)), 0)
     if len(offsets) < len(reports):
         return round(tokens), None, "the clocks of the files cannot be aligned: their collectives are not paired"
-    starts = [min(one.start_ns for one in report.instances) - offsets[rank] for rank, report in enumerate(reports)]
-    ends = [max(one.finished_ns for one in report.instances) - offsets[rank] for rank, report in enumerate(reports)]
+    starts = [
+        min(instance.start_ns for instance in report.instances) - offsets[rank] for rank, report in enumerate(reports)
+    ]
+    ends = [
+        max(instance.finished_ns for instance in report.instances) - offsets[rank]
+        for rank, report in enumerate(reports)
+    ]
     return round(tokens), max(ends) - min(starts), None
 
 
@@ -311,8 +316,8 @@ def _sentences(
     first_key = None if worst is None else (worst.rank, worst.waiting)
     if worst is None or first_key not in {key for _, key in big}:
         return _common(worst, stages, time), ()
-    cost, key = next(one for one in big if one[1] == first_key)
-    others = sorted((one for one in big if one[1] != first_key), reverse=True)
+    cost, key = next(entry for entry in big if entry[1] == first_key)
+    others = sorted((entry for entry in big if entry[1] != first_key), reverse=True)
     stretch: tuple[str, ...] = ()
     if worst.since is not None and worst.until is not None:
         place = worst.since if worst.since == worst.until else f"{worst.since} to {worst.until}"

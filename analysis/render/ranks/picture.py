@@ -44,8 +44,8 @@ def waiting_picture(report: RanksReport, width: int = 1180) -> str | None:
         _LEFT,
         6,
     )
-    for place, rank in enumerate(ranks):
-        foot = _TOP + place * (_ROW + _GAP) + _ROW
+    for row, rank in enumerate(ranks):
+        foot = _TOP + row * (_ROW + _GAP) + _ROW
         parts.append(text(_LEFT - 10, foot - _ROW / 2 + 4, f"rank {rank}", kind="ink", anchor="end"))
         for value in axis_steps(most, 2)[1:]:
             y = foot - _ROW * value / most
@@ -59,7 +59,7 @@ def waiting_picture(report: RanksReport, width: int = 1180) -> str | None:
                 hint = f"{visible(group[0].place)}: rank {rank} waits {duration(round(waited))}"
                 parts.append(rect("ranks", x + bar * 0.1, foot - tall, max(bar * 0.8, 0.6), tall, hint))
             if _late(group, len(report.ranks)) == rank:
-                hint = f"{visible(group[0].place)}: rank {rank} is late, by up to {duration(max(one.skew_ns for one in group))}"
+                hint = f"{visible(group[0].place)}: rank {rank} is late, by up to {duration(max(place.skew_ns for place in group))}"
                 parts.append(rect("synchronising", x + bar * 0.1, foot + 2, max(bar * 0.8, 0.6), 5, hint))
     bottom = _TOP + len(ranks) * (_ROW + _GAP)
     parts.append(text(_LEFT, bottom + 12, visible(places[0].place)))
@@ -77,10 +77,10 @@ def waiting_picture(report: RanksReport, width: int = 1180) -> str | None:
 
 def _waiting(group: list[PlaceSkew], rank: int) -> int:
     """The longest of a few steps that share a bar."""
-    return max(one.waiting_ns[rank] for one in group)
+    return max(place.waiting_ns[rank] for place in group)
 
 
 def _late(group: list[PlaceSkew], ranks: int) -> int | None:
     """The rank that is waited for in most of a bar's time; None: nobody waits."""
-    costs = [sum(sum(one.waiting_ns) for one in group if one.late == rank) for rank in range(ranks)]
+    costs = [sum(sum(place.waiting_ns) for place in group if place.late == rank) for rank in range(ranks)]
     return costs.index(max(costs)) if max(costs) else None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from analysis.ranks.records import Lateness, PlaceSkew, RankRow, RankStage
+from analysis.render.spec.glossary import GLOSSARY
 from analysis.render.spec.specification import (
     COUNT,
     DURATION,
@@ -25,11 +26,6 @@ _S = Column[RankStage]
 _L = Column[Lateness]
 _P = Column[PlaceSkew]
 
-_RANK: Final = "Number of the rank, from 0: by the numbers in its trace's name, or by its place in a trace of several."
-_TRANSFER: Final = (
-    "Time in collectives as far as the same calls last on the rank that comes last: about what the transfer takes."
-)
-_WAITING: Final = "Time in collectives beyond that: the rank waits inside them for one that is late. No communication."
 _APART: Final = "ranks wait at the same time"
 _NOT_PAIRED: Final = "the ranks' collectives are not paired"
 
@@ -43,7 +39,7 @@ RANKS: Final = Specification[RankRow](
     title="Ranks side by side",
     rows="A rank: one process's work on one GPU.",
     columns=(
-        _R("rank", "Rank", "int64", PLAIN, _RANK, priority=0),
+        _R("rank", "Rank", "int64", PLAIN, GLOSSARY["rank_number"], priority=0),
         _R("device_name", "GPU", "string", TEXT, "Its GPU.", nullable=True, priority=6),
         _R("device", "Device", "int64", PLAIN, "CUDA's number of it, as its process sees it.", priority=7),
         _R("pid", "Process", "int64", PLAIN, "Its process id.", nullable=True, priority=8),
@@ -54,11 +50,11 @@ RANKS: Final = Specification[RankRow](
             "Union of all its GPU operations on its own GPU. Those of two GPUs are never merged.", priority=2,
         ),
         _R("span_ns", "First to last", "int64", EXACT_MS, "From its first to its last GPU operation.", priority=4),
-        _R("launches", "Launches", "int64", COUNT, "Calls that launch a kernel or a graph.", priority=3),
+        _R("launches", "Launches", "int64", COUNT, GLOSSARY["launches"], priority=3),
         _R("collectives", "Collectives", "int64", COUNT, "Collectives that were paired with the other ranks' calls.", priority=5),
-        _R("transfer_ns", "Transfer", "int64", EXACT_MS, _TRANSFER, nullable=True, priority=2,
+        _R("transfer_ns", "Transfer", "int64", EXACT_MS, GLOSSARY["transfer"], nullable=True, priority=2,
            why=lambda row: _unpaired(row.transfer_ns)),
-        _R("waiting_ns", "Waiting", "int64", EXACT_MS, _WAITING, nullable=True, apart=_APART, priority=0,
+        _R("waiting_ns", "Waiting", "int64", EXACT_MS, GLOSSARY["waiting"], nullable=True, apart=_APART, priority=0,
            why=lambda row: _unpaired(row.waiting_ns)),
         _R("cost_ns", "Waited for", "int64", EXACT_MS, "So long do the other ranks, together, wait for it.", nullable=True,
            apart=_APART, priority=0, why=lambda row: _unpaired(row.cost_ns)),
@@ -81,7 +77,7 @@ RANK_STAGES: Final = Specification[RankStage](
     rows="A stage of a rank, all its instances, times as profiled.",
     columns=(
         _S("stage", "Stage", "string", TEXT, "The stage; `capture`: the whole of a trace without stages.", priority=0),
-        _S("rank", "Rank", "int64", PLAIN, _RANK, priority=0),
+        _S("rank", "Rank", "int64", PLAIN, GLOSSARY["rank_number"], priority=0),
         _S("instances", "Instances", "int64", COUNT, "Times that the rank ran the stage.", priority=6, shown=("markdown",)),
         _S("steps", "Steps", "int64", COUNT, "Decode steps.", priority=6, shown=("markdown",)),
         _S("tokens", "Tokens", "int64", COUNT, "Prompt tokens of prefill, emitted ones of decode.", nullable=True, priority=8,
@@ -89,21 +85,21 @@ RANK_STAGES: Final = Specification[RankStage](
         _S("profiled_ns", "Elapsed", "int64", EXACT_MS, "From the start of the range to the end of range and GPU work.",
            priority=1, apart="ranks run at the same time"),
         _S("busy_ns", "GPU busy", "int64", EXACT_MS, "Union of its GPU operations, instance by instance.", priority=3),
-        _S("waiting_ns", "Waiting", "int64", EXACT_MS, _WAITING, nullable=True, apart=_APART, priority=1,
+        _S("waiting_ns", "Waiting", "int64", EXACT_MS, GLOSSARY["waiting"], nullable=True, apart=_APART, priority=1,
            why=lambda row: _unpaired(row.waiting_ns)),
         _S("waiting_share", "Share waiting", "float64", SHARE, "Waiting ÷ elapsed.", nullable=True, priority=0,
            why=lambda row: _unpaired(row.waiting_share)),
-        _S("transfer_ns", "Transfer", "int64", EXACT_MS, _TRANSFER, nullable=True, priority=4,
+        _S("transfer_ns", "Transfer", "int64", EXACT_MS, GLOSSARY["transfer"], nullable=True, priority=4,
            why=lambda row: _unpaired(row.transfer_ns)),
         _S("collectives", "Collectives", "int64", COUNT, "Collectives in it that were paired.", priority=7, shown=("markdown",)),
         _S("kernels", "Kernels", "int64", COUNT, "Kernels in it.", adds=True, priority=6, shown=("markdown",)),
-        _S("launches", "Launches", "int64", COUNT, "Calls that launch a kernel or a graph.", adds=True, priority=5),
+        _S("launches", "Launches", "int64", COUNT, GLOSSARY["launches"], adds=True, priority=5),
         _S("per", "Unit", "string", TEXT, "Unit of its work.", priority=5),
         _S("unit_ns", "Per unit", "float64", DURATION, "What one unit takes: median over instances.", priority=3),
         _S("unit_busy_ns", "Busy per unit", "float64", DURATION, "GPU busy of one unit: median over instances.", priority=5),
-        _S("mfu", "MFU", "float64", RATIO, "Of its GPU, charging the rank its share of the model.", nullable=True, priority=5,
+        _S("mfu", "MFU", "float64", RATIO, "MFU of its GPU, charging the rank its share of the model.", nullable=True, priority=5,
            why=lambda row: "FLOPs or peak are not known: see the rank's own report" if row.mfu is None else None),
-        _S("mbu", "MBU", "float64", RATIO, "Of its GPU, charging the rank its share of the model.", nullable=True, priority=5,
+        _S("mbu", "MBU", "float64", RATIO, "MBU of its GPU, charging the rank its share of the model.", nullable=True, priority=5,
            why=lambda row: "bytes or peak are not known: see the rank's own report" if row.mbu is None else None),
         _S("bound", "Bound", "string", TEXT, "What bounds it, by its verdict.", priority=2),
     ),
