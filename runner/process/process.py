@@ -44,12 +44,24 @@ Target: TypeAlias = Sequence[str] | str
 """How the profiled program is known: by its command line, as the kernel shows it, or by its value of `TARGET_MARK`."""
 
 _POLL_S: Final = 0.05
-_SIGNALS: Final[dict[EndedBy, tuple[signal.Signals, ...]]] = {
-    "timeout": (signal.SIGTERM, signal.SIGKILL),
-    "interrupt": (signal.SIGTERM, signal.SIGKILL),
-    "over": (signal.SIGINT, signal.SIGTERM, signal.SIGKILL),
+
+
+@frozen
+class _Signal:
+    """One of those that end a program."""
+
+    number: signal.Signals
+    to_all: bool = False
+    """To everything that the program started too, such as the server that a shell script started."""
+
+
+_GENTLY: Final = (_Signal(signal.SIGTERM), _Signal(signal.SIGKILL))
+_SIGNALS: Final[dict[EndedBy, tuple[_Signal, ...]]] = {
+    "timeout": (_Signal(signal.SIGTERM), _Signal(signal.SIGTERM, True), _Signal(signal.SIGKILL, True)),
+    "interrupt": (_Signal(signal.SIGTERM), _Signal(signal.SIGTERM, True), _Signal(signal.SIGKILL, True)),
+    "over": (_Signal(signal.SIGINT), _Signal(signal.SIGTERM, True), _Signal(signal.SIGKILL, True)),
 }
-"""What the profiled program is sent, one after the other, each after it had time to end. Servers end on Ctrl-C."""
+"""What a program is sent, one after the other, each after it had time to end. Servers end on Ctrl-C."""
 
 
 @frozen
@@ -148,7 +160,8 @@ def run_process(
             if reason != ended_by:
                 ended_by, asked_at, sent, interrupted_before = reason, now, 0, interrupts.count
             if asked_at is not None:
-                signals = _SIGNALS[ended_by]
+                # A program of ours ends its own children.
+                signals = _SIGNALS[ended_by] if isinstance(target, str) or ended_by == "over" else _GENTLY
                 if (sent == 0 or now - asked_at > sent * grace_s) and sent < len(signals):
                     # The first one is sent until it meets the program, which may still be coming up.
                     sent += profiled.send(signals[sent]) or sent > 0
@@ -255,27 +268,29 @@ class _Profiled:
         if not self.seen:
             self._find()
 
-    def send(self, number: signal.Signals) -> bool:
+    def send(self, what: _Signal) -> bool:
         """Signal it, or the whole group where it is the process itself, and say whether it was there.
 
         Ctrl-C goes to the process alone: a server ends its workers itself.
         """
         if self._target is None:
-            if number == signal.SIGINT:
-                self._process.send_signal(number)
+            if what.number == signal.SIGINT:
+                self._process.send_signal(what.number)
             else:
-                _signal_group(self._process.pid, number)
+                _signal_group(self._process.pid, what.number)
             return True
         # If it is gone already nsys is writing, and must be left alone.
         there = self._find()
+        if what.to_all and isinstance(self._target, str):
+            there += [process for process in _marked_targets(self._target, self._mark) if process not in there]
         for process in there:
-            _send(process, number)
+            _send(process, what.number)
         return bool(there)
 
     def _find(self) -> list[psutil.Process]:
         target = self._target
         if isinstance(target, str):
-            marked = _marked_targets(target, self._mark)
+            marked = _first_of(_marked_targets(target, self._mark))
             known = {pid for pid, process in self._known.items() if process.is_running()}
             for process in marked:
                 with suppress(psutil.Error):
@@ -305,17 +320,23 @@ def _alive(process: psutil.Process) -> bool:
 
 
 def _marked_targets(value: str, mark: str | None) -> list[psutil.Process]:
-    """The processes that a program with this value of `TARGET_MARK` begins with: their parents do not have it."""
-    marked: dict[int, psutil.Process] = {}
+    """The processes with this value of `TARGET_MARK`: a program and all that it started."""
+    marked = []
     for process in psutil.process_iter():
         with suppress(psutil.Error):
             environment = process.environ()
             if environment.get(TARGET_MARK) == value and (mark is None or environment.get(RUN_MARK) == mark):
-                marked[process.pid] = process
+                marked.append(process)
+    return marked
+
+
+def _first_of(marked: Sequence[psutil.Process]) -> list[psutil.Process]:
+    """Those that none of the others started."""
+    pids = {process.pid for process in marked}
     first = []
-    for process in marked.values():
+    for process in marked:
         with suppress(psutil.Error):
-            if process.ppid() not in marked:
+            if process.ppid() not in pids:
                 first.append(process)
     return first
 

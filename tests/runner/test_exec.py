@@ -392,7 +392,7 @@ while True:
 """
 
 
-@pytest.mark.parametrize(("over", "heard"), [(True, ["SIGINT", "SIGTERM"]), (False, ["SIGTERM"])])
+@pytest.mark.parametrize(("over", "heard"), [(True, ["SIGINT", "SIGTERM"]), (False, ["SIGTERM", "SIGTERM"])])
 def test_a_server_is_asked_gently_first(tmp_path: Path, over: bool, heard: list[str]) -> None:
     """A script around it, and a process around that, as nsys is: only the program inside gets the signals."""
     file = tmp_path / "heard"
@@ -427,6 +427,34 @@ def test_a_server_is_asked_gently_first(tmp_path: Path, over: bool, heard: list[
     assert file.read_text().split() == ["up", *heard]
     # The process around it was left to end by itself: it says what became of the program (killed).
     assert outcome.returncode == 256 - signal.SIGKILL
+
+
+def test_a_server_behind_a_shell_is_reached_too(tmp_path: Path) -> None:
+    """Ctrl-C ends the shell, which leaves the server running; it must not be waited for until nsys gives up."""
+    file = tmp_path / "heard"
+    ends = _STUBBORN.replace(
+        "lambda number, frame:", "lambda number, frame: number == signal.SIGTERM and sys.exit(0) or"
+    )
+    script = f"{sys.executable} {program(tmp_path, ends)[1]} {file} & wait"
+    waits = "import subprocess, sys, psutil, time; subprocess.call(sys.argv[1:])"
+    waits += (
+        "\nwhile any('heard' in ' '.join(p.cmdline()) for p in psutil.process_iter() if p.pid != psutil.Process().pid):"
+    )
+    waits += " time.sleep(0.1)"
+    argv = [sys.executable, "-c", waits, *with_target_mark(["sh", "-c", script], "that one")]
+    with Interrupts() as interrupts:
+        outcome = run_process(
+            argv,
+            env={**environment(), "DSOCR_PROFILE_RUN": tmp_path.name},
+            log=tmp_path / "log",
+            interrupts=interrupts,
+            target="that one",
+            grace_s=0.5,
+            finish_s=20.0,
+            over=lambda: file.exists() and "up" in file.read_text(),
+        )
+    assert (outcome.ended_by, outcome.gave_up) == ("over", False)
+    assert outcome.elapsed_s < 20
 
 
 # -- records -----------------------------------------------------------------------------------------------------------
