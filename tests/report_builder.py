@@ -133,7 +133,12 @@ def _ranking(first: str) -> Ranking:
             (first,), f"the GPU idles while the host is in {first}", each_ns, per, 2 * saves_ns, rank,
         )  # fmt: skip
         return Gain(
-            action, saves_ns, saves_ns, 130_000_000 - saves_ns, f"130 → {130 - saves_ns // 10**6} ms a page at best"
+            rank,
+            (action,),
+            saves_ns,
+            saves_ns,
+            130_000_000 - saves_ns,
+            f"130 → {130 - saves_ns // 10**6} ms a page at best",
         )
 
     gains = (gain(1, "decode", "token", 20_000_000, 80_000_000), gain(2, "prefill", "image", 30_000_000, 30_000_000))

@@ -142,7 +142,7 @@ def print_report(report: Report, console: Console, *, top: int = 10) -> None:
     ]
     parts += _ranked(actions, len(actions.rows))
     parts += [
-        _indented(f"{gain.action.rank}. {gain.action.sentence} {gain.sentence}: {gain.action.arithmetic}", "dim")
+        _indented(f"{gain.rank}. {gain.action.sentence} {gain.sentence}: {gain.action.arithmetic}", "dim")
         for gain in report.ranking.gains
     ]
     parts += [Text(unknown, style="dim")] if unknown else []

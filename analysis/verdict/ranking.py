@@ -17,7 +17,7 @@ from analysis.domain.figures import duration, fall, part_of, together
 from analysis.efficiency.records import Captured, Measured, UnitTimes
 from analysis.quality.findings import Finding
 from analysis.sums.stages import WHOLE_CAPTURE
-from analysis.verdict.records import Action, Budget, TermKey, Verdict
+from analysis.verdict.records import Action, TermKey, Verdict
 
 __all__ = ["Gain", "Ranking", "WorkPart", "WorkUnit", "parts_in_words", "ranking_of"]
 
@@ -45,10 +45,12 @@ class WorkPart:
 
 @frozen
 class Gain:
-    """An action, and what it brings end to end at most."""
+    """Something to do, and what it brings end to end at most."""
 
-    action: Action
-    """With its rank over the run."""
+    rank: int
+    """From 1: what could bring most first, a module's known cause before its other data movement."""
+    actions: tuple[Action, ...]
+    """The same thing to do, one for each stage that it is found in, the one that could bring most first."""
     saves_ns: int
     """Of one unit of work, at most; 0: it saves nothing by itself, and shows what ``concerns_ns`` is made of."""
     concerns_ns: int
@@ -57,6 +59,17 @@ class Gain:
     """What is left of the unit of work: ``time_ns`` − ``saves_ns``. A bound, not a forecast."""
     sentence: str
     """What it brings, in words: ``1,791 → 256 ms a page at best (at most −86 %)``."""
+
+    @property
+    def action(self) -> Action:
+        """That which could bring most."""
+        return self.actions[0]
+
+    @property
+    def stages(self) -> str:
+        """Stages that it is found in: ``decode``, ``decode and mixed``."""
+        *others, last = (action.stage for action in self.actions)
+        return f"{', '.join(others)} and {last}" if others else last
 
 
 @frozen
@@ -146,27 +159,53 @@ def _with_gains(ranking: Ranking, inputs: int, verdicts: Sequence[Verdict]) -> R
     """Add what each action brings, and what all of them leave."""
     whole = ranking.time_ns or 0
     of_stage = {part.stage: part.time_ns for part in ranking.parts}
+    every = [action for verdict in verdicts for action in verdict.actions]
+    concerns = {id(action): min(round(action.ceiling_ns / inputs), of_stage[action.stage]) for action in every}
+    saves = {id(action): 0 if action.kind == _SAVES_NOTHING else concerns[id(action)] for action in every}
     gains = []
-    for action in sorted(
-        (action for verdict in verdicts for action in verdict.actions), key=lambda action: action.rank
-    ):
-        concerns = min(round(action.ceiling_ns / inputs), of_stage[action.stage])
-        saves = 0 if action.kind == _SAVES_NOTHING else concerns
-        gains.append(Gain(action, saves, concerns, whole - saves, _brings(ranking, saves, concerns)))
-    most = sum(_most(verdict.budget, gains, verdict.stage, of_stage) for verdict in verdicts)
+    for place, actions in enumerate(_same_actions(every, concerns)):
+        saved, looked_at = (sum(amounts[id(action)] for action in actions) for amounts in (saves, concerns))
+        gains.append(
+            Gain(place + 1, tuple(actions), saved, looked_at, whole - saved, _brings(ranking, saved, looked_at))
+        )
+    most = sum(_most(verdict, saves, of_stage[verdict.stage]) for verdict in verdicts if verdict.stage in of_stage)
     return evolve(ranking, gains=tuple(gains), best_ns=whole - most)
 
 
-def _most(budget: Budget | None, gains: Sequence[Gain], stage: str, of_stage: dict[str, int]) -> int:
+def _same_actions(every: Sequence[Action], concerns: dict[int, int]) -> list[list[Action]]:
+    """Actions by what they could bring, those of different stages that are one thing to do together."""
+    causes = {(action.stage, action.modules): concerns[id(action)] for action in every if action.kind == "materialised"}
+
+    def weight(action: Action) -> int:
+        own = concerns[id(action)]
+        return min(own, causes.get((action.stage, action.modules), own)) if action.kind == "data movement" else own
+
+    groups: list[list[Action]] = []
+    for action in sorted(every, key=lambda action: -weight(action)):
+        same = (
+            group
+            for group in groups
+            if (group[0].kind, group[0].short) == (action.kind, action.short)
+            and action.stage not in {member.stage for member in group}
+        )
+        group = next(same, None)
+        if group is None:
+            groups.append([action])
+        else:
+            group.append(action)
+    return sorted(groups, key=lambda group: (-sum(map(weight, group)), group[0].kind == "data movement", group[0].rank))
+
+
+def _most(verdict: Verdict, saves_of: dict[int, int], part: int) -> int:
     """What all actions of a stage save together: of terms that several take from no more than there is of them."""
+    budget = verdict.budget
     if budget is None or not budget.time_ns:
         return 0
-    part = of_stage[stage]
     groups: list[tuple[set[TermKey], int]] = []
-    for gain in gains:
-        if gain.action.stage != stage or not gain.saves_ns:
+    for action in verdict.actions:
+        terms, saves = set(action.terms), saves_of[id(action)]
+        if not saves:
             continue
-        terms, saves = set(gain.action.terms), gain.saves_ns
         for group in [group for group in groups if group[0] & terms]:
             groups.remove(group)
             terms, saves = terms | group[0], saves + group[1]
@@ -191,19 +230,15 @@ def _sentence(ranking: Ranking, verdicts: Sequence[Verdict]) -> str:
         action = next((verdict.action for verdict in verdicts if verdict.action), None)
         return f"Start here: {action}" if action else "Start with a new capture: no operation of a GPU is in this one."
     first = ranking.gains[0]
-    said = f"{_start(first.action)}: {first.action.short}: {first.sentence}."
+    said = f"{_start(first)}: {first.action.short}: {first.sentence}."
     then = next((gain for gain in ranking.gains if gain.saves_ns), None)
     if first.saves_ns or then is None:
         return said
-    return f"{said} What could save most so far, in {_named(then.action.stage)}: {then.action.short}: {then.sentence}."
+    return f"{said} What could save most so far, in {then.stages}: {then.action.short}: {then.sentence}."
 
 
-def _start(action: Action) -> str:
-    return "Start here" if action.stage == WHOLE_CAPTURE else f"Start with {action.stage}"
-
-
-def _named(stage: str) -> str:
-    return "the whole capture" if stage == WHOLE_CAPTURE else stage
+def _start(gain: Gain) -> str:
+    return "Start here" if gain.action.stage == WHOLE_CAPTURE else f"Start with {gain.stages}"
 
 
 def parts_in_words(ranking: Ranking) -> str:

@@ -147,7 +147,9 @@ def test_show_writes_nothing(run: Run, small: Path, tmp_path: Path) -> None:
     done = run("show", small)
     assert (done.code, done.err) == (0, "")
     assert "Decode is host-bound in Python" in done.out
-    assert done.out.startswith("Start with prefill: replace the loop over experts in layers.*.mlp by grouped")
+    assert done.out.startswith(
+        "Start with prefill and decode: replace the loop over experts in layers.*.mlp by grouped"
+    )
     assert done.out.count("Decode is host-bound in Python") == 1
     assert "host-bound in Python. Decode" not in done.out, "said once"
     assert not list(tmp_path.iterdir())

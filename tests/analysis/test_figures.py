@@ -144,3 +144,50 @@ def test_unknown_is_never_a_number() -> None:
 )
 def test_one_of_a_thing_is_singular(number: int, words: tuple[str, ...], shown: str) -> None:
     assert figures.counted(number, *words) == shown
+
+
+@given(NANOSECONDS, st.floats(min_value=0, max_value=1))
+def test_a_fall_holds_as_it_is_written(before: float, left: float) -> None:
+    assume(before >= 1)
+    after = before * left
+    shown = figures.fall(before, after)
+    digits, decimals, unit = in_last_digits(f"{shown.before} {shown.after.rsplit(' ', 1)[1]}")
+    rest, same_decimals, same_unit = in_last_digits(shown.after)
+    assert (decimals, unit) == (same_decimals, same_unit)
+    match = re.fullmatch(r"−([\d.]+) %|0 %|(under −0\.1 %)", shown.per_cent)
+    assert match is not None
+    if match[1]:
+        places = len(match[1].partition(".")[2])
+        size = {"s": 1e9, "ms": 1e6, "µs": 1e3, "ns": 1}[unit]
+        exact = {"s": 9, "ms": 6, "µs": 3, "ns": 0}[unit]
+        # Recalculated from what is shown, unless nanoseconds are not fine enough.
+        if decimals < exact:
+            assert abs(100 * (1 - rest / digits) - float(match[1])) <= 0.5001 * 10**-places
+        assert abs(before / size - digits / 10**decimals) <= 0.51 * 10**-decimals
+    assert not (shown.per_cent.endswith("−100 %") and rest), "not all of it, while something is left"
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "shown"),
+    [
+        (1_790_700_000, 255_900_000, ("1,791", "256 ms", "−86 %")),
+        (263_000_000, 183_000_000, ("263", "183 ms", "−30 %")),
+        (1_790_700_000, 1_775_500_000, ("1,791", "1,776 ms", "−0.8 %")),
+        (100_000, 36_000, ("100", "36 µs", "−64 %")),
+        (250e9, 10e9, ("250", "10 s", "−96 %")),
+        (5_000_000, 5_000_000, ("5.00", "5.00 ms", "0 %")),
+    ],
+)
+def test_a_fall_has_one_unit(before: float, after: float, shown: tuple[str, str, str]) -> None:
+    written = figures.fall(before, after)
+    assert (written.before, written.after, written.per_cent) == shown
+
+
+@given(st.lists(st.integers(min_value=0, max_value=10**13), min_size=1, max_size=6))
+def test_times_written_together_add_up(parts: list[int]) -> None:
+    assume(sum(parts) > 0)
+    shown = figures.together(parts)
+    whole, decimals, unit = in_last_digits(shown.whole)
+    each = [in_last_digits(text) for text in shown.parts]
+    assert {(places, name) for _, places, name in each} == {(decimals, unit)}
+    assert sum(digits for digits, _, _ in each) == whole

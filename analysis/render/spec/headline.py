@@ -43,9 +43,7 @@ def parts(report: Report) -> str:
 
 def further(report: Report) -> tuple[str, ...]:
     """The actions after the first, a line each, in the order of their ranks."""
-    return tuple(
-        visible(f"{gain.action.stage}: {gain.action.short}: {gain.sentence}") for gain in report.ranking.gains[1:]
-    )
+    return tuple(visible(f"{gain.stages}: {gain.action.short}: {gain.sentence}") for gain in report.ranking.gains[1:])
 
 
 # --- what was run --------------------------------------------------------------------------------------------------

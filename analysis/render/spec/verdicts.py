@@ -68,6 +68,13 @@ def budget_lines(verdicts: Iterable[Verdict]) -> tuple[BudgetLine, ...]:
     )
 
 
+def _arithmetic(gain: Gain) -> str:
+    """Of the one stage, or of each."""
+    if len(gain.actions) == 1:
+        return gain.action.arithmetic
+    return "; ".join(f"{action.stage}: {action.arithmetic}" for action in gain.actions)
+
+
 _A = Column[Gain]
 
 ACTIONS: Final = Specification[Gain](
@@ -76,18 +83,23 @@ ACTIONS: Final = Specification[Gain](
     rows="Something to do about a stage, with the most that it could bring.",
     columns=(
         _A("rank", "Rank", "int64", COUNT, "Place among the actions of all stages, by what a pass could save.",
-           value=lambda row: row.action.rank, priority=0),
-        _A("stage", "Stage", "string", TEXT, GLOSSARY["stage"], value=lambda row: row.action.stage, priority=0),
+           priority=0),
+        _A("stage", "Stage", "string", TEXT, GLOSSARY["stage"], value=lambda row: row.stages, priority=0,
+           shown=("html", "markdown")),
+        _A("stages", "Stage", "string", TEXT, GLOSSARY["stage"], data=False, shown=("terminal",), priority=0,
+           value=lambda row: row.action.stage + (f" +{len(row.actions) - 1}" if len(row.actions) > 1 else "")),
         _A("short", "What to do", "string", TEXT, "What to do, in a few words.", value=lambda row: row.action.short,
            shown=("terminal",), priority=0),
         _A("sentence", "What to do", "string", TEXT, "What to do, where, and why.", value=lambda row: row.action.sentence,
            shown=("html", "markdown"), priority=0),
-        _A("ceiling_per_unit_ns", "At most each", "float64", DURATION, "The most that it saves of one image or token.",
+        _A("ceiling_per_unit_ns", "At most each", "float64", DURATION, "The most that it saves of one image or token, in the "
+           "stage where that brings most.",
            value=lambda row: row.action.ceiling_per_unit_ns, priority=3, shown=("terminal", "html")),
         _A("per", "Per", "string", TEXT, "What that is given per.", value=lambda row: row.action.per, priority=3,
            shown=("terminal", "html")),
         _A("ceiling_ns", "At most a pass", "int64", DURATION, "The most that it saves over one pass through the inputs. "
-           "Ceilings of different actions may overlap.", value=lambda row: row.action.ceiling_ns, shown=(),
+           "Ceilings of different actions may overlap.", shown=(),
+           value=lambda row: sum(action.ceiling_ns for action in row.actions),
            apart="what one action saves another cannot save again"),
         _A("saves_ns", "At most", "int64", DURATION, "The most that it saves of one unit of work, such as a page: 0 where it "
            "saves nothing by itself.", priority=1, shown=("terminal",), apart="what one action saves another cannot save again"),
@@ -98,12 +110,13 @@ ACTIONS: Final = Specification[Gain](
         _A("brings", "End to end", "string", TEXT, "What it brings to one unit of work at most, in words.",
            value=lambda row: row.sentence, shown=("html", "markdown")),
         _A("arithmetic", "Arithmetic", "string", TEXT, "Where the ceiling comes from.",
-           value=lambda row: row.action.arithmetic, shown=("html", "markdown")),
+           value=_arithmetic, shown=("html", "markdown")),
         _A("kind", "Kind", "string", TEXT, "Stable name of the rule that found it.", value=lambda row: row.action.kind, shown=()),
-        _A("modules", "Modules", "string", NAME, "Modules that it concerns.", value=lambda row: ", ".join(row.action.modules),
+        _A("modules", "Modules", "string", NAME, "Modules that it concerns.",
+           value=lambda row: ", ".join(dict.fromkeys(name for action in row.actions for name in action.modules)),
            shown=()),
         _A("kernels", "Kernels", "string", TEXT, "Kernels that it concerns, in words.",
-           value=lambda row: "; ".join(row.action.kernels), shown=()),
+           value=lambda row: "; ".join(dict.fromkeys(name for action in row.actions for name in action.kernels)), shown=()),
     ),
 )  # fmt: skip
 
