@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from attrs import evolve, fields
 from numpy.typing import NDArray
 
 from analysis.attribution.attribution import Attribution
@@ -18,6 +19,7 @@ from analysis.render.html import timeline
 from analysis.render.html.icicle import ModuleCost, module_costs, plain_modules, reported_costs
 from analysis.render.html.page_data import MAX_MODULES, cut
 from analysis.render.html.timeline import packed_timeline
+from analysis.render.html.trace_parts import TraceParts
 from analysis.render.spec.gpu_time import all_operations_ns
 from analysis.report import Report, assemble
 from analysis.sums.grouping import UNATTRIBUTED
@@ -251,3 +253,52 @@ def test_a_page_of_a_report_alone_has_no_timeline() -> None:
     page = html.page(plain_report())
     assert 'id="timeline-data"' not in page
     assert 'id="timeline"' not in page
+
+
+def test_the_largest_trace_that_is_drawn_whole_makes_a_page_below_five_megabytes(
+    real_attribution: Callable[[str], tuple[Trace, Attribution]],
+) -> None:
+    """As many rows as are not folded, their times drawn at random as widely as real ones vary: nothing repeats."""
+    trace, attribution = real_attribution("deepseek-ocr_h100_64tok")
+    report = assemble(trace, attribution, None)
+    draw = np.random.default_rng(7)
+
+    def repeated(table: Any, rows: int) -> dict[str, Any]:
+        """Per-row columns of a table, said again until there are so many rows."""
+        columns = {each.name: getattr(table, each.name) for each in fields(type(table))}
+        return {
+            name: np.resize(values, rows)
+            for name, values in columns.items()
+            if isinstance(values, np.ndarray) and values.size == len(table)
+        }
+
+    def times(table: Any, rows: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        gaps = np.resize(np.diff(table.start, prepend=table.start[0]), rows)
+        lengths = table.end - table.start if hasattr(table, "end") else table.duration
+        start = np.cumsum(np.maximum(0, gaps + draw.integers(-300, 300, rows)))
+        return start, np.maximum(1, np.resize(lengths, rows) + draw.integers(-100, 100, rows))
+
+    rows = timeline.MAX_ROWS
+    start, length = times(attribution.operations, rows)
+    operations = evolve(
+        attribution.operations, **{**repeated(attribution.operations, rows), "start": start, "end": start + length}
+    )
+    start, length = times(attribution.calls, rows)
+    calls = evolve(attribution.calls, **{**repeated(attribution.calls, rows), "start": start, "duration": length})
+    start, length = times(attribution.other_calls, rows)
+    others = evolve(
+        attribution.other_calls, **{**repeated(attribution.other_calls, rows), "start": start, "duration": length}
+    )
+    large = evolve(
+        attribution,
+        operations=operations,
+        calls=calls,
+        other_calls=others,
+        launch_call=np.sort(draw.integers(0, rows, rows)).astype(np.int32),
+    )
+    parts = TraceParts(packed_timeline(large, report.kernels), module_costs(attribution))
+    assert unpacked(parts.timeline)[0]["notes"] == {}
+    # Ranges beside them: up to MAX_RANGES, each of them at most 10 bytes.
+    room = timeline.MAX_RANGES * 10 * 4 // 3
+    size = len(html.page(report, parts=parts).encode()) + room
+    assert size < 5_000_000, size

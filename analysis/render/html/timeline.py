@@ -35,10 +35,10 @@ from analysis.trace.records import GRAPH
 
 __all__ = ["FOLDED_ROWS", "MAX_RANGES", "MAX_ROWS", "packed_timeline"]
 
-MAX_ROWS: Final = 200_000
+MAX_ROWS: Final = 180_000
 """Of operations, of calls that own GPU work or wait for it, and of other calls. Then the page stays below 5 MB."""
 FOLDED_ROWS: Final = 100_000
-MAX_RANGES: Final = 80_000
+MAX_RANGES: Final = 60_000
 NEIGHBOURS_NS: Final = 20_000
 """Operations further apart than this are not folded, unless there are more such gaps than `FOLDED_ROWS`."""
 
