@@ -8,6 +8,7 @@ BIN := $(VENV)/bin
 
 MODEL ?= deepseek-ocr-tiny
 IMAGES ?=
+THOROUGH ?=
 REPEATS ?= 3
 MAX_NEW_TOKENS ?= 64
 DEVICE ?=
@@ -23,7 +24,7 @@ DEV_STAMP := $(VENV)/.installed-dev
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  %-14s %s\n", $$1, $$2}'
 	@echo
-	@echo "  make profile MODEL=… [IMAGES=dir] [REPEATS=3] [MAX_NEW_TOKENS=64] [DEVICE=cuda:0] [PRESET=default] [ARGS='…']"
+	@echo "  make profile MODEL=… [IMAGES=folder|scan.pdf | THOROUGH=1] [REPEATS=3] [MAX_NEW_TOKENS=64] [DEVICE=cuda:0] [PRESET=default] [ARGS='…']"
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed (PYTHON=…)")'
@@ -45,7 +46,7 @@ install: $(RUNNER_STAMP) ## Make .venv and install runner and analysis
 profile: $(RUNNER_STAMP) ## Profile MODEL and write a report
 	@$(BIN)/dsocr-profile run '$(MODEL)' --repeats $(REPEATS) --max-new-tokens $(MAX_NEW_TOKENS) \
 	  --collector $(COLLECTOR) --preset $(PRESET) \
-	  $(if $(IMAGES),--images '$(IMAGES)') $(if $(DEVICE),--device $(DEVICE)) $(ARGS)
+	  $(if $(IMAGES),--images '$(IMAGES)') $(if $(THOROUGH),--thorough) $(if $(DEVICE),--device $(DEVICE)) $(ARGS)
 
 .PHONY: review
 review: $(RUNNER_STAMP) ## Profile the kernels of a finished run (RUN=latest) with Nsight Compute

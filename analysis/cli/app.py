@@ -24,13 +24,15 @@ from analysis.cli.table import table
 __all__ = ["app", "main"]
 
 _DEFAULT_COMMAND = "report"
+_OPTIONS = ("--help", "-h", "--version", "--install-completion", "--show-completion")
+"""Of the program itself, not of a report."""
 
 
 class _ReportByDefault(TyperGroup):
     """``dsocr-analyze trace.sqlite`` means ``dsocr-analyze report trace.sqlite``."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        if args and args[0] not in self.commands and args[0] not in ("--help", "-h", "--version"):
+        if args and args[0] not in self.commands and args[0] not in _OPTIONS:
             args = [_DEFAULT_COMMAND, *args]
         return super().parse_args(ctx, args)
 
@@ -39,7 +41,7 @@ app = typer.Typer(
     name="dsocr-analyze",
     cls=_ReportByDefault,
     no_args_is_help=True,
-    add_completion=False,
+    add_completion=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["--help", "-h"]},
     help="Say where an exported Nsight Systems trace spends its GPU time, how much of the hardware it uses, and why.\n\n"
