@@ -7,7 +7,7 @@ import gc
 import os
 import sys
 from io import TextIOWrapper
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any, Final, NoReturn
 
 import typer
 from typer.core import TyperGroup
@@ -21,7 +21,7 @@ from analysis.cli.schema import schema
 from analysis.cli.show import show
 from analysis.cli.table import table
 
-__all__ = ["app", "main"]
+__all__ = ["EXAMPLES", "app", "main"]
 
 _DEFAULT_COMMAND = "report"
 _OPTIONS = ("--help", "-h", "--version", "--install-completion", "--show-completion")
@@ -70,8 +70,23 @@ def _root(
     """Nothing to do before a command."""
 
 
+EXAMPLES: Final[dict[str, tuple[str, ...]]] = {
+    "report": (
+        "dsocr-analyze trace.sqlite",
+        "dsocr-analyze reports/latest --out report --format html --format csv",
+        "dsocr-analyze capture.nsys-rep --vocabulary vllm",
+    ),
+    "review": ("dsocr-analyze review reports/latest --counters census.csv --out review",),
+    "show": ("dsocr-analyze show reports/latest", "dsocr-analyze show trace.sqlite --explain"),
+    "table": ("dsocr-analyze table trace.sqlite --by module --stage decode",),
+    "check": ("dsocr-analyze check trace.sqlite",),
+    "kernels": ("dsocr-analyze kernels trace.sqlite --match attention --top 10",),
+    "schema": ("dsocr-analyze schema report",),
+}
+"""Command lines for the end of each help."""
+
 for _command in (report, review, show, table, check, kernels, schema):
-    app.command()(_command)
+    app.command(epilog="\n\n".join(("Examples:", *EXAMPLES[_command.__name__])))(_command)
 
 
 def main() -> NoReturn:
