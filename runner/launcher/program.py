@@ -422,16 +422,11 @@ class ProgramRun:
             self._note(f"The program did not end well; {saved.name} holds what it did until then.")
         return saved
 
-    def analysis_commands(self) -> list[list[str]]:
-        """Give the command lines of the analysis."""
+    def analysis_command(self) -> list[str]:
+        """Give the command line of the analysis; the traces of several ranks are read together."""
         folder = self.directory.path
-        names = self.settings.traces
-        if len(names) == 1:
-            return [module_command("analysis.cli", str(folder / f"{names[0]}.sqlite"), "--out", str(folder))]
-        return [
-            module_command("analysis.cli", str(folder / f"{name}.sqlite"), "--out", str(folder / name))
-            for name in names
-        ]
+        traces = [str(folder / f"{name}.sqlite") for name in self.settings.traces]
+        return module_command("analysis.cli", *traces, "--out", str(folder))
 
     def _analyse(self, interrupts: Interrupts) -> None:
         self.say("analysis")
@@ -439,16 +434,13 @@ class ProgramRun:
         log.unlink(missing_ok=True)
         env = child_environment(self.environ)
         env["COLUMNS"] = str(shutil.get_terminal_size((_PIPE_COLUMNS, 24)).columns)  # its headline is shown at the end
-        for command in self.analysis_commands():
-            outcome = run_process(command, env=env, log=log, interrupts=interrupts)
-            self._codes(analysis=outcome.returncode)
-            rest = f"the trace is kept: dsocr-profile resume {self.plan.run_id}"
-            if outcome.ended_by == "interrupt":
-                raise InterruptedRunError(f"interrupted in the analysis; {rest}")
-            if outcome.returncode != 0:
-                raise AnalysisFailedError(
-                    f"the analysis failed (exit code {outcome.returncode}): {last_line(log)}; {rest}"
-                )
+        outcome = run_process(self.analysis_command(), env=env, log=log, interrupts=interrupts)
+        self._codes(analysis=outcome.returncode)
+        rest = f"the trace is kept: dsocr-profile resume {self.plan.run_id}"
+        if outcome.ended_by == "interrupt":
+            raise InterruptedRunError(f"interrupted in the analysis; {rest}")
+        if outcome.returncode != 0:
+            raise AnalysisFailedError(f"the analysis failed (exit code {outcome.returncode}): {last_line(log)}; {rest}")
 
     # -- records -------------------------------------------------------------------------------------------------------
 
@@ -631,5 +623,5 @@ class ProgramRun:
             "control": [list(redact(self.command))] * self.settings.control,
             "capture": [argv],
             "export": exports,
-            "analysis": self.analysis_commands(),
+            "analysis": [self.analysis_command()],
         }

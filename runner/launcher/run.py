@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -65,15 +65,10 @@ def child_command(run: RunDirectory, role: str) -> list[str]:
     return module_command("runner.child.workload", str(run.plan_file), "--role", role, *manifest)
 
 
-def analysis_command(run: RunDirectory, rank: str | None = None) -> list[str]:
-    """Give the command line of the analysis.
-
-    Args:
-        run: the run.
-        rank: name of one rank's trace, whose report gets a folder of its own; None: the run has one trace.
-    """
-    trace, folder = (run.trace_file, run.path) if rank is None else (run.path / f"{rank}.sqlite", run.path / rank)
-    return module_command("analysis.cli", str(trace), "--out", str(folder))
+def analysis_command(run: RunDirectory, names: Sequence[str] = trace_names(1)) -> list[str]:
+    """Give the command line of the analysis; the traces of several ranks, by their names, are read together."""
+    traces = [str(run.path / f"{name}.sqlite") for name in names]
+    return module_command("analysis.cli", *traces, "--out", str(run.path))
 
 
 @frozen
@@ -300,10 +295,7 @@ class Run:
         env = child_environment(self.environ, keep=self.plan.settings.keep_env)
         env["COLUMNS"] = str(shutil.get_terminal_size((_PIPE_COLUMNS, 24)).columns)  # its headline is shown at the end
         with self.progress.phase("report"):
-            for command in self._analyses:
-                outcome = run_process(command, env=env, log=log, interrupts=interrupts, watch=self.progress.draw)
-                if outcome.returncode != 0:
-                    break
+            outcome = run_process(self._analysis, env=env, log=log, interrupts=interrupts, watch=self.progress.draw)
         self._update(
             exit_codes=evolve(self._manifest().exit_codes, analysis=outcome.returncode),
             phases=self.progress.phases or self._manifest().phases,
@@ -327,10 +319,9 @@ class Run:
         return all((self.directory.path / f"{name}.sqlite").is_file() for name in self._traces)
 
     @property
-    def _analyses(self) -> list[list[str]]:
-        if self.plan.settings.tensor_parallel == 1:
-            return [self.analysis(self.directory)]
-        return [analysis_command(self.directory, name) for name in self._traces]
+    def _analysis(self) -> list[str]:
+        names = self._traces
+        return self.analysis(self.directory) if len(names) == 1 else analysis_command(self.directory, names)
 
     # -- records -------------------------------------------------------------------------------------------------------
 
@@ -447,5 +438,5 @@ class Run:
         return {
             "control": rank_command(self.plan.settings.tensor_parallel, self.command(self.directory, "control")),
             "capture": self.collection.command(self._job({}, None)),
-            "analysis": self._analyses[0],
+            "analysis": self._analysis,
         }

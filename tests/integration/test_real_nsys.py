@@ -377,6 +377,8 @@ def test_two_ranks_share_a_model(tmp_path: Path, nsys: NsysTool) -> None:
     assert (run["status"], run["options"]["tensor_parallel"]) == ("complete", 2)
     assert any("2 ranks share the model" in note for note in run["notes"])
     assert not (folder / "random-weights").exists()
+    assert {"report.html", "rank0", "rank1"} <= {entry.name for entry in folder.iterdir()}
+    assert (folder / "rank1" / "report.html").is_file()
     # The same tokens as one process makes: the shares add up to the whole model.
     alone = [*argv[: argv.index("--tensor-parallel")], *argv[argv.index("--tensor-parallel") + 2 :]]
     alone[alone.index("nsys")] = "torch"

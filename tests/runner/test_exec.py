@@ -232,6 +232,8 @@ def test_each_rank_gets_an_nsys_of_its_own(tmp_path: Path) -> None:
     run = program_run(tmp_path, command, fake_nsys(tmp_path / "nsys"), environ=environ, ranks=2)
     assert run.nsys.argv(run.command)[-4:] == command
     assert run.nsys.environment()["PYTHON_EXEC"] == str(run.nsys.rank_script)
+    both = [f"{run.directory.path}/rank{rank}.sqlite" for rank in (0, 1)]
+    assert run.analysis_command()[-4:] == [*both, "--out", str(run.directory.path)]
     script = tmp_path / "rank.sh"
     text = run.nsys.script(run.command, environ)
     assert "rank%q{DSOCR_RANK}" in text

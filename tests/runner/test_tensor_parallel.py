@@ -34,6 +34,8 @@ def test_torchrun_stands_between_the_namespace_and_nsys(tmp_path: Path) -> None:
     assert capture.index("--no-python") < capture.index("profile")
     assert f"--output={run.directory.path}/rank%q{{RANK}}" in capture
     assert not [argument for argument in capture if argument.startswith("--session-new")]
+    both = [f"{run.directory.path}/rank{rank}.sqlite" for rank in (0, 1)]
+    assert commands["analysis"][-4:] == [*both, "--out", str(run.directory.path)]
     assert trace_names(2) == run.directory.traces() == ("rank0", "rank1")
 
 
