@@ -91,8 +91,9 @@ class AnalysisOptions:
             raise RequestError("--model and --config both say what the model is; give one of them")
         stated = [option_name(name) for name, value in needs_model.items() if value is not None]
         if self.model is None and stated:
+            needed = "--model or --config" if stated == ["--prompt-tokens"] else "--model"
             raise RequestError(
-                f"{', '.join(stated)}: of no use without --model, whose costs it would change; name a model"
+                f"{', '.join(stated)}: of no use without {needed}, whose costs it would change; name a model"
             )
         if self.model is not None and self.prompt_tokens is None:
             raise RequestError("--model needs --prompt-tokens, the positions of each prefill (image and text tokens)")

@@ -134,6 +134,11 @@ def costs_of(
     """
     engine = any(instance.composition is not None for instance in instances)
     if isinstance(request, ConfigRequest):
+        if engine and request.prompt_tokens is not None:
+            raise RequestError(
+                "--prompt-tokens: of no use here, for the names of this trace's steps say how many tokens they work on; "
+                "leave it out"
+            )
         if engine:
             steps_need = step_costs(request.decoder, instances)
             return KnownCosts({}, steps_need.missing, steps_need.by_path, steps_need.bound)

@@ -24,6 +24,7 @@ from analysis.efficiency.hardware import Peak, peak_for
 from analysis.efficiency.stated import check_needs
 from analysis.efficiency.step_cost import Requests, step_cost
 from analysis.efficiency.utilisation import KnownCosts, costs_of, shared
+from analysis.render.spec.headline import not_known
 from analysis.report import ReportOptions, assemble
 from analysis.sums.records import InstanceSummary
 from analysis.sums.stages import instance_summaries
@@ -235,6 +236,20 @@ def test_weights_are_those_that_the_engine_writes_into_its_ranges(
     assert sum(1 for module, _ in stored if module.endswith(".mlp.experts")) == 2 * 8
 
 
+def test_what_an_engine_needs_is_asked_for(real_attribution: RealAttribution) -> None:
+    trace, attribution = real_attribution("vllm_h100_llama")
+    report = assemble(trace, attribution, None)
+    assert "no MFU and MBU (give its config.json with --config)" in not_known(report)
+    assert "--model" not in not_known(report)
+
+
+def test_prompt_tokens_of_an_engine_are_refused(
+    engine_steps: tuple[InstanceSummary, ...], decoder: Callable[..., ConfiguredDecoder]
+) -> None:
+    with pytest.raises(RequestError, match="--prompt-tokens: of no use here"):
+        costs_of(None, ConfigRequest(decoder(LLAMA), prompt_tokens=9), engine_steps)
+
+
 def test_an_engines_modules_contradict_another_models_layers(
     real_attribution: RealAttribution, decoder: Callable[..., ConfiguredDecoder], tmp_path: Path
 ) -> None:
@@ -284,6 +299,8 @@ def test_two_statements_of_the_model_are_refused(tmp_path: Path) -> None:
         AnalysisOptions(config=tmp_path, model="llama-1b", prompt_tokens=3)
     with pytest.raises(RequestError, match="--tiles: of no use without --model"):
         AnalysisOptions(config=tmp_path, tiles=2)
+    with pytest.raises(RequestError, match="--prompt-tokens: of no use without --model or --config"):
+        AnalysisOptions(prompt_tokens=2)
     with pytest.raises(RequestError, match=r"--config .*: No such file or directory"):
         options(tmp_path)
 

@@ -204,7 +204,9 @@ def _spread(aggregate: Aggregate) -> str:
 def not_known(report: Report) -> str:
     """What is not known and what to give for it, in one sentence; empty: all is known."""
     missing = []
-    if report.manifest is None and report.capture.stated_model is None:
+    if report.capture.stated_model is None and any(stage.of_steps for stage in report.stages):
+        missing.append("the model, so no MFU and MBU (give its config.json with --config)")
+    elif report.manifest is None and report.capture.stated_model is None:
         missing.append(
             "model and inputs, so no MFU and MBU (give --model with --input-mode, --tiles and --prompt-tokens, the model's "
             "config.json with --config, or the run's run.json with --manifest)"
