@@ -24,7 +24,7 @@ from report_builder import hostile_report, plain_report
 pytestmark = pytest.mark.integration
 
 STEP = Path(__file__).parents[1] / "data" / "ncu_h100_decode-step.csv.xz"
-PAGES = ("plain", "hostile", "stages", "steps", "no_stages", "metrics")
+PAGES = ("plain", "hostile", "stages", "steps", "no_stages", "metrics", "engine", "ranks")
 _FLAGS = (
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update",
     "--disable-sync", "--no-first-run", "--hide-scrollbars", "--window-size=1280,900",
@@ -66,9 +66,13 @@ def pages(tmp_path_factory: pytest.TempPathFactory, real_trace: Callable[[str], 
     for name, trace in (
         ("stages", "deepseek-ocr_h100_small"), ("steps", "deepseek-ocr_h100_64tok"),
         ("no_stages", "llama_h100_cuda-graph"), ("metrics", "deepseek-ocr_h100_gpu-metrics"),
+        ("engine", "vllm_h100_llama"),
     ):  # fmt: skip
         analyse("report", real_trace(trace), "--out", folder / name, "--format", "html")
         made[name] = folder / name / "report.html"
+    ranks = [real_trace(f"tensor-parallel_2xh200_rank{rank}") for rank in (0, 1)]
+    analyse("report", *ranks, "--out", folder / "ranks")
+    made["ranks"] = folder / "ranks" / "report.html"
     return made
 
 
