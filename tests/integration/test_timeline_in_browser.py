@@ -619,3 +619,27 @@ def test_other_kinds_of_trace_are_drawn_too(
     for stage in page.find_elements("css selector", "#stage-filter button"):
         press(page, stage)
     assert page.get_log("browser") == []
+
+
+def test_the_axis_counts_from_the_first_stage(opened: Open, real: tuple[Attribution, Report]) -> None:
+    attribution, _ = real
+    page = opened(real)
+    page.execute_script(
+        "window.written = []; const pen = document.getElementById('timeline-canvas').getContext('2d');"
+        "const write = pen.fillText.bind(pen);"
+        "pen.fillText = (text, ...at) => { window.written.push([text, ...at]); write(text, ...at); };"
+        "timeline.frame();"
+    )
+    ticks = [(text, x) for text, x, y in page.execute_script("return window.written") if y == 9]
+    rows = np.flatnonzero(attribution.is_level("stage"))
+    operations = attribution.operations
+    first = min(
+        int(each.min())
+        for each in (operations.start, attribution.calls.start, attribution.other_calls.start, attribution.ranges.start)
+    )
+    zero = int(attribution.ranges.start[rows].min()) - first
+    assert ticks[0][0] in ("0 ms", "0 s", "0.0 s")
+    for text, x in ticks:
+        value, unit = text.split()
+        time_ns = zero + float(value.replace(",", "")) * {"s": 1e9, "ms": 1e6}[unit]
+        assert page.execute_script("return timeline.xOf(arguments[0])", time_ns) == pytest.approx(x - 3, abs=1)

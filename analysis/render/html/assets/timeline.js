@@ -255,6 +255,7 @@ const timeline = (() => {
     if (track.kind === "call") return trace.calls.count && trace.calls.count[row] > 1 ? `${count(trace.calls.count[row])} calls` : trace.head.calls.names[trace.calls.name[row]];
     if (track.kind === "other call") return "other call";
     if (track.kind === "idle") return duration(track.duration[row]);
+    if (track.kind === "step") return `step ${count(row - track.from)}`;
     return rangeName(row);
   };
   const FAINT = 0.16;
@@ -343,7 +344,7 @@ const timeline = (() => {
       const x = Math.round(xOf(zero + tick * step)) + 0.5;
       brush.moveTo(x, 16);
       brush.lineTo(x, height);
-      const time = Math.round(tick * step);
+      const time = Math.round(tick * step) + 0; // + 0: the tick at the origin may be −0
       if (x < width - 54) brush.fillText(tickText(time, step), x + 3, 9);
     }
     brush.stroke();
