@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, TypeVar, overl
 from analysis.api.opening import opened
 from analysis.api.options import AnalysisOptions
 from analysis.attribution.attribution import Attribution
-from analysis.domain.annotations import Stage
 from analysis.domain.files import write_text
 from analysis.render.arrow import frame, frame_of
 from analysis.render.spec.events import LAUNCHES, RANGES
@@ -25,6 +24,7 @@ from analysis.render.spec.host import HOST_CALLS
 from analysis.render.spec.kernels import KERNEL_MODULES, KERNELS
 from analysis.render.spec.specification import Specification
 from analysis.render.spec.stages import GAPS, INSTANCES, LATENCIES, OVERHEAD, STAGES_TABLE, STEPS, UNIT_TIMES
+from analysis.render.spec.step_kinds import STEP_KINDS_TABLE
 from analysis.render.spec.utilisation import METRICS, UTILISATION, VERDICTS, metric_means
 from analysis.render.spec.verdicts import ACTIONS, BUDGET, budget_lines
 from analysis.report import Report
@@ -126,8 +126,13 @@ class Profile:
         """Decode steps, or an engine's steps of all kinds, in time order."""
         return frame(STEPS, self._report.steps)
 
+    @_returns(STEP_KINDS_TABLE)
+    def step_kinds(self) -> pd.DataFrame:
+        """A serving engine's steps by kind (prefill, mixed, decode, empty); no rows in a trace of another program."""
+        return frame(STEP_KINDS_TABLE, self._report.step_kinds)
+
     @_returns(GPU_TIME["module"])
-    def modules(self, stage: Stage | None = None) -> pd.DataFrame:
+    def modules(self, stage: str | None = None) -> pd.DataFrame:
         """GPU time by module path, exclusive: rows add up to the trace, or to the stage.
 
         Args:
@@ -136,7 +141,7 @@ class Profile:
         return frame(GPU_TIME["module"], gpu_rows(gpu_table(self._attribution, "module", stage=stage)))
 
     @_returns(KERNELS)
-    def kernels(self, stage: Stage | None = None, *, by_shape: bool = False) -> pd.DataFrame:
+    def kernels(self, stage: str | None = None, *, by_shape: bool = False) -> pd.DataFrame:
         """Kernels by stage and name, most time first.
 
         Args:
@@ -148,7 +153,7 @@ class Profile:
 
     @_returns(KERNEL_MODULES)
     def kernel_modules(
-        self, stage: Stage | None = None, *, fold_layers: bool = True, by_shape: bool = True
+        self, stage: str | None = None, *, fold_layers: bool = True, by_shape: bool = True
     ) -> pd.DataFrame:
         """Which module launches which kernel in which shape: by stage, most time first; a stage's rows add up to its kernels.
 

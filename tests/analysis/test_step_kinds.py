@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+import analysis
 from analysis.api.opening import opened
 from analysis.api.options import AnalysisOptions
 from analysis.attribution.attribution import Attribution
@@ -142,6 +143,14 @@ def test_why_no_mfu_is_known_is_said_once_a_place(reported: Callable[[str], Repo
     report = reported(name)
     (reason,) = {row.unknown_because for row in report.utilisation}
     assert "--config" in (reason or "")
+
+
+def test_kinds_and_steps_are_data_frames(real_trace: Unpack) -> None:
+    profile = analysis.load(real_trace("vllm_h100_llama"))
+    kinds, steps = profile.step_kinds(), profile.steps()
+    assert list(kinds["kind"]) == ["prefill", "mixed", "decode", "empty"]
+    assert steps.groupby("kind")["busy_ns"].sum().to_dict() == dict(zip(kinds["kind"], kinds["busy_ns"], strict=True))
+    assert set(profile.kernels("mixed")["stage"]) == {"mixed"}
 
 
 def test_the_report_says_by_whose_names_it_was_read(reported: Callable[[str], Report]) -> None:

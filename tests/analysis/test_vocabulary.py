@@ -134,7 +134,7 @@ def test_steps_of_an_engine_say_what_they_held_and_what_was_queued(real_attribut
         ("vllm", "execute_new_1_cached_7", "mixed", Composition(8, None, 1, None, 7, None)),
         ("sglang", "step[EXTEND bs=3 toks=8192]", "prefill", Composition(3, 8192, 3, 8192, 0, 0)),
         ("sglang", "step[EXTEND bs=2 toks=12 c_sqsq=80 c_sqsk=120 c_sk=20]", "prefill",
-         Composition(2, 12, 2, 12, 0, 0)),
+         Composition(2, 12, 2, 12, 0, 0, 20, 80, 120)),
         ("sglang", "step[DECODE bs=16]", "decode", Composition(16, None, 0, 0, 16, None)),
         ("sglang", "step[MIXED bs=2]", "mixed", Composition(2)),
         ("sglang", "step[NEWMODE bs=2]", "step", Composition(2)),
