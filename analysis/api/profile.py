@@ -245,7 +245,7 @@ def load(path: str | os.PathLike[str], **stated: Any) -> Profile:
         path: a SQLite export, a run folder, or a ``.nsys-rep``, which is exported beside itself if there is an nsys.
         **stated: fields of `analysis.api.options.AnalysisOptions`: ``manifest``, ``cross_thread``, ``accept_lossy``,
             ``skip_first``, ``model``, ``config``, ``input_mode``, ``tiles``, ``prompt_tokens``, ``peak_tflops``, ``peak_gbps``,
-            ``vocabulary`` and ``kernel_rules`` mean what the options of the command mean.
+            ``vocabulary``, ``rank`` and ``kernel_rules`` mean what the options of the command mean.
 
     Raises:
         TypeError: there is no such option.
