@@ -12,7 +12,7 @@ from analysis.domain.files import write_text
 from analysis.render.markdown_tables import code, escaped, head_lines, row_line, table_lines
 from analysis.render.pictures import budget_picture, category_picture, step_picture
 from analysis.render.pictures.svg import alone
-from analysis.render.spec import facts, utilisation
+from analysis.render.spec import facts, gpu_time, utilisation
 from analysis.render.spec import headline as head
 from analysis.render.spec.glossary import GLOSSARY
 from analysis.render.spec.shown import Cell, Heading, Table
@@ -24,8 +24,10 @@ __all__ = ["render"]
 
 MOST_LINES: Final = 200
 """Of the file: what does not fit is in the page and in the data beside it, and said to be."""
-_ROWS: Final = (12, 8, 5, 3, 2)
+_ROWS: Final = (12, 8, 6, 4, 3, 2)
 """Rows of kernels and modules that are tried, most first, until all but the least important sections fit."""
+_USUAL_ROWS: Final = 8
+"""As most reports have them."""
 _STAGES: Final = 2
 """Whose kernels and modules are shown where there are many."""
 _SURE: Final = 3
@@ -235,13 +237,36 @@ def _length(sections: Iterable[_Section]) -> int:
     return sum(1 + line.count("\n") for section in sections for line in section.lines)
 
 
+def _row_counts(report: Report) -> list[int]:
+    """Rows that each table of kernels and modules would have in full, of the stages that are shown."""
+    present = dict.fromkeys(row.stage for row in report.kernels)
+    shown = _longest(report, list(present))
+    counts = [
+        sum(row.stage == stage for row in rows) for rows in (report.kernels, report.kernel_modules) for stage in shown
+    ]
+    with_modules = _longest(report, [row.stage for row in report.stages if report.module_rows.get(row.stage)])
+    return counts + [len(gpu_time.module_kinds(report.module_rows[stage])) for stage in with_modules]
+
+
+def _lines(rows: int, limit: int) -> int:
+    """Lines of so many rows: those beyond the limit take one, and a single one is no more than that."""
+    return min(rows, limit + 1)
+
+
 def _fitted(report: Report, pictures: dict[str, str]) -> list[str]:
     """The sections that fit: as many rows as leave room for those that matter, then the others by their importance."""
     room = MOST_LINES - 4
-    for rows in _ROWS:
+    sections = _sections(report, pictures, _USUAL_ROWS)
+    sure = _length(section for section in sections if section.importance <= _SURE)
+    counts = _row_counts(report)
+    fitting = (
+        number
+        for number in _ROWS
+        if sure + sum(_lines(count, number) - _lines(count, _USUAL_ROWS) for count in counts) <= room
+    )
+    rows = next(fitting, _ROWS[-1])
+    if rows != _USUAL_ROWS:
         sections = _sections(report, pictures, rows)
-        if _length(section for section in sections if section.importance <= _SURE) <= room:
-            break
     chosen: list[_Section] = []
     for section in sorted(sections, key=lambda section: section.importance):
         if not section.importance or _length([*chosen, section]) <= room:

@@ -135,7 +135,7 @@ def _launches(facts: Facts, budget: Budget) -> Action | None:
             "steps of this size in its capture sizes; SGLang: without --disable-cuda-graph), or compile what launches "
             f"most{where}"
         )
-        short = "let the engine replay its steps from CUDA graphs"
+        short = "let the engine replay steps from CUDA graphs"
     elif facts.of_steps:
         what = f"Shorten what the host does around the launches ({_launched(facts)}): scheduling, input preparation, sampling"
         short = "shorten the host's work around the launches"

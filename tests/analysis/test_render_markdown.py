@@ -88,7 +88,7 @@ def test_kernel_rows_add_up_exactly(stage: str, kernels: int, tmp_path: Path) ->
 
 def test_what_is_unknown_says_why(tmp_path: Path) -> None:
     text = text_of(plain_report(("gemm",)), tmp_path)
-    assert "| MFU, decode | n/a | nobody counted gemm |" in text
+    assert "| MFU and MBU, decode | n/a | nobody counted gemm |" in text
     assert "n/a: nobody counted gemm." in text
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import PurePath
 from typing import Final
 
+from attrs import evolve
+
 from analysis.domain.figures import NOT_AVAILABLE, bytes_, count, counted, decimal, duration, part_of, ratio, share
 from analysis.efficiency.records import UnitTimes
 from analysis.efficiency.utilisation import headline as headline_utilisation
@@ -128,7 +130,30 @@ def _utilisation(report: Report, stage: str, kind: str) -> Tile:
 
 
 def headline(report: Report) -> tuple[Tile, ...]:
-    """At most eight numbers that answer "how fast, and how much of the device?"."""
+    """At most eight numbers that answer "how fast, and how much of the device?"; one reason for several n/a is said once."""
+    return _unknown_once(_headline(report))
+
+
+def _unknown_once(tiles: tuple[Tile, ...]) -> tuple[Tile, ...]:
+    """Numbers that are n/a for one reason as one tile, where the first of them stood."""
+    reasons: dict[str, list[Tile]] = {}
+    for tile in tiles:
+        if tile.value == NOT_AVAILABLE:
+            reasons.setdefault(tile.note, []).append(tile)
+    told: list[Tile] = []
+    for tile in tiles:
+        same = reasons.get(tile.note, [tile]) if tile.value == NOT_AVAILABLE else [tile]
+        if len(same) == 1:
+            told.append(tile)
+        elif tile is same[0]:
+            names = " and ".join(dict.fromkeys(each.label.partition(",")[0] for each in same))
+            stages = {each.stage for each in same}
+            stage = stages.pop() if len(stages) == 1 else None
+            told.append(evolve(tile, label=f"{names}, {stage}" if stage else names, stage=stage))
+    return tuple(told)
+
+
+def _headline(report: Report) -> tuple[Tile, ...]:
     present = [stage.stage for stage in report.stages]
     if present == [WHOLE_CAPTURE]:
         return _of_whole_capture(report, report.stages[0])
