@@ -14,9 +14,7 @@ from typing import Any, Final
 import numpy as np
 
 from analysis.domain.entities import KernelSummary
-from analysis.domain.figures import whole_per_cents
 from analysis.render.spec import kernels
-from analysis.render.spec.budget import BUDGET_PARTS, time_budget
 from analysis.render.spec.shown import added_up, heading
 from analysis.render.spec.specification import Column
 from analysis.render.spec.text import visible
@@ -54,76 +52,24 @@ def page_data(report: Report) -> _Plain:
     """Everything that the page's script reads, as plain values. Times in whole nanoseconds, which figures.js writes."""
     return {
         "timeline": _timeline(report),
-        "budget": _budget(report),
-        "categories": _categories(report),
         "steps": _steps(report.steps),
-        "roofline": _roofline(report),
         "metrics": _metrics(report),
         "kernels": _kernels(report),
     }
 
 
 def _timeline(report: Report) -> _Plain | None:
+    """Stage instances, the bands behind the sampled metrics."""
     timeline = report.timeline
     if timeline is None:
         return None
     origin = timeline.start_ns
     shown = report.instances[:MAX_INSTANCES]
     return {
-        "slice_ns": timeline.slice_ns,
-        "busy": [round(100 * busy / timeline.slice_ns, 1) for busy in timeline.busy_ns],
         "instances": [
-            {
-                "path": cut(instance.path),
-                "stage": instance.stage,
-                "start": instance.start_ns - origin,
-                "end": instance.end_ns - origin,
-                "busy": instance.busy_ns,
-                "elapsed": instance.profiled_ns,
-                "share": _short(instance.busy_ns / instance.profiled_ns) if instance.profiled_ns else None,
-                "kernels": instance.kernels,
-                "steps": instance.steps,
-            }
+            {"stage": instance.stage, "start": instance.start_ns - origin, "end": instance.end_ns - origin}
             for instance in shown
-        ],
-        "left_out": len(report.instances) - len(shown),
-    }
-
-
-def _budget(report: Report) -> _Plain:
-    rows = []
-    for stage in report.stages:
-        parts = time_budget(stage)
-        if parts is not None:
-            whole = whole_per_cents([parts[part.key] for part in BUDGET_PARTS])
-            rows.append({"stage": stage.stage, "elapsed": stage.profiled_host_ns, "whole": whole, **parts})
-    return {
-        "parts": [{"key": part.key, "label": part.label, "definition": part.definition} for part in BUDGET_PARTS],
-        "rows": rows,
-    }
-
-
-def _categories(report: Report) -> _Plain:
-    present = {row.stage for row in report.categories}
-    # What belongs to no stage would bring a scale of its own; it stands in the table by stage.
-    stages: list[str] = [row.stage for row in report.stages if row.stage in present] or sorted(present)
-    weight: dict[str, float] = {}
-    for row in report.categories:
-        if row.stage in stages:
-            weight[row.category] = weight.get(row.category, 0.0) + row.share
-    names = sorted(weight, key=lambda name: -weight[name])
-    known = {(row.stage, row.category): row for row in report.categories}
-    return {
-        "names": [cut(name, 60) for name in names],
-        "stages": [
-            {
-                "stage": stage,
-                "share": [_short(known[stage, name].share) if (stage, name) in known else 0 for name in names],
-                "ns": [known[stage, name].total_ns if (stage, name) in known else 0 for name in names],
-                "calls": [known[stage, name].calls if (stage, name) in known else 0 for name in names],
-            }
-            for stage in stages
-        ],
+        ]
     }
 
 
@@ -164,33 +110,6 @@ def _thinned(steps: Sequence[StepPoint], with_context: bool) -> tuple[list[list[
             )
             group = []
     return points, width
-
-
-def _roofline(report: Report) -> _Plain | None:
-    points = [
-        {
-            "stage": row.stage,
-            "base": row.time_base,
-            "how": visible(row.peak_how or ""),
-            "intensity": row.arithmetic_intensity,
-            "flop_per_s": row.flop / (row.time_ns / 1e9),
-            "mfu": row.mfu,
-            "mbu": row.mbu,
-        }
-        for row in report.utilisation
-        if row.flop and row.time_ns and row.arithmetic_intensity and row.stage != "total"
-    ]
-    roofs = {
-        (row.peak_flop_per_s, row.peak_bytes_per_s): visible(row.peak_how or "")
-        for row in report.utilisation
-        if row.peak_flop_per_s and row.peak_bytes_per_s
-    }
-    if not points or not roofs:
-        return None
-    return {
-        "points": points,
-        "roofs": [{"flop_per_s": roof[0], "bytes_per_s": roof[1], "how": how} for roof, how in roofs.items()],
-    }
 
 
 def _metrics(report: Report) -> _Plain | None:
