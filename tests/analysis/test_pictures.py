@@ -12,6 +12,7 @@ from attrs import evolve
 
 from analysis.attribution.attribution import Attribution
 from analysis.domain.figures import duration
+from analysis.render.html import page as html
 from analysis.render.html.stage_cards import stage_cards
 from analysis.render.pictures import budget_picture, category_picture, histogram_picture, step_picture
 from analysis.render.pictures.busy import busy_picture
@@ -135,3 +136,17 @@ def test_a_card_of_the_whole_capture_names_no_part_of_it(
     for card, verdict in zip(stage_cards(report), report.verdicts, strict=True):
         assert card.bound == verdict.bound
         assert card.terms or verdict.budget is None
+
+
+def test_an_unfit_capture_says_so_before_anything_else(
+    real_attribution: Callable[[str], tuple[Trace, Attribution]],
+) -> None:
+    trace, attribution = real_attribution("deepseek-ocr_h100_lossy")
+    report = assemble(trace, attribution, None)
+    text = html.page(report)
+    unfit = [finding for finding in report.findings if finding.severity == "unfit"]
+    assert unfit
+    assert text.count('class="finding unfit"') == len(unfit)
+    assert text.index('class="finding unfit"') < text.index('id="headline"') < text.index('class="finding warning"')
+    assert text.count('class="finding ') == len(report.findings)
+    assert "every check passed" not in text

@@ -20,6 +20,7 @@ from analysis.api.counter_files import find_ncu, open_counters
 from analysis.cli.app import app
 from analysis.cli.exit_codes import run as run_app
 from analysis.domain.errors import RequestError
+from analysis.domain.figures import duration
 from analysis.efficiency.counters.file import DRAM_READ, NvtxState
 from analysis.render.json_schema import schema_of
 from analysis.render.review_link import link_from_report
@@ -173,6 +174,17 @@ def test_report_and_review_link_each_other_whichever_is_written_first(
     before = (tmp_path / "report.html").read_bytes()
     assert run(*review)[0] == 0  # again: linked already
     assert (tmp_path / "report.html").read_bytes() == before
+
+
+def test_the_page_says_first_where_to_start(run: Run, small: Path, tmp_path: Path) -> None:
+    assert run("review", small, "--counters", STEP, "--out", tmp_path)[0] == 0
+    stages = json.loads((tmp_path / "review.json").read_text())["stages"]
+    actions = [action for stage in stages for action in stage["actions"]]
+    first = max(actions, key=lambda action: action["ceiling_ns"])
+    page = (tmp_path / "review.html").read_text()
+    (headline,) = re.findall(r'<h2 id="headline">(.*?)</h2>', page)
+    assert headline.startswith(f"Start with {first['stage']}: ")
+    assert f"{duration(first['ceiling_per_unit_ns'])} per {first['unit']}" in headline
 
 
 def test_a_report_without_a_place_for_the_link_stays_as_it_is(tmp_path: Path) -> None:

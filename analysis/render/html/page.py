@@ -46,7 +46,6 @@ _TOP_WAITS: Final = 4
 """Rows that stand there without scripts and in print."""
 _HALF: Final = 600
 """Width of two charts side by side, pixels."""
-_WORST: Final = {"unfit": 0, "warning": 1, "info": 2}
 
 
 def render(report: Report, out: Path, parts: TraceParts | None = None) -> tuple[Path, ...]:
@@ -94,10 +93,13 @@ def page(report: Report, folder: Path | None = None, parts: TraceParts | None = 
         cards=stage_cards(report),
         # How busy the GPU was stands on the first screen.
         tiles_given=[tile for tile in facts.headline(report) if tile.term != "busy_share"],
-        findings=sorted(report.findings, key=lambda finding: _WORST[finding.severity]),
+        unfit=[finding for finding in report.findings if finding.severity == "unfit"],
+        findings=sorted(
+            (finding for finding in report.findings if finding.severity != "unfit"),
+            key=lambda finding: finding.severity != "warning",
+        ),
         findings_summary=_findings(report),
         warned=any(finding.severity == "warning" for finding in report.findings),
-        unfit=any(finding.severity == "unfit" for finding in report.findings),
         data=_embedded(
             {**page_data(report), "modules": plain_modules(reported_costs(report) if parts is None else parts.modules)}
         ),

@@ -116,8 +116,9 @@ def _headline(review: Review) -> str:
     if not actions:
         return "Nothing of this run could be weighed against its counters."
     first = max(actions, key=lambda action: action.ceiling_ns)
-    sentence = visible(first.sentence)
-    return f"Start with {visible(first.stage)}: {sentence[:1].lower()}{sentence[1:]}"
+    each = first.ceiling_per_unit_ns
+    saved = f"{duration(each)} per {first.unit}" if each is not None else f"{duration(first.ceiling_ns)} of the capture"
+    return f"Start with {visible(first.stage)}: what to do first there saves at most {saved}."
 
 
 def _terms(fall: Waterfall) -> list[Term]:
