@@ -176,12 +176,16 @@ def assemble(
 
 
 def assemble_to_judge_again(
-    trace: Trace, attribution: Attribution, manifest: RunManifest | None, options: ReportOptions | None = None
+    trace: Trace,
+    attribution: Attribution,
+    manifest: RunManifest | None,
+    options: ReportOptions | None = None,
+    host: HostCalls | None = None,
 ) -> Assembled:
-    """`assemble`, with what `judged_again` needs."""
+    """`assemble`, with what `judged_again` needs; ``host``: the trace's calls, where somebody else looks at them too."""
     # On a thread of their own: numpy lets go of the interpreter in the long sorts and sums of both halves.
     with ThreadPoolExecutor(1) as beside:
-        host = HostCalls(attribution)
+        host = host or HostCalls(attribution)
         tables = beside.submit(_tables, attribution)
         findings = beside.submit(examine, trace, attribution, manifest, host)
         return _assembled(trace, attribution, manifest, options or ReportOptions(), _Beside(host, tables, findings))

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from analysis.domain.manifest import RunManifest
     from analysis.quality.findings import Finding
     from analysis.report import Assembled, Report
+    from analysis.sums.host_calls import HostCalls
 
 __all__ = ["OpenedTrace", "opened"]
 
@@ -91,12 +92,17 @@ class OpenedTrace:
         """
         return self.assembled().report
 
-    def assembled(self) -> Assembled:
-        """The report, and what it was judged by; raises as `report` does."""
+    def assembled(self, host: HostCalls | None = None) -> Assembled:
+        """The report, and what it was judged by; raises as `report` does.
+
+        Args:
+            host: the trace's calls, where the caller looks at them too.
+        """
         from analysis.report import assemble_to_judge_again
 
         self._require_operations()
-        made = assemble_to_judge_again(self.trace, self.attribution, self.manifest, self.options.report_options())
+        options = self.options.report_options()
+        made = assemble_to_judge_again(self.trace, self.attribution, self.manifest, options, host)
         self.refuse_unfit(made.report.findings)
         return made
 

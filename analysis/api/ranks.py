@@ -278,9 +278,9 @@ def _part(rank: OpenedTrace, number: int, place: RankPlace | None, formats: Sequ
     from analysis.sums.kernel_classes import load_rules
     from analysis.sums.kernels import main_device
 
-    assembled = rank.assembled()
     attribution, operations = rank.attribution, rank.attribution.operations
     host = HostCalls(attribution)
+    assembled = rank.assembled(host)
     device = main_device(rank.trace.info.devices, attribution)
     start, end = operations.start, operations.end
     page = None

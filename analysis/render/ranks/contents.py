@@ -54,7 +54,7 @@ def tiles(report: RanksReport) -> tuple[Tile, ...]:
             f"{decimal(report.tokens_per_s, 1)} token/s" if report.tokens_per_s is not None else NOT_AVAILABLE,
             f"{count(report.tokens)} emitted ÷ {duration(report.wall_ns)} wall time, profiled"
             if report.tokens is not None and report.wall_ns is not None
-            else f"n/a: {report.unknown_because or 'unknown'}",
+            else report.unknown_because or "not known",
             "",
         ),
         Tile(
@@ -62,7 +62,7 @@ def tiles(report: RanksReport) -> tuple[Tile, ...]:
             duration(max(waits)) if waits else NOT_AVAILABLE,
             f"of rank {max(report.ranks, key=lambda row: row.waiting_ns or 0).rank}, in all collectives"
             if waits
-            else "n/a: collectives are not paired",
+            else "collectives are not paired",
             "",
         ),
         Tile(
