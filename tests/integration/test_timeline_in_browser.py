@@ -25,6 +25,7 @@ from analysis.sums.host_calls import function_name
 from analysis.trace.reader import Trace
 from browser_kit import press
 from report_builder import HOSTILE, hostile_report
+from trace_builder import TraceBuilder
 
 pytestmark = pytest.mark.integration
 
@@ -643,3 +644,26 @@ def test_the_axis_counts_from_the_first_stage(opened: Open, real: tuple[Attribut
         value, unit = text.split()
         time_ns = zero + float(value.replace(",", "")) * {"s": 1e9, "ms": 1e6}[unit]
         assert page.execute_script("return timeline.xOf(arguments[0])", time_ns) == pytest.approx(x - 3, abs=1)
+
+
+def test_hostile_names_stay_text_in_timeline_and_icicle(opened: Open, tmp_path: Path) -> None:
+    built = TraceBuilder().range("decode", 0, 10_000_000, domain="dsocr")
+    names = [name.encode("utf-8", "replace").decode() for name in HOSTILE]  # a trace holds no halves of pairs
+    for place, name in enumerate(names):
+        start = 100_000 * (place + 1)
+        built = built.range(name, start, start + 90_000, domain="dsocr.module")
+        built = built.launch(start + 10, start + 20, (name, start + 1000, start + 80_000))
+    with Trace(built.write(tmp_path / "hostile.sqlite")) as trace:
+        attribution = Attribution.of(trace)
+        page = opened((attribution, assemble(trace, attribution, None)))
+    title = page.title
+    for row in range(len(names)):
+        click_on(page, "operations", row)
+        assert said(page)["op"] == str(row)
+    for item in range(len(page.find_elements("css selector", "#icicle-tree [role=treeitem]"))):
+        page.execute_script("document.querySelectorAll('#icicle-tree [role=treeitem]')[arguments[0]]?.click()", item)
+    for place in range(min(10, len(names))):  # the table is made anew each time
+        press(page, page.find_elements("css selector", "#kernel-table .to-timeline")[place])
+    assert page.title == title
+    assert page.execute_script("return document.images.length") == 0
+    assert page.get_log("browser") == []
