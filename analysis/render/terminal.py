@@ -15,6 +15,7 @@ from analysis.render.spec.shown import Table, shown
 from analysis.render.spec.tables import ReportTables
 from analysis.render.spec.text import visible
 from analysis.render.terminal_tables import FittedTable
+from analysis.render.terminal_text import Sentence
 from analysis.report import Report
 
 __all__ = ["headline", "print_headline", "print_report"]
@@ -28,7 +29,7 @@ _FIRST_ACTIONS: Final = 4
 
 def _opening(report: Report) -> list[RenderableType]:
     """Where to start, what was run, and what a reader must know before any number."""
-    lines: list[RenderableType] = [Text(head.sentence(report), style="bold")]
+    lines: list[RenderableType] = [Sentence(head.sentence(report), "bold")]
     lines += [Text(line, style="dim") for line in head.what_was_run(report)]
     lines += [Text(caution, style="bold yellow") for caution in facts.cautions(report, weights=False)]
     lines += _findings(report, "unfit", evidence=True)
@@ -56,9 +57,8 @@ def _why(report: Report, *, evidence: bool) -> list[RenderableType]:
     for verdict in report.verdicts if evidence else [verdict for verdict in report.verdicts if verdict in longest]:
         style = _STAGE_STYLE.get(verdict.stage, "bold")
         named = verdict.bound == "unknown" or verdict.bound in verdict.sentence
-        sentence = Text(visible(verdict.sentence if named else f"{verdict.stage}: {verdict.bound}. {verdict.sentence}"))
-        sentence.highlight_words([visible(verdict.bound)], f"bold {style}")
-        lines.append(sentence)
+        sentence = visible(verdict.sentence if named else f"{verdict.stage}: {verdict.bound}. {verdict.sentence}")
+        lines.append(Sentence(sentence, word=visible(verdict.bound), word_style=f"bold {style}"))
         if evidence:
             lines += [_indented(line, "dim") for line in verdict.evidence]
         if not ranked:
@@ -70,7 +70,7 @@ def _why(report: Report, *, evidence: bool) -> list[RenderableType]:
 
 
 def _indented(text: str, style: str = "") -> Padding:
-    return Padding(Text(visible(text), style=style), (0, 0, 0, 2), expand=False)
+    return Padding(Sentence(visible(text), style), (0, 0, 0, 2), expand=False)
 
 
 def _stages(report: Report) -> list[RenderableType]:
@@ -84,7 +84,7 @@ def _stages(report: Report) -> list[RenderableType]:
         FittedTable(evolve(table, columns=(table.columns[0], time, *table.columns[2:])), title=False)
     ]
     latencies = head.latencies(report)
-    return [*lines, Text(latencies, style="dim")] if latencies else lines
+    return [*lines, Sentence(latencies, "dim")] if latencies else lines
 
 
 def _has_utilisation(rows: tuple[head.StageNumbers, ...]) -> bool:
@@ -112,7 +112,7 @@ def headline(report: Report) -> Group:
         *_why(report, evidence=False),
         Text(),
         *_ranked(tables.actions(), _FIRST_ACTIONS),
-        *([Text(unknown, style="dim")] if unknown else []),
+        *([Sentence(unknown, "dim")] if unknown else []),
         *_findings(report, "warning", evidence=False),
     )
 
@@ -145,7 +145,7 @@ def print_report(report: Report, console: Console, *, top: int = 10) -> None:
         _indented(f"{gain.rank}. {gain.action.sentence} {gain.sentence}: {gain.action.arithmetic}", "dim")
         for gain in report.ranking.gains
     ]
-    parts += [Text(unknown, style="dim")] if unknown else []
+    parts += [Sentence(unknown, "dim")] if unknown else []
     parts += [*_findings(report, "warning", evidence=True), Text()]
     for verdict in report.verdicts:
         if verdict.budget is not None:

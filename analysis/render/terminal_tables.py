@@ -11,6 +11,7 @@ from rich.text import Text
 
 from analysis.render.spec.shown import Cell, Table
 from analysis.render.spec.text import shortened, visible
+from analysis.render.terminal_text import Sentence
 
 __all__ = ["FittedTable"]
 
@@ -67,7 +68,7 @@ class FittedTable:
             made.add_row(*(self._text(row[place], width) for place, width in widths.items()))
         yield made
         if table.note:
-            yield Text(visible(table.note), style="dim")
+            yield Sentence(visible(table.note), "dim")
 
     @staticmethod
     def _text(cell: Cell, width: int, style: str = "") -> Text:

@@ -1,4 +1,5 @@
 import io
+import itertools
 import re
 from collections.abc import Callable
 
@@ -121,6 +122,15 @@ def test_no_number_wraps_or_is_cut_at_any_width(width: int, real_attribution: At
                 word for word in re.split(r" {2,}", line.strip()) if re.fullmatch(r"[−<]? ?[\d.,]+( \S+)?", word)
             ]
             assert all(number in whole for number in numbers), (width, table.key, line)
+
+
+@pytest.mark.parametrize("width", [60, 80])
+@pytest.mark.parametrize("name", ["deepseek-ocr_h100_64tok", "vllm_h100_moe-eager"])
+def test_a_number_stays_with_its_unit(name: str, width: int, real_attribution: Attribute) -> None:
+    lines = lines_of(assemble(*real_attribution(name), None), width)
+    assert max(map(cell_len, lines)) <= width
+    for line, following in itertools.pairwise(lines):
+        assert not (re.search(r"\d$", line.rstrip()) and re.match(r"(ms|µs|ns|s|%)\b|%", following)), (line, following)
 
 
 def test_a_name_is_whole_where_there_is_room(real_attribution: Attribute) -> None:
