@@ -15,7 +15,7 @@ from analysis.domain.errors import RequestError
 
 if TYPE_CHECKING:
     from analysis.api.opening import OpenedTrace
-    from analysis.ranks.records import RanksReport
+    from analysis.api.ranks import Ranks
 
 __all__ = ["report"]
 
@@ -60,7 +60,7 @@ def report(
 
         files = rank_files(traces)
         if len(files) > 1:
-            _of_files(files, options, out, formats, scheduler)
+            _of_files(files, options, out, formats, scheduler, explain)
             return
         traces = list(files)
     from analysis.api.opening import opened
@@ -75,7 +75,7 @@ def report(
 
         load_formats(formats)
         if len(rank_places(analysed.trace)) > 1:
-            _of_one_file(analysed, say, out, formats)
+            _of_one_file(analysed, say, out, formats, explain)
             return
         assembled = analysed.report()
         folder, remark = claim(out, analysed.trace.path, analysed.manifest)
@@ -95,6 +95,7 @@ def _of_files(
     out: Path | None,
     formats: list[str] | None,
     scheduler: str | None,
+    explain: bool,
 ) -> None:
     """Ranks in files of their own, each read by a worker of its own."""
     from analysis.api.ranks import dask_workers, local_workers, read_ranks
@@ -117,10 +118,10 @@ def _of_files(
         say("writing")
         own = write_ranks(ranks, folder, chosen, options, workers)
         written = write_combined(ranks.combined, folder, chosen)
-    _tell(ranks.combined, written, len(own), remark)
+    _tell(ranks, written, len(own), remark, explain)
 
 
-def _of_one_file(analysed: OpenedTrace, say: Say, out: Path | None, formats: list[str] | None) -> None:
+def _of_one_file(analysed: OpenedTrace, say: Say, out: Path | None, formats: list[str] | None, explain: bool) -> None:
     """Several ranks in one file, which is open and read: they are worked through here, one after the other."""
     from analysis.api.ranks import local_workers, parts_of, together, write_ranks
     from analysis.cli.report_folder import claim
@@ -134,17 +135,21 @@ def _of_one_file(analysed: OpenedTrace, say: Say, out: Path | None, formats: lis
     with local_workers(1) as workers:
         own = write_ranks(ranks, folder, chosen, analysed.options, workers)
     written = write_combined(ranks.combined, folder, chosen)
-    _tell(ranks.combined, written, len(own), remark)
+    _tell(ranks, written, len(own), remark, explain)
 
 
-def _tell(combined: RanksReport, written: Sequence[Path], own: int, remark: str | None) -> None:
+def _tell(ranks: Ranks, written: Sequence[Path], own: int, remark: str | None, explain: bool) -> None:
     from analysis.render import answers
     from analysis.render.ranks.terminal import print_ranks
 
     if remark is not None:
         answers.print_remark(remark)
-    print_ranks(combined, answers.console())
+    print_ranks(ranks.combined, answers.console())
+    for row, report in zip(ranks.combined.ranks, ranks.reports, strict=True):
+        if explain:
+            answers.console().print(f"rank {row.rank}:")
+            answers.print_explanation(report)
     answers.print_written(written)
     answers.print_remark(
-        f"each rank's own report is in {', '.join(row.folder for row in combined.ranks)} beside it ({own} files)"
+        f"each rank's own report is in {', '.join(row.folder for row in ranks.combined.ranks)} beside it ({own} files)"
     )

@@ -212,8 +212,9 @@ def test_the_json_is_as_its_schema_says(folder: Path) -> None:
 
 def test_one_file_of_both_ranks_is_the_same_report(files: list[Path], ranks: Ranks, tmp_path: Path) -> None:
     both = merge_exports(files[0], files[1], tmp_path / "both.sqlite", shift_ns=-CLOCKS_APART)
-    done = analyse(both, "--out", tmp_path / "out", "--format", "json")
+    done = analyse(both, "--out", tmp_path / "out", "--format", "json", "--explain")
     assert done.returncode == 0, done.stderr
+    assert "rank 1:\n" in done.stdout  # whose arithmetic follows
     found = json.loads((tmp_path / "out" / "report.json").read_text())
     wanted = json.loads(json.dumps(as_plain(ranks.combined)))
     for key in ("sentence", "devices", "work", "tokens", "wall_ns", "stages", "lateness", "straggler"):

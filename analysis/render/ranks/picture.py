@@ -40,7 +40,7 @@ def waiting_picture(report: RanksReport, width: int = 1180) -> str | None:
     room = width - _LEFT - _RIGHT
     bar = room / len(groups)
     parts = legend(
-        [("ranks", "waiting in collectives for the rank that is late"), ("synchronising", "the late rank of the step")],
+        [("idle", "waiting in collectives for the rank that is late"), ("synchronising", "the late rank of the step")],
         _LEFT,
         6,
     )
@@ -57,7 +57,7 @@ def waiting_picture(report: RanksReport, width: int = 1180) -> str | None:
             if waited:
                 tall = _ROW * waited / most
                 hint = f"{visible(group[0].place)}: rank {rank} waits {duration(round(waited))}"
-                parts.append(rect("ranks", x + bar * 0.1, foot - tall, max(bar * 0.8, 0.6), tall, hint))
+                parts.append(rect("idle", x + bar * 0.1, foot - tall, max(bar * 0.8, 0.6), tall, hint))
             if _late(group, len(report.ranks)) == rank:
                 hint = f"{visible(group[0].place)}: rank {rank} is late, by up to {duration(max(place.skew_ns for place in group))}"
                 parts.append(rect("synchronising", x + bar * 0.1, foot + 2, max(bar * 0.8, 0.6), 5, hint))
