@@ -158,7 +158,7 @@ class PhaseTime:
     step: str
     """preflight, pages, export, report; start, model, inputs, warm-up, passes, counting, collection, end."""
     start_s: float
-    """Since the run began."""
+    """Since the run began or, of a step that ``resume`` repeated, since it was taken up again."""
     seconds: float
 
 

@@ -25,7 +25,7 @@ from analysis.domain.errors import (
     RequestError,
     TimeoutExceededError,
 )
-from analysis.domain.manifest import DeviceState, RunManifest, RunStatus
+from analysis.domain.manifest import DeviceState, PhaseTime, RunManifest, RunStatus
 from analysis.domain.overhead import run_overheads
 from runner.collectors.choosing import Choice
 from runner.collectors.interface.collector import Collected, Collection, Collector, Job
@@ -137,7 +137,7 @@ class Run:
             if not self._exported or not self.collector.exports:
                 self._export(interrupts)
             if self._manifest().exit_codes.child in (0, None):
-                self._update(status="complete", error=None, finished_at=now(), phases=self.progress.phases)
+                self._update(status="complete", error=None, finished_at=now(), phases=self._phases())
         with self._recording_failure():
             control = self.directory.read_result(CONTROL)
             if control is not None:
@@ -152,8 +152,10 @@ class Run:
 
         Both import torch at the same time, which takes as long as a short run. Nothing but the control run is at work
         while it measures: it begins when the other program stands at its gate, and that loads its model when the
-        control run has left the device, and runs it when the control run has ended.
+        control run has left the device, and runs it when the control run has ended. Ranks wait for each other at work,
+        so with several the capture starts after the control run.
         """
+        beside = self.plan.settings.tensor_parallel == 1
         with ExitStack() as stack:
             env = stack.enter_context(self._environment())
             gates = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="dsocr-")))
@@ -161,12 +163,13 @@ class Run:
             capture_gate = stack.enter_context(GateKeeper(gates / "capture"))
             follower = Follower(self.directory, "capture")
             job = self._job({**env, GATE_VARIABLE: str(capture_gate.path)}, deadline)
-            capture = stack.enter_context(ThreadPoolExecutor(1)).submit(self.collection.collect, job, interrupts)
+            pool = stack.enter_context(ThreadPoolExecutor(1))
+            capture = pool.submit(self.collection.collect, job, interrupts) if beside else None
             control_gate.open(_MODEL)
 
             def when_ready() -> None:
                 follower.look()
-                if follower.has_reached("waiting") or capture.done():
+                if capture is None or capture.done() or follower.has_reached("waiting"):
                     control_gate.open(_DEVICE)
 
             def device_left() -> None:
@@ -180,12 +183,15 @@ class Run:
                 }
                 self._control(control_env, interrupts, deadline, when_ready, device_left if shares_gpus() else None)
                 capture_gate.open(_DEVICE)
+                if capture is None:
+                    follower = Follower(self.directory, "capture")
+                    capture = pool.submit(self.collection.collect, job, interrupts)
                 with self.progress.child(follower) as watch:
                     while not capture.done():
                         watch()
                         time.sleep(_LOOK_S)
             finally:
-                if not capture.done():
+                if capture is not None and not capture.done():
                     reap(self.plan.run_id, patience_s=_ABANDON_S)
             collected = capture.result()
         self._codes(child=collected.child, nsys=collected.tool)
@@ -298,7 +304,7 @@ class Run:
             outcome = run_process(self._analysis, env=env, log=log, interrupts=interrupts, watch=self.progress.draw)
         self._update(
             exit_codes=evolve(self._manifest().exit_codes, analysis=outcome.returncode),
-            phases=self.progress.phases or self._manifest().phases,
+            phases=self._phases(),
         )
         if outcome.ended_by == "interrupt":
             raise InterruptedRunError(
@@ -330,6 +336,13 @@ class Run:
 
     def _update(self, **changes: Any) -> None:
         self.directory.write(self.directory.manifest_file, evolve(self._manifest(), **changes))
+
+    def _phases(self) -> tuple[PhaseTime, ...]:
+        """Phases so far; of a run that was taken up again those from before too, unless they were repeated."""
+        timed = self.progress.phases
+        again = {(phase.program, phase.step) for phase in timed}
+        before = (phase for phase in self._manifest().phases if (phase.program, phase.step) not in again)
+        return (*before, *timed)
 
     def _codes(self, **codes: int | None) -> None:
         self._update(exit_codes=evolve(self._manifest().exit_codes, **codes))
@@ -380,7 +393,7 @@ class Run:
             yield
         except DsocrError as error:
             try:
-                self._update(status=self._status_of(error), error=str(error), finished_at=now())
+                self._update(status=self._status_of(error), error=str(error), finished_at=now(), phases=self._phases())
             except DsocrError as second:
                 self.say(str(second))
             raise

@@ -152,3 +152,15 @@ def test_ctrl_c_while_the_control_run_measures_ends_both(tmp_path: Path) -> None
     assert isinstance(caught.value, InterruptedRunError)
     assert run.directory.read_manifest().status == "interrupted"
     assert marked_processes(run.plan.run_id) == []
+
+
+def test_ranks_start_after_the_control_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They wait for each other at work, which would disturb it."""
+    from runner.launcher import run as launcher
+
+    monkeypatch.setattr(launcher, "rank_command", lambda ranks, command: list(command))  # no torchrun: one process
+    run = prepare(tmp_path, None, command=gated, tensor_parallel=2)
+    with Interrupts() as interrupts, pytest.raises(DsocrError):  # no rank writes a trace
+        run.start(interrupts)
+    order = (run.directory.path / "order").read_text().splitlines()
+    assert order.index("control ends") < order.index("capture imported")

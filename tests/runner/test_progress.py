@@ -17,6 +17,7 @@ from rich.console import Console
 from analysis.domain.contracts import LLMProfileRequest
 from analysis.domain.convert import from_json, to_json
 from analysis.domain.entities import InputImage, InputSet
+from analysis.domain.errors import ChildFailedError
 from analysis.domain.manifest import RunManifest
 from launch_kit import fake_nsys, prepare
 from runner.child import workload
@@ -230,6 +231,21 @@ def test_a_run_says_where_its_time_went(tmp_path: Path) -> None:
     assert line.startswith("Took ")
     assert "export" in line
     assert phases_line(()) is None
+
+
+def test_a_run_that_failed_and_was_resumed_holds_the_phases_of_both(tmp_path: Path) -> None:
+    run = prepare(tmp_path, fake_nsys(tmp_path / "nsys"), "late crash")
+    with Interrupts() as interrupts, pytest.raises(ChildFailedError):
+        run.start(interrupts)
+    failed = run.directory.read_manifest()
+    assert {"control", "capture"} <= {phase.program for phase in failed.phases}
+    resumed = evolve(run, progress=RunProgress(run.say, console=Console(file=io.StringIO())))
+    with Interrupts() as interrupts:
+        manifest = resumed.resume(interrupts)
+    steps = [(phase.program, phase.step) for phase in manifest.phases]
+    assert len(set(steps)) == len(steps)
+    assert {"control", "capture"} <= {program for program, _ in steps}
+    assert steps[-1] == ("launcher", "report")
 
 
 def test_a_page_that_changed_ends_the_program(tmp_path: Path) -> None:
