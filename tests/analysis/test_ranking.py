@@ -6,24 +6,32 @@ import io
 import json
 import re
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
 from analysis.attribution.attribution import Attribution
+from analysis.domain.contracts import LLMProfileRequest
 from analysis.domain.convert import from_json
-from analysis.domain.manifest import RunManifest
+from analysis.domain.entities import RunMeta
+from analysis.domain.manifest import PromptTokens, RunManifest
+from analysis.efficiency.records import Measured
+from analysis.efficiency.unit_times import unit_times
 from analysis.efficiency.utilisation import CostRequest
 from analysis.render import formats
 from analysis.render.markdown_tables import escaped
 from analysis.render.terminal import print_headline
 from analysis.report import Report, ReportOptions, assemble
+from analysis.sums.records import InstanceSummary
 from analysis.trace.reader import Trace
-from analysis.verdict.ranking import Ranking, parts_in_words
+from analysis.verdict.ranking import Ranking, parts_in_words, ranking_of
+from measured_builder import captured_of
 
 RealAttribution = Callable[[str], tuple[Trace, Attribution]]
 
+MS = 1_000_000
 REAL = (
     "deepseek-ocr_h100_64tok", "deepseek-ocr_h100_gpu-metrics", "deepseek-ocr_h100_small", "deepseek-ocr_h100_recorded-graph",
     "deepseek-ocr_h200_cuda-graph", "deepseek-ocr_h200_torch", "llama_h100_cuda-graph", "tensor-parallel_2xh200_rank0",
@@ -184,3 +192,44 @@ def test_the_sentence_comes_first_in_every_output(name: str, real_attribution: R
         assert written["notes"].startswith(sentence)
     ranking = from_json(Ranking, json.dumps(json.loads((tmp_path / "summary.json").read_text())["ranking"]))
     assert ranking == report.ranking
+
+
+def instances_of(pages: int, *, named: bool) -> tuple[InstanceSummary, ...]:
+    """Prefill and decode of some pages, or of requests that no range names; 10 ms and 4 steps of 5 ms each."""
+    found = []
+    for page in range(pages):
+        for stage, start, ms, steps in (("prefill", 0, 10, 0), ("decode", 10, 20, 4)):
+            at, ns = (40 * page + start) * MS, ms * MS
+            found.append(
+                InstanceSummary(
+                    f"{stage}#{page}", None, stage, at, at + ns, ns, ns // 2, ns // 2, ns // 2, 10, None, steps,
+                    image_index=page if named else None, launches=10,
+                )
+            )  # fmt: skip
+    return tuple(found)
+
+
+@pytest.mark.parametrize(
+    ("named", "batch", "image_tokens", "unit"),
+    [(True, 1, 90, "page"), (True, 4, 90, "batch"), (True, 1, 0, "request"), (False, 1, 90, "request")],
+)
+def test_what_a_user_waits_for_is_the_unit(named: bool, batch: int, image_tokens: int, unit: str) -> None:
+    manifest = RunManifest(
+        "r", "complete", LLMProfileRequest("/m", "/pages"), "nsys", RunMeta("r", datetime(2026, 1, 2, tzinfo=UTC), 1),
+        batch_size=batch, prompts=(PromptTokens(0, "base", 0, image_tokens, 10, 10 + image_tokens),),
+    )  # fmt: skip
+    captured = captured_of(manifest, instances_of(3, named=named))
+    ranking = ranking_of(Measured(captured, unit_times(captured), (), (), ()), ())
+    assert (ranking.unit, ranking.time_base, ranking.time_ns) == (unit, "profiled", 30 * MS)
+    assert [(part.stage, part.time_ns, part.units) for part in ranking.parts] == [
+        ("prefill", 10 * MS, 1.0),
+        ("decode", 20 * MS, 4.0),
+    ]
+    assert parts_in_words(ranking) == f"30.0 ms a {unit}, profiled = prefill 10.0 ms + decode 20.0 ms"
+
+
+def test_stages_that_ran_unequally_often_are_ranked_over_the_capture() -> None:
+    *instances, _ = instances_of(3, named=False)
+    captured = captured_of(None, instances)
+    ranking = ranking_of(Measured(captured, unit_times(captured), (), (), ()), ())
+    assert (ranking.unit, ranking.time_ns) == ("capture", (3 * 10 + 2 * 20) * MS)
