@@ -75,7 +75,7 @@ def _why(report: Report, tables: ReportTables, pictures: dict[str, str]) -> list
         start, named, rest = sentence.partition(f" is {bound}:")
         lines += [f"**{start}{named}**{rest}" if named else f"**{stage}: {bound}.** {sentence}", ""]
         if not report.ranking.gains:
-            lines += [f"- Do first: {escaped(visible(verdict.action))} {escaped(visible(verdict.ceiling))}", ""]
+            lines += [f"- Do first: {escaped(visible(verdict.action))}", ""]
         if verdict.budget is not None:
             budget = tables.budget(verdict.stage)
             lines += [f"### {escaped(budget.title)}", "", *table_lines(evolve(budget, note=""))]

@@ -62,7 +62,7 @@ def _why(report: Report, *, evidence: bool) -> list[RenderableType]:
         if evidence:
             lines += [_indented(line, "dim") for line in verdict.evidence]
         if not ranked:
-            lines.append(_indented(f"Do first: {verdict.action} {verdict.ceiling}"))
+            lines.append(_indented(f"Do first: {verdict.action}"))
     others = [] if evidence else [verdict for verdict in report.verdicts if verdict not in longest]
     if others:
         lines.append(Text(visible("; ".join(f"{verdict.stage}: {verdict.bound}" for verdict in others)) + "."))

@@ -119,8 +119,8 @@ def ranking_of(measured: Measured, verdicts: Sequence[Verdict], findings: Sequen
         best_ns=None,
     )
     if unfit:
-        because = f"{unfit.title}: {unfit.evidence}"
-        return evolve(ranking, sentence=f"Start with a new capture: this one is unfit for conclusions ({because}).")
+        sentence = f"Start with a new capture: this one is unfit for conclusions ({unfit.title})."
+        return evolve(ranking, sentence=sentence)
     if ranking.time_ns:
         ranking = _with_gains(ranking, inputs, verdicts)
     return evolve(ranking, sentence=_sentence(ranking, verdicts))
