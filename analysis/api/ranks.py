@@ -339,9 +339,19 @@ def together(parts: Sequence[RankPart], *, one_clock: bool) -> Ranks:
     pairs = pair([source.collectives for source in sources], one_clock=one_clock)
     spread, waiting, late = model_ranks(pairs), stage_waiting(pairs), lateness(pairs)
     reports = tuple(
-        judged_again(part.assembled, rank_waits(rank, waiting, late), spread[rank]) for rank, part in enumerate(parts)
+        _numbered(judged_again(part.assembled, rank_waits(rank, waiting, late), spread[rank]), rank)
+        for rank, part in enumerate(parts)
     )
     return Ranks(side_by_side(sources, reports, pairs, spread), reports, tuple(parts))
+
+
+def _numbered(report: Report, rank: int) -> Report:
+    """A rank's report with its number in the rows that have a place for it."""
+    return evolve(
+        report,
+        instances=tuple(evolve(instance, rank=rank) for instance in report.instances),
+        steps=tuple(evolve(step, rank=rank) for step in report.steps),
+    )
 
 
 # --- writing ------------------------------------------------------------------------------------------------------

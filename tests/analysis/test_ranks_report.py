@@ -107,6 +107,8 @@ def test_ranks_have_the_exact_numbers_of_their_traces(ranks: Ranks, expected: Ca
 def test_the_run_is_of_two_gpus_that_share_a_model(ranks: Ranks) -> None:
     combined = ranks.combined
     assert combined.devices == "2 × NVIDIA H200"
+    for rank, report in enumerate(ranks.reports):
+        assert {instance.rank for instance in report.instances} | {step.rank for step in report.steps} == {rank}
     assert (combined.work, combined.model_ranks) == ("one model over all ranks", (2, 2))
     assert combined.tokens == 66  # 2 prefills and 64 steps, once for both ranks
     assert combined.wall_ns is not None
