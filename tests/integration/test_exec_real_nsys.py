@@ -313,8 +313,9 @@ def test_a_rank_that_fails_is_told(tmp_path: Path, nsys: NsysTool) -> None:
     run = program_run(tmp_path / "out", torchrun(tmp_path, 7), nsys, ranks=2)
     with pytest.raises(ChildFailedError, match="exit code 1"):
         start(run)
+    # Whether the other rank's report survives is torchrun's doing: it ends that rank's nsys, which may still be writing.
     assert run.directory.read_program_manifest().status == "failed"
-    assert range_names(run.directory.path / "rank0.sqlite") == ["step of rank 0"]
+    assert not marked_processes(run.plan.run_id)
 
 
 def test_a_rank_too_many_is_told(tmp_path: Path, nsys: NsysTool) -> None:
