@@ -30,7 +30,9 @@ class Gate:
         self._descriptor: int | None = None
         if path:
             try:
-                self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+                # Opened to wait, it would wait for ever where the launcher is gone already.
+                self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+                os.set_blocking(self._descriptor, True)
             except FileNotFoundError:
                 self._descriptor = None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import threading
@@ -61,6 +62,13 @@ def test_a_program_does_not_outlive_its_launcher(tmp_path: Path) -> None:
     with process:
         _, errors = process.communicate()
     assert process.returncode == 1
+    assert "InterruptedRunError: the launcher is gone" in errors
+
+
+def test_a_program_that_comes_too_late_does_not_wait_for_a_launcher_that_is_gone(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "gate")
+    with waiter(tmp_path / "gate") as process:
+        _, errors = process.communicate(timeout=60)
     assert "InterruptedRunError: the launcher is gone" in errors
 
 
