@@ -32,6 +32,7 @@ from analysis.domain.manifest import (
     ExitCodes,
     MeasuredPeak,
     Overhead,
+    PhaseTime,
     PromptTokens,
     RunManifest,
     StageCost,
@@ -58,6 +59,7 @@ MANIFEST = (
     MeasuredPeak,
     Overhead,
     ExitCodes,
+    PhaseTime,
     RunManifest,
 )
 

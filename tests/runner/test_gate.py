@@ -1,4 +1,4 @@
-"""The gate at which the program to be captured waits beside the control run."""
+"""The gate at which the program to be captured waits until the control run is over."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ if role == "control":
     time.sleep(0.3)
     writer.begin("counting")
     time.sleep(0.5)
-del os.environ["DSOCR_PROFILE_GATE"]  # it has passed both
+os.environ.pop("DSOCR_PROFILE_GATE", None)  # it has passed both
 code = scripted_child.main()
 note("ends")
 sys.exit(code)
@@ -121,16 +121,14 @@ def test_nothing_else_is_at_work_while_the_control_run_measures(tmp_path: Path) 
         manifest = run.start(interrupts)
     assert manifest.status == "complete"
     order = (run.directory.path / "order").read_text().splitlines()
-    assert set(order[:3]) == {"capture imported", "control imported", "control loads"}
-    assert order[3:] == [
-        "control runs",
-        "capture loads",
-        "control ends",
-        "capture runs",
-        "capture ends",
-    ]
-    waiting = next(phase for phase in manifest.phases if (phase.program, phase.step) == ("capture", "waiting"))
-    assert waiting.seconds > 0.3
+    assert order[:3] == ["control imported", "control loads", "control runs"]
+    # The other program starts when FLOPs are counted, for 0.5 s here, and need not be ready before that is over.
+    assert order.index("capture imported") < order.index("capture loads") < order.index("capture runs")
+    assert order.index("control ends") < order.index("capture runs")
+    assert order[-1] == "capture ends"
+    counting = next(phase for phase in manifest.phases if (phase.program, phase.step) == ("control", "counting"))
+    started = next(phase for phase in manifest.phases if phase.program == "capture")
+    assert started.start_s >= counting.start_s
     assert marked_processes(run.plan.run_id) == []
     assert marked_processes(f"{run.plan.run_id}-control") == []
 
