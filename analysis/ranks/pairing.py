@@ -11,12 +11,21 @@ from collections.abc import Iterator, Sequence
 from typing import Final, Literal
 
 import numpy as np
-from attrs import frozen
+from attrs import evolve, frozen
 from numpy.typing import NDArray
 
 from analysis.domain.figures import count, duration
 from analysis.ranks.collectives import Collectives
-from analysis.ranks.records import CAUSES, ClockOffset, Lateness, Pairing, PlaceSkew, StageWaiting, Straggler
+from analysis.ranks.records import (
+    CAPTURE_START,
+    CAUSES,
+    ClockOffset,
+    Lateness,
+    Pairing,
+    PlaceSkew,
+    StageWaiting,
+    Straggler,
+)
 
 __all__ = ["Pairs", "lateness", "pair", "place_skews", "stage_waiting", "straggler", "told"]
 
@@ -52,6 +61,23 @@ class Pairs:
     def waiting_ns(self) -> Ints:
         """Own duration − transfer."""
         return np.where(self.present, self.duration_ns - self.transfer_ns, 0)
+
+    @property
+    def opening(self) -> NDArray[np.bool_]:
+        """Which are the first of the capture for a rank that takes part, [pairs].
+
+        What held up the last rank there may lie before the capture, which the ranks do not enter at the same moment.
+        """
+        first: NDArray[np.bool_] = (self.present & (np.cumsum(self.present, axis=1) == 1)).any(axis=0)
+        return first
+
+    def without_opening(self) -> Pairs:
+        """The others."""
+        rest = ~self.opening
+        return evolve(
+            self, row=self.row[:, rest], start_ns=self.start_ns[:, rest], duration_ns=self.duration_ns[:, rest],
+            transfer_ns=self.transfer_ns[rest], late=self.late[rest],
+        )  # fmt: skip
 
 
 def pair(ranks: Sequence[Collectives], *, one_clock: bool) -> Pairs:
@@ -218,11 +244,11 @@ def stage_waiting(pairs: Pairs) -> tuple[StageWaiting, ...]:
 
 
 def lateness(pairs: Pairs) -> tuple[Lateness, ...]:
-    """Who keeps whom waiting in which stage, most costly first."""
+    """Who keeps whom waiting in which stage, most costly first; in the first collectives of the capture as a stage of its own."""
     rows = []
-    waiting = pairs.waiting_ns
+    waiting, opening = pairs.waiting_ns, pairs.opening
     for waits in range(len(pairs.ranks)):
-        stages = _stage_names(pairs, waits)
+        stages = np.where(opening, CAPTURE_START, _stage_names(pairs, waits))
         for late in range(len(pairs.ranks)):
             both = (pairs.late == late) & (pairs.row[waits] >= 0) if late != waits else np.zeros(0, dtype=bool)
             for stage in dict.fromkeys(stages[both].tolist()) if both.any() else ():
@@ -277,34 +303,35 @@ def place_skews(pairs: Pairs) -> tuple[PlaceSkew, ...]:
     return tuple(sorted(rows, key=lambda row: row.start_ns))
 
 
-def straggler(pairs: Pairs, late: Sequence[Lateness], places: Sequence[PlaceSkew]) -> Straggler | None:
-    """The rank that keeps another one waiting longest.
+def straggler(pairs: Pairs, late: Sequence[Lateness]) -> Straggler | None:
+    """The rank that keeps another one waiting longest, the first collectives of the capture left out.
 
     Args:
         pairs: of all ranks.
         late: `lateness` of them.
-        places: `place_skews` of them.
 
     Returns:
         None: no rank waits for another one.
     """
+    counted = [row for row in late if row.stage != CAPTURE_START]
     cost: dict[tuple[int, int], int] = {}
-    for row in late:
+    for row in counted:
         cost[row.late, row.waiting] = cost.get((row.late, row.waiting), 0) + row.cost_ns
     if not cost or not max(cost.values()):
         return None
     rank, waiting = max(cost, key=lambda key: cost[key])
-    mine = [row for row in late if (row.late, row.waiting) == (rank, waiting)]
+    mine = [row for row in counted if (row.late, row.waiting) == (rank, waiting)]
     sums = {cause: sum(getattr(row, f"{cause}_ns") for row in mine) for cause in CAUSES}
     cause = max(CAUSES, key=lambda name: sums[name])
-    net = _net(pairs, rank, places)
-    first, last = _heaviest(net)
-    takes_part = pairs.row[rank] >= 0
+    rest = pairs.without_opening()
+    places = place_skews(rest)
+    first, last = _heaviest(_net(rest, rank, places))
+    takes_part = rest.row[rank] >= 0
     begin = int(pairs.start_ns[pairs.present].min())
     return Straggler(
         rank=rank,
-        collectives=int((pairs.late[takes_part] == rank).sum()),
-        of=int(takes_part.sum()),
+        collectives=int((rest.late[takes_part] == rank).sum()),
+        of=int((pairs.row[rank] >= 0).sum()),
         cost_ns=cost[rank, waiting],
         waiting=waiting,
         cause=cause,

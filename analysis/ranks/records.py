@@ -7,6 +7,7 @@ from typing import Final, Literal, TypeAlias
 from attrs import frozen
 
 __all__ = [
+    "CAPTURE_START",
     "CAUSES",
     "Cause",
     "ClockOffset",
@@ -23,6 +24,9 @@ __all__ = [
 Cause: TypeAlias = Literal["kernels", "synchronises", "launching", "other_calls", "python", "in_graph"]
 CAUSES: Final[tuple[Cause, ...]] = ("kernels", "synchronises", "launching", "other_calls", "python", "in_graph")
 """What a late rank did longer than the one that waits: its own kernels, or idle GPU by what its host did."""
+
+CAPTURE_START: Final = "(start of capture)"
+"""Stage of `Lateness` in the first collectives of a capture: what held up the last rank may lie before it."""
 
 
 @frozen
@@ -77,6 +81,7 @@ class Lateness:
     late: int
     waiting: int
     stage: str
+    """Of the rank that waits; ``(start of capture)``: in the first collective of a rank, which names no straggler."""
     collectives: int
     """At which ``late`` came last."""
     cost_ns: int
@@ -123,7 +128,7 @@ class PlaceSkew:
 
 @frozen
 class Straggler:
-    """The rank that the others wait for longest."""
+    """The rank that the others wait for longest, from the second collective of the capture on."""
 
     rank: int
     collectives: int
@@ -173,9 +178,9 @@ class RankRow:
     """None: its collectives are not paired."""
     waiting_ns: int | None
     cost_ns: int | None
-    """What the other ranks wait for it, together."""
+    """What the other ranks wait for it, together, but for where they first meet in the capture."""
     late: int | None
-    """Collectives at which it came last."""
+    """Collectives at which it came last, but for where the ranks first meet in the capture."""
     clock_offset_ns: int | None
     """How far its clock is ahead of the first rank's; 0 on one clock; None: nothing says."""
     clock_residual_ns: int | None

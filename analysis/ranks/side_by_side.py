@@ -15,6 +15,7 @@ from analysis.efficiency.utilisation import headline
 from analysis.ranks.collectives import Collectives
 from analysis.ranks.pairing import Pairs, lateness, place_skews, stage_waiting, straggler, told
 from analysis.ranks.records import (
+    CAPTURE_START,
     CAUSES,
     Cause,
     Lateness,
@@ -32,6 +33,8 @@ __all__ = ["RankSource", "model_ranks", "rank_waits", "side_by_side"]
 
 WORTH_NAMING: Final = 0.05
 """A rank that keeps another waiting for less of its time than this is not what to begin with."""
+WORTH_SAYING: Final = 0.01
+"""Of a rank's time: waiting of less at the start of the capture is not told."""
 
 
 @frozen
@@ -104,7 +107,7 @@ def side_by_side(
         spread: `model_ranks` of them.
     """
     waiting, late, places = stage_waiting(pairs), lateness(pairs), place_skews(pairs)
-    worst = straggler(pairs, late, places)
+    worst = straggler(pairs, late)
     rows = tuple(_row(source, report, pairs, late) for source, report in zip(sources, reports, strict=True))
     stages = tuple(
         stage
@@ -168,6 +171,7 @@ def _work(
 def _row(source: RankSource, report: Report, pairs: Pairs, late: Sequence[Lateness]) -> RankRow:
     rank, paired = source.rank, pairs.pairing.how != "not paired"
     there = pairs.row[rank] >= 0
+    blamed = there & ~pairs.opening
     transfer = int(pairs.transfer_ns[there].sum())
     clock = next((clock for clock in pairs.pairing.clocks if clock.rank == rank), None)
     return RankRow(
@@ -186,8 +190,8 @@ def _row(source: RankSource, report: Report, pairs: Pairs, late: Sequence[Latene
         collectives=int(there.sum()),
         transfer_ns=transfer if paired else None,
         waiting_ns=int(pairs.duration_ns[rank, there].sum()) - transfer if paired else None,
-        cost_ns=sum(row.cost_ns for row in late if row.late == rank) if paired else None,
-        late=int((pairs.late[there] == rank).sum()) if paired else None,
+        cost_ns=sum(row.cost_ns for row in late if row.late == rank and row.stage != CAPTURE_START) if paired else None,
+        late=int((pairs.late[blamed] == rank).sum()) if paired else None,
         clock_offset_ns=None if clock is None else clock.offset_ns,
         clock_residual_ns=None if clock is None else clock.residual_ns,
     )
@@ -308,6 +312,8 @@ def _sentences(
     worst: Straggler | None, late: Sequence[Lateness], stages: Sequence[RankStage], reports: Sequence[Report]
 ) -> tuple[str, tuple[str, ...]]:
     """The first sentence, and those that follow."""
+    start = [row for row in late if row.stage == CAPTURE_START]
+    late = [row for row in late if row.stage != CAPTURE_START]
     waits = {(row.late, row.waiting): 0 for row in late}
     for row in late:
         waits[row.late, row.waiting] += row.cost_ns
@@ -315,7 +321,7 @@ def _sentences(
     big = [(cost, key) for key, cost in waits.items() if time.get(key[1]) and cost / time[key[1]] >= WORTH_NAMING]
     first_key = None if worst is None else (worst.rank, worst.waiting)
     if worst is None or first_key not in {key for _, key in big}:
-        return _common(worst, stages, time), ()
+        return _common(worst, stages, time), _start(start, time)
     cost, key = next(entry for entry in big if entry[1] == first_key)
     others = sorted((entry for entry in big if entry[1] != first_key), reverse=True)
     stretch: tuple[str, ...] = ()
@@ -327,7 +333,17 @@ def _sentences(
     why = (f"Rank {worst.rank}'s {clause.removeprefix('its ')}.",) if clause else ()
     rest = [f"In turn, rank {other[0]} {_straggles(other, ns, late, time)}." for ns, other in others]
     remedy = f"What to do about rank {worst.rank}: {_REMEDIES[worst.cause]}."
-    return first, (*why, *stretch, remedy, *rest, *_bounds(stages))
+    return first, (*why, *stretch, remedy, *rest, *_start(start, time), *_bounds(stages))
+
+
+def _start(rows: Sequence[Lateness], time: dict[int, int]) -> tuple[str, ...]:
+    """What waiting in the first collectives of the capture is worth saying that it is nobody's lateness."""
+    return tuple(
+        f"Rank {row.waiting} waits another {duration(row.cost_ns)} for rank {row.late} where they first meet: "
+        "what held that one up may lie before its capture began, so it names no late rank."
+        for row in rows
+        if time.get(row.waiting) and row.cost_ns / time[row.waiting] >= WORTH_SAYING
+    )
 
 
 def _straggles(key: tuple[int, int], cost: int, late: Sequence[Lateness], time: dict[int, int]) -> str:

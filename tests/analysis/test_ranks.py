@@ -16,6 +16,7 @@ from analysis.attribution.intervals import union_ns
 from analysis.attribution.ranks import RankTrace, rank_places
 from analysis.ranks.collectives import Collectives, collectives_of
 from analysis.ranks.pairing import lateness, pair, place_skews, stage_waiting, straggler, told
+from analysis.ranks.records import CAPTURE_START
 from analysis.sums.host_calls import HostCalls, WindowTimes
 from analysis.sums.tables import gpu_table
 from analysis.trace.reader import Trace
@@ -144,8 +145,8 @@ def test_waiting_and_transfer_add_up_to_the_kernels(
 
 def test_the_late_rank_is_named_with_its_cost_and_cause(two_files: list[Collectives]) -> None:
     pairs = pair(two_files, one_clock=False)
-    late, places = lateness(pairs), place_skews(pairs)
-    worst = straggler(pairs, late, places)
+    late = lateness(pairs)
+    worst = straggler(pairs, late)
     assert worst is not None
     assert (worst.rank, worst.waiting, worst.collectives, worst.of) == (1, 0, 989, 2113)
     waited = sum(row.waiting_ns for row in stage_waiting(pairs) if row.rank == 0)
@@ -220,7 +221,7 @@ def test_calls_of_another_number_are_not_paired() -> None:
     pairs = pair([made((0, 10), (20, 30)), made((5, 10))], one_clock=True)
     assert pairs.pairing.how == "not paired"
     assert "unequally often" in (pairs.pairing.because or "")
-    assert straggler(pairs, lateness(pairs), place_skews(pairs)) is None
+    assert straggler(pairs, lateness(pairs)) is None
 
 
 def test_calls_that_do_not_overlap_are_not_paired() -> None:
@@ -256,7 +257,23 @@ def test_three_ranks_on_clocks_of_their_own() -> None:
     pairs = pair(shifted, one_clock=False)
     assert [clock.offset_ns for clock in pairs.pairing.clocks] == [0, 1000, -500]
     assert pairs.late.tolist() == [1, 1, 1]
-    assert {(row.late, row.waiting): row.cost_ns for row in lateness(pairs)} == {(1, 0): 120, (1, 2): 60}
+    costs = {(row.late, row.waiting, row.stage): row.cost_ns for row in lateness(pairs)}
+    assert costs == {
+        (1, 0, "decode"): 80, (1, 2, "decode"): 40, (1, 0, CAPTURE_START): 40, (1, 2, CAPTURE_START): 20,
+    }  # fmt: skip
+
+
+def test_waiting_where_a_capture_begins_names_no_late_rank() -> None:
+    """Rank 1 enters its capture 5,000 ns after rank 0; later rank 0 is late, once, by 60 ns."""
+    pairs = pair([made((0, 5010), (5080, 5090)), made((5000, 5010), (5020, 5090))], one_clock=True)
+    late = lateness(pairs)
+    assert [(row.late, row.waiting, row.stage, row.cost_ns) for row in late] == [
+        (1, 0, CAPTURE_START, 5000), (0, 1, "decode", 60),
+    ]  # fmt: skip
+    worst = straggler(pairs, late)
+    assert worst is not None
+    assert (worst.rank, worst.waiting, worst.collectives, worst.of, worst.cost_ns) == (0, 1, 1, 2, 60)
+    assert straggler(pairs, late[:1]) is None
 
 
 def with_payloads(path: Path, blobs: list[tuple[str, int, bytes]]) -> Path:

@@ -56,9 +56,11 @@ RANKS: Final = Specification[RankRow](
            why=lambda row: _unpaired(row.transfer_ns)),
         _R("waiting_ns", "Waiting", "int64", EXACT_MS, GLOSSARY["waiting"], nullable=True, apart=_APART, priority=0,
            why=lambda row: _unpaired(row.waiting_ns)),
-        _R("cost_ns", "Waited for", "int64", EXACT_MS, "So long do the other ranks, together, wait for it.", nullable=True,
+        _R("cost_ns", "Waited for", "int64", EXACT_MS, "So long do the other ranks, together, wait for it, "
+           "but for where they first meet in the capture.", nullable=True,
            apart=_APART, priority=0, why=lambda row: _unpaired(row.cost_ns)),
-        _R("late", "Times last", "int64", COUNT, "Collectives at which it came last.", nullable=True, priority=1,
+        _R("late", "Times last", "int64", COUNT, "Collectives at which it came last, "
+           "but for where the ranks first meet in the capture.", nullable=True, priority=1,
            why=lambda row: _unpaired(row.late)),
         _R("clock_offset_ns", "Clock ahead", "int64", EXACT_MS,
            "How far its trace's clock is ahead of the first rank's: median difference of the ends of collectives.",
@@ -114,7 +116,8 @@ LATENESS: Final = Specification[Lateness](
     columns=(
         _L("late", "Late rank", "int64", PLAIN, "The rank that comes last.", priority=0),
         _L("waiting", "Waiting rank", "int64", PLAIN, "The rank that waits for it.", priority=0),
-        _L("stage", "Stage", "string", TEXT, "Stage of the rank that waits.", priority=0),
+        _L("stage", "Stage", "string", TEXT, "Stage of the rank that waits; (start of capture): "
+           "where the ranks first meet, which names no straggler.", priority=0),
         _L("collectives", "Collectives", "int64", COUNT, "At which it came last.", adds=True, priority=2),
         _L("cost_ns", "Waits", "int64", EXACT_MS, "So long does the other rank wait in them.", adds=True, priority=0),
         _L("skew_median_ns", "Late by", "int64", DURATION, "Median difference of the two starts.", priority=2),
