@@ -61,5 +61,5 @@ def review(
 
     if remark is not None:
         answers.print_remark(remark)
-    print_review(reviewed, answers.console())
+    print_review(reviewed, assembled, answers.console())
     answers.print_written(written)

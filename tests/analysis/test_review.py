@@ -176,15 +176,26 @@ def test_report_and_review_link_each_other_whichever_is_written_first(
     assert (tmp_path / "report.html").read_bytes() == before
 
 
-def test_the_page_says_first_where_to_start(run: Run, small: Path, tmp_path: Path) -> None:
-    assert run("review", small, "--counters", STEP, "--out", tmp_path)[0] == 0
-    stages = json.loads((tmp_path / "review.json").read_text())["stages"]
-    actions = [action for stage in stages for action in stage["actions"]]
-    first = max(actions, key=lambda action: action["ceiling_ns"])
-    page = (tmp_path / "review.html").read_text()
-    (headline,) = re.findall(r'<h2 id="headline">(.*?)</h2>', page)
-    assert headline.startswith(f"Start with {first['stage']}: ")
-    assert f"{duration(first['ceiling_per_unit_ns'])} per {first['unit']}" in headline
+def test_every_output_says_first_which_kernels_to_start_with(run: Run, small: Path, tmp_path: Path) -> None:
+    """Above their roofline, on the report's unit of work: the stage whose kernels could give back most of a page."""
+    code, printed, _ = run("review", small, "--counters", STEP, "--out", tmp_path)
+    assert code == 0
+    assert run(small, "--out", tmp_path / "report")[0] == 0
+    ranking = json.loads((tmp_path / "report" / "report.json").read_text())["detail"]["ranking"]
+    units = {part["stage"]: part["units"] for part in ranking["parts"]}
+    saved = {
+        stage["stage"]: loss["ns"] / stage["waterfall"]["units"] * units[stage["stage"]]
+        for stage in json.loads((tmp_path / "review.json").read_text())["stages"]
+        for loss in stage["waterfall"]["losses"]
+        if loss["key"] == "below_roofline"
+    }
+    name = max(saved, key=lambda stage: saved[stage])
+    (headline,) = re.findall(r'<h2 id="headline">(.*?)</h2>', (tmp_path / "review.html").read_text())
+    assert headline.startswith(f"Start with the kernels of {name}")
+    assert headline.endswith(f"they take {duration(saved[name])} of the {duration(ranking['time_ns'])} a page.")
+    plain = (tmp_path / "review.md").read_text().replace("\\", "")
+    assert f"**{headline}**" in plain
+    assert " ".join(printed.split()).startswith(headline)
 
 
 def test_a_report_without_a_place_for_the_link_stays_as_it_is(tmp_path: Path) -> None:

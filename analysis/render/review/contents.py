@@ -23,6 +23,7 @@ from analysis.render.spec.review import (
 from analysis.render.spec.shown import Fact, Table, Tile, shown
 from analysis.render.spec.specification import Reader
 from analysis.render.spec.text import shortened, visible
+from analysis.report import Report
 from analysis.review import Review, StageReview, Traffic
 from analysis.sums.grouping import UNATTRIBUTED
 
@@ -31,6 +32,7 @@ __all__ = [
     "coverage_tiles",
     "files",
     "glue",
+    "headline",
     "kernels",
     "lead",
     "losses",
@@ -212,3 +214,27 @@ def peaks(review: Review) -> Fact:
         return Fact("Peak", f"{NOT_AVAILABLE}: {visible(review.peak_missing or 'not known')}")
     rates = [f"{dtype} {rate(value, 'FLOP/s')}" for dtype, value in peak.flop_per_s.items() if value]
     return Fact("Peak", f"{', '.join(rates)}; {rate(peak.bytes_per_s, 'B/s')} ({peak.how}: {visible(peak.source)})")
+
+
+def headline(review: Review, report: Report) -> str:
+    """In which stage kernels could save most of one unit of the run's work, and what to begin with there.
+
+    The report's headline ranks what the host costs too; this one is about kernels, end to end on the same unit.
+    """
+    per_work = {part.stage: part.units for part in report.ranking.parts}
+    saved: dict[str, float] = {}
+    for stage in review.stages:
+        fall = stage.waterfall
+        below = sum(loss.ns for loss in fall.losses if loss.key == "below_roofline")
+        if fall.units and stage.stage in per_work and below > 0:
+            saved[stage.stage] = below / fall.units * per_work[stage.stage]
+    if not saved or not report.ranking.time_ns:
+        return "How far its kernels could get faster is not known for a whole unit of work: see each stage."
+    name = max(saved, key=lambda stage: saved[stage])
+    stage = next(one for one in review.stages if one.stage == name)
+    first = next((action for action in stage.actions if action.kernels), None)
+    begin = f", first in {' and '.join(visible(module) for module in first.modules)}" if first and first.modules else ""
+    return (
+        f"Start with the kernels of {visible(name)}{begin}: above their roofline they take {duration(saved[name])} of the "
+        f"{duration(report.ranking.time_ns)} {report.ranking.per}."
+    )

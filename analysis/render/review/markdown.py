@@ -30,7 +30,12 @@ def write_markdown(review: Review, report: Report, out: Path) -> tuple[Path, ...
     dtype = report.report.model.dtype if report.report.model is not None else "bf16"
     drawn["roofline.svg"] = pictures.roofline_picture(kernel_lines(review, review.ranked()), review.peak, dtype)
     there = {name: picture for name, picture in drawn.items() if picture is not None}
-    lines = [f"# {escaped(facts.title(report))}: kernel review", ""]
+    lines = [
+        f"# {escaped(facts.title(report))}: kernel review",
+        "",
+        f"**{escaped(contents.headline(review, report))}**",
+        "",
+    ]
     lines += [f"- {fact.label}: {escaped(fact.text)}" for fact in (*facts.subject(report), contents.peaks(review))]
     lines += ["", *(f"> {escaped(caution)}\n" for caution in facts.cautions(report))]
     lines += ["## First actions", ""]

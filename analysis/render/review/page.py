@@ -57,7 +57,7 @@ def page(review: Review, report: Report, folder: Path | None = None) -> str:
         title=facts.title(report),
         kind="kernel review",
         script_sources="",
-        headline=_headline(review),
+        headline=contents.headline(review, report),
         ran=(*headline.what_was_run(report), f"{peaks.label}: {peaks.text}"),
         cautions=facts.cautions(report),
         tiles_given=contents.coverage_tiles(review),
@@ -108,17 +108,6 @@ def _stage(review: Review, stage: StageReview) -> dict[str, Any]:
             {"sentence": visible(one.sentence), "arithmetic": visible(one.arithmetic)} for one in stage.actions
         ],
     }
-
-
-def _headline(review: Review) -> str:
-    """The action that could bring most over the capture."""
-    actions = [action for stage in review.stages for action in stage.actions]
-    if not actions:
-        return "Nothing of this run could be weighed against its counters."
-    first = max(actions, key=lambda action: action.ceiling_ns)
-    each = first.ceiling_per_unit_ns
-    saved = f"{duration(each)} per {first.unit}" if each is not None else f"{duration(first.ceiling_ns)} of the capture"
-    return f"Start with {visible(first.stage)}: what to do first there saves at most {saved}."
 
 
 def _terms(fall: Waterfall) -> list[Term]:

@@ -10,6 +10,7 @@ from analysis.domain.figures import count, share
 from analysis.render.review import contents
 from analysis.render.spec.text import visible
 from analysis.render.terminal_tables import FittedTable
+from analysis.report import Report
 from analysis.review import Review
 
 __all__ = ["print_review"]
@@ -18,8 +19,9 @@ _STYLE = {"prefill": "bold blue", "decode": "bold yellow"}
 _RANKED = 10
 
 
-def print_review(review: Review, to: Console) -> None:
+def print_review(review: Review, report: Report, to: Console) -> None:
     """Print coverage, where the time is lost, the first actions, and the kernels with most to gain."""
+    to.print(Text(contents.headline(review, report), style="bold"))
     for file in review.files:
         placed = file.by_place + file.by_configuration
         to.print(
