@@ -36,12 +36,19 @@ class RankWait:
     """The time of its collectives that were paired with the other ranks' calls."""
     waiting_ns: int
     """Of it, beyond the shortest duration of the same collective over the ranks: waiting for a rank that is late."""
+    at_start_ns: int
+    """Of it, the same in collectives that open the capture: before them nothing says when the ranks stood together."""
     late_rank: int | None
     """The rank that it waited for longest; None: it waited for none."""
     late_ns: int
     """So long for that one."""
     cause: str
     """What made that rank late, as a clause; empty: not known."""
+
+    @property
+    def judged_ns(self) -> int:
+        """``total_ns`` without the start of the capture: what shares are of."""
+        return self.total_ns - self.at_start_ns
 
 
 @frozen

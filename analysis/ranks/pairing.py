@@ -11,26 +11,19 @@ from collections.abc import Iterator, Sequence
 from typing import Final, Literal
 
 import numpy as np
-from attrs import evolve, frozen
+from attrs import frozen
 from numpy.typing import NDArray
 
 from analysis.domain.figures import count, duration
 from analysis.ranks.collectives import Collectives
-from analysis.ranks.records import (
-    CAPTURE_START,
-    CAUSES,
-    ClockOffset,
-    Lateness,
-    Pairing,
-    PlaceSkew,
-    StageWaiting,
-    Straggler,
-)
+from analysis.ranks.records import CAUSES, ClockOffset, Lateness, Pairing, PlaceSkew, StageWaiting, Straggler
 
 __all__ = ["Pairs", "lateness", "pair", "place_skews", "stage_waiting", "straggler", "told"]
 
 Ints = NDArray[np.int64]
 
+_PEAK: Final = 0.5
+"""Of the costliest step's cost makes a step one of the peaks."""
 _OVERLAP: Final = 0.99
 """Of the pairs must share time on the aligned clocks; else the order of calls does not say which belong together."""
 
@@ -50,6 +43,9 @@ class Pairs:
     """The shortest duration over the ranks, [pairs]."""
     late: NDArray[np.int64]
     """The rank that came last, [pairs]."""
+    opening: NDArray[np.bool_]
+    """Which open the capture, [pairs]: no collective before them held all ranks that take part, so nothing in the capture says
+    when these last stood together. The captures of ranks begin at moments of their own; the wait tells of these moments too."""
 
     @property
     def present(self) -> NDArray[np.bool_]:
@@ -58,26 +54,19 @@ class Pairs:
         return there
 
     @property
-    def waiting_ns(self) -> Ints:
+    def beyond_transfer_ns(self) -> Ints:
         """Own duration − transfer."""
         return np.where(self.present, self.duration_ns - self.transfer_ns, 0)
 
     @property
-    def opening(self) -> NDArray[np.bool_]:
-        """Which are the first of the capture for a rank that takes part, [pairs].
+    def waiting_ns(self) -> Ints:
+        """`beyond_transfer_ns`, where a rank can be late: not in collectives that open the capture."""
+        return np.where(self.opening, 0, self.beyond_transfer_ns)
 
-        What held up the last rank there may lie before the capture, which the ranks do not enter at the same moment.
-        """
-        first: NDArray[np.bool_] = (self.present & (np.cumsum(self.present, axis=1) == 1)).any(axis=0)
-        return first
-
-    def without_opening(self) -> Pairs:
-        """The others."""
-        rest = ~self.opening
-        return evolve(
-            self, row=self.row[:, rest], start_ns=self.start_ns[:, rest], duration_ns=self.duration_ns[:, rest],
-            transfer_ns=self.transfer_ns[rest], late=self.late[rest],
-        )  # fmt: skip
+    @property
+    def at_start_ns(self) -> Ints:
+        """`beyond_transfer_ns` in collectives that open the capture."""
+        return np.where(self.opening, self.beyond_transfer_ns, 0)
 
 
 def pair(ranks: Sequence[Collectives], *, one_clock: bool) -> Pairs:
@@ -131,7 +120,16 @@ def pair(ranks: Sequence[Collectives], *, one_clock: bool) -> Pairs:
         duration_ns=lasted,
         transfer_ns=np.where(present, lasted, np.iinfo(np.int64).max).min(axis=0),
         late=np.where(present, start, np.iinfo(np.int64).min).argmax(axis=0),
+        opening=_opening(present),
     )
+
+
+def _opening(present: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """The first pair of each set of ranks, unless one before it held them all (and perhaps more), [pairs]."""
+    opening = np.zeros(present.shape[1], dtype=bool)
+    for first in np.unique(present, axis=1, return_index=True)[1].tolist():
+        opening[first] = not present[present[:, first], :first].all(axis=0).any()
+    return opening
 
 
 @frozen(eq=False)
@@ -213,7 +211,8 @@ def _unpaired(ranks: Sequence[Collectives], elsewhere: int, because: str, one_cl
     nothing = np.zeros((len(ranks), 0), dtype=np.int64)
     everything = sum(len(rank) for rank in ranks)
     pairing = Pairing("not paired", 0, everything, elsewhere, because, one_clock, ())
-    return Pairs(tuple(ranks), pairing, nothing, nothing, nothing, nothing[0], nothing[0])
+    none = np.zeros(0, dtype=np.int64)
+    return Pairs(tuple(ranks), pairing, nothing, nothing, nothing, none, none, none.astype(bool))
 
 
 # --- sums ---------------------------------------------------------------------------------------------------------
@@ -231,43 +230,45 @@ def _stage_names(pairs: Pairs, rank: int) -> NDArray[np.object_]:
 def stage_waiting(pairs: Pairs) -> tuple[StageWaiting, ...]:
     """Transfer and waiting of each rank in each stage, in the order of ranks, then of stages."""
     rows = []
-    waiting = pairs.waiting_ns
+    waiting, at_start = pairs.waiting_ns, pairs.at_start_ns
     for rank, collectives in enumerate(pairs.ranks):
         stages = _stage_names(pairs, rank)
         for stage in collectives.stages:
             mine = stages == stage
             if mine.any():
                 total = int(pairs.duration_ns[rank, mine].sum())
-                waited = int(waiting[rank, mine].sum())
-                rows.append(StageWaiting(rank, stage, int(mine.sum()), total, total - waited, waited))
+                waited, first = int(waiting[rank, mine].sum()), int(at_start[rank, mine].sum())
+                transfer = total - waited - first
+                rows.append(StageWaiting(rank, stage, int(mine.sum()), total, transfer, waited, first))
     return tuple(rows)
 
 
 def lateness(pairs: Pairs) -> tuple[Lateness, ...]:
-    """Who keeps whom waiting in which stage, most costly first; in the first collectives of the capture as a stage of its own."""
+    """Who keeps whom waiting in which stage, most costly first; collectives that open the capture are rows of their own, last."""
     rows = []
-    waiting, opening = pairs.waiting_ns, pairs.opening
+    waiting = pairs.beyond_transfer_ns
     for waits in range(len(pairs.ranks)):
-        stages = np.where(opening, CAPTURE_START, _stage_names(pairs, waits))
+        stages = _stage_names(pairs, waits)
         for late in range(len(pairs.ranks)):
             both = (pairs.late == late) & (pairs.row[waits] >= 0) if late != waits else np.zeros(0, dtype=bool)
-            for stage in dict.fromkeys(stages[both].tolist()) if both.any() else ():
-                mine = both & (stages == stage)
+            keys = zip(stages[both].tolist(), pairs.opening[both].tolist(), strict=True) if both.any() else ()
+            for stage, at_start in dict.fromkeys(keys):
+                mine = both & (stages == stage) & (pairs.opening == at_start)
                 skew = pairs.start_ns[late, mine] - pairs.start_ns[waits, mine]
                 of_late, of_waiting = pairs.row[late, mine], pairs.row[waits, mine]
                 parts = [
-                    int(theirs[of_late].sum() - own[of_waiting].sum())
+                    None if at_start else int(theirs[of_late].sum() - own[of_waiting].sum())
                     for theirs, own in zip(
                         pairs.ranks[late].before.columns, pairs.ranks[waits].before.columns, strict=True
                     )
                 ]
                 rows.append(
                     Lateness(
-                        late, waits, str(stage), int(mine.sum()), int(waiting[waits, mine].sum()), int(np.median(skew)),
-                        int(skew.max()), *parts,
+                        late, waits, str(stage), at_start, int(mine.sum()), int(waiting[waits, mine].sum()),
+                        int(np.median(skew)), int(skew.max()), *parts,
                     )
                 )  # fmt: skip
-    return tuple(sorted(rows, key=lambda row: (-row.cost_ns, row.late, row.waiting)))
+    return tuple(sorted(rows, key=lambda row: (row.at_start, -row.cost_ns, row.late, row.waiting)))
 
 
 def _by_place(pairs: Pairs) -> Iterator[tuple[int, NDArray[np.bool_]]]:
@@ -280,12 +281,20 @@ def _by_place(pairs: Pairs) -> Iterator[tuple[int, NDArray[np.bool_]]]:
             yield code, mine
 
 
+def _began(pairs: Pairs) -> Ints:
+    """When the first rank came to each, [pairs]; to one that opens the capture, the last rank: before, it says nothing."""
+    first = np.where(pairs.present, pairs.start_ns, np.iinfo(np.int64).max).min(axis=0)
+    last = np.where(pairs.present, pairs.start_ns, np.iinfo(np.int64).min).max(axis=0)
+    began: Ints = np.where(pairs.opening, last, first)
+    return began
+
+
 def place_skews(pairs: Pairs) -> tuple[PlaceSkew, ...]:
     """Step by step, who was late and how long the others waited."""
-    waiting, stages = pairs.waiting_ns, _stage_names(pairs, 0)
+    waiting, at_start, stages = pairs.waiting_ns, pairs.at_start_ns, _stage_names(pairs, 0)
     costs = waiting.sum(axis=0)
-    earliest = np.where(pairs.present, pairs.start_ns, np.iinfo(np.int64).max).min(axis=0)
-    skew = np.where(pairs.present, pairs.start_ns, np.iinfo(np.int64).min).max(axis=0) - earliest
+    began = _began(pairs)
+    skew = np.where(pairs.present, pairs.start_ns, np.iinfo(np.int64).min).max(axis=0) - began
     rows = []
     for code, mine in _by_place(pairs):
         by_late = np.bincount(pairs.late[mine], weights=costs[mine], minlength=len(pairs.ranks))
@@ -293,55 +302,78 @@ def place_skews(pairs: Pairs) -> tuple[PlaceSkew, ...]:
             PlaceSkew(
                 place=pairs.ranks[0].places[code],
                 stage=str(stages[mine][0]),
-                start_ns=int(earliest[mine].min()),
+                start_ns=int(began[mine].min()),
                 collectives=int(mine.sum()),
                 late=int(by_late.argmax()),
-                waiting_ns=tuple(int(value) for value in waiting[:, mine].sum(axis=1)),
+                waiting_ns=tuple(waiting[:, mine].sum(axis=1).tolist()),
+                at_start_ns=tuple(at_start[:, mine].sum(axis=1).tolist()),
                 skew_ns=int(skew[mine].max()),
             )
         )
     return tuple(sorted(rows, key=lambda row: row.start_ns))
 
 
-def straggler(pairs: Pairs, late: Sequence[Lateness]) -> Straggler | None:
-    """The rank that keeps another one waiting longest, the first collectives of the capture left out.
+def straggler(pairs: Pairs, late: Sequence[Lateness], places: Sequence[PlaceSkew]) -> Straggler | None:
+    """The rank that keeps another one waiting longest.
 
     Args:
         pairs: of all ranks.
         late: `lateness` of them.
+        places: `place_skews` of them.
 
     Returns:
         None: no rank waits for another one.
     """
-    counted = [row for row in late if row.stage != CAPTURE_START]
     cost: dict[tuple[int, int], int] = {}
-    for row in counted:
+    late = [row for row in late if not row.at_start]
+    for row in late:
         cost[row.late, row.waiting] = cost.get((row.late, row.waiting), 0) + row.cost_ns
     if not cost or not max(cost.values()):
         return None
     rank, waiting = max(cost, key=lambda key: cost[key])
-    mine = [row for row in counted if (row.late, row.waiting) == (rank, waiting)]
+    mine = [row for row in late if (row.late, row.waiting) == (rank, waiting)]
     sums = {cause: sum(getattr(row, f"{cause}_ns") for row in mine) for cause in CAUSES}
     cause = max(CAUSES, key=lambda name: sums[name])
-    rest = pairs.without_opening()
-    places = place_skews(rest)
-    first, last = _heaviest(_net(rest, rank, places))
-    takes_part = rest.row[rank] >= 0
-    begin = int(pairs.start_ns[pairs.present].min())
+    net = _net(pairs, rank, places)
+    first, last = _heaviest(net)
+    takes_part = (pairs.row[rank] >= 0) & ~pairs.opening
+    each = _costs(pairs, rank, waiting)
+    peaks = [place for place, value in enumerate(each) if value and value >= _PEAK * max(each)]
     return Straggler(
         rank=rank,
-        collectives=int((rest.late[takes_part] == rank).sum()),
-        of=int((pairs.row[rank] >= 0).sum()),
+        collectives=int((pairs.late[takes_part] == rank).sum()),
+        of=int(takes_part.sum()),
         cost_ns=cost[rank, waiting],
         waiting=waiting,
         cause=cause,
         cause_ns=sums[cause],
         since=places[first].place if places else None,
         until=places[last].place if places else None,
-        since_ns=places[first].start_ns - begin if places else None,
+        since_ns=places[first].start_ns - places[0].start_ns if places else None,
         steps=last - first + 1 if places else 0,
         of_steps=len(places),
+        stretch_ns=sum(each[first : last + 1]),
+        peaks=len(peaks),
+        peaks_ns=sum(each[place] for place in peaks),
+        first_peak=places[peaks[0]].place if peaks else None,
+        every=_regular(peaks),
     )
+
+
+def _costs(pairs: Pairs, rank: int, waiting: int) -> list[int]:
+    """By place in the order of `place_skews`: what one rank waits at it for another."""
+    waited, began = np.where(pairs.late == rank, pairs.waiting_ns[waiting], 0), _began(pairs)
+    entries = [(int(began[mine].min()), int(waited[mine].sum())) for _, mine in _by_place(pairs)]
+    return [cost for _, cost in sorted(entries, key=lambda entry: entry[0])]
+
+
+def _regular(places: Sequence[int]) -> int | None:
+    """How far apart most of a few places are; None: no distance holds for three of four."""
+    if len(places) < 4:
+        return None
+    apart = np.diff(places).tolist()
+    usual = max(set(apart), key=apart.count)
+    return int(usual) if apart.count(usual) >= 0.75 * len(apart) else None
 
 
 def _net(pairs: Pairs, rank: int, places: Sequence[PlaceSkew]) -> list[int]:

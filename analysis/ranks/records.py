@@ -7,7 +7,6 @@ from typing import Final, Literal, TypeAlias
 from attrs import frozen
 
 __all__ = [
-    "CAPTURE_START",
     "CAUSES",
     "Cause",
     "ClockOffset",
@@ -24,9 +23,6 @@ __all__ = [
 Cause: TypeAlias = Literal["kernels", "synchronises", "launching", "other_calls", "python", "in_graph"]
 CAUSES: Final[tuple[Cause, ...]] = ("kernels", "synchronises", "launching", "other_calls", "python", "in_graph")
 """What a late rank did longer than the one that waits: its own kernels, or idle GPU by what its host did."""
-
-CAPTURE_START: Final = "(start of capture)"
-"""Stage of `Lateness` in the first collectives of a capture: what held up the last rank may lie before it."""
 
 
 @frozen
@@ -72,6 +68,9 @@ class StageWaiting:
     """The shortest duration of each over the ranks."""
     waiting_ns: int
     """What its own take beyond that: it waits for a rank that is late."""
+    at_start_ns: int
+    """The same in collectives that open the capture: before them nothing says when the ranks stood together, so no rank is
+    late. The three add up to ``total_ns``."""
 
 
 @frozen
@@ -81,7 +80,9 @@ class Lateness:
     late: int
     waiting: int
     stage: str
-    """Of the rank that waits; ``(start of capture)``: in the first collective of a rank, which names no straggler."""
+    at_start: bool
+    """Of collectives that open the capture: ``late`` only came last, and what it did before them is not known. Such rows count
+    for no rank's lateness."""
     collectives: int
     """At which ``late`` came last."""
     cost_ns: int
@@ -89,23 +90,18 @@ class Lateness:
     skew_median_ns: int
     """Of the starts of the two, over these collectives."""
     skew_largest_ns: int
-    kernels_ns: int
+    kernels_ns: int | None
     """From the collective before to this one, ``late`` took longer than ``waiting`` by: its own kernels; this and the next five
-    add up to the skew of the starts, as far as the ends of the collective before agree. Negative: it was faster in this."""
-    synchronises_ns: int
+    add up to the skew of the starts, as far as the ends of the collective before agree. Negative: it was faster in this.
+    None, as the next five: ``at_start``."""
+    synchronises_ns: int | None
     """Its GPU was idle while its host was in synchronises."""
-    launching_ns: int
-    other_calls_ns: int
-    python_ns: int
+    launching_ns: int | None
+    other_calls_ns: int | None
+    python_ns: int | None
     """Its host was in no CUDA call: Python, the framework, the program."""
-    in_graph_ns: int
+    in_graph_ns: int | None
     """Between nodes of a CUDA graph."""
-
-    def cause(self) -> tuple[Cause, int]:
-        """The largest part, and how long it is."""
-        parts = {cause: int(getattr(self, f"{cause}_ns")) for cause in CAUSES}
-        largest = max(CAUSES, key=lambda cause: parts[cause])
-        return largest, parts[largest]
 
 
 @frozen
@@ -116,25 +112,27 @@ class PlaceSkew:
     """As the first rank names it: ``image[0]/decode/decode_step#3``."""
     stage: str
     start_ns: int
-    """Of its first collective, on the first rank's clock."""
+    """Of its first collective, on the first rank's clock; of one that opens the capture, when the last rank came."""
     collectives: int
     late: int
     """The rank that the others waited for longest."""
     waiting_ns: tuple[int, ...]
     """By rank, in the order of ranks."""
+    at_start_ns: tuple[int, ...]
+    """By rank, in collectives that open the capture; not in ``waiting_ns``."""
     skew_ns: int
-    """Largest difference of the starts of one collective."""
+    """Largest difference of the starts of one collective; those that open the capture are left out."""
 
 
 @frozen
 class Straggler:
-    """The rank that the others wait for longest, from the second collective of the capture on."""
+    """The rank that the others wait for longest."""
 
     rank: int
     collectives: int
     """At which it came last."""
     of: int
-    """Collectives in which it takes part."""
+    """Collectives in which it takes part; those that open the capture are left out, here and in all that follows."""
     cost_ns: int
     """What the rank that waits for it longest waits."""
     waiting: int
@@ -145,10 +143,20 @@ class Straggler:
     """First step of the stretch of steps over which it costs the others most, net of what they cost it."""
     until: str | None
     since_ns: int | None
-    """Start of that stretch after the first collective."""
+    """Start of that stretch after that of the first step."""
     steps: int
     """In that stretch."""
     of_steps: int
+    stretch_ns: int
+    """Of ``cost_ns``, in that stretch."""
+    peaks: int
+    """Steps that each cost at least half of what the costliest does."""
+    peaks_ns: int
+    """What they cost."""
+    first_peak: str | None
+    """The first of them in time."""
+    every: int | None
+    """Most of them are so many steps apart; None: they are not regular, or fewer than four."""
 
 
 @frozen
@@ -177,10 +185,12 @@ class RankRow:
     transfer_ns: int | None
     """None: its collectives are not paired."""
     waiting_ns: int | None
+    at_start_ns: int | None
+    """Its waiting in collectives that open the capture, which is not in ``waiting_ns`` and counts for no rank's lateness."""
     cost_ns: int | None
-    """What the other ranks wait for it, together, but for where they first meet in the capture."""
+    """What the other ranks wait for it, together."""
     late: int | None
-    """Collectives at which it came last, but for where the ranks first meet in the capture."""
+    """Collectives at which it came last."""
     clock_offset_ns: int | None
     """How far its clock is ahead of the first rank's; 0 on one clock; None: nothing says."""
     clock_residual_ns: int | None
@@ -207,8 +217,10 @@ class RankStage:
     collectives: int
     transfer_ns: int | None
     waiting_ns: int | None
+    at_start_ns: int | None
+    """In collectives that open the capture; not in ``waiting_ns``."""
     waiting_share: float | None
-    """Of ``profiled_ns``."""
+    """Of ``profiled_ns`` − ``at_start_ns``."""
     mfu: float | None
     """Of its GPU, over the time as profiled, charging the rank its share of the model."""
     mbu: float | None

@@ -9,13 +9,13 @@ from typing import Final, Literal
 import numpy as np
 from attrs import frozen
 
-from analysis.domain.figures import count, duration, share
+from analysis.domain.figures import count, difference, duration, share
 from analysis.efficiency.records import RankWait
 from analysis.efficiency.utilisation import headline
+from analysis.quality.findings import Finding
 from analysis.ranks.collectives import Collectives
 from analysis.ranks.pairing import Pairs, lateness, place_skews, stage_waiting, straggler, told
 from analysis.ranks.records import (
-    CAPTURE_START,
     CAUSES,
     Cause,
     Lateness,
@@ -33,8 +33,14 @@ __all__ = ["RankSource", "model_ranks", "rank_waits", "side_by_side"]
 
 WORTH_NAMING: Final = 0.05
 """A rank that keeps another waiting for less of its time than this is not what to begin with."""
-WORTH_SAYING: Final = 0.01
-"""Of a rank's time: waiting of less at the start of the capture is not told."""
+AT_START_WORTH_NAMING: Final = 0.01
+"""Of a rank's time in stages; a shorter wait at the start of the capture is in the tables only."""
+FEW_STEPS: Final = 0.25
+"""A cost is told by single steps where so few of all of them make up half of it or more."""
+ALL_ALONG: Final = 0.9
+"""So many of all steps are no stretch of them."""
+TO_BOTH: Final = 0.2
+"""Of what the late rank costs another one, this costs in turn: both hosts are late, and the remedy is one for both."""
 
 
 @frozen
@@ -76,12 +82,20 @@ def rank_waits(rank: int, waiting: Sequence[StageWaiting], late: Sequence[Latene
     for row in waiting:
         if row.rank != rank:
             continue
-        worst = next((pair for pair in late if (pair.waiting, pair.stage) == (rank, row.stage) and pair.cost_ns), None)
+        worst = next(
+            (
+                pair
+                for pair in late
+                if (pair.waiting, pair.stage) == (rank, row.stage) and pair.cost_ns and not pair.at_start
+            ),
+            None,
+        )
         rows.append(
             RankWait(
                 stage=row.stage,
                 total_ns=row.total_ns,
                 waiting_ns=row.waiting_ns,
+                at_start_ns=row.at_start_ns,
                 late_rank=None if worst is None else worst.late,
                 late_ns=0 if worst is None else worst.cost_ns,
                 cause="" if worst is None else _cause_clause(_causes([worst]), f"rank {rank}"),
@@ -92,7 +106,7 @@ def rank_waits(rank: int, waiting: Sequence[StageWaiting], late: Sequence[Latene
     return tuple(rows)
 
 
-_AFTER_STAGE: Final = ("total_ns", "waiting_ns", "late_rank", "late_ns", "cause")
+_AFTER_STAGE: Final = ("total_ns", "waiting_ns", "at_start_ns", "late_rank", "late_ns", "cause")
 
 
 def side_by_side(
@@ -107,7 +121,7 @@ def side_by_side(
         spread: `model_ranks` of them.
     """
     waiting, late, places = stage_waiting(pairs), lateness(pairs), place_skews(pairs)
-    worst = straggler(pairs, late)
+    worst = straggler(pairs, late, places)
     rows = tuple(_row(source, report, pairs, late) for source, report in zip(sources, reports, strict=True))
     stages = tuple(
         stage
@@ -133,18 +147,26 @@ def side_by_side(
         pairing=pairs.pairing,
         pairing_told=told(pairs.pairing),
         straggler=worst,
-        cautions=_cautions(reports),
+        cautions=_cautions(reports, stages),
     )
 
 
-def _cautions(reports: Sequence[Report]) -> tuple[str, ...]:
+def _cautions(reports: Sequence[Report], stages: Sequence[RankStage]) -> tuple[str, ...]:
     """Warnings of the captures' own checks, each once with the ranks that it is about."""
     ranks: dict[str, list[int]] = {}
     for rank, report in enumerate(reports):
         for finding in report.findings:
             if finding.severity != "info":
-                ranks.setdefault(finding.title, []).append(rank)
+                ranks.setdefault(finding.title + _of_start(finding, rank, stages), []).append(rank)
     return tuple(f"{_listed(told_of)}: {title}" for title, told_of in ranks.items())
+
+
+def _of_start(finding: Finding, rank: int, stages: Sequence[RankStage]) -> str:
+    """What of a slow first instance is waiting for the other ranks' captures to begin."""
+    if finding.code != "cold-start":
+        return ""
+    waited = sum(row.at_start_ns or 0 for row in stages if row.rank == rank and f" {row.stage} " in finding.title)
+    return f": {duration(waited)} of it is waiting at the start of the capture" if waited else ""
 
 
 def _listed(ranks: Sequence[int]) -> str:
@@ -171,7 +193,6 @@ def _work(
 def _row(source: RankSource, report: Report, pairs: Pairs, late: Sequence[Lateness]) -> RankRow:
     rank, paired = source.rank, pairs.pairing.how != "not paired"
     there = pairs.row[rank] >= 0
-    blamed = there & ~pairs.opening
     transfer = int(pairs.transfer_ns[there].sum())
     clock = next((clock for clock in pairs.pairing.clocks if clock.rank == rank), None)
     return RankRow(
@@ -189,9 +210,10 @@ def _row(source: RankSource, report: Report, pairs: Pairs, late: Sequence[Latene
         launches=source.launches,
         collectives=int(there.sum()),
         transfer_ns=transfer if paired else None,
-        waiting_ns=int(pairs.duration_ns[rank, there].sum()) - transfer if paired else None,
-        cost_ns=sum(row.cost_ns for row in late if row.late == rank and row.stage != CAPTURE_START) if paired else None,
-        late=int((pairs.late[blamed] == rank).sum()) if paired else None,
+        waiting_ns=int(pairs.waiting_ns[rank].sum()) if paired else None,
+        at_start_ns=int(pairs.at_start_ns[rank].sum()) if paired else None,
+        cost_ns=sum(row.cost_ns for row in late if row.late == rank and not row.at_start) if paired else None,
+        late=int((pairs.late[there & ~pairs.opening] == rank).sum()) if paired else None,
         clock_offset_ns=None if clock is None else clock.offset_ns,
         clock_residual_ns=None if clock is None else clock.residual_ns,
     )
@@ -221,13 +243,18 @@ def _stages(rank: int, report: Report, waiting: Sequence[StageWaiting]) -> list[
                 collectives=waits.collectives if waits else 0,
                 transfer_ns=waits.transfer_ns if waits else None,
                 waiting_ns=waits.waiting_ns if waits else None,
-                waiting_share=waits.waiting_ns / stage.profiled_ns if waits and stage.profiled_ns else None,
+                at_start_ns=waits.at_start_ns if waits else None,
+                waiting_share=_share(waits.waiting_ns, stage.profiled_ns - waits.at_start_ns) if waits else None,
                 mfu=None if used is None else used.mfu,
                 mbu=None if used is None else used.mbu,
                 bound=verdict.bound if verdict else "unknown",
             )
         )
     return rows
+
+
+def _share(part: int, whole: int) -> float | None:
+    return part / whole if whole > 0 else None
 
 
 def _throughput(
@@ -293,6 +320,9 @@ _REMEDIES: Final[dict[Cause, str]] = {
 }
 
 
+_OF_HOSTS: Final[set[Cause]] = {"python", "launching"}
+
+
 def _causes(rows: Sequence[Lateness]) -> dict[Cause, int]:
     return {cause: sum(int(getattr(row, f"{cause}_ns")) for row in rows) for cause in CAUSES}
 
@@ -312,38 +342,68 @@ def _sentences(
     worst: Straggler | None, late: Sequence[Lateness], stages: Sequence[RankStage], reports: Sequence[Report]
 ) -> tuple[str, tuple[str, ...]]:
     """The first sentence, and those that follow."""
-    start = [row for row in late if row.stage == CAPTURE_START]
-    late = [row for row in late if row.stage != CAPTURE_START]
+    time = {
+        rank: sum(row.profiled_ns - (row.at_start_ns or 0) for row in stages if row.rank == rank)
+        for rank in range(len(reports))
+    }
+    opening = _at_start([row for row in late if row.at_start], time)
+    late = [row for row in late if not row.at_start]
     waits = {(row.late, row.waiting): 0 for row in late}
     for row in late:
         waits[row.late, row.waiting] += row.cost_ns
-    time = {rank: sum(row.profiled_ns for row in stages if row.rank == rank) for rank in range(len(reports))}
     big = [(cost, key) for key, cost in waits.items() if time.get(key[1]) and cost / time[key[1]] >= WORTH_NAMING]
     first_key = None if worst is None else (worst.rank, worst.waiting)
     if worst is None or first_key not in {key for _, key in big}:
-        return _common(worst, stages, time), _start(start, time)
+        return _common(worst, stages, time), opening
     cost, key = next(entry for entry in big if entry[1] == first_key)
     others = sorted((entry for entry in big if entry[1] != first_key), reverse=True)
-    stretch: tuple[str, ...] = ()
-    if worst.since is not None and worst.until is not None:
-        place = worst.since if worst.since == worst.until else f"{worst.since} to {worst.until}"
-        stretch = (f"It costs most from {place} ({count(worst.steps)} of {count(worst.of_steps)} steps).",)
     first = f"Start with rank {worst.rank}: it {_straggles(key, cost, late, time)}, {_CAUSE_BRIEF[worst.cause]}."
     clause = _cause_clause(_causes([row for row in late if (row.late, row.waiting) == key]), f"rank {worst.waiting}")
     why = (f"Rank {worst.rank}'s {clause.removeprefix('its ')}.",) if clause else ()
     rest = [f"In turn, rank {other[0]} {_straggles(other, ns, late, time)}." for ns, other in others]
     remedy = f"What to do about rank {worst.rank}: {_REMEDIES[worst.cause]}."
-    return first, (*why, *stretch, remedy, *rest, *_start(start, time), *_bounds(stages))
+    in_turn = [row for row in late if (row.late, row.waiting) == (worst.waiting, worst.rank)]
+    causes = _causes(in_turn)
+    both_cost = (key[1], key[0]) in {other for _, other in others} and waits[key[1], key[0]] >= TO_BOTH * cost
+    if both_cost and {worst.cause, max(CAUSES, key=causes.__getitem__)} <= _OF_HOSTS:
+        remedy = (
+            f"What to do: ranks {min(key)} and {max(key)} wait for each other's hosts in turn, so take the hosts out of the way on "
+            f"both: replay the steps from a CUDA graph. Then, for rank {worst.rank}: {_REMEDIES[worst.cause]}."
+        )
+    return first, (*why, *_when(worst), remedy, *rest, *opening, *_bounds(stages))
 
 
-def _start(rows: Sequence[Lateness], time: dict[int, int]) -> tuple[str, ...]:
-    """What waiting in the first collectives of the capture is worth saying that it is nobody's lateness."""
-    return tuple(
-        f"Rank {row.waiting} waits another {duration(row.cost_ns)} for rank {row.late} where they first meet: "
-        "what held that one up may lie before its capture began, so it names no late rank."
-        for row in rows
-        if time.get(row.waiting) and row.cost_ns / time[row.waiting] >= WORTH_SAYING
-    )
+def _when(worst: Straggler) -> tuple[str, ...]:
+    """In which steps a rank is late: in few of them, in a stretch, or all along; nothing where there is but one."""
+    if worst.of_steps < 2 or worst.since is None or worst.until is None:
+        return ()
+    steps = count(worst.of_steps)
+    if worst.peaks and worst.peaks <= FEW_STEPS * worst.of_steps and worst.peaks_ns >= worst.cost_ns / 2:
+        what = difference(worst.cost_ns, worst.peaks_ns)
+        apart = (
+            f", most of them {count(worst.every)} steps apart" if worst.every is not None and worst.every > 1 else ""
+        )
+        single = f"One step of {steps} makes {what.part} of the {what.whole}: {worst.first_peak}."
+        many = f"{count(worst.peaks)} of {steps} steps make {what.part} of the {what.whole}{apart}: first {worst.first_peak}."
+        return (single if worst.peaks == 1 else many,)
+    if worst.steps >= ALL_ALONG * worst.of_steps:
+        return (f"It is late all along: in {count(worst.steps)} of {steps} steps.",)
+    what = difference(worst.cost_ns, worst.stretch_ns)
+    place = worst.since if worst.since == worst.until else f"{worst.since} to {worst.until}"
+    return (f"It costs most from {place} ({count(worst.steps)} of {steps} steps): {what.part} of the {what.whole}.",)
+
+
+def _at_start(rows: Sequence[Lateness], time: dict[int, int]) -> tuple[str, ...]:
+    """What a rank waited before the ranks first stood together, where it is long."""
+    sentences = []
+    for row in sorted(rows, key=lambda row: -row.cost_ns):
+        if row.cost_ns >= AT_START_WORTH_NAMING * time.get(row.waiting, 0) > 0:
+            sentences.append(
+                f"At the start of the capture rank {row.waiting} waits {duration(row.cost_ns)} for rank {row.late}, which counts "
+                "for no rank: nothing before says when the two stood together, and the captures of two ranks begin at "
+                "different moments."
+            )
+    return tuple(sentences)
 
 
 def _straggles(key: tuple[int, int], cost: int, late: Sequence[Lateness], time: dict[int, int]) -> str:
@@ -368,7 +428,8 @@ def _common(worst: Straggler | None, stages: Sequence[RankStage], time: dict[int
     bounds = dict.fromkeys(row.bound for row in mine)
     name = "the whole capture" if longest == WHOLE_CAPTURE else longest
     if len(bounds) == 1:
-        what = f"Start with {name}, which is {mine[0].bound} on all {count(len(mine))} ranks"
+        every = "both" if len(mine) == 2 else f"all {count(len(mine))}"
+        what = f"Start with {name}, which is {mine[0].bound} on {every} ranks"
     else:
         each = ", ".join(f"rank {row.rank} {row.bound}" for row in mine)
         what = f"Start with {name}, which is bound differently on each rank ({each})"

@@ -324,7 +324,7 @@ def _late_rank(facts: Facts, budget: Budget, waited: RankWait, saved: int) -> Ac
     what = f"Make {late} faster: this rank waits for it in collectives"
     if waited.cause:
         what += f", because {waited.cause}"
-    waiting = part_of(waited.waiting_ns, waited.total_ns)
+    waiting = part_of(waited.waiting_ns, waited.judged_ns)
     arithmetic = (
         f"of {waiting.whole} in collectives {waiting.part} = {waiting.share} is waiting, {duration(waited.late_ns)} of it for "
         f"{late}; the rest is what the same calls take on the rank that comes last"

@@ -23,6 +23,7 @@ BOUND_BY: Final[dict[TermKey, str]] = {
     "kernels": "kernel-bound",
     "transfer": "communication-bound",
     "ranks": "waiting for ranks",
+    "start": "waiting for ranks at the start of the capture",
     "launching": "launch-bound",
     "synchronises": "synchronise-bound",
     "python": "host-bound in Python",
@@ -102,11 +103,13 @@ def _busy(facts: Facts, busy: int) -> list[_Piece]:
     everything = stage.gpu.kernel_sum_ns + stage.gpu.memcpy_ns + stage.gpu.memset_ns + stage.gpu.graph_ns
     collectives = round(busy * sums.total_ns / everything) if everything else 0
     waited = facts.rank_wait
+    at_start = 0
     if waited is not None:
         waiting = round(collectives * waited.waiting_ns / waited.total_ns)
+        at_start = round(collectives * waited.at_start_ns / waited.total_ns)
     else:
         waiting = round(collectives * (sums.total_ns - sums.fastest_ns) / sums.total_ns) if sums.total_ns else 0
-    transfer = collectives - waiting
+    transfer = collectives - waiting - at_start
     row = facts.busy_base
     known = row is not None and row.ideal_unit_ns is not None
     ideal = (
@@ -134,7 +137,7 @@ def _busy(facts: Facts, busy: int) -> list[_Piece]:
                    f"GPU busy {duration(kernels)} {each}; ideal time n/a: {because}", saves=None)
         )  # fmt: skip
     if collectives and waited is not None:
-        parts = difference(collectives, waiting)
+        parts = difference(collectives - at_start, waiting)
         late = "another rank" if waited.late_rank is None else f"rank {waited.late_rank}"
         pieces += [
             _Piece("ranks", f"collectives: waiting for {late}", waiting, "measured",
@@ -144,6 +147,10 @@ def _busy(facts: Facts, busy: int) -> list[_Piece]:
             _Piece("transfer", "collectives: transfer", transfer, "measured",
                    "overlap collectives with computation, fuse them, or send less",
                    f"the shortest duration of each over the ranks: {duration(transfer)} {each}"),
+            _Piece("start", "collectives: waiting at the start of the capture", at_start, "measured",
+                   "capture later or longer: no rank is known to be late, for the captures of ranks begin at different moments",
+                   f"collectives before which nothing says when the ranks stood together, beyond their transfer: "
+                   f"{duration(at_start)} {each}", saves=None),
         ]  # fmt: skip
     elif collectives:
         parts = difference(collectives, waiting)

@@ -9,7 +9,17 @@ from attrs import frozen
 __all__ = ["IDLE_TERMS", "Action", "Budget", "BudgetTerm", "TermKey", "Verdict"]
 
 TermKey: TypeAlias = Literal[
-    "ideal", "kernels", "transfer", "ranks", "launching", "synchronises", "python", "other_calls", "in_graph", "idle"
+    "ideal",
+    "kernels",
+    "transfer",
+    "ranks",
+    "start",
+    "launching",
+    "synchronises",
+    "python",
+    "other_calls",
+    "in_graph",
+    "idle",
 ]
 IDLE_TERMS: Final[tuple[TermKey, ...]] = ("launching", "synchronises", "python", "other_calls", "in_graph", "idle")
 
@@ -49,15 +59,16 @@ class Budget:
         return tuple(sorted((one for one in self.terms if one.per_unit_ns), key=lambda one: -one.per_unit_ns))
 
     def label(self) -> tuple[BudgetTerm, ...]:
-        """`largest`, but an idle term first where the GPU idles, in all, longer than it works.
+        """`largest`, but an idle term first where the GPU idles, in all, longer than it works; never the start of the capture.
 
         A GPU that idles most of the time is not bound by its kernels, into however many terms its idle time splits. Nor is it
         bound by collectives while it idles longer than these take.
         """
-        ordered = self.largest()
+        ordered = tuple(one for one in self.largest() if one.key != "start") or self.largest()
         collectives: tuple[TermKey, ...] = ("ranks", "transfer")
         idle_ns = self.time_of(*IDLE_TERMS)
-        rival = self.time_of(*collectives) if ordered and ordered[0].key in collectives else self.time_ns - idle_ns
+        works_ns = self.time_ns - idle_ns - self.time_of("start")
+        rival = self.time_of(*collectives) if ordered and ordered[0].key in collectives else works_ns
         if ordered and ordered[0].key not in IDLE_TERMS and idle_ns > rival:
             idle = next(one for one in ordered if one.key in IDLE_TERMS)
             return (idle, *(one for one in ordered if one is not idle))

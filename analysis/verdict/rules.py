@@ -84,6 +84,7 @@ def _judge(facts: Facts) -> Verdict:
 _PHRASES: Final[dict[TermKey, str]] = {
     "ideal": "{} is what it must move and compute, at peak",
     "kernels": "kernels take {} beyond their ideal time",
+    "start": "collectives wait {} at the start of the capture, for which no rank is known to be late",
     "ranks": "collectives take {} beyond their fastest calls, waiting for other ranks or a busy link",
     "transfer": "collectives take {} at their fastest",
     "launching": "the GPU idles {} while the host launches",
@@ -221,9 +222,11 @@ def _evidence(facts: Facts, budget: Budget) -> list[str]:
         whole = part_of(sums.total_ns, stage.kernel_sum_ns)
         lines.append(f"collectives {whole.part} of {whole.whole} kernel time = {whole.share}")
         if facts.rank_wait is not None:
-            waited = part_of(facts.rank_wait.waiting_ns, facts.rank_wait.total_ns)
+            at_start = facts.rank_wait.at_start_ns
+            waited = part_of(facts.rank_wait.waiting_ns, facts.rank_wait.judged_ns)
             lines.append(
                 f"of the collectives' time {waited.part} of {waited.whole} = {waited.share} is waiting, no communication"
+                + (f" ({duration(at_start)} at the start of the capture left out)" if at_start else "")
             )
     if stage.gpu.graphs:
         lines.append(

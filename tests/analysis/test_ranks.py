@@ -10,13 +10,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from attrs import evolve
 
 from analysis.attribution.attribution import Attribution
 from analysis.attribution.intervals import union_ns
 from analysis.attribution.ranks import RankTrace, rank_places
 from analysis.ranks.collectives import Collectives, collectives_of
 from analysis.ranks.pairing import lateness, pair, place_skews, stage_waiting, straggler, told
-from analysis.ranks.records import CAPTURE_START
+from analysis.ranks.records import CAUSES
 from analysis.sums.host_calls import HostCalls, WindowTimes
 from analysis.sums.tables import gpu_table
 from analysis.trace.reader import Trace
@@ -137,7 +138,7 @@ def test_waiting_and_transfer_add_up_to_the_kernels(
     for stage in ("prefill", "decode"):
         assert rows[0, stage].total_ns == next(row["total_ns"] for row in kernels[stage] if "nccl" in row["short"])
     for row in rows.values():
-        assert row.transfer_ns + row.waiting_ns == row.total_ns
+        assert row.transfer_ns + row.waiting_ns + row.at_start_ns == row.total_ns
         assert row.transfer_ns == rows[1 - row.rank, row.stage].transfer_ns
     assert rows[0, "decode"].waiting_ns == 1_047_652_534
     assert rows[0, "decode"].transfer_ns == 13_857_623
@@ -145,18 +146,17 @@ def test_waiting_and_transfer_add_up_to_the_kernels(
 
 def test_the_late_rank_is_named_with_its_cost_and_cause(two_files: list[Collectives]) -> None:
     pairs = pair(two_files, one_clock=False)
-    late = lateness(pairs)
-    worst = straggler(pairs, late)
+    late, places = lateness(pairs), place_skews(pairs)
+    worst = straggler(pairs, late, places)
     assert worst is not None
-    assert (worst.rank, worst.waiting, worst.collectives, worst.of) == (1, 0, 989, 2113)
+    assert (worst.rank, worst.waiting, worst.collectives, worst.of) == (1, 0, 989, 2112)  # the first opens the capture
     waited = sum(row.waiting_ns for row in stage_waiting(pairs) if row.rank == 0)
     assert worst.cost_ns == waited == 1_055_576_706
     assert worst.cause == "python"
     assert (worst.since, worst.until, worst.steps) == ("image[0]/prefill", "image[0]/decode/decode_step#28", 30)
     first = late[0]
     assert (first.late, first.waiting, first.stage, first.cost_ns) == (1, 0, "decode", 1_047_652_534)
-    skew = first.kernels_ns + first.synchronises_ns + first.launching_ns + first.other_calls_ns
-    skew += first.python_ns + first.in_graph_ns
+    skew = sum(getattr(first, f"{cause}_ns") for cause in CAUSES)
     assert skew == pytest.approx(first.cost_ns, rel=1e-3)  # the ends of the collectives before agree to within 1 µs
 
 
@@ -217,11 +217,19 @@ def made(*calls: tuple[int, int], communicator: int = 0, name: str = "ncclAllRed
     )
 
 
+def joined(first: Collectives, second: Collectives) -> Collectives:
+    """Two collectives or more of one rank, of communicators of their own."""
+    arrays = ("start_ns", "end_ns", "name", "communicator", "size_bytes", "stage", "place")
+    both: dict[str, Any] = {name: np.concatenate([getattr(first, name), getattr(second, name)]) for name in arrays}
+    nothing = np.zeros(len(first) + len(second), dtype=np.int64)
+    return evolve(first, **both, before=WindowTimes(*(nothing,) * 6))
+
+
 def test_calls_of_another_number_are_not_paired() -> None:
     pairs = pair([made((0, 10), (20, 30)), made((5, 10))], one_clock=True)
     assert pairs.pairing.how == "not paired"
     assert "unequally often" in (pairs.pairing.because or "")
-    assert straggler(pairs, lateness(pairs)) is None
+    assert straggler(pairs, lateness(pairs), place_skews(pairs)) is None
 
 
 def test_calls_that_do_not_overlap_are_not_paired() -> None:
@@ -235,15 +243,15 @@ def test_calls_that_do_not_overlap_are_not_paired() -> None:
 def test_pairs_of_communicators_hold_their_own_ranks_only() -> None:
     """Two groups of two: the third rank's wait is the fourth's fault, and clocks go through who shares one."""
     ranks = [
-        made((0, 100), communicator=7),
-        made((60, 100), communicator=7),
-        made((1000, 1100), communicator=9),
-        made((1090, 1100), communicator=9),
+        made((-50, -40), (0, 100), communicator=7),
+        made((-50, -40), (60, 100), communicator=7),
+        made((900, 910), (1000, 1100), communicator=9),
+        made((900, 910), (1090, 1100), communicator=9),
     ]
     pairs = pair(ranks, one_clock=True)
     assert pairs.pairing.how == "communicator and order"
-    assert pairs.pairing.collectives == 2
-    costs = {(row.late, row.waiting): row.cost_ns for row in lateness(pairs)}
+    assert pairs.pairing.collectives == 4
+    costs = {(row.late, row.waiting): row.cost_ns for row in lateness(pairs) if not row.at_start}
     assert costs == {(1, 0): 60, (3, 2): 90}
 
 
@@ -257,23 +265,42 @@ def test_three_ranks_on_clocks_of_their_own() -> None:
     pairs = pair(shifted, one_clock=False)
     assert [clock.offset_ns for clock in pairs.pairing.clocks] == [0, 1000, -500]
     assert pairs.late.tolist() == [1, 1, 1]
-    costs = {(row.late, row.waiting, row.stage): row.cost_ns for row in lateness(pairs)}
-    assert costs == {
-        (1, 0, "decode"): 80, (1, 2, "decode"): 40, (1, 0, CAPTURE_START): 40, (1, 2, CAPTURE_START): 20,
-    }  # fmt: skip
+    costs = {(row.late, row.waiting, row.at_start): row.cost_ns for row in lateness(pairs)}
+    assert costs == {(1, 0, False): 80, (1, 2, False): 40, (1, 0, True): 40, (1, 2, True): 20}
 
 
-def test_waiting_where_a_capture_begins_names_no_late_rank() -> None:
-    """Rank 1 enters its capture 5,000 ns after rank 0; later rank 0 is late, once, by 60 ns."""
-    pairs = pair([made((0, 5010), (5080, 5090)), made((5000, 5010), (5020, 5090))], one_clock=True)
-    late = lateness(pairs)
-    assert [(row.late, row.waiting, row.stage, row.cost_ns) for row in late] == [
-        (1, 0, CAPTURE_START, 5000), (0, 1, "decode", 60),
-    ]  # fmt: skip
-    worst = straggler(pairs, late)
+def test_waiting_at_the_start_of_the_capture_counts_for_no_rank() -> None:
+    """Rank 1's capture begins late; then rank 0 is late. After a pause of all ranks who is late is known as ever."""
+    pairs = pair(
+        [made((0, 1000), (1260, 1300), (9500, 9600)), made((960, 1000), (1200, 1300), (9560, 9600))], one_clock=True
+    )
+    assert pairs.opening.tolist() == [True, False, False]
+    first, second = stage_waiting(pairs)
+    assert (first.total_ns, first.transfer_ns, first.waiting_ns, first.at_start_ns) == (1140, 120, 60, 960)
+    assert (second.total_ns, second.transfer_ns, second.waiting_ns, second.at_start_ns) == (180, 120, 60, 0)
+    rows = {(row.late, row.at_start): row for row in lateness(pairs)}
+    assert {key: row.cost_ns for key, row in rows.items()} == {(0, False): 60, (1, False): 60, (1, True): 960}
+    assert {getattr(rows[1, True], f"{cause}_ns") for cause in CAUSES} == {None}
+    assert lateness(pairs)[-1].at_start
+    (place,) = place_skews(pairs)
+    assert (place.waiting_ns, place.at_start_ns, place.skew_ns, place.start_ns) == ((60, 60), (960, 0), 60, 960)
+    worst = straggler(pairs, lateness(pairs), [place])
     assert worst is not None
-    assert (worst.rank, worst.waiting, worst.collectives, worst.of, worst.cost_ns) == (0, 1, 1, 2, 60)
-    assert straggler(pairs, late[:1]) is None
+    assert (worst.cost_ns, worst.of) == (60, 2)
+    assert straggler(pairs, lateness(pairs)[-1:], [place]) is None
+
+
+def test_ranks_that_met_in_a_larger_communicator_have_stood_together() -> None:
+    """All four meet, then two of them in a communicator of their own: its first collective opens nothing. In the reverse
+    order the larger one opens the capture again, for two of its ranks had met no other."""
+    world = [made((0, 10), communicator=1) for _ in range(4)]
+    pairs = pair([joined(world[0], made((20, 40), communicator=2)), joined(world[1], made((30, 40), communicator=2)),
+                  *world[2:]], one_clock=True)  # fmt: skip
+    assert pairs.opening.tolist() == [True, False]
+    late = [made((50, 60), communicator=1) for _ in range(4)]
+    pairs = pair([joined(made((20, 40), communicator=2), late[0]), joined(made((30, 40), communicator=2), late[1]),
+                  *late[2:]], one_clock=True)  # fmt: skip
+    assert pairs.opening.tolist() == [True, True]
 
 
 def with_payloads(path: Path, blobs: list[tuple[str, int, bytes]]) -> Path:

@@ -85,8 +85,10 @@ def test_the_first_sentence_names_the_straggler_its_cost_and_its_cause(ranks: Ra
     assert "Rank 1's GPU idles 988 ms longer than that of rank 0" in told
     assert "from image[0]/prefill to image[0]/decode/decode_step#28" in told
     assert "rank 0 is last at 1,123 collectives and makes rank 1 wait 362 ms" in told
-    assert "Rank 1 waits another 25.1 ms for rank 0 where they first meet" in told
+    assert "At the start of the capture rank 1 waits 25.1 ms for rank 0, which counts for no rank" in told
     assert [(row.late, row.cost_ns) for row in ranks.combined.ranks] == [(1123, 362_012_331), (989, 1_055_576_706)]
+    assert "(30 of 67 steps): 1.0506 s of the 1.0556 s" in told
+    assert "ranks 0 and 1 wait for each other's hosts in turn" in told
 
 
 def test_ranks_have_the_exact_numbers_of_their_traces(ranks: Ranks, expected: Callable[[str], dict[str, Any]]) -> None:

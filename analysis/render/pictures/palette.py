@@ -34,7 +34,13 @@ STAGE_COLOURS: Final[dict[str, tuple[str, str]]] = {
     "neither": ("#808a9a", "#7b8698"),
 }
 
-_TERMS: Final = {"kernels": "busy", "synchronises": "synchronising", "python": "outside", "other_calls": "other"}
+_TERMS: Final = {
+    "start": "draining",
+    "kernels": "busy",
+    "synchronises": "synchronising",
+    "python": "outside",
+    "other_calls": "other",
+}
 
 COLOURS: Final[dict[str, tuple[str, str]]] = {
     "bg": ("#f5f6f8", "#0f1217"),

@@ -47,12 +47,14 @@ def tiles(report: RanksReport) -> tuple[Tile, ...]:
     """The numbers of the run."""
     worst = report.straggler
     waits = [row.waiting_ns for row in report.ranks if row.waiting_ns is not None]
+    at_start = max((row.at_start_ns or 0 for row in report.ranks), default=0)
     busiest = [row.busy_ns / row.span_ns for row in report.ranks if row.span_ns]
     return (
         Tile(
             "Throughput",
             f"{decimal(report.tokens_per_s, 1)} token/s" if report.tokens_per_s is not None else NOT_AVAILABLE,
             f"{count(report.tokens)} emitted ÷ {duration(report.wall_ns)} wall time, profiled"
+            + (f"; a rank waits {duration(at_start)} of it at the start of the capture" if at_start else "")
             if report.tokens is not None and report.wall_ns is not None
             else report.unknown_because or "not known",
             "",
@@ -61,6 +63,7 @@ def tiles(report: RanksReport) -> tuple[Tile, ...]:
             "Longest wait",
             duration(max(waits)) if waits else NOT_AVAILABLE,
             f"of rank {max(report.ranks, key=lambda row: row.waiting_ns or 0).rank}, in all collectives"
+            + (" after the start of the capture" if at_start else "")
             if waits
             else "collectives are not paired",
             "",
@@ -68,7 +71,8 @@ def tiles(report: RanksReport) -> tuple[Tile, ...]:
         Tile(
             "Late rank",
             f"rank {worst.rank}" if worst else NOT_AVAILABLE,
-            f"last at {count(worst.collectives)} of {count(worst.of)} collectives"
+            f"last at {count(worst.collectives)} of {count(worst.of)} collectives; rank {worst.waiting} waits "
+            f"{duration(worst.cost_ns)} for it"
             if worst
             else "no rank waits for another",
             "",

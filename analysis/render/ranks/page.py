@@ -12,7 +12,7 @@ from analysis.domain.files import write_text
 from analysis.ranks.records import RanksReport, RankStage
 from analysis.render.html.environment import page_environment, page_style
 from analysis.render.html.stage_cards import Term
-from analysis.render.pictures.palette import STAGE_COLOURS, text_on
+from analysis.render.pictures.palette import STAGE_COLOURS, part_of_term, text_on
 from analysis.render.ranks import contents
 from analysis.render.ranks.picture import waiting_picture
 from analysis.render.spec.text import visible
@@ -96,10 +96,11 @@ def _card(stage: str, report: RanksReport) -> dict[str, Any]:
 
 def _terms(row: RankStage) -> list[Term]:
     """Parts of a stage's time; they add up to it."""
-    waiting, transfer = row.waiting_ns or 0, row.transfer_ns or 0
-    busy = max(0, row.busy_ns - waiting - transfer)
+    waiting, transfer, at_start = row.waiting_ns or 0, row.transfer_ns or 0, row.at_start_ns or 0
+    busy = max(0, row.busy_ns - waiting - transfer - at_start)
     idle = max(0, row.profiled_ns - row.busy_ns)
     given = [
+        ("start", "waiting at the start of the capture", at_start),
         ("ranks", "waiting for another rank", waiting),
         ("transfer", "collectives: transfer", transfer),
         ("busy", "other GPU work", busy),
@@ -109,6 +110,13 @@ def _terms(row: RankStage) -> list[Term]:
     whole = sum(ns for _, _, ns in parts)
     cents = whole_per_cents([ns for _, _, ns in parts]) if parts else []
     return [
-        Term(kind=kind, face=text_on(kind), label=label, time=duration(ns), per_cent=cent, part=ns / whole)
+        Term(
+            kind=part_of_term(kind),
+            face=text_on(part_of_term(kind)),
+            label=label,
+            time=duration(ns),
+            per_cent=cent,
+            part=ns / whole,
+        )
         for (kind, label, ns), cent in zip(parts, cents, strict=True)
     ]

@@ -26,6 +26,10 @@ _S = Column[RankStage]
 _L = Column[Lateness]
 _P = Column[PlaceSkew]
 
+_AT_START: Final = (
+    "Waiting in collectives that open the capture: before them nothing says when the ranks stood together, for each rank's capture "
+    "begins at a moment of its own. Collectives are transfer + waiting + this."
+)
 _APART: Final = "ranks wait at the same time"
 _NOT_PAIRED: Final = "the ranks' collectives are not paired"
 
@@ -56,11 +60,11 @@ RANKS: Final = Specification[RankRow](
            why=lambda row: _unpaired(row.transfer_ns)),
         _R("waiting_ns", "Waiting", "int64", EXACT_MS, GLOSSARY["waiting"], nullable=True, apart=_APART, priority=0,
            why=lambda row: _unpaired(row.waiting_ns)),
-        _R("cost_ns", "Waited for", "int64", EXACT_MS, "So long do the other ranks, together, wait for it, "
-           "but for where they first meet in the capture.", nullable=True,
+        _R("at_start_ns", "Start of the capture", "int64", EXACT_MS, _AT_START, nullable=True, apart=_APART, priority=4,
+           why=lambda row: _unpaired(row.at_start_ns)),
+        _R("cost_ns", "Waited for", "int64", EXACT_MS, "So long do the other ranks, together, wait for it.", nullable=True,
            apart=_APART, priority=0, why=lambda row: _unpaired(row.cost_ns)),
-        _R("late", "Times last", "int64", COUNT, "Collectives at which it came last, "
-           "but for where the ranks first meet in the capture.", nullable=True, priority=1,
+        _R("late", "Times last", "int64", COUNT, "Collectives at which it came last.", nullable=True, priority=1,
            why=lambda row: _unpaired(row.late)),
         _R("clock_offset_ns", "Clock ahead", "int64", EXACT_MS,
            "How far its trace's clock is ahead of the first rank's: median difference of the ends of collectives.",
@@ -89,7 +93,10 @@ RANK_STAGES: Final = Specification[RankStage](
         _S("busy_ns", "GPU busy", "int64", EXACT_MS, "Union of its GPU operations, instance by instance.", priority=3),
         _S("waiting_ns", "Waiting", "int64", EXACT_MS, GLOSSARY["waiting"], nullable=True, apart=_APART, priority=1,
            why=lambda row: _unpaired(row.waiting_ns)),
-        _S("waiting_share", "Share waiting", "float64", SHARE, "Waiting ÷ elapsed.", nullable=True, priority=0,
+        _S("at_start_ns", "Start of the capture", "int64", EXACT_MS, _AT_START, nullable=True, apart=_APART, priority=4,
+           why=lambda row: _unpaired(row.at_start_ns)),
+        _S("waiting_share", "Share waiting", "float64", SHARE,
+           "Waiting ÷ (elapsed − start of the capture).", nullable=True, priority=0,
            why=lambda row: _unpaired(row.waiting_share)),
         _S("transfer_ns", "Transfer", "int64", EXACT_MS, GLOSSARY["transfer"], nullable=True, priority=4,
            why=lambda row: _unpaired(row.transfer_ns)),
@@ -107,6 +114,11 @@ RANK_STAGES: Final = Specification[RankStage](
     ),
 )  # fmt: skip
 
+
+def _no_collective_before(row: Lateness) -> str | None:
+    return "no collective before says when the ranks stood together" if row.at_start else None
+
+
 _MORE: Final = "From the collective before to this one, the late rank's GPU was idle longer by this while its host "
 
 LATENESS: Final = Specification[Lateness](
@@ -116,20 +128,27 @@ LATENESS: Final = Specification[Lateness](
     columns=(
         _L("late", "Late rank", "int64", PLAIN, "The rank that comes last.", priority=0),
         _L("waiting", "Waiting rank", "int64", PLAIN, "The rank that waits for it.", priority=0),
-        _L("stage", "Stage", "string", TEXT, "Stage of the rank that waits; (start of capture): "
-           "where the ranks first meet, which names no straggler.", priority=0),
+        _L("stage", "Stage", "string", TEXT,
+           "Stage of the rank that waits. Start of the capture: collectives before which nothing says when the ranks stood "
+           "together; they count for no rank's lateness.",
+           value=lambda row: f"{row.stage}, start of the capture" if row.at_start else row.stage, priority=0),
         _L("collectives", "Collectives", "int64", COUNT, "At which it came last.", adds=True, priority=2),
         _L("cost_ns", "Waits", "int64", EXACT_MS, "So long does the other rank wait in them.", adds=True, priority=0),
         _L("skew_median_ns", "Late by", "int64", DURATION, "Median difference of the two starts.", priority=2),
         _L("skew_largest_ns", "At most", "int64", DURATION, "Largest difference of the two starts.", priority=3),
         _L("python_ns", "Python", "int64", EXACT_MS, f"{_MORE}was in no CUDA call: Python, the framework, the program. "
-           "This and the other causes add up to the time by which it is late; negative: it was faster in this.", adds=True),
-        _L("launching_ns", "Launching", "int64", EXACT_MS, f"{_MORE}launched.", adds=True),
-        _L("synchronises_ns", "Synchronises", "int64", EXACT_MS, f"{_MORE}was in synchronises.", adds=True, priority=3),
-        _L("other_calls_ns", "Other calls", "int64", EXACT_MS, f"{_MORE}was in other CUDA calls.", adds=True, priority=3),
-        _L("kernels_ns", "Kernels", "int64", EXACT_MS, "Its own kernels took longer by this.", adds=True, priority=2),
+           "This and the other causes add up to the time by which it is late; negative: it was faster in this.", adds=True,
+           nullable=True, why=_no_collective_before),
+        _L("launching_ns", "Launching", "int64", EXACT_MS, f"{_MORE}launched.", adds=True,
+           nullable=True, why=_no_collective_before),
+        _L("synchronises_ns", "Synchronises", "int64", EXACT_MS, f"{_MORE}was in synchronises.", adds=True, priority=3,
+           nullable=True, why=_no_collective_before),
+        _L("other_calls_ns", "Other calls", "int64", EXACT_MS, f"{_MORE}was in other CUDA calls.", adds=True, priority=3,
+           nullable=True, why=_no_collective_before),
+        _L("kernels_ns", "Kernels", "int64", EXACT_MS, "Its own kernels took longer by this.", adds=True, priority=2,
+           nullable=True, why=_no_collective_before),
         _L("in_graph_ns", "In graphs", "int64", EXACT_MS, "Its GPU was idle longer between nodes of CUDA graphs by this.",
-           adds=True, priority=4, optional=True),
+           adds=True, priority=4, optional=True, nullable=True, why=_no_collective_before),
     ),
 )  # fmt: skip
 
@@ -146,5 +165,7 @@ RANK_STEPS: Final = Specification[PlaceSkew](
         _P("skew_ns", "Skew", "int64", DURATION, "Largest difference of the starts of one collective.", priority=1),
         _P("waiting_sum_ns", "Waiting", "int64", EXACT_MS, "In its collectives, all ranks together.",
            value=lambda row: sum(row.waiting_ns), priority=0),
+        _P("at_start_sum_ns", "Start of the capture", "int64", EXACT_MS, _AT_START,
+           value=lambda row: sum(row.at_start_ns), adds=True, optional=True, priority=3),
     ),
 )  # fmt: skip
