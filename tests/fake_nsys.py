@@ -79,6 +79,8 @@ def main() -> int:
     if HOW == "foreign environment":
         block = "PATH=/bin\0HF_TOKEN=planted-elsewhere"
     connection.execute("INSERT INTO StringIds VALUES (1, ?)", (block,))
+    if HOW == "stores what was printed":
+        connection.execute("INSERT INTO StringIds VALUES (2, 'my key is planted-on-the-line')")
     connection.commit()
     connection.close()
     return 0

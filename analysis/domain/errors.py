@@ -19,6 +19,7 @@ __all__ = [
     "InputImagesError",
     "InterruptedRunError",
     "ModelError",
+    "NoEventsError",
     "NothingMatchesError",
     "RequestError",
     "TimeoutExceededError",
@@ -90,6 +91,10 @@ class ExportError(DsocrError):
     """The report was captured, but its export failed or is incomplete."""
 
     exit_code = 12
+
+
+class NoEventsError(ExportError):
+    """The export is whole and holds nothing: what ran marked no range and used no GPU."""
 
 
 class AnalysisFailedError(DsocrError):

@@ -22,6 +22,7 @@ from analysis.domain.errors import (
     DsocrError,
     ExportError,
     InterruptedRunError,
+    NoEventsError,
     RequestError,
     TimeoutExceededError,
 )
@@ -40,8 +41,10 @@ from runner.plan.options import options_of
 from runner.plan.program import ExecPlan, ExecSettings
 from runner.process.driver import DriverFacts, installed_version
 from runner.process.environment import (
+    REDACTED,
     RUN_MARK,
     child_environment,
+    looks_secret,
     program_environment,
     redact,
     redact_text,
@@ -227,7 +230,21 @@ class ProgramRun:
                 f"{self.directory.path}: nothing was captured, so there is nothing to resume; run it again"
             )
         with self._recording_failure():
+            self._require_known_secrets()
+            for log in (self.directory.path / "logs").glob("*.log"):
+                self._clean(log)  # a launcher that was killed did not come to it
             return self._finish(interrupts)
+
+    def _require_known_secrets(self) -> None:
+        """Refuse to export what could not be freed of secrets that were blanked in the plan."""
+        settings = self.settings
+        blanked = any(REDACTED in text for text in (*self.plan.command, settings.load or "", *settings.nsys_args))
+        blanked = blanked or any(looks_secret(name) for name in settings.keep_env)
+        if blanked and self._unexported() and self.directory.read_secrets() is None:
+            raise CaptureError(
+                f"{self.directory.path}: the secrets of its command line or environment are not known any more, so "
+                "what it captured cannot be freed of them; run it again"
+            )
 
     # -- steps ---------------------------------------------------------------------------------------------------------
 
@@ -247,6 +264,8 @@ class ProgramRun:
         self.say(f"capture: nsys {self.nsys.tool.version}, preset {settings.preset}, {settings.captured}")
         if settings.ranks > 1:
             self._write_rank_script()
+        if self._secrets():
+            self.directory.write_secrets(self._secrets())
         with self._environment(self.nsys.environment()) as env:
             outcome, talk = self._watched(
                 self.nsys.argv(self.command),
@@ -371,6 +390,13 @@ class ProgramRun:
                         secrets=secrets,
                         blobs=True,
                     )
+                except NoEventsError as error:
+                    self._codes(export=1)
+                    self._guard_report(self.directory.path / f"{name}.nsys-rep", 0, ())
+                    raise NoEventsError(
+                        f"{self.directory.path}: the capture {name} holds no event at all: while it ran, the program "
+                        "opened no NVTX range and used no GPU (mark its stages: docs/annotate.md)"
+                    ) from error
                 except ExportError:
                     self._codes(export=1)
                     raise
@@ -397,12 +423,14 @@ class ProgramRun:
         if not kinds or not report.is_file():
             return
         what = f"nsys stored {' and '.join(kinds)} in {report.name}"
-        export = f"{report.stem}.sqlite is free of them"
+        exported = report.with_suffix(".sqlite").is_file()
+        export = f" {report.stem}.sqlite is free of them." if exported else ""
         if self.settings.keep_report:
-            note = f"{what}; kept on request: do not share it. {export}."
+            note = f"{what}; kept on request: do not share it.{export}"
         else:
             report.unlink()
-            note = f"{what}; it was deleted after its export (--keep-report keeps it). {export}."
+            when = " after its export" if exported else ""
+            note = f"{what}; it was deleted{when} (--keep-report keeps it).{export}"
         self.say(note)
         self._note(note)
 
@@ -416,6 +444,8 @@ class ProgramRun:
             try:
                 self._export(captured, interrupts)
                 saved = self.directory.path / f"{first}.sqlite"
+            except NoEventsError:
+                return None
             except DsocrError as error:
                 self.say(f"what was captured before could not be exported: {error}")
         if saved is not None:
@@ -517,6 +547,10 @@ class ProgramRun:
             )
         ]
 
+    def _unexported(self) -> list[str]:
+        """Names of the traces that were captured and have no export yet."""
+        return [name for name in self._captured() if not (self.directory.path / f"{name}.sqlite").is_file()]
+
     # -- failures ------------------------------------------------------------------------------------------------------
 
     @contextmanager
@@ -530,6 +564,9 @@ class ProgramRun:
             except DsocrError as second:
                 self.say(str(second))
             raise
+        finally:
+            if not self._unexported():
+                self.directory.secrets_file.unlink(missing_ok=True)
 
     def _status_of(self, error: DsocrError) -> RunStatus:
         if isinstance(error, InterruptedRunError):
@@ -585,7 +622,9 @@ class ProgramRun:
             raise CaptureError(f"{script}: cannot be written ({error.strerror})") from error
 
     def _secrets(self) -> tuple[str, ...]:
-        load = shlex.split(self.settings.load or "") if self.command else []
+        if not self.command:
+            return self.directory.read_secrets() or ()
+        load = shlex.split(self.settings.load or "")
         argv = [*self.command, *load, *self.settings.nsys_args]
         return secrets_of(argv, self.environ, self.settings.keep_env)
 

@@ -24,6 +24,7 @@ from runner.process.lock import LockFile, Timeout
 __all__ = ["RunDirectory"]
 
 _RECORD: Final = WriteOptions(durable=True, error=CaptureError)
+_PRIVATE: Final = WriteOptions(mode=0o600, durable=True, error=CaptureError)
 
 _SOCKET_FOLDER_MAX: Final = 64
 """nsys opens sockets in its temporary folder; their whole path must stay below Linux' 108 characters."""
@@ -70,6 +71,25 @@ class RunDirectory:
     def cancel_file(self) -> Path:
         """There if the run is to be, or was, cancelled."""
         return self.path / ".cancel"
+
+    @property
+    def secrets_file(self) -> Path:
+        """Texts that the export of a program's run must be freed of. It is there as long as a report that awaits its export."""
+        return self.path / ".secrets.json"
+
+    def write_secrets(self, secrets: tuple[str, ...]) -> None:
+        """Write the secrets, readable by their owner only.
+
+        Raises:
+            CaptureError: the folder cannot be written.
+        """
+        write_text(self.secrets_file, to_json(list(secrets)) + "\n", _PRIVATE)
+
+    def read_secrets(self) -> tuple[str, ...] | None:
+        """Read what `write_secrets` wrote; None: it is not there."""
+        if not self.secrets_file.is_file():
+            return None
+        return from_json_file(tuple[str, ...], self.secrets_file)
 
     def log(self, step: str) -> Path:
         """Log of one step: control, capture, export, analysis."""

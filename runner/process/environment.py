@@ -13,6 +13,7 @@ from typing import Final
 from runner.process.python import import_path
 
 __all__ = [
+    "REDACTED",
     "RUN_MARK",
     "child_environment",
     "looks_secret",
@@ -52,7 +53,8 @@ _SECRET_VALUE: Final = re.compile(
     r"|nvapi-[\w-]{8,}|AKIA[A-Z0-9]{12,}|xox[abprs]-[\w-]{8,}|eyJ[\w-]{8,}\.[\w-]+(?:\.[\w-]*)?)"
 )
 _ASSIGNMENT: Final = re.compile(r"(?P<name>-{0,2}[\w.-]*)(?P<equals>=)(?P<value>.*)", re.DOTALL)
-_REDACTED: Final = "***"
+REDACTED: Final = "***"
+"""What stands in a secret's place."""
 _SHORTEST_SECRET: Final = 4
 
 
@@ -119,7 +121,7 @@ def secrets_of(argv: Sequence[str], environ: Mapping[str, str], keep: Iterable[s
     for argument, shown in zip(argv, redact(argv), strict=True):
         if argument == shown:
             continue
-        pattern = "(.*)".join(re.escape(part) for part in shown.split(_REDACTED))
+        pattern = "(.*)".join(re.escape(part) for part in shown.split(REDACTED))
         match = re.fullmatch(pattern, argument, re.DOTALL)
         texts.update(match.groups() if match else (argument,))
     return tuple(sorted((text for text in texts if len(text) >= _SHORTEST_SECRET), key=len, reverse=True))
@@ -128,7 +130,7 @@ def secrets_of(argv: Sequence[str], environ: Mapping[str, str], keep: Iterable[s
 def redact_text(text: str, secrets: Sequence[str]) -> str:
     """Blank known secrets in a text."""
     for secret in secrets:
-        text = text.replace(secret, _REDACTED)
+        text = text.replace(secret, REDACTED)
     return text
 
 
@@ -141,18 +143,18 @@ def redact(argv: Sequence[str]) -> tuple[str, ...]:
     value_follows = False
     for argument in argv:
         if value_follows and not argument.startswith("-"):
-            shown.append(_REDACTED)
+            shown.append(REDACTED)
             value_follows = False
             continue
         match = _ASSIGNMENT.fullmatch(argument)
         if match and _SECRET_NAME.search(match["name"]):
-            shown.append(f"{match['name']}={_REDACTED}")
+            shown.append(f"{match['name']}={REDACTED}")
             continue
         value_follows = argument.startswith("--") and "=" not in argument and bool(_SECRET_NAME.search(argument))
-        argument = _CREDENTIALS_IN_URL.sub(_REDACTED, argument)
+        argument = _CREDENTIALS_IN_URL.sub(REDACTED, argument)
         # --env-var=A=1,HF_TOKEN=x: an assignment inside a value.
         argument = re.sub(
-            r"(\w+)=([^,\s]+)", lambda m: f"{m[1]}={_REDACTED}" if _SECRET_NAME.search(m[1]) else m[0], argument
+            r"(\w+)=([^,\s]+)", lambda m: f"{m[1]}={REDACTED}" if _SECRET_NAME.search(m[1]) else m[0], argument
         )
-        shown.append(_SECRET_VALUE.sub(_REDACTED, argument))
+        shown.append(_SECRET_VALUE.sub(REDACTED, argument))
     return tuple(shown)

@@ -16,7 +16,14 @@ from typing import Any
 
 import pytest
 
-from analysis.domain.errors import CaptureError, ChildFailedError, RequestError, TimeoutExceededError
+from analysis.domain.errors import (
+    CaptureError,
+    ChildFailedError,
+    ExportError,
+    NoEventsError,
+    RequestError,
+    TimeoutExceededError,
+)
 from analysis.domain.program import ProgramManifest, ProgramTimes
 from analysis.trace.manifest import find_manifest
 from analysis.trace.records import Marks
@@ -26,6 +33,7 @@ from runner.collectors.nsys.program import program_options, python_of
 from runner.collectors.nsys.scrub import scrub
 from runner.collectors.nsys.tool import NsysTool, export_argv
 from runner.launcher.outcome import wall_time_line
+from runner.launcher.program import ProgramRun
 from runner.launcher.server import Conversation
 from runner.plan.program import ExecSettings
 from runner.process.environment import program_environment, secrets_of
@@ -216,6 +224,64 @@ def test_an_export_loses_secrets_wherever_they_are(tmp_path: Path) -> None:
     ]
     assert connection.execute("SELECT value FROM META_DATA_CAPTURE").fetchone() == ("serve --api-key *** --port=80",)
     connection.close()
+
+
+def secret_run(tmp_path: Path, tool: NsysTool, how: str, **settings: Any) -> ProgramRun:
+    """A run with a secret in its command line under the fake nsys, which fails as said."""
+    environ = environment(DSOCR_LOCK_DIR=str(tmp_path / "locks"), NSYS_FAKE=how)
+    command = [sys.executable, "-c", "import sys; print(sys.argv)", "--api-key", "planted-on-the-line"]
+    return program_run(tmp_path / "out", command, tool, environ=environ, **settings)
+
+
+def resumed(run: ProgramRun, how: str) -> None:
+    environ = environment(NSYS_FAKE=how)
+    with Interrupts() as interrupts:
+        ProgramRun.taken_up(run.directory, run.nsys.tool, environ, lambda line: None).resume(interrupts)
+
+
+def files_with_secrets(run: ProgramRun) -> list[str]:
+    files = [file for file in run.directory.path.rglob("*") if file.is_file()]
+    assert files
+    return sorted(file.name for file in files if b"planted" in file.read_bytes())
+
+
+def test_a_resumed_run_still_knows_what_to_take_out(tmp_path: Path) -> None:
+    run = secret_run(tmp_path, fake_nsys(tmp_path / "nsys"), "no space")
+    with Interrupts() as interrupts, pytest.raises(ExportError):
+        run.start(interrupts, wait=False)
+    # The report holds the secrets too, and waits for its export beside them.
+    assert run.directory.report_file.is_file()
+    assert files_with_secrets(run) == [run.directory.secrets_file.name]
+    assert run.directory.secrets_file.stat().st_mode & 0o777 == 0o600
+    run.directory.log("capture").write_text("planted-on-the-line")  # as of a launcher that was killed
+    resumed(run, "stores what was printed")
+    assert run.directory.trace_file.is_file()
+    assert not run.directory.report_file.exists()
+    assert files_with_secrets(run) == []
+
+
+def test_what_cannot_be_freed_of_secrets_is_not_exported(tmp_path: Path) -> None:
+    run = secret_run(tmp_path, fake_nsys(tmp_path / "nsys"), "no space")
+    with Interrupts() as interrupts, pytest.raises(ExportError):
+        run.start(interrupts, wait=False)
+    run.directory.secrets_file.unlink()
+    with pytest.raises(CaptureError, match="run it again"):
+        resumed(run, "stores what was printed")
+    assert not run.directory.trace_file.exists()
+
+
+@pytest.mark.parametrize("keep_report", [False, True])
+def test_a_capture_without_events_keeps_no_report_with_secrets(tmp_path: Path, keep_report: bool) -> None:
+    """There is nothing in it to go on with."""
+    run = secret_run(tmp_path, fake_nsys(tmp_path / "nsys"), "no events", keep_report=keep_report)
+    with Interrupts() as interrupts, pytest.raises(NoEventsError, match="opened no NVTX range and used no GPU"):
+        run.start(interrupts, wait=False)
+    assert run.directory.report_file.is_file() == keep_report
+    if not keep_report:
+        assert files_with_secrets(run) == []
+    notes = " ".join(run.directory.read_program_manifest().notes)
+    assert "nsys stored secrets of the command line" in notes
+    assert "sqlite" not in notes
 
 
 # -- ranks -------------------------------------------------------------------------------------------------------------

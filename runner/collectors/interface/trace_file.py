@@ -6,7 +6,7 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
-from analysis.domain.errors import ExportError
+from analysis.domain.errors import ExportError, NoEventsError
 
 __all__ = ["check_trace"]
 
@@ -18,7 +18,8 @@ def check_trace(database: Path) -> dict[str, int]:
         Rows per event table.
 
     Raises:
-        ExportError: damaged, no nsys export, or without any event.
+        ExportError: damaged, or no nsys export.
+        NoEventsError: without any event.
     """
     try:
         with closing(sqlite3.connect(f"{database.resolve().as_uri()}?mode=ro", uri=True)) as connection:
@@ -40,5 +41,5 @@ def check_trace(database: Path) -> dict[str, int]:
     if "StringIds" not in tables:
         raise ExportError(f"{database}: not an nsys export: it has no table StringIds")
     if not any(rows.values()):
-        raise ExportError(f"{database}: the capture holds no event at all (did the program reach the measured part?)")
+        raise NoEventsError(f"{database}: the capture holds no event at all (did the program reach the measured part?)")
     return rows
