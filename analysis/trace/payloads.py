@@ -1,7 +1,9 @@
 """Payloads of NVTX ranges, as NCCL (2.26 and later) attaches them: communicator, message size, rank.
 
 ``binaryData`` of a range is a header of four uint64 – domain, schema, size, offset – and the payload itself, whose fields
-the tables of payload schemas name. It is there only if the report was exported with ``--include-blobs=true``.
+the tables of payload schemas name. The header's domain is numbered otherwise than the tables (nsys 2025.3 wrote 1 there for
+the domain that ranges and schemas call 3), so the range's own domain says which schema is meant. ``binaryData`` is there only if
+the report was exported with ``--include-blobs=true``.
 """
 
 from __future__ import annotations
@@ -55,17 +57,19 @@ def read_payloads(database: Database) -> Payloads | None:
     if not database.has(schema.NVTX, "binaryData", "globalTid") or not database.has(schema.PAYLOAD_FIELDS):
         return None
     layouts = _layouts(database)
-    query = database.query(schema.NVTX, ["start", "globalTid"])
+    query = database.query(schema.NVTX, ["start", "globalTid", "domainId"])
     if query is None or not layouts:
         return None
     blobs: dict[tuple[int, int], list[tuple[int, int, bytes]]] = {}
     query = query.add_columns(as_bytes("binaryData").label("blob")).where(column("binaryData").isnot(None))
     for batch in database.batches(query):
-        rows = zip(*(batch.column(name).to_pylist() for name in ("start", "globalTid", "blob")), strict=True)
-        for start, thread, blob in rows:
+        rows = zip(
+            *(batch.column(name).to_pylist() for name in ("start", "globalTid", "domainId", "blob")), strict=True
+        )
+        for start, thread, domain, blob in rows:
             if thread is None or not isinstance(blob, bytes) or len(blob) < _HEADER:
                 continue
-            domain, kind, size, offset = np.frombuffer(blob, "<u8", 4).tolist()
+            _, kind, size, offset = np.frombuffer(blob, "<u8", 4).tolist()
             layout = layouts.get((domain, kind))
             body = blob[offset : offset + size] if offset >= _HEADER else blob[_HEADER : _HEADER + size]
             if layout is not None and len(body) >= layout.itemsize:
