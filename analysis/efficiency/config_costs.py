@@ -122,14 +122,19 @@ def stage_costs(request: ConfigRequest, instances: Sequence[InstanceSummary]) ->
     Raises:
         RequestError: nothing says how many tokens a prefill has.
     """
-    prompt = request.prompt_tokens
-    if prompt is None:
-        raise RequestError(
-            "--config needs --prompt-tokens, the positions of each prefill: no range of this trace says how many tokens its "
-            "steps work on"
-        )
+    said = {
+        instance.image_index or 0: instance.payload
+        for instance in instances
+        if instance.stage == "prefill" and instance.payload is not None and instance.payload > 0
+    }
     costs = []
     for image in sorted({instance.image_index or 0 for instance in instances}):
+        prompt = said.get(image) if request.prompt_tokens is None else request.prompt_tokens
+        if prompt is None:
+            raise RequestError(
+                "--config needs --prompt-tokens, the positions of each prefill: no range of this trace says how many tokens "
+                "its steps work on"
+            )
         steps = max(
             (
                 instance.steps

@@ -185,12 +185,22 @@ def _check_manifest(request: CostRequest, prompts: Sequence[PromptTokens]) -> No
 def _check_positions(stated: int, evidence: TraceEvidence) -> bool:
     """Whether every prefill's positions could be compared."""
     seen: dict[str, tuple[int, str]] = {}
+    prompts: dict[int | None, int] = {}
+    image_of = {instance.path: instance.image_index for instance in evidence.instances}
     for instance in evidence.instances:
         if instance.stage == "prefill" and instance.payload is not None and instance.payload > 0:
             seen[instance.path] = instance.payload, f"{instance.path} ran {instance.payload}, by its range's payload"
+            prompts[instance.image_index] = instance.payload
     for step in evidence.steps:
         if step.index == 0 and step.context is not None and step.context > 0:
+            if step.context == prompts.get(image_of.get(step.instance)):
+                continue  # the program passes the token's position, counted from 0; its prefill says how many there are
             before = f"the first step of {step.instance} attends over {step.context}, its own token included"
+            if step.context == stated:
+                before += (
+                    f" (so --prompt-tokens {stated - 1}; if its payload is the token's position, counted from 0, give the "
+                    "prefill's range its number of tokens as payload)"
+                )
             seen.setdefault(step.instance, (step.context - 1, before))
     for tokens, words in seen.values():
         if tokens != stated:

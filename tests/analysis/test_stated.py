@@ -135,6 +135,10 @@ def test_a_first_decode_steps_context_tells_the_prompt() -> None:
     assert not any("prompt tokens" in one for one in check_stated(GUNDAM, evidence(steps=[step])))
     with pytest.raises(RequestError, match=r"first step of image\[0\]/decode attends over 502"):
         check_stated(GUNDAM, evidence(steps=[evolve(step, context=502)]))
+    with pytest.raises(
+        RequestError, match="--prompt-tokens 499; if its payload is the token's position, counted from 0"
+    ):
+        check_stated(GUNDAM, evidence(steps=[evolve(step, context=500)]))
     later = evolve(step, index=4, context=999)
     assert any("prompt tokens" in one for one in check_stated(GUNDAM, evidence(steps=[later])))
 
