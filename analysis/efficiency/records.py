@@ -18,7 +18,7 @@ from analysis.sums.records import (
     StageSummary,
     StepPoint,
 )
-from analysis.sums.step_kinds import StepKindRow
+from analysis.sums.step_kinds import StepKindRow, stalled
 
 __all__ = ["Aggregate", "Captured", "ComponentNeed", "Measured", "RankWait", "TimeBase", "UnitTimes", "Utilisation"]
 
@@ -109,7 +109,21 @@ class Captured:
         return self.capture.on_cpu or (self.manifest is not None and ran_on_cpu(self.manifest))
 
     def counted(self, stage: str) -> tuple[InstanceSummary, ...]:
-        """A stage's instances but those that are to be skipped."""
+        """A stage's instances but those that are to be skipped, and an engine's steps that stall."""
+        there = self._not_skipped(stage)
+        if not any(instance.composition is not None for instance in there):
+            return there
+        stalls = stalled([(instance.profiled_ns, instance.busy_ns) for instance in there])
+        return tuple(instance for instance, held_up in zip(there, stalls, strict=True) if not held_up)
+
+    def stalls(self) -> tuple[InstanceSummary, ...]:
+        """An engine's steps that something other than their work holds up, longest first; none of what is skipped."""
+        counted = {instance.path for stage in self.stages for instance in self.counted(stage.stage)}
+        there = (instance for stage in self.stages for instance in self._not_skipped(stage.stage))
+        left_out = [instance for instance in there if instance.path not in counted]
+        return tuple(sorted(left_out, key=lambda instance: -instance.profiled_ns))
+
+    def _not_skipped(self, stage: str) -> tuple[InstanceSummary, ...]:
         return tuple(instance for instance in self.instances if instance.stage == stage)[self.skip_first :]
 
     def counted_steps(self) -> tuple[StepPoint, ...]:

@@ -15,7 +15,11 @@ from attrs import frozen
 
 from analysis.sums.records import StageSummary, StepPoint
 
-__all__ = ["StepKindRow", "step_kind_rows"]
+__all__ = ["STALL_FACTOR", "StepKindRow", "stalled", "step_kind_rows"]
+
+STALL_FACTOR: Final = 10
+"""A step stalls if the GPU idles in it for so many times as long as a usual step of its kind lasts. Several requests more, or
+longer ones, keep the GPU busy instead."""
 
 _LIKE: Final = 0.25
 """Two steps are of like size if their running requests differ by at most this share, or by one."""
@@ -27,6 +31,8 @@ class StepKindRow:
 
     kind: str
     steps: int
+    stalled: int
+    """Steps that stall (`stalled`): a compilation, a graph that is recorded. Sums hold them, medians do not."""
     requests: int | None
     """Sum over steps: a request counts in every step that it is in."""
     tokens: int | None
@@ -48,7 +54,7 @@ class StepKindRow:
     requests_median: float | None
     tokens_median: float | None
     per_token_ns: float | None
-    """Time of all steps ÷ their tokens."""
+    """Time of the steps that do not stall ÷ their tokens."""
     queued_median_ns: float | None
     """How long the GPU still worked on earlier steps when a step began."""
     between_median_ns: float | None
@@ -59,6 +65,21 @@ class StepKindRow:
     """A bound, of mixed steps: median of what remains of the GPU-busy time."""
     bounded_steps: int | None = None
     """Mixed steps for which there is a decode step of like size."""
+
+
+def stalled(times: Sequence[tuple[int, int]]) -> tuple[bool, ...]:
+    """Which steps of one kind are held up by something other than their work.
+
+    Args:
+        times: of each step its time, and of it the GPU-busy time, ns.
+
+    Returns:
+        For each step whether the GPU idles in it for more than `STALL_FACTOR` times the (low) median of the steps' times.
+    """
+    if not any(busy for _, busy in times):
+        return (False,) * len(times)
+    usual = statistics.median_low(time for time, _ in times)
+    return tuple(time - busy > STALL_FACTOR * usual for time, busy in times)
 
 
 def step_kind_rows(stages: Sequence[StageSummary], steps: Sequence[StepPoint]) -> tuple[StepKindRow, ...]:
@@ -81,29 +102,31 @@ def step_kind_rows(stages: Sequence[StageSummary], steps: Sequence[StepPoint]) -
 
 def _row(stage: StageSummary, steps: Sequence[StepPoint], decoding: Sequence[StepPoint]) -> StepKindRow:
     compositions = [step.composition for step in steps]
-    tokens = _sum(step.tokens for step in steps)
-    step_ns = sum(step.step_ns or 0 for step in steps)
+    held_up = stalled([(step.step_ns or 0, step.busy_ns) for step in steps])
+    usual = [step for step, stalls in zip(steps, held_up, strict=True) if not stalls]
+    tokens = _sum(step.tokens for step in usual)
     decode, prefill, bounded = _bounds(steps, decoding) if stage.stage == "mixed" else (None, None, None)
     return StepKindRow(
         kind=stage.stage,
         steps=len(steps),
+        stalled=sum(held_up),
         requests=_sum(step.requests for step in steps),
-        tokens=tokens,
+        tokens=_sum(step.tokens for step in steps),
         prefill_tokens=_sum(made.prefill_tokens if made else None for made in compositions),
         decode_tokens=_sum(made.decode_tokens if made else None for made in compositions),
-        step_ns=step_ns,
+        step_ns=sum(step.step_ns or 0 for step in steps),
         host_ns=stage.profiled_host_ns,
         busy_ns=stage.busy_ns,
         kernels=stage.gpu.kernels,
         kernel_sum_ns=stage.kernel_sum_ns,
         launches=stage.launches,
         graph_launches=stage.graph_launches,
-        step_median_ns=float(statistics.median(step.step_ns or 0 for step in steps)),
-        busy_median_ns=float(statistics.median(step.busy_ns for step in steps)),
-        host_median_ns=float(statistics.median(step.profiled_host_ns for step in steps)),
-        requests_median=_median(step.requests for step in steps),
-        tokens_median=_median(step.tokens for step in steps),
-        per_token_ns=step_ns / tokens if tokens else None,
+        step_median_ns=float(statistics.median(step.step_ns or 0 for step in usual)),
+        busy_median_ns=float(statistics.median(step.busy_ns for step in usual)),
+        host_median_ns=float(statistics.median(step.profiled_host_ns for step in usual)),
+        requests_median=_median(step.requests for step in usual),
+        tokens_median=_median(step.tokens for step in usual),
+        per_token_ns=sum(step.step_ns or 0 for step in usual) / tokens if tokens else None,
         queued_median_ns=_median(step.queued_ns for step in steps),
         between_median_ns=_median(step.between_ns for step in steps),
         decode_part_at_most_ns=decode,

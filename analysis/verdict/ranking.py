@@ -13,7 +13,7 @@ from typing import Final, Literal, TypeAlias
 
 from attrs import evolve, frozen
 
-from analysis.domain.figures import duration, fall, part_of, together
+from analysis.domain.figures import counted, duration, fall, part_of, together
 from analysis.efficiency.records import Captured, Measured, UnitTimes
 from analysis.quality.findings import Finding
 from analysis.sums.stages import WHOLE_CAPTURE
@@ -25,6 +25,8 @@ WorkUnit: TypeAlias = Literal["page", "request", "batch", "capture"]
 _PER: Final[dict[WorkUnit, str]] = {
     "page": "a page", "request": "a request", "batch": "a batch", "capture": "for the whole capture",
 }  # fmt: skip
+_MUCH: Final = 0.2
+"""Of the capture in steps that stall: they are what to begin with."""
 _SAVES_NOTHING: Final = "hidden kernels"
 """The kind of action that shows what there is to save, and saves nothing by itself."""
 
@@ -90,10 +92,17 @@ class Ranking:
     """In the order of their ranks."""
     best_ns: int | None
     """What is left if every action brought all that it can, each part of the budget counted once; None as ``time_ns``."""
+    stalls: tuple[tuple[str, int], ...] = ()
+    """Steps of an engine that stall, with their time, ns, longest first: neither ``time_ns`` nor a gain holds them."""
+    of_steps: int = 0
+    """Steps of the engine, those that stall among them."""
 
     @property
     def per(self) -> str:
-        """``a page``, ``a request``, ``a batch``, ``for the whole capture``."""
+        """``a page``, ``a request``, ``a batch``, ``for the whole capture``, ``without the 4 stalled steps``."""
+        if self.stalls and self.unit == "capture":
+            number = len(self.stalls)
+            return "without the stalled step" if number == 1 else f"without the {number} stalled steps"
         return _PER[self.unit]
 
 
@@ -117,6 +126,8 @@ def ranking_of(measured: Measured, verdicts: Sequence[Verdict], findings: Sequen
         parts=parts,
         gains=(),
         best_ns=None,
+        stalls=() if unfit else tuple((step.path, step.profiled_ns) for step in measured.captured.stalls()),
+        of_steps=sum(instance.composition is not None for instance in measured.captured.instances),
     )
     if unfit:
         sentence = f"Start with a new capture: this one is unfit for conclusions ({unfit.title})."
@@ -231,6 +242,15 @@ def _sentence(ranking: Ranking, verdicts: Sequence[Verdict]) -> str:
         return f"Start here: {action}" if action else "Start with a new capture: no operation of a GPU is in this one."
     first = ranking.gains[0]
     said = f"{_start(first)}: {first.action.short}: {first.sentence}."
+    held_up = sum(ns for _, ns in ranking.stalls)
+    whole = held_up + (ranking.time_ns or 0)
+    if held_up >= _MUCH * whole:
+        shown = part_of(held_up, whole)
+        many = "stalls" if len(ranking.stalls) == 1 else "stall"
+        said = (
+            f"Start with a warm-up: {len(ranking.stalls)} of {counted(ranking.of_steps, 'step')} {many}, "
+            f"{shown.part} of {shown.whole}. Then {said.removeprefix('Start with ')}"
+        )
     then = next((gain for gain in ranking.gains if gain.saves_ns), None)
     if first.saves_ns or then is None:
         return said

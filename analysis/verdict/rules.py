@@ -363,11 +363,11 @@ def _subject(facts: Facts) -> str:
 
 
 def _per_token(facts: Facts) -> str:
-    """The second unit of an engine's step: what it takes per token, over all steps of the kind."""
+    """The second unit of an engine's step: what it takes per token, over the steps of the kind that do not stall."""
     row = facts.step_kind
     if row is None or row.per_token_ns is None:
         return ""
-    return f" ({duration(row.per_token_ns)} a token over {counted(row.steps, 'step')})"
+    return f" ({duration(row.per_token_ns)} a token over {counted(row.steps - row.stalled, 'step')})"
 
 
 def _step_evidence(facts: Facts) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import statistics
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from analysis.render.spec import facts
 from analysis.render.terminal import print_report
 from analysis.report import Report
 from analysis.sums.stages import gpu_rows
+from analysis.sums.step_kinds import stalled
 from analysis.sums.tables import gpu_table
 from analysis.trace.reader import Trace
 from trace_builder import TraceBuilder
@@ -160,6 +162,31 @@ def test_the_report_says_by_whose_names_it_was_read(reported: Callable[[str], Re
     assert "vLLM" in finding.title
     assert "prefill 1, mixed 12, decode 59, empty 2" in finding.evidence
     assert not [finding for finding in report.findings if finding.code == "missing-stages"]
+
+
+def test_a_step_stalls_by_its_idle_time_and_not_by_its_work() -> None:
+    assert stalled([(640, 4), (12, 4)]) == (True, False), "of two, the shorter one is the usual one"
+    assert stalled([(640, 630), (12, 4)]) == (False, False), "a long prompt keeps the GPU busy"
+    assert stalled([(2, 0), (900, 0), (2, 0)]) == (False,) * 3, "empty steps do nothing"
+
+
+def test_a_step_that_stalls_is_in_sums_but_neither_in_medians_nor_in_gains(reported: Callable[[str], Report]) -> None:
+    """One mixed step of the eager trace takes 897 ms, of which the GPU works 5: ten others of its kind take 23."""
+    report = reported("vllm_h100_moe-eager")
+    ((path, ns),) = report.ranking.stalls
+    (mixed,) = [row for row in report.step_kinds if row.kind == "mixed"]
+    steps = [step.step_ns or 0 for step in report.steps if step.kind == "mixed"]
+    assert (path, ns) == ("mixed#12", max(steps))
+    assert (mixed.steps, mixed.stalled, mixed.step_ns) == (13, 1, sum(steps))
+    rest = [step for step in steps if step != ns]
+    assert mixed.step_median_ns == statistics.median(rest)
+    (times,) = [times for times in report.unit_times if times.stage == "mixed"]
+    assert (times.instances, times.profiled_ns, times.pass_profiled_ns) == (12, statistics.median(rest), sum(rest))
+    for gain in report.ranking.gains:
+        for action in gain.actions:
+            assert action.stage != "mixed" or action.ceiling_ns <= sum(rest)
+    (told,) = [line for line in facts.cautions(report) if "talled" in line]
+    assert "mixed#12 897 ms" in told
 
 
 def test_a_step_that_did_something_else_is_named(reported: Callable[[str], Report]) -> None:

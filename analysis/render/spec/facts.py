@@ -58,6 +58,9 @@ def subject(report: Report) -> tuple[Fact, ...]:
     )
 
 
+_STALLS_NAMED: Final = 3
+
+
 def cautions(report: Report, *, weights: bool = True) -> tuple[str, ...]:
     """What a reader must know before any number.
 
@@ -80,6 +83,10 @@ def cautions(report: Report, *, weights: bool = True) -> tuple[str, ...]:
             f"The first {first} of each stage is left out of medians, utilisation and verdicts (--skip-first "
             f"{report.skip_first}); tables of GPU time hold all of the trace."
         )
+    if stalls := report.ranking.stalls:
+        named = ", ".join(f"{visible(path)} {duration(ns)}" for path, ns in stalls[:_STALLS_NAMED])
+        named += f" and {count(len(stalls) - _STALLS_NAMED)} more" if len(stalls) > _STALLS_NAMED else ""
+        sentences.append(f"Stalled, so in no median and no verdict: {named}.")
     return tuple(sentences)
 
 
@@ -189,7 +196,7 @@ def _of_steps(report: Report) -> tuple[Tile, ...]:
     tiles = []
     for row in rows:
         held = "" if row.tokens_median is None else f", {decimal(row.tokens_median, 0)} tokens"
-        note = f"median of {counted(row.steps, 'step')}{held}, profiled"
+        note = f"median of {counted(row.steps - row.stalled, 'step')}{held}, profiled"
         tiles.append(Tile(f"{row.kind.capitalize()} step", duration(row.step_median_ns), note, "step_kind", row.kind))
     # An empty step needs nothing, whatever its model.
     unknown = [row for row in report.utilisation if row.stage in {row.kind for row in rows} and row.mfu is None]

@@ -11,6 +11,8 @@ GLOSSARY: Final[dict[str, str]] = {
     "step after that. Reading images and tokenising are in neither.",
     "step_kind": "Kind of an engine's step: prefill (prompts only), decode (running requests only), mixed (both at once), empty "
     "(no request), or step, where its name does not tell. A mixed step is in no other stage.",
+    "stalled": "Steps of an engine in which the GPU idles more than ten times as long as a usual step of the kind lasts: a "
+    "compilation, a graph that is recorded. Sums hold them; medians, utilisation and verdicts do not.",
     "queued": "How long the GPU still worked on earlier steps when the step began: 0 where the host did not run ahead.",
     "between_steps": "Host time from the end of the step before on its thread to the start of this one: scheduling, sampling, "
     "output.",
@@ -130,6 +132,7 @@ TERMS: Final[dict[str, str]] = {
     "time base": "time_base",
     "launch": "launches",
     "step kind": "step_kind",
+    "stalled step": "stalled",
     "queued before a step": "queued",
     "host between steps": "between_steps",
     "prefill tokens": "prefill_tokens",

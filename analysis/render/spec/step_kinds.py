@@ -34,6 +34,7 @@ STEP_KINDS_TABLE: Final = Specification[StepKindRow](
     columns=(
         _K("kind", "Kind", "string", TEXT, GLOSSARY["step_kind"], priority=0),
         _K("steps", "Steps", "int64", COUNT, "Number of steps of the kind.", adds=True),
+        _K("stalled", "· stalled", "int64", COUNT, GLOSSARY["stalled"], adds=True, optional=True),
         _told("requests", "Requests", "int64", "Sum over the steps of the requests in them.", adds=True),
         _told("tokens", "Tokens", "int64", "Sum over the steps of the new positions that they compute.", adds=True),
         _told("prefill_tokens", "· of prompts", "int64", GLOSSARY["prefill_tokens"], adds=True),
@@ -46,7 +47,7 @@ STEP_KINDS_TABLE: Final = Specification[StepKindRow](
         ),
         _K("busy_median_ns", "· GPU busy", "float64", DURATION, "Median over the steps of each one's GPU-busy time."),
         _K("host_median_ns", "· host elapsed", "float64", DURATION, "Median over the steps of end − start of the range."),
-        _told("per_token_ns", "Step time per token", "float64", "Time of all steps ÷ their tokens.", style=DURATION),
+        _told("per_token_ns", "Step time per token", "float64", "Time of steps that do not stall ÷ their tokens.", style=DURATION),
         _K(
             "queued_median_ns", "Queued before it", "float64", DURATION, GLOSSARY["queued"] + " Median.", nullable=True,
             why=lambda _: "there is no step",
