@@ -288,8 +288,11 @@ class TraceBuilder:
 
     # --- what the file says of itself -------------------------------------------------------------------------
 
-    def diagnostic(self, text: str, *, severity: int = 1, at: int = 0) -> Self:
-        self._add("DIAGNOSTIC_EVENT", timestamp=at, timestampType=1, source=1, severity=severity, text=text)
+    def diagnostic(self, text: str, *, severity: int = 1, at: int = 0, process: int | None = None) -> Self:
+        row: dict[str, Any] = {"timestamp": at, "timestampType": 1, "source": 1, "severity": severity, "text": text}
+        if process is not None:
+            row["globalPid"] = process
+        self._add("DIAGNOSTIC_EVENT", **row)
         return self
 
     def session(self, duration: int) -> Self:

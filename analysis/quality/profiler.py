@@ -23,6 +23,10 @@ _HARMLESS: Final = re.compile(r"Not all .* events might have been collected")
 _BROKEN: Final = re.compile(
     r"CUPTI.*(error|fail|unsupported|not supported|mismatch|incompatib)|might have not been started", re.I
 )
+_NOT_STARTED: Final = re.compile("CUDA profiling might have not been started")
+_NO_CUDA: Final = re.compile("No CUDA events collected")
+_CUDA_USED: Final = re.compile(r"CUDA injection|libcupti|Number of CUDA events collected|CUPTI error", re.IGNORECASE)
+"""Said only of a process that came as far as to use CUDA."""
 _COLLECTED: Final = re.compile(r"Number of (NVTX|CUDA) events collected:\s*([\d,]+)")
 _CUPTI_LIBRARY: Final = re.compile(r"libcupti\.so\.(\d+)")
 _API_VERSION: Final = re.compile(rb"cu[a-zA-Z]+_v(\d+)0\d\d")
@@ -44,8 +48,8 @@ def check(trace: Trace, manifest: RunManifest | None) -> list[Finding]:
 def _collected(trace: Trace) -> list[Finding]:
     """What the profiler says that it collected, against the rows of the export."""
     said = {"NVTX": 0, "CUDA": 0}
-    for _, _, text in trace.info.diagnostics:
-        match = _COLLECTED.search(text)
+    for message in trace.info.diagnostics:
+        match = _COLLECTED.search(message.text)
         if match:
             said[match[1]] += int(match[2].replace(",", ""))
     # CUDA counts calls, kernels, copies and sets; synchronisations, events and whole graphs are not among them.
@@ -73,9 +77,10 @@ def _messages(trace: Trace) -> list[Finding]:
     """Messages of the profiler that matter."""
     dropped: list[str] = []
     grave: list[str] = []
-    for _, severity, text in trace.info.diagnostics:
-        line = " ".join(text.split())
-        if _HARMLESS.search(line):
+    idle = _without_cuda(trace)
+    for message in trace.info.diagnostics:
+        severity, line = message.severity, " ".join(message.text.split())
+        if _HARMLESS.search(line) or (message.process in idle and _NOT_STARTED.search(line)):
             continue
         if _DROPPED.search(line) and (severity in (_WARNING, _ERROR) or re.search(r"\d", line)):
             if not _NONE_DROPPED.search(line):
@@ -106,6 +111,22 @@ def _messages(trace: Trace) -> list[Finding]:
     return findings
 
 
+def _without_cuda(trace: Trace) -> set[int]:
+    """Serialised ids of the processes that used no CUDA, where another one did.
+
+    Of every process that it followed and that made no CUDA call the profiler says that it may not have started there:
+    an engine's front end, a compiler that Triton calls. Where no process has CUDA work, it may well have failed.
+    """
+    about: dict[int, list[str]] = {}
+    for message in trace.info.diagnostics:
+        if message.process is not None:
+            about.setdefault(message.process, []).append(message.text)
+    said = {process: "\n".join(texts) for process, texts in about.items()}
+    if not any(match[1] == "CUDA" and match[2] != "0" for text in said.values() for match in _COLLECTED.finditer(text)):
+        return set()
+    return {process for process, text in said.items() if _NO_CUDA.search(text) and _CUDA_USED.search(text) is None}
+
+
 def _each_once(lines: Sequence[str]) -> str:
     """The first different lines; one that was reported several times says how often."""
     often = list(Counter(lines).items())[:_SHOWN]
@@ -130,7 +151,7 @@ def _versions(trace: Trace, manifest: RunManifest | None) -> list[Finding]:
 
 
 def _cuda_of_profiler(trace: Trace, manifest: RunManifest | None) -> tuple[int | None, str]:
-    libraries = [match for _, _, text in trace.info.diagnostics if (match := _CUPTI_LIBRARY.search(text))]
+    libraries = [match for message in trace.info.diagnostics if (match := _CUPTI_LIBRARY.search(message.text))]
     if libraries:
         return int(libraries[-1][1]), f"it loaded {libraries[-1][0]}"
     product = trace.info.product or ""

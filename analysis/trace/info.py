@@ -7,7 +7,7 @@ from typing import Any
 
 from analysis.trace import schema
 from analysis.trace.database import Database
-from analysis.trace.records import PROCESS_MASK, Device, TraceInfo
+from analysis.trace.records import PROCESS_MASK, Device, Diagnostic, TraceInfo
 
 __all__ = ["read_info"]
 
@@ -48,8 +48,8 @@ def read_info(
         },
         devices=_devices(database),
         diagnostics=tuple(
-            (row["timestamp"] or 0, row["severity"], str(row["text"]))
-            for row in database.rows(schema.DIAGNOSTICS, "timestamp", "severity", "text")
+            Diagnostic(row["timestamp"] or 0, row["severity"], str(row["text"]), row["globalPid"])
+            for row in database.rows(schema.DIAGNOSTICS, "timestamp", "severity", "text", "globalPid")
         ),
         duration_ns=details[0]["duration"] if details else None,
         wall_clock=start[0]["utcTime"] if start else None,

@@ -222,6 +222,19 @@ class Device:
 
 
 @frozen
+class Diagnostic:
+    """A message of the profiler."""
+
+    at: int
+    """ns on the trace's clock; 0: the file does not say."""
+    severity: int | None
+    """1 information, 2 warning, 3 error."""
+    text: str
+    process: int | None
+    """Serialised global process id that it is about; None: the file does not say."""
+
+
+@frozen
 class TraceInfo:
     """What the file says of itself."""
 
@@ -242,8 +255,7 @@ class TraceInfo:
     thread_names: dict[int, str]
     """Thread code → name, where the file has one."""
     devices: tuple[Device, ...]
-    diagnostics: tuple[tuple[int, int | None, str], ...]
-    """(timestamp ns, severity, text)."""
+    diagnostics: tuple[Diagnostic, ...]
     duration_ns: int | None
     wall_clock: str | None
     """UTC at the start of the capture."""

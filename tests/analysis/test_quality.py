@@ -376,6 +376,32 @@ def test_a_message_that_comes_again_is_shown_once(findings: Examine) -> None:
     assert once.title == "the profiler reported 1 error"
 
 
+FRONT_END, COMPILER, WORKER = ((281475 << 40) + (pid << 24) for pid in (22, 30, 151))
+
+
+def engine(*, worker_says: tuple[str, ...] = ("CUDA injection initialized successfully.",)) -> TraceBuilder:
+    """The profiler's words about an engine's front end and a compiler, which use no CUDA, and its worker."""
+    built = clean()
+    for process in (FRONT_END, COMPILER):
+        built.diagnostic("CUDA profiling might have not been started correctly.", severity=2, process=process)
+        built.diagnostic("No CUDA events collected. Does the process use CUDA?", severity=2, process=process)
+    for text in worker_says:
+        built.diagnostic(text, process=WORKER)
+    return built
+
+
+def test_a_process_that_uses_no_cuda_is_no_error_beside_one_that_does(findings: Examine) -> None:
+    assert not findings(engine().diagnostic("Number of CUDA events collected: 5.", process=WORKER), manifest())
+
+
+def test_a_process_that_lost_its_cuda_events_is_still_told(findings: Examine) -> None:
+    lost = engine().diagnostic("Number of CUDA events collected: 5.", process=WORKER)
+    lost.diagnostic("CUDA injection initialized successfully.", process=FRONT_END)
+    assert findings(lost, manifest())["profiler-errors"].title == "the profiler reported 1 error"
+    # Where no process has CUDA events the profiler may have failed in all of them.
+    assert findings(engine(), manifest())["profiler-errors"].title == "the profiler reported 2 errors"
+
+
 def test_rows_that_the_profiler_collected_but_the_file_lacks(findings: Examine) -> None:
     built = (
         clean()
