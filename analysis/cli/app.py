@@ -86,7 +86,10 @@ EXAMPLES: Final[dict[str, tuple[str, ...]]] = {
 """Command lines for the end of each help."""
 
 for _command in (report, review, show, table, check, kernels, schema):
-    app.command(epilog="\n\n".join(("Examples:", *EXAMPLES[_command.__name__])))(_command)
+    app.command(
+        help=(_command.__doc__ or "").partition("\n\n    Raises:")[0],  # errors are for readers of the code
+        epilog="\n\n".join(("Examples:", *EXAMPLES[_command.__name__])),
+    )(_command)
 
 
 def main() -> NoReturn:
