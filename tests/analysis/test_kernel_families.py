@@ -59,7 +59,6 @@ FAMILIES: dict[str, tuple[tuple[str, str], ...]] = {
         ("void marlin::Marlin<1125899906909960l, 2814749767172868l, 1125899906909960l>", "vLLM"),
         ("void cutlass::device_kernel<cutlass::gemm::kernel::GemmUniversal<cute::tuple<int>, machete::MacheteCollectiveMma"
          "<int>>>", "vLLM"),
-        ("void cutlass::device_kernel<machete::MacheteKernel<cutlass::bfloat16_t>>", "vLLM"),
         ("void deep_gemm::sm90_fp8_gemm_1d2d_impl<0u, 2112u, 7168u, 1u>", "DeepGEMM"),
         ("void deep_gemm::sm100_fp8_fp4_gemm_1d1d_impl<(cute::UMMA::Major)0, (cute::UMMA::Major)0, 128u, 128u, 0u, true, "
          "(deep_gemm::GemmType)0, false, cutlass::float_e4m3_t>", "DeepGEMM"),
@@ -237,7 +236,8 @@ FAMILIES: dict[str, tuple[tuple[str, str], ...]] = {
     ),
     "NVSHMEM": (
         ("barrier_on_stream_kernel", "NVSHMEM"),
-        ("void nvshmemi_proxy_barrier_kernel(int)", "NVSHMEM"),
+        ("void barrier_on_stream_kernel_threadgroup<(threadgroup_t)1>(int, int)", "NVSHMEM"),
+        ("void nvshmemi_init_array_kernel<nvshmemi_team_t *>", "NVSHMEM"),
     ),
     "copy/cast": (
         (f"{ATEN}unrolled_elementwise_kernel<at::native::direct_copy_kernel_cuda(at::TensorIteratorBase&)::{{lambda()#3}}, "
