@@ -57,7 +57,7 @@ def _rows(
         unique: dict[str, int] = {}
         lookup = np.array([unique.setdefault(name, len(unique)) for name in operations.names] or [0], dtype=np.int32)
         group = lookup[operations.name] if selected is None else lookup[operations.name[selected]]
-        return group, tuple(unique), None
+        return *_dense(group, list(unique) or [""]), None
     level: dict[str, Level] = {"stage": "stage", "instance": "stage", "step": "step", "module": "module"}
     rows = attribution.operation_level(level[by])
     rows = rows if selected is None else rows[selected]

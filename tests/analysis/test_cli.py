@@ -582,6 +582,15 @@ def test_a_pattern_that_matches_nothing_names_the_nearest(
     assert done.out == ""
 
 
+def test_a_stages_table_of_kernels_holds_its_own_only(run: Run, small: Path) -> None:
+    """Not the kernels of other stages as rows of zeros."""
+    rows = json.loads(run("table", small, "--by", "kernel", "--stage", "decode", "--format", "json").out)
+    assert all(row["kernels"] + row["memcpys"] + row["memsets"] for row in rows)
+    assert sum(row["kernels"] for row in rows) == 6808
+    assert json.loads(run("table", small, "--by", "kernel", "--stage", "mixed", "--format", "json").out) == []
+    assert_one_line(run("table", small, "--by", "kernel", "--stage", "mixed"), 1, "belongs to mixed")
+
+
 def test_a_stage_that_the_trace_lacks_is_said(run: Run, small: Path) -> None:
     for command in ("kernels", "table"):
         assert_one_line(
