@@ -11,6 +11,7 @@ from analysis.domain.annotations import MANIFEST_MARK_PREFIX, META_DOMAIN
 from analysis.domain.convert import from_json, from_json_file
 from analysis.domain.errors import RequestError
 from analysis.domain.manifest import RunManifest
+from analysis.domain.program import PROGRAM_MARK
 from analysis.trace.records import Marks
 
 __all__ = ["find_manifest", "manifest_of_marks"]
@@ -44,6 +45,10 @@ def find_manifest(trace: Path, marks: Marks, stated: Path | None) -> RunManifest
     beside = stated if stated is not None else trace.with_name("run.json")
     if stated is None and not (beside.is_file() and _is_a_manifest(beside)):
         return inside
+    if stated is not None and beside.is_file() and PROGRAM_MARK in _text(beside):
+        raise RequestError(
+            f"{beside}: is of a program that dsocr-profile exec ran, and says nothing of model and inputs; leave --manifest out"
+        )
     outside = from_json_file(RunManifest, beside)
     if inside is not None and inside.run_id != outside.run_id:
         raise RequestError(
@@ -57,8 +62,11 @@ def find_manifest(trace: Path, marks: Marks, stated: Path | None) -> RunManifest
 
 def _is_a_manifest(path: Path) -> bool:
     """Whether a run.json beside a trace is one of ours at all: other tools write such files too."""
+    return b'"manifest_version"' in _text(path)
+
+
+def _text(path: Path) -> bytes:
     try:
-        text = path.read_bytes()
+        return path.read_bytes()
     except OSError as error:
         raise RequestError(f"{path}: cannot be read ({error.strerror})") from error
-    return b'"manifest_version"' in text

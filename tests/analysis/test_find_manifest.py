@@ -113,6 +113,13 @@ def test_a_broken_manifest_of_ours_is_an_error(trace: Path) -> None:
         find_manifest(trace, marks(), None)
 
 
+def test_the_run_json_of_a_foreign_program_is_refused_in_one_sentence(trace: Path, tmp_path: Path) -> None:
+    stated = tmp_path / "exec.json"
+    stated.write_text('{"run_id": "r", "kind": "exec", "format_version": 1}')
+    with pytest.raises(RequestError, match=r"dsocr-profile exec ran.*leave --manifest out$"):
+        find_manifest(trace, marks(), stated)
+
+
 def test_a_stated_file_that_is_not_there(trace: Path, tmp_path: Path) -> None:
     with pytest.raises(RequestError, match=r"missing\.json"):
         find_manifest(trace, marks(), tmp_path / "missing.json")

@@ -18,7 +18,7 @@ from analysis.render import markdown
 from analysis.render.html import page as html
 from analysis.render.html.icicle import module_costs
 from analysis.render.pictures import step_picture
-from analysis.render.spec import facts
+from analysis.render.spec import facts, headline
 from analysis.render.terminal import print_report
 from analysis.report import Report
 from analysis.sums.stages import gpu_rows
@@ -244,3 +244,9 @@ def test_modules_of_the_page_are_those_of_the_table_in_every_kind(
         assert {
             cost.module: cost.kernels for cost in module_costs(attribution) if cost.stage == stage and cost.kernels
         } == table
+
+
+def test_the_control_run_of_an_engine_is_one_that_can_be_made(reported: Callable[[str], Report]) -> None:
+    told = headline.not_known(reported("vllm_h100_llama"))
+    assert "dsocr-profile exec --control 1" in told
+    assert "dsocr-profile run" not in told

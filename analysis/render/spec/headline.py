@@ -7,6 +7,7 @@ from typing import Final
 
 from attrs import frozen
 
+from analysis.attribution.vocabulary import OWN_VOCABULARY
 from analysis.domain.figures import count, counted, duration, together
 from analysis.domain.manifest import RunManifest
 from analysis.efficiency.records import Aggregate
@@ -217,5 +218,9 @@ def not_known(report: Report) -> str:
     if not report.stages or report.stages[0].stage == WHOLE_CAPTURE:
         missing.append("prefill and decode (put NVTX ranges of these names around them, decode_step around each token)")
     elif not report.capture.on_cpu and any(times.unprofiled_ns is None for times in report.unit_times):
-        missing.append("times without the profiler (a control run tells: dsocr-profile run makes one)")
+        own = report.manifest is not None or report.capture.vocabulary == OWN_VOCABULARY
+        made_by = (
+            "dsocr-profile run makes one" if own else "of another program dsocr-profile exec --control 1, as wall time"
+        )
+        missing.append(f"times without the profiler (a control run tells: {made_by})")
     return f"Not known: {'; '.join(missing)}." if missing else ""
