@@ -129,7 +129,7 @@ def side_by_side(
         for stage in _stages(source.rank, report, waiting)
     )
     tokens, wall, because = _throughput(reports, pairs, spread)
-    sentence, then = _sentences(worst, late, stages, reports)
+    sentence, then = _sentences(worst, late, stages, reports, paired=pairs.pairing.how != "not paired")
     return RanksReport(
         sentence=sentence,
         then=then,
@@ -339,7 +339,12 @@ def _cause_clause(causes: dict[Cause, int], against: str) -> str:
 
 
 def _sentences(
-    worst: Straggler | None, late: Sequence[Lateness], stages: Sequence[RankStage], reports: Sequence[Report]
+    worst: Straggler | None,
+    late: Sequence[Lateness],
+    stages: Sequence[RankStage],
+    reports: Sequence[Report],
+    *,
+    paired: bool,
 ) -> tuple[str, tuple[str, ...]]:
     """The first sentence, and those that follow."""
     time = {
@@ -354,7 +359,7 @@ def _sentences(
     big = [(cost, key) for key, cost in waits.items() if time.get(key[1]) and cost / time[key[1]] >= WORTH_NAMING]
     first_key = None if worst is None else (worst.rank, worst.waiting)
     if worst is None or first_key not in {key for _, key in big}:
-        return _common(worst, stages, time), opening
+        return _common(worst, stages, time, paired=paired), opening
     cost, key = next(entry for entry in big if entry[1] == first_key)
     others = sorted((entry for entry in big if entry[1] != first_key), reverse=True)
     first = f"Start with rank {worst.rank}: it {_straggles(key, cost, late, time)}, {_CAUSE_BRIEF[worst.cause]}."
@@ -416,7 +421,7 @@ def _straggles(key: tuple[int, int], cost: int, late: Sequence[Lateness], time: 
     )
 
 
-def _common(worst: Straggler | None, stages: Sequence[RankStage], time: dict[int, int]) -> str:
+def _common(worst: Straggler | None, stages: Sequence[RankStage], time: dict[int, int], *, paired: bool) -> str:
     """No rank holds up the others: what bounds them all, or each."""
     if not stages:
         return "No rank has stages or GPU work that could be compared."
@@ -433,6 +438,8 @@ def _common(worst: Straggler | None, stages: Sequence[RankStage], time: dict[int
     else:
         each = ", ".join(f"rank {row.rank} {row.bound}" for row in mine)
         what = f"Start with {name}, which is bound differently on each rank ({each})"
+    if not paired:
+        return f"{what}; who waits for whom is not known: the collectives of the traces are not paired."
     if worst is None:
         return f"{what}; no rank is seen to wait for another."
     waited = share(worst.cost_ns / time[worst.waiting]) if time.get(worst.waiting) else "a part"
