@@ -54,7 +54,7 @@ def tiles(report: RanksReport) -> tuple[Tile, ...]:
             "Throughput",
             f"{decimal(report.tokens_per_s, 1)} token/s" if report.tokens_per_s is not None else NOT_AVAILABLE,
             f"{count(report.tokens)} emitted ÷ {duration(report.wall_ns)} wall time, profiled"
-            + (f"; a rank waits {duration(at_start)} of it at the start of the capture" if at_start else "")
+            + (f" ({duration(at_start)} of it at the start of the capture)" if at_start else "")
             if report.tokens is not None and report.wall_ns is not None
             else report.unknown_because or "not known",
             "",
@@ -92,8 +92,9 @@ def ranks(report: RanksReport, reader: Reader) -> Table:
 
 
 def _same(report: RanksReport) -> Sequence[str]:
-    """Columns that would say nothing: clocks of one file."""
-    return ("clock_offset_ns", "clock_residual_ns") if report.pairing.one_clock else ()
+    """Columns that would say nothing: clocks of one file, and a GPU that all ranks have and the head of the report names."""
+    clocks = ("clock_offset_ns", "clock_residual_ns") if report.pairing.one_clock else ()
+    return (*clocks, "device_name") if len({row.device_name for row in report.ranks}) == 1 else clocks
 
 
 def stages(report: RanksReport, reader: Reader) -> Table:

@@ -18,6 +18,8 @@ _ROW: Final = 84.0
 _GAP: Final = 20.0
 _MAX_BARS: Final = 400
 _MAX_RANKS: Final = 16
+_SEEN: Final = 0.02
+"""Of the highest bar: no rank is marked late for less."""
 
 
 def waiting_picture(report: RanksReport, width: int = 1180) -> str | None:
@@ -58,7 +60,7 @@ def waiting_picture(report: RanksReport, width: int = 1180) -> str | None:
                 tall = _ROW * waited / most
                 hint = f"{visible(group[0].place)}: rank {rank} waits {duration(round(waited))}"
                 parts.append(rect("idle", x + bar * 0.1, foot - tall, max(bar * 0.8, 0.6), tall, hint))
-            if _late(group, len(report.ranks)) == rank:
+            if _late(group, len(report.ranks), _SEEN * most) == rank:
                 hint = f"{visible(group[0].place)}: rank {rank} is late, by up to {duration(max(place.skew_ns for place in group))}"
                 parts.append(rect("synchronising", x + bar * 0.1, foot + 2, max(bar * 0.8, 0.6), 5, hint))
     bottom = _TOP + len(ranks) * (_ROW + _GAP)
@@ -80,7 +82,9 @@ def _waiting(group: list[PlaceSkew], rank: int) -> int:
     return max(place.waiting_ns[rank] for place in group)
 
 
-def _late(group: list[PlaceSkew], ranks: int) -> int | None:
-    """The rank that is waited for in most of a bar's time; None: nobody waits."""
+def _late(group: list[PlaceSkew], ranks: int, least_ns: float) -> int | None:
+    """The rank that is waited for in most of a bar's time; None: nobody waits so long that it could be seen."""
+    if max(_waiting(group, rank) for rank in range(ranks)) < least_ns:
+        return None
     costs = [sum(sum(place.waiting_ns) for place in group if place.late == rank) for rank in range(ranks)]
     return costs.index(max(costs)) if max(costs) else None
