@@ -18,7 +18,7 @@ _ROW: Final = 84.0
 _GAP: Final = 20.0
 _MAX_BARS: Final = 400
 _MAX_RANKS: Final = 16
-_SEEN: Final = 0.02
+_SEEN: Final = 0.1
 """Of the highest bar: no rank is marked late for less."""
 
 
