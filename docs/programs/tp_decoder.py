@@ -19,6 +19,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention, silu
 
+cuda: Any = torch.cuda
 STAGES, MODULES = "dsocr", "dsocr.module"
 SLEEP_S = 0.002
 
@@ -96,7 +97,7 @@ class Decoder:
     def all_reduce(self, y: Tensor, *, prefill: bool) -> None:
         """Add up what the ranks have."""
         if self.spin_cycles and prefill and dist.get_rank() == 1:
-            torch.cuda._sleep(self.spin_cycles)  # the planted kernel: spins on the GPU
+            cuda._sleep(self.spin_cycles)  # the planted kernel: spins on the GPU
         dist.all_reduce(y)
 
     def forward(self, tokens: Tensor, cache: list[tuple[Tensor, Tensor]], at: int) -> int:
@@ -106,9 +107,9 @@ class Decoder:
             with nvtx.annotate(f"layers.{number}.self_attn", domain=MODULES):
                 query, key, value = self.queries_keys_values(x, layer)
                 keys[at : at + count], values[at : at + count] = key, value
-                seen = [part[: at + count].transpose(0, 1)[None] for part in (keys, values)]
+                k, v = (part[: at + count].transpose(0, 1)[None] for part in (keys, values))
                 x = self.mixed(
-                    x, scaled_dot_product_attention(query.transpose(0, 1)[None], *seen, is_causal=count > 1), layer
+                    x, scaled_dot_product_attention(query.transpose(0, 1)[None], k, v, is_causal=count > 1), layer
                 )
             with nvtx.annotate(f"layers.{number}.mlp", domain=MODULES):
                 x = self.fed_forward(x, layer)
@@ -124,15 +125,15 @@ class Replayed:
         self.token, self.at, self.best = (
             torch.zeros(1, dtype=torch.long, device=model.device) for _ in range(3)
         )  # static, as a graph needs them
-        side = torch.cuda.Stream()
-        side.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(side):
+        side = cuda.Stream()
+        side.wait_stream(cuda.current_stream())
+        with cuda.stream(side):
             for _ in range(3):
                 self.step()
-        torch.cuda.current_stream().wait_stream(side)
-        torch.cuda.synchronize()
-        self.graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self.graph):
+        cuda.current_stream().wait_stream(side)
+        cuda.synchronize()
+        self.graph = cuda.CUDAGraph()
+        with cuda.graph(self.graph):
             self.step()
 
     def step(self) -> None:
@@ -143,8 +144,8 @@ class Replayed:
             query, key, value = model.queries_keys_values(x, layer)
             keys.index_copy_(0, self.at, key)
             values.index_copy_(0, self.at, value)
-            seen = [part.transpose(0, 1)[None] for part in (keys, values)]
-            x = model.mixed(x, scaled_dot_product_attention(query.transpose(0, 1)[None], *seen), layer)
+            k, v = (part.transpose(0, 1)[None] for part in (keys, values))
+            x = model.mixed(x, scaled_dot_product_attention(query.transpose(0, 1)[None], k, v), layer)
             x = model.fed_forward(x, layer)
         self.best.copy_((x @ model.head).argmax(-1))
 
@@ -186,11 +187,11 @@ def main() -> None:
     parser.add_argument("--sleep-every", type=int, default=0, help="rank 1 sleeps for 2 ms at each such step")
     parser.add_argument("--spin-cycles", type=int, default=0, help="of each planted kernel in the prefills of rank 1")
     options: Any = parser.parse_args()
-    on_gpu = torch.cuda.is_available()
+    on_gpu = cuda.is_available()
     dist.init_process_group("nccl" if on_gpu else "gloo")
     device = torch.device("cuda", int(os.environ["LOCAL_RANK"])) if on_gpu else torch.device("cpu")
     if on_gpu:
-        torch.cuda.set_device(device)
+        cuda.set_device(device)
     torch.manual_seed(dist.get_rank())
     with torch.no_grad():
         model = Decoder(FULL if on_gpu else TINY, device, options.spin_cycles if on_gpu else 0)
@@ -199,16 +200,16 @@ def main() -> None:
             page(model, image, replayed, options.sleep_every)
         dist.barrier()
         if on_gpu:
-            torch.cuda.synchronize()
-            torch.cuda.profiler.start()
+            cuda.synchronize()
+            cuda.profiler.start()
         began = time.perf_counter()
         for image in range(model.sizes.pages):
             page(model, image, replayed, options.sleep_every)
         if on_gpu:
-            torch.cuda.synchronize()
+            cuda.synchronize()
         sys.stdout.write(f"rank {dist.get_rank()}: {time.perf_counter() - began:.4f} s\n")
         if on_gpu:
-            torch.cuda.profiler.stop()
+            cuda.profiler.stop()
     dist.barrier()
     dist.destroy_process_group()
 
