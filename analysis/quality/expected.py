@@ -32,7 +32,9 @@ def check(trace: Trace, attribution: Attribution, manifest: RunManifest | None) 
                 severity="info",
                 title="no run manifest",
                 evidence="neither a mark inside the trace nor a run.json beside it says what the run was meant to do",
-                remedy="profile with dsocr-profile, or name the manifest with --manifest: counts, FLOPs and the "
+                remedy="give the model's config.json with --config: FLOPs and bytes come from it"
+                if attribution.choice.vocabulary.has_step_kinds
+                else "profile with dsocr-profile run, or name the manifest with --manifest: counts, FLOPs and the "
                 "unprofiled times come from it",
             )
         )

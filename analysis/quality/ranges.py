@@ -313,9 +313,10 @@ def _slow_steps(attribution: Attribution) -> list[Finding]:
                 code="slow-steps",
                 severity="warning",
                 title=f"{counted(slow.size, 'step is', 'steps are')} far slower than the other {kind} steps",
-                evidence=f"{told}; the median of the {rows.size:,} {kind} steps is {_ms(usual)}; {share:.0%} of their time",
-                remedy="warm up with requests of the same sizes before the capture starts (compilation, graph recording); read "
-                "medians, not sums",
+                evidence=f"{told}; the median of the {rows.size:,} {kind} steps is {_ms(usual)} (host elapsed); "
+                f"{share:.0%} of their time",
+                remedy="warm up with requests of the same sizes before the capture starts (compilation, graph recording); "
+                "what stalls is in sums of GPU time, but in no median and no verdict",
             )
         )
     return findings
@@ -348,7 +349,13 @@ def _cold_instances(attribution: Attribution) -> list[Finding]:
                         f"{attribution.instance_names[first]}: {_ms(int(duration[first]))}, then {_ms(usual)} in the "
                         f"median of {alike.size} with as many GPU operations; the excess is {share:.0%} of their time"
                     ),
-                    remedy="warm up with the same input before the capture starts; leave the first one out (--skip-first 1)",
+                    remedy="warm up with the same input before the capture starts" + _skipping(attribution, first),
                 )
             )
     return findings
+
+
+def _skipping(attribution: Attribution, first: int) -> str:
+    """The option that leaves out the first instance of each stage, where there is more than one, and they are no engine's steps."""
+    alone = any(attribution.stage_rows(stage).size == 1 for stage in attribution.stages)
+    return "" if alone or attribution.composition(first) is not None else "; leave the first one out (--skip-first 1)"

@@ -233,6 +233,22 @@ def test_cold_first_step(findings: Examine) -> None:
     assert "48%" in found["cold-start"].evidence
 
 
+def test_skipping_the_first_is_advised_where_it_leaves_something(findings: Examine) -> None:
+    """An option that would be refused, or would skip a step of each kind of an engine, is no advice."""
+    own = TraceBuilder().range("prefill", 0, 90, domain="dsocr").launch(10, 11, ("p", 20, 30))
+    engine = TraceBuilder()
+    for number, lasts in enumerate((5_000, 1_000, 1_010)):
+        start = 1_000 + number * 10_000
+        own.range("decode", start, start + lasts, domain="dsocr").launch(
+            start + 5, start + 9, ("d", start + 20, start + 30)
+        )
+        engine.range("execute_context_0(0)_generation_4(4)", start, start + lasts)
+        engine.launch(start + 5, start + 9, ("d", start + 20, start + 30))
+    for built in (own, engine):
+        assert findings(built)["cold-start"].remedy == "warm up with the same input before the capture starts"
+    assert "--config" in findings(engine)["no-manifest"].remedy
+
+
 def test_cold_first_prefill_of_the_same_work(findings: Examine) -> None:
     built = TraceBuilder()
     for number, lasts in enumerate((5_000, 1_000, 1_010)):
@@ -244,7 +260,9 @@ def test_cold_first_prefill_of_the_same_work(findings: Examine) -> None:
                 number * 10_000 + at + 10,
                 ("k", number * 10_000 + at + 50, number * 10_000 + at + 60),
             )
-    assert "prefill" in findings(built)["cold-start"].title
+    cold = findings(built)["cold-start"]
+    assert "prefill" in cold.title
+    assert cold.remedy.endswith("(--skip-first 1)")
 
 
 def test_larger_first_image_is_no_cold_start(findings: Examine) -> None:

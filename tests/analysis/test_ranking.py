@@ -22,6 +22,7 @@ from analysis.efficiency.unit_times import unit_times
 from analysis.efficiency.utilisation import CostRequest
 from analysis.render import formats
 from analysis.render.markdown_tables import escaped
+from analysis.render.spec.verdicts import ACTIONS
 from analysis.render.terminal import print_headline
 from analysis.report import Report, ReportOptions, assemble
 from analysis.sums.records import InstanceSummary
@@ -84,6 +85,11 @@ def test_a_control_run_is_the_base_where_there_is_one(real_attribution: RealAttr
 
 def test_a_request_is_the_unit_where_nothing_names_pages(real_attribution: RealAttribution) -> None:
     ranking = report_of(real_attribution, "llama_h100_cuda-graph").ranking
+    hidden = next(gain for gain in ranking.gains if gain.action.kind == "hidden kernels")
+    values = {
+        column.key: column.value(hidden) for column in ACTIONS.columns if column.key.startswith(("ceiling", "saves"))
+    }
+    assert values == {"ceiling_per_unit_ns": 0, "ceiling_ns": 0, "saves_ns": 0, "saves_share": 0}, "one row, one answer"
     assert ranking.unit == "request"
     assert ranking.parts[1].units == pytest.approx(64, rel=0.01)
 

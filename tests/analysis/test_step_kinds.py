@@ -17,6 +17,7 @@ from analysis.attribution.attribution import Attribution
 from analysis.render import markdown
 from analysis.render.html import page as html
 from analysis.render.html.icicle import module_costs
+from analysis.render.html.stage_cards import stage_cards
 from analysis.render.pictures import step_picture
 from analysis.render.spec import facts, headline
 from analysis.render.terminal import print_report
@@ -185,6 +186,9 @@ def test_a_step_that_stalls_is_in_sums_but_neither_in_medians_nor_in_gains(repor
     for gain in report.ranking.gains:
         for action in gain.actions:
             assert action.stage != "mixed" or action.ceiling_ns <= sum(rest)
+    assert {card.of_unit.partition(" of ")[2].partition(" (")[0] for card in stage_cards(report)} == {
+        "all steps that do not stall"
+    }
     (told,) = [line for line in facts.cautions(report) if "talled" in line]
     assert "mixed#12 897 ms" in told
 

@@ -12,6 +12,7 @@ from analysis.render.spec.headline import StageNumbers, stage_numbers
 from analysis.render.spec.text import visible
 from analysis.report import Report
 from analysis.sums.stages import WHOLE_CAPTURE
+from analysis.verdict.ranking import Ranking
 from analysis.verdict.records import Budget, Verdict
 
 __all__ = ["StageCard", "Term", "stage_cards"]
@@ -80,7 +81,7 @@ def _card(report: Report, verdict: Verdict, numbers: StageNumbers | None) -> Sta
         bound=visible(verdict.bound),
         time=duration(budget.time_ns) if budget else "",
         per=f"{each}, {budget.time_base}" if budget else "",
-        of_unit=f"{numbers.time} of a {report.ranking.unit} ({share(numbers.share)})"
+        of_unit=f"{numbers.time} of {_whole(report.ranking)} ({share(numbers.share)})"
         if numbers and numbers.share < 1
         else "",
         busy=share(times.busy_share) if times is not None and times.busy_share is not None else "",
@@ -90,6 +91,13 @@ def _card(report: Report, verdict: Verdict, numbers: StageNumbers | None) -> Sta
         ceiling=visible(verdict.ceiling),
         evidence=tuple(map(visible, verdict.evidence)),
     )
+
+
+def _whole(ranking: Ranking) -> str:
+    """What the stage's time is a part of."""
+    if ranking.unit != "capture":
+        return ranking.per
+    return "all steps that do not stall" if ranking.stalls else "the capture"
 
 
 def _terms(budget: Budget) -> tuple[Term, ...]:

@@ -94,12 +94,12 @@ ACTIONS: Final = Specification[Gain](
            shown=("html", "markdown"), priority=0),
         _A("ceiling_per_unit_ns", "At most each", "float64", DURATION, "The most that it saves of one image or token, in the "
            "stage where that brings most.",
-           value=lambda row: row.action.ceiling_per_unit_ns, priority=3, shown=("terminal", "html")),
+           value=lambda row: row.action.ceiling_per_unit_ns if row.saves_ns else 0.0, priority=3, shown=("terminal", "html")),
         _A("per", "Per", "string", TEXT, "What that is given per.", value=lambda row: row.action.per, priority=3,
            shown=("terminal", "html")),
         _A("ceiling_ns", "At most a pass", "int64", DURATION, "The most that it saves over one pass through the inputs. "
            "Ceilings of different actions may overlap.", shown=(),
-           value=lambda row: sum(action.ceiling_ns for action in row.actions),
+           value=lambda row: sum(action.ceiling_ns for action in row.actions) if row.saves_ns else 0,
            apart="what one action saves another cannot save again"),
         _A("saves_ns", "At most", "int64", DURATION, "The most that it saves of one unit of work, such as a page: 0 where it "
            "saves nothing by itself.", priority=1, shown=("terminal",), apart="what one action saves another cannot save again"),
