@@ -127,8 +127,10 @@ def _launches(facts: Facts, budget: Budget) -> Action | None:
         verb = "make" if len(most) > 1 else "makes"
         where = f"; {names} {verb} {count(sum(calls for _, calls in most))} of {count(total)} kernel launches in the capture"
     if replays_graphs(facts) and facts.is_decode and not facts.of_steps:
-        what = f"Shorten what the host does between graph launches ({_launched(facts)}): sampling, input preparation, the EOS check"
-        short = "shorten the host's work between replays"
+        graphs = facts.stage.graph_launches > 0
+        between = "graph launches" if graphs else "launches"
+        what = f"Shorten what the host does between {between} ({_launched(facts)}): sampling, input preparation, the EOS check"
+        short = f"shorten the host's work between {'replays' if graphs else 'launches'}"
     elif facts.of_steps and not replays_graphs(facts):
         what = (
             f"Let the engine replay its steps ({_launched(facts)}) from CUDA graphs (vLLM: without --enforce-eager, and with "
@@ -304,8 +306,8 @@ def _ranks(facts: Facts, budget: Budget) -> Action | None:
     beyond = part_of(sums.beyond_median_ns, sums.total_ns)
     longest = sums.kernels[0]
     what = (
-        "Look at the other rank's trace for what makes it late; then overlap or fuse the collectives. One rank's trace cannot "
-        "tell a late rank from a busy link"
+        "Analyse the traces of all ranks together (dsocr-analyze rank*.sqlite), which names the late rank and what makes it "
+        "late; then overlap or fuse the collectives. One rank's trace cannot tell a late rank from a busy link"
     )
     arithmetic = (
         f"{longest.human_name or longest.short_name}: {count(longest.calls)} calls, median {duration(longest.median_ns)}, fastest "

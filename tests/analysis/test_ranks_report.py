@@ -175,6 +175,22 @@ def test_ranks_that_never_meet_have_a_model_each(tmp_path: Path) -> None:
     assert all(row.waiting_ns is None for row in combined.ranks)
 
 
+def test_collectives_that_are_not_paired_tell_neither_who_is_late_nor_whose_the_model_is(tmp_path: Path) -> None:
+    paths = []
+    for rank in (0, 1):
+        built = TraceBuilder().thread(10 + rank, 10 + rank).gpu().range("prefill", 0, 900, domain="dsocr")
+        for call in range(rank + 1):
+            at = 10 + 100 * call
+            built.launch(at, at + 5, ("ncclDevKernel_AllReduce_Sum_bf16_RING_LL(x)", at + 10, at + 50))
+        paths.append(built.write(tmp_path / f"rank{rank}.sqlite"))
+    combined = read(paths).combined
+    assert combined.pairing.how == "not paired"
+    facts = {fact.label: fact.text for fact in contents.subject(combined)}
+    assert "not known, because the collectives are not paired" in facts["work"]
+    tiles = {tile.label: tile.note for tile in contents.tiles(combined)}
+    assert tiles["Late rank"] == tiles["Longest wait"] == "collectives are not paired"
+
+
 def test_devices_are_counted() -> None:
     assert devices_told(["NVIDIA H100"] * 3 + [None]) == "3 × NVIDIA H100, 1 × unknown GPU"
 

@@ -38,9 +38,16 @@ def subject(report: RanksReport) -> tuple[Fact, ...]:
             "ranks",
             f"{count(len(report.ranks))} in {count(files)} {'trace' if files == 1 else 'traces'} ({bytes_(size)})",
         ),
-        Fact("work", _WORK[report.work]),
+        Fact("work", _work(report)),
         Fact("collectives", visible(report.pairing_told)),
     )
+
+
+def _work(report: RanksReport) -> str:
+    """How the model lies on the ranks; collectives that are not paired do not tell."""
+    if report.pairing.how == "not paired" and report.pairing.left_out:
+        return "not known, because the collectives are not paired; each rank is taken to have a model of its own"
+    return _WORK[report.work]
 
 
 def tiles(report: RanksReport) -> tuple[Tile, ...]:
@@ -74,7 +81,9 @@ def tiles(report: RanksReport) -> tuple[Tile, ...]:
             f"last at {count(worst.collectives)} of {count(worst.of)} collectives; rank {worst.waiting} waits "
             f"{duration(worst.cost_ns)} for it"
             if worst
-            else "no rank waits for another",
+            else "no rank waits for another"
+            if waits
+            else "collectives are not paired",
             "",
         ),
         Tile(
