@@ -36,7 +36,7 @@ from analysis.quality.examine import examine, is_unfit
 from analysis.quality.findings import Finding
 from analysis.sums.gpu_metrics import metric_series
 from analysis.sums.host_calls import HostCalls, host_call_rows
-from analysis.sums.kernel_classes import load_rules
+from analysis.sums.kernel_classes import is_communication, load_rules
 from analysis.sums.kernel_modules import KernelModuleRow, StageUnits, kernel_module_rows, stage_units, unit_of_input
 from analysis.sums.kernels import category_rows, kernel_tables, main_device
 from analysis.sums.operators import operator_summaries
@@ -81,6 +81,7 @@ __all__ = [
     "assemble_to_judge_again",
     "capture_info",
     "judged_again",
+    "judged_alone",
 ]
 
 _NO_RUN: Final = "unknown"
@@ -172,7 +173,26 @@ def assemble(
         RequestError: a cost was requested that has no closed form, or that the trace contradicts, or all instances of a
             stage are to be skipped.
     """
-    return assemble_to_judge_again(trace, attribution, manifest, options).report
+    return judged_alone(assemble_to_judge_again(trace, attribution, manifest, options))
+
+
+def judged_alone(made: Assembled) -> Report:
+    """The report as it is where no other rank's trace is known: of a rank of several, MFU and MBU are unknown."""
+    if (made.costs.by_stage or made.costs.by_path) and _meets_other_ranks(made.report):
+        return judged_again(evolve(made, costs=KnownCosts({}, _PART_UNKNOWN)), (), 1)
+    return made.report
+
+
+_PART_UNKNOWN: Final = (
+    "collectives inside the stages say that this is one rank of several, and not which part of the model it ran (read the traces "
+    "of all ranks together)"
+)
+
+
+def _meets_other_ranks(report: Report) -> bool:
+    """Whether kernels of the stages talk to other GPUs: then other ranks ran parts of the model, or of its batch."""
+    stages = {stage.stage for stage in report.stages}
+    return any(is_communication(row.category) for row in report.kernels if row.stage in stages)
 
 
 def assemble_to_judge_again(

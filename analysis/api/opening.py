@@ -90,7 +90,9 @@ class OpenedTrace:
             UnfitTraceError: the capture is unfit, and was not accepted.
             RequestError: a cost was requested that has no closed form, or the kernel rules cannot be read.
         """
-        return self.assembled().report
+        from analysis.report import judged_alone
+
+        return judged_alone(self.assembled())
 
     def assembled(self, host: HostCalls | None = None) -> Assembled:
         """The report, and what it was judged by; raises as `report` does.

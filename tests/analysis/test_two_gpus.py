@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from analysis.api.opening import opened
 from analysis.api.options import AnalysisOptions
 from analysis.api.ranks import Ranks, local_workers, read_ranks, together
 from analysis.domain.errors import RequestError
@@ -157,3 +158,13 @@ def test_a_step_may_say_its_position_where_the_prefill_says_its_tokens(files: li
     assert stated.reports[0].utilisation
     with pytest.raises(RequestError, match="prefill ran 4096, by its range's payload"):
         read(files[:1], AnalysisOptions(config=config, prompt_tokens=PROMPT - 1))
+
+
+def test_a_rank_alone_is_not_charged_the_whole_model(files: list[Path], config: Path) -> None:
+    """Of two ranks each does half: charged all of it, a prefill would reach 108 % of the peak."""
+    with opened(files[0], AnalysisOptions(config=config)) as trace:
+        report = trace.report()
+    assert {(row.mfu, row.mbu) for row in report.utilisation} == {(None, None)}
+    assert all("one rank of several" in (row.unknown_because or "") for row in report.utilisation)
+    assert report.report.mfu_model_level is None
+    assert "one rank of several" in report.report.notes
