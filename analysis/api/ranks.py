@@ -333,13 +333,18 @@ def together(parts: Sequence[RankPart], *, one_clock: bool) -> Ranks:
     """
     from analysis.ranks.pairing import lateness, pair, stage_waiting
     from analysis.ranks.side_by_side import model_ranks, rank_waits, side_by_side
-    from analysis.report import judged_again
+    from analysis.report import judged_again, judged_alone
 
     sources = [evolve(part.source, rank=rank) for rank, part in enumerate(parts)]
     pairs = pair([source.collectives for source in sources], one_clock=one_clock)
     spread, waiting, late = model_ranks(pairs), stage_waiting(pairs), lateness(pairs)
     reports = tuple(
-        _numbered(judged_again(part.assembled, rank_waits(rank, waiting, late), spread[rank]), rank)
+        _numbered(
+            judged_alone(part.assembled)
+            if pairs.pairing.how == "not paired"
+            else judged_again(part.assembled, rank_waits(rank, waiting, late), spread[rank]),
+            rank,
+        )
         for rank, part in enumerate(parts)
     )
     return Ranks(side_by_side(sources, reports, pairs, spread), reports, tuple(parts))

@@ -183,7 +183,18 @@ def test_collectives_that_are_not_paired_tell_neither_who_is_late_nor_whose_the_
             at = 10 + 100 * call
             built.launch(at, at + 5, ("ncclDevKernel_AllReduce_Sum_bf16_RING_LL(x)", at + 10, at + 50))
         paths.append(built.write(tmp_path / f"rank{rank}.sqlite"))
-    combined = read(paths).combined
+    sizes = {
+        "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 8, "intermediate_size": 8,
+        "num_hidden_layers": 1, "num_attention_heads": 1, "num_key_value_heads": 1, "vocab_size": 8, "torch_dtype": "bfloat16",
+        "hidden_act": "silu", "max_position_embeddings": 64,
+    }  # fmt: skip
+    config = tmp_path / "config.json"
+    config.write_text(json.dumps(sizes))
+    ranks = read(paths, config=config, prompt_tokens=4)
+    for report in ranks.reports:
+        assert {row.flop for row in report.utilisation} == {None}
+        assert all("one rank of several" in (row.unknown_because or "") for row in report.utilisation)
+    combined = ranks.combined
     assert combined.pairing.how == "not paired"
     facts = {fact.label: fact.text for fact in contents.subject(combined)}
     assert "not known, because the collectives are not paired" in facts["work"]

@@ -46,7 +46,7 @@ def subject(report: RanksReport) -> tuple[Fact, ...]:
 def _work(report: RanksReport) -> str:
     """How the model lies on the ranks; collectives that are not paired do not tell."""
     if report.pairing.how == "not paired" and report.pairing.left_out:
-        return "not known, because the collectives are not paired; each rank is taken to have a model of its own"
+        return "not known, because the collectives are not paired"
     return _WORK[report.work]
 
 
