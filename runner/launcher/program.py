@@ -225,14 +225,16 @@ class ProgramRun:
             CaptureError: nothing was captured that could be gone on with.
             DsocrError: as `start`.
         """
-        if not self._captured():
-            raise CaptureError(
-                f"{self.directory.path}: nothing was captured, so there is nothing to resume; run it again"
-            )
         with self._recording_failure():
-            self._require_known_secrets()
+            # What a launcher that was killed did not come to: secrets leave its logs, and what nsys kept in its folder goes.
             for log in (self.directory.path / "logs").glob("*.log"):
-                self._clean(log)  # a launcher that was killed did not come to it
+                self._clean(log)
+            shutil.rmtree(self.directory.path / "tmp", ignore_errors=True)
+            if not self._captured():
+                raise CaptureError(
+                    f"{self.directory.path}: nothing was captured, so there is nothing to resume; run it again"
+                )
+            self._require_known_secrets()
             return self._finish(interrupts)
 
     def _require_known_secrets(self) -> None:

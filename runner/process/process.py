@@ -7,6 +7,7 @@ The order matters under a profiler: whoever ends nsys loses the report. So Ctrl-
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -239,7 +240,7 @@ def _start(
     with output:
         try:
             return subprocess.Popen(
-                list(argv),
+                [*_ending_with_us(argv, env), *argv],
                 env=dict(env),
                 cwd=cwd,
                 stdin=subprocess.DEVNULL,
@@ -250,6 +251,18 @@ def _start(
             )
         except OSError as error:
             raise CaptureError(f"{argv[0]}: cannot be started ({error.strerror})") from error
+
+
+def _ending_with_us(argv: Sequence[str], env: Mapping[str, str]) -> tuple[str, ...]:
+    """Give the command by which a program gets a signal when we die, even of SIGKILL; () where there is none.
+
+    ``setpriv`` becomes the program, so no process is added. ``unshare`` leaves SIGTERM to the program inside and takes
+    everything in its namespace along when it is killed.
+    """
+    setpriv = shutil.which("setpriv", path=env.get("PATH"))
+    if setpriv is None or shutil.which(argv[0], path=env.get("PATH")) is None:  # Popen says best that it is not there
+        return ()
+    return (setpriv, "--pdeathsig", "KILL" if "--kill-child" in argv else "TERM", "--")
 
 
 class _Profiled:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from attrs import evolve
 
 from analysis.domain.errors import (
     CaptureError,
@@ -258,6 +259,22 @@ def test_a_resumed_run_still_knows_what_to_take_out(tmp_path: Path) -> None:
     assert run.directory.trace_file.is_file()
     assert not run.directory.report_file.exists()
     assert files_with_secrets(run) == []
+
+
+def test_a_launcher_that_was_killed_leaves_no_secret_behind_what_is_resumed(tmp_path: Path) -> None:
+    """Nothing was captured; what it left is cleaned all the same, and the run is said to have failed."""
+    run = secret_run(tmp_path, fake_nsys(tmp_path / "nsys"), "no space")
+    with Interrupts() as interrupts, pytest.raises(ExportError):
+        run.start(interrupts, wait=False)
+    run.directory.report_file.unlink()
+    run.directory.log("capture").write_text("planted-on-the-line")
+    (run.directory.path / "tmp").mkdir()
+    (run.directory.path / "tmp" / "stdout").write_text("planted-on-the-line")
+    run.directory.write(run.directory.manifest_file, evolve(run.directory.read_program_manifest(), status="running"))
+    with pytest.raises(CaptureError, match="nothing was captured"):
+        resumed(run, "")
+    assert files_with_secrets(run) == []
+    assert run.directory.read_program_manifest().status == "failed"
 
 
 def test_what_cannot_be_freed_of_secrets_is_not_exported(tmp_path: Path) -> None:

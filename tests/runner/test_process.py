@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
+import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from analysis.domain.errors import CaptureError
+from launch_kit import ROOT
 from runner.process.environment import RUN_MARK
 from runner.process.process import Interrupts, marked_processes, reap, run_process
 
@@ -49,6 +53,40 @@ def test_a_program_that_is_not_there(tmp_path: Path) -> None:
 def test_a_log_that_cannot_be_written(tmp_path: Path) -> None:
     with Interrupts() as interrupts, pytest.raises(CaptureError, match="cannot be written"):
         run_process(python(""), env=BASE, log=tmp_path / "none" / "log", interrupts=interrupts)
+
+
+@pytest.mark.skipif(shutil.which("setpriv") is None, reason="no setpriv (util-linux) here")
+@pytest.mark.parametrize("view", [(), ("--kill-child",)])
+def test_nothing_outlives_a_launcher_that_is_killed(tmp_path: Path, view: tuple[str, ...]) -> None:
+    """By SIGKILL, of which it cannot take notice: what it started gets a signal from the system."""
+    mark = f"killed-{os.getpid()}-{len(view)}"
+    heard = "import signal; signal.signal(signal.SIGTERM, lambda *_: None); " if view else ""
+    code = f"{heard}import time; print('up', flush=True); time.sleep(300)"
+    argv = [*python(code), *view]
+    launcher = f"""
+import os, pathlib
+from runner.process.process import Interrupts, run_process
+with Interrupts() as interrupts:
+    env = {{**os.environ, {RUN_MARK!r}: {mark!r}}}
+    run_process({argv!r}, env=env, log=pathlib.Path({str(tmp_path / "log")!r}), interrupts=interrupts)
+"""
+    killed = subprocess.Popen(python(launcher), env=BASE, cwd=ROOT)
+    try:
+        wait_for(lambda: (tmp_path / "log").is_file() and "up" in (tmp_path / "log").read_text())
+        killed.kill()
+        killed.wait()
+        wait_for(lambda: not marked_processes(mark))
+    finally:
+        killed.kill()
+        killed.wait()
+        reap(mark)
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    until = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < until
+        time.sleep(0.05)
 
 
 def test_a_deadline_ends_it(tmp_path: Path) -> None:
