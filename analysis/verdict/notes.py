@@ -9,7 +9,7 @@ from typing import Final
 from analysis.domain.figures import count, duration, ratio, share, times, whole_per_cents
 from analysis.domain.manifest import Overhead
 from analysis.domain.overhead import worth_a_warning
-from analysis.efficiency.records import Captured, Measured, UnitTimes, Utilisation
+from analysis.efficiency.records import Captured, Measured, Utilisation
 from analysis.efficiency.utilisation import headline
 from analysis.quality.findings import Finding
 from analysis.sums.grouping import UNATTRIBUTED
@@ -38,7 +38,7 @@ def stakeholder_notes(
     parts = [
         (0, [ranking.sentence]),
         (0, _caveats(captured.capture)),
-        (1, _where(measured.unit_times)),
+        (1, _where(measured)),
         (2, [one.sentence for one in verdicts]),
         (5, _waits(captured.host_calls)),
         (6, _categories(captured)),
@@ -72,9 +72,9 @@ def _caveats(capture: CaptureInfo) -> list[str]:
     return found
 
 
-def _where(unit_times: Sequence[UnitTimes]) -> list[str]:
+def _where(measured: Measured) -> list[str]:
     """Where the time of one pass over the inputs goes, unprofiled if every stage was measured so."""
-    stages = [one for one in unit_times if one.stage != WHOLE_CAPTURE and one.pass_profiled_ns]
+    stages = [one for one in measured.unit_times if one.stage != WHOLE_CAPTURE and one.pass_profiled_ns]
     if not stages:
         return []
     unprofiled = all(one.pass_unprofiled_ns is not None for one in stages)
@@ -83,7 +83,8 @@ def _where(unit_times: Sequence[UnitTimes]) -> list[str]:
                 strict=True)  # fmt: skip
     named = " and ".join(f"{name} {duration(spent[name])} ({part})" for name, part in parts)
     base = "one unprofiled pass" if unprofiled else "profiled"
-    return [f"Of {duration(sum(spent.values()))} in stages ({base}), {named}."]
+    where = "steps that do not stall" if measured.captured.stalls() else "stages"
+    return [f"Of {duration(sum(spent.values()))} in {where} ({base}), {named}."]
 
 
 def _waits(rows: Sequence[HostCallRow]) -> list[str]:

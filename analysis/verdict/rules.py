@@ -177,10 +177,11 @@ def _evidence(facts: Facts, budget: Budget) -> list[str]:
         number = times.launches
         shown = count(round(number)) if number >= 10 or number == round(number) else decimal(number, 1)
         per = "" if facts.is_whole_capture else f", {shown} {_each(facts)} (median)"
-        lines.append(
-            f"{count(stage.launches)} launches{per}; a launch every {duration(stage.mean_launch_gap_ns)}, a kernel lasts "
-            f"{duration(stage.mean_kernel_ns)} (means, profiled)"
-        )
+        lasts = f"a kernel lasts {duration(stage.mean_kernel_ns)}"
+        how = f"a launch every {duration(stage.mean_launch_gap_ns)}, {lasts} (means, profiled)"
+        if facts.step_kind is not None and facts.step_kind.stalled and number:  # the mean would be that of the stalls
+            how = f"in a median step a launch every {duration(times.profiled_ns / number)}; {lasts} (mean), profiled"
+        lines.append(f"{count(stage.launches)} launches{per}; {how}")
     if gaps is not None and gaps.total_ns:
         outside, launching, drained, waiting, nodes, other = whole_per_cents(
             (

@@ -14,6 +14,7 @@ import analysis
 from analysis.api.opening import opened
 from analysis.api.options import AnalysisOptions
 from analysis.attribution.attribution import Attribution
+from analysis.domain.figures import duration
 from analysis.render import markdown
 from analysis.render.html import page as html
 from analysis.render.html.icicle import module_costs
@@ -189,6 +190,11 @@ def test_a_step_that_stalls_is_in_sums_but_neither_in_medians_nor_in_gains(repor
     assert {card.of_unit.partition(" of ")[2].partition(" (")[0] for card in stage_cards(report)} == {
         "all steps that do not stall"
     }
+    assert " in steps that do not stall (profiled), " in report.report.notes
+    (verdict,) = [verdict for verdict in report.verdicts if verdict.stage == "mixed"]
+    (launching,) = [line for line in verdict.evidence if " launches, " in line]
+    every = duration(times.profiled_ns / times.launches)
+    assert f"in a median step a launch every {every}; a kernel lasts" in launching
     (told,) = [line for line in facts.cautions(report) if "talled" in line]
     assert "mixed#12 897 ms" in told
 
