@@ -97,6 +97,8 @@ GLOSSARY: Final[dict[str, str]] = {
     "metric": "Sampled by the GPU's counters during the capture; mean over the stage's host time.",
     "image_index": "Number of the image or prompt around it.",
     "pass_index": "Which time it is, from 0, that its process ran this stage of this image.",
+    "at_start": "Waiting in collectives that open the capture: before them nothing says when the ranks stood together, for each "
+    "rank's capture begins at a moment of its own. Collectives are transfer + waiting + this.",
     "rank": "Place of its process, by process id, among those that have stages.",
     "rank_number": "Number of the rank, from 0: by the numbers in its trace's name, or by its place in a trace of several.",
     "transfer": "Time in collectives as far as the same calls last on the rank that comes last: about what the transfer takes.",
@@ -149,6 +151,7 @@ TERMS: Final[dict[str, str]] = {
     "gap: in Python and the framework": "gap_outside_api",
     "bound": "bound",
     "ceiling": "ceiling",
+    "start of the capture": "at_start",
     "rank": "rank",
     "range style": "range_style",
     "DRAM share": "dram_share",

@@ -26,10 +26,7 @@ _S = Column[RankStage]
 _L = Column[Lateness]
 _P = Column[PlaceSkew]
 
-_AT_START: Final = (
-    "Waiting in collectives that open the capture: before them nothing says when the ranks stood together, for each rank's capture "
-    "begins at a moment of its own. Collectives are transfer + waiting + this."
-)
+_AT_START: Final = GLOSSARY["at_start"]
 _APART: Final = "ranks wait at the same time"
 _NOT_PAIRED: Final = "the ranks' collectives are not paired"
 
