@@ -43,10 +43,10 @@ def run(
         bool, typer.Option("--thorough", help="All twelve generated pages in place of three.", rich_help_panel=_RUN)
     ] = False,
     repeats: Annotated[
-        int, typer.Option(help="Passes of the unprofiled control run.", rich_help_panel=_RUN)
+        int, typer.Option(help="Passes of the unprofiled control run.", min=1, rich_help_panel=_RUN)
     ] = _UNLESS_ASKED.repeats,
     max_new_tokens: Annotated[
-        int, typer.Option(help="Tokens per image at most.", rich_help_panel=_RUN)
+        int, typer.Option(help="Tokens per image at most.", min=1, rich_help_panel=_RUN)
     ] = _UNLESS_ASKED.max_new_tokens,
     device: Annotated[
         str, typer.Option(help="Where the model runs.", metavar="auto|cpu|cuda|cuda:N", rich_help_panel=_RUN)

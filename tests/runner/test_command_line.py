@@ -106,7 +106,8 @@ def test_shells_complete_commands_models_and_presets() -> None:
         (["run", "--images", "PAGES", "--thorough"], 2, "--thorough is for the generated pages"),
         (["run", "--preset", "defalt"], 2, "preset 'defalt' is unknown; did you mean default"),
         (["run", "--device", "gpu"], 2, "--device gpu: write auto, cpu, cuda or cuda:N"),
-        (["run", "--repeats", "0"], 2, "repeats"),
+        (["run", "--repeats", "0"], 2, "Invalid value for '--repeats'"),
+        (["run", "--max-new-tokens", "0"], 2, "Invalid value for '--max-new-tokens'"),
     ],
 )
 @pytest.mark.parametrize("dry", [True, False])
