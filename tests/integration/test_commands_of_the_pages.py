@@ -7,18 +7,21 @@ check.
 
 from __future__ import annotations
 
+import json
 import lzma
 import re
 import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
 import pytest
 from PIL import Image
+
+from merged_trace import merge_exports
 
 pytestmark = pytest.mark.integration
 
@@ -33,6 +36,14 @@ TRACES: Final = {
 COUNTERS: Final = {"census.csv": "ncu_h100_decode-step.csv.xz"}
 DRY: Final = ("run", "exec", "submit", "review")
 """Commands of the runner that would capture."""
+RANKS: Final = ("tensor-parallel_2xh100_graph_rank0", "tensor-parallel_2xh100_graph_rank1")
+"""``rank0.sqlite`` and ``rank1.sqlite``, alone, in the folder ``traces`` and in one file, ``both.sqlite``."""
+CONFIG: Final = {
+    "model_type": "llama", "hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 24,
+    "num_attention_heads": 32, "num_key_value_heads": 32, "head_dim": 128, "vocab_size": 32000,
+    "tie_word_embeddings": False, "torch_dtype": "bfloat16",
+}  # fmt: skip
+"""Of the program that wrote them: ``config.json``."""
 MADE_BY_A_RUN: Final = re.compile(r"(^|[ =])(latest|reports/\S+|RUN)( |$)")
 """What names a finished run, which is not there."""
 
@@ -53,12 +64,18 @@ def of(program: str) -> list[tuple[str, str]]:
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(tmp_path_factory: pytest.TempPathFactory, real_trace: Callable[[str], Path]) -> Path:
     """What the commands find where they are typed."""
     place = tmp_path_factory.mktemp("reader")
     for name, source in (TRACES | COUNTERS).items():
         with lzma.open(DATA / source) as packed, (place / name).open("wb") as plain:
             shutil.copyfileobj(packed, plain)
+    (place / "traces").mkdir()
+    for rank, name in enumerate(RANKS):
+        for where in (place, place / "traces"):
+            shutil.copyfile(real_trace(name), where / f"rank{rank}.sqlite")
+    merge_exports(place / "rank0.sqlite", place / "rank1.sqlite", place / "both.sqlite")
+    (place / "config.json").write_text(json.dumps(CONFIG))
     (place / "pages").mkdir()
     for number in range(3):
         Image.new("RGB", (640, 400 + number), "white").save(place / "pages" / f"{number}.png")
@@ -80,6 +97,8 @@ def test_the_pages_show_commands_of_ours() -> None:
 def test_a_command_of_the_analysis_does_what_the_page_says(page: str, command: str, folder: Path) -> None:
     if MADE_BY_A_RUN.search(command):
         pytest.skip("wants a finished run")
+    if "--scheduler" in command:
+        pytest.skip("wants a cluster; tests/analysis/test_ranks.py starts one")
     argv = shlex.split(command)
     run([sys.executable, "-m", "analysis.cli", *argv[1:]], folder)
 
