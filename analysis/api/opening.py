@@ -5,7 +5,7 @@ What makes an answer is imported when it is asked for: by then the trace is bein
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -82,8 +82,11 @@ class OpenedTrace:
         self._require_operations()
         self.refuse_unfit(self.findings, of_ranges=of_ranges)
 
-    def report(self) -> Report:
+    def report(self, attributed: Callable[[Attribution], None] | None = None) -> Report:
         """Everything, with a verdict.
+
+        Args:
+            attributed: called with the attribution before the report is assembled; what it starts runs beside that.
 
         Raises:
             TraceSchemaError: there is no GPU operation, although the run was not meant for a CPU.
@@ -92,18 +95,23 @@ class OpenedTrace:
         """
         from analysis.report import judged_alone
 
-        return judged_alone(self.assembled())
+        return judged_alone(self.assembled(attributed=attributed))
 
-    def assembled(self, host: HostCalls | None = None) -> Assembled:
+    def assembled(
+        self, host: HostCalls | None = None, attributed: Callable[[Attribution], None] | None = None
+    ) -> Assembled:
         """The report, and what it was judged by; raises as `report` does.
 
         Args:
             host: the trace's calls, where the caller looks at them too.
+            attributed: see `report`.
         """
         from analysis.report import assemble_to_judge_again
 
         self._require_operations()
         options = self.options.report_options()
+        if attributed is not None:
+            attributed(self.attribution)
         made = assemble_to_judge_again(self.trace, self.attribution, self.manifest, options, host)
         self.refuse_unfit(made.report.findings)
         return made

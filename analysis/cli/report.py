@@ -71,16 +71,17 @@ def report(
         from analysis.attribution.ranks import rank_places
         from analysis.cli.report_folder import claim
         from analysis.render import answers, terminal
-        from analysis.render.formats import load_formats, write_report
+        from analysis.render.formats import PageParts, load_formats, write_report
 
         load_formats(formats)
         if len(rank_places(analysed.trace)) > 1:
             _of_one_file(analysed, say, out, formats, explain)
             return
-        assembled = analysed.report()
-        folder, remark = claim(out, analysed.trace.path, analysed.manifest)
-        say("writing")
-        written = write_report(assembled, analysed.attribution, folder, formats)
+        with PageParts(formats) as parts:
+            assembled = analysed.report(parts.begin)
+            folder, remark = claim(out, analysed.trace.path, analysed.manifest)
+            say("writing")
+            written = write_report(assembled, analysed.attribution, folder, formats, parts)
     if remark is not None:
         answers.print_remark(remark)
     terminal.print_headline(assembled, answers.console())

@@ -6,10 +6,11 @@ A renderer writes into the folder ``out``, replaces what is there in one step, a
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Protocol, cast
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Final, Protocol, Self, cast
 
 from analysis.domain.errors import RequestError
 
@@ -22,6 +23,7 @@ __all__ = [
     "DEFAULT_FORMATS",
     "FORMATS",
     "TRACE_FORMATS",
+    "PageParts",
     "Renderer",
     "load_formats",
     "render_all",
@@ -92,10 +94,58 @@ def load_formats(formats: Sequence[str] | None) -> None:
     for name in formats or DEFAULT_FORMATS:
         if name not in TRACE_FORMATS:
             renderer(name)
+        if name == "html":
+            import_module(_PAGE_PARTS)
+
+
+class PageParts:
+    """The page's timeline and modules, made on a thread of their own; a context manager.
+
+    They need the trace, and of the report only the kernels' names in words, which they wait for last. So they may begin
+    while the report is being assembled, and go on while the other files are written: numpy and zlib let go of the interpreter.
+
+    Args:
+        formats: that will be written; without a page nothing is made.
+    """
+
+    def __init__(self, formats: Sequence[str] | None) -> None:
+        self._formats = tuple(formats or DEFAULT_FORMATS)
+        self._report: Future[Report] = Future()
+        self._pool = ThreadPoolExecutor(1)
+        self._parts: Future[Any] | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._report.cancel()  # nobody waits for a report that was never made
+        self._pool.shutdown()
+
+    def begin(self, attribution: Attribution) -> None:
+        """Begin, once, with the attribution of the report to be."""
+        if self._parts is None and "html" in self._formats:
+            make = import_module(_PAGE_PARTS).trace_parts
+            self._parts = self._pool.submit(make, attribution, self._report, perfetto="perfetto" in self._formats)
+
+    def of(self, report: Report) -> Any:
+        """The parts of the report's page, `trace_parts.TraceParts`; None: there is no page."""
+        self.made(report)
+        return None if self._parts is None else self._parts.result()
+
+    def made(self, report: Report) -> None:
+        """Hand over the report."""
+        if not self._report.done():
+            self._report.set_result(report)
 
 
 def write_report(
-    report: Report, attribution: Attribution, out: Path, formats: Sequence[str] | None = None
+    report: Report,
+    attribution: Attribution,
+    out: Path,
+    formats: Sequence[str] | None = None,
+    parts: PageParts | None = None,
 ) -> tuple[Path, ...]:
     """Write a report in the formats asked for, those that need the trace itself included.
 
@@ -104,26 +154,25 @@ def write_report(
         attribution: of its trace.
         out: folder; made if it is missing.
         formats: None or empty: `DEFAULT_FORMATS`.
+        parts: of the same formats, if they have begun.
 
     Raises:
         RequestError: the folder cannot be written to.
     """
+    if parts is None:
+        with PageParts(formats) as own:
+            return write_report(report, attribution, out, formats, own)
     chosen = tuple(formats or DEFAULT_FORMATS)
     written: dict[str, tuple[Path, ...]] = {}
-    # The page's timeline and modules are made on a thread of their own while the other files are written: numpy and zlib
-    # let go of the interpreter.
-    with ThreadPoolExecutor(1) as beside:
-        parts = None
-        if "html" in chosen:
-            trace_parts = import_module(_PAGE_PARTS).trace_parts
-            parts = beside.submit(trace_parts, attribution, report, perfetto="perfetto" in chosen)
-        renderers = {name: renderer(name) for name in chosen if name not in TRACE_FORMATS}
-        for name in chosen:
-            if name in TRACE_FORMATS:
-                module = cast(TraceRenderer, import_module(TRACE_FORMATS[name]))
-                written[name] = module.render_trace(attribution, out, report.metrics)
-            elif name != "html":
-                written[name] = renderers[name].render(report, out)
-        if parts is not None:
-            written["html"] = import_module(FORMATS["html"]).render(report, out, parts.result())
+    parts.begin(attribution)
+    parts.made(report)
+    renderers = {name: renderer(name) for name in chosen if name not in TRACE_FORMATS}
+    for name in chosen:
+        if name in TRACE_FORMATS:
+            module = cast(TraceRenderer, import_module(TRACE_FORMATS[name]))
+            written[name] = module.render_trace(attribution, out, report.metrics)
+        elif name != "html":
+            written[name] = renderers[name].render(report, out)
+    if "html" in chosen:
+        written["html"] = import_module(FORMATS["html"]).render(report, out, parts.of(report))
     return tuple(path for name in chosen for path in written[name])

@@ -16,7 +16,7 @@ from __future__ import annotations
 import base64
 import json
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -62,19 +62,21 @@ _SEVERAL: Final = "several modules"
 Ints = NDArray[np.int64]
 
 
-def packed_timeline(attribution: Attribution, kernels: Sequence[KernelSummary]) -> str:
+def packed_timeline(
+    attribution: Attribution, kernels: Sequence[KernelSummary] | Callable[[], Sequence[KernelSummary]]
+) -> str:
     """All operations, calls and ranges of a trace, as the page's script reads them.
 
     Args:
         attribution: of the trace.
-        kernels: the report's, for category and name in words.
+        kernels: the report's, for category and name in words; a function is called when they are needed, which is last.
 
     Returns:
         Base64; empty: there is no operation and no range.
     """
     if not len(attribution.operations) and not len(attribution.ranges):
         return ""
-    return _Packing(attribution, {row.name: row for row in kernels}).packed()
+    return _Packing(attribution, kernels if callable(kernels) else lambda: kernels).packed()
 
 
 @frozen(eq=False)
@@ -226,7 +228,7 @@ class _Packing:
     """The work of `packed_timeline`."""
 
     attribution: Attribution
-    kernels: Mapping[str, KernelSummary]
+    kernels: Callable[[], Sequence[KernelSummary]]
     writer: _Writer = field(factory=_Writer)
     tracks: list[dict[str, Any]] = field(factory=list)
     notes: dict[str, Any] = field(factory=dict)
@@ -479,10 +481,11 @@ class _Packing:
 
     def _described_kernels(self, names: _Names) -> dict[str, Any]:
         """Name, name in words and category of each kernel; of copies, sets and graphs, what they do."""
+        kernels = {row.name: row for row in self.kernels()}
         categories: dict[str, int] = {}
         words, category = [], []
         for name in names.meant:
-            row = self.kernels.get(name)
+            row = kernels.get(name)
             plain = name.strip("[]").removeprefix("CUDA ")
             words.append(cut(row.human_name or row.short_name if row else plain, _SHORT_NAME_LENGTH))
             label = row.category if row else "graph" if plain.startswith("graph") else plain

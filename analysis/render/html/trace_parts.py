@@ -1,6 +1,8 @@
-"""What the page shows of the trace itself, beyond its report: made while the other files are written."""
+"""What the page shows of the trace itself, beyond its report: made while that is assembled and other files are written."""
 
 from __future__ import annotations
+
+from concurrent.futures import Future
 
 from attrs import frozen
 
@@ -23,12 +25,14 @@ class TraceParts:
     """Whether ``timeline.pftrace`` is written beside the page."""
 
 
-def trace_parts(attribution: Attribution, report: Report, *, perfetto: bool = False) -> TraceParts:
+def trace_parts(attribution: Attribution, report: Report | Future[Report], *, perfetto: bool = False) -> TraceParts:
     """Make the parts.
 
     Args:
         attribution: of the report's trace.
-        report: of the trace.
+        report: of the trace, or what will be it: it is waited for last.
         perfetto: whether ``timeline.pftrace`` is written beside the page.
     """
-    return TraceParts(packed_timeline(attribution, report.kernels), module_costs(attribution), perfetto)
+    modules = module_costs(attribution)
+    timeline = packed_timeline(attribution, lambda: (report.result() if isinstance(report, Future) else report).kernels)
+    return TraceParts(timeline, modules, perfetto)
