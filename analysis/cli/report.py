@@ -78,7 +78,7 @@ def report(
             _of_one_file(analysed, say, out, formats, explain)
             return
         with PageParts(formats) as parts:
-            assembled = analysed.report(parts.begin)
+            assembled = analysed.report(parts.begin_beside)
             folder, remark = claim(out, analysed.trace.path, analysed.manifest)
             say("writing")
             written = write_report(assembled, analysed.attribution, folder, formats, parts)
