@@ -11,8 +11,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final
 
-import numpy as np
-
 from analysis.domain.entities import KernelSummary
 from analysis.render.spec import kernels
 from analysis.render.spec.shown import added_up, heading
@@ -32,7 +30,6 @@ MAX_SHAPES: Final = 1500
 MAX_SHAPES_OF_ONE: Final = 24
 MAX_NAME_BYTES: Final = 1200
 MAX_TEXT_BYTES: Final = 120
-_HISTOGRAM_BINS: Final = 40
 
 _Plain = dict[str, Any]
 
@@ -76,8 +73,6 @@ def _timeline(report: Report) -> _Plain | None:
 def _steps(steps: Sequence[StepPoint]) -> _Plain | None:
     if not steps:
         return None
-    elapsed = np.array([step.profiled_host_ns for step in steps], dtype=np.float64)
-    counts, edges = np.histogram(elapsed, bins=_HISTOGRAM_BINS if elapsed.size >= 40 else 10)
     with_context = all(step.context is not None for step in steps)
     points, width = _thinned(steps, with_context)
     return {
@@ -85,9 +80,6 @@ def _steps(steps: Sequence[StepPoint]) -> _Plain | None:
         "by": "context" if with_context else "index",
         "points": points,
         "averaged": width,
-        "histogram": {"counts": counts.tolist(), "edges": [round(float(edge)) for edge in edges]},
-        "median": float(np.median(elapsed)),
-        "p95": round(float(np.percentile(elapsed, 95)), 1),
     }
 
 
