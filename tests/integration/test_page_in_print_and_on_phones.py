@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 from analysis.render.html import page as html
+from browser_kit import chromium
 from import_graph import ROOT
 from report_builder import hostile_report, plain_report
 
@@ -25,10 +26,6 @@ pytestmark = pytest.mark.integration
 
 STEP = Path(__file__).parents[1] / "data" / "ncu_h100_decode-step.csv.xz"
 PAGES = ("plain", "hostile", "stages", "steps", "no_stages", "metrics", "engine", "ranks")
-_FLAGS = (
-    "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update",
-    "--disable-sync", "--no-first-run", "--hide-scrollbars", "--window-size=1280,900",
-)  # fmt: skip
 _MOST_PAGES = 6
 """Of A4, for a report that somebody prints."""
 
@@ -42,17 +39,8 @@ def analyse(*arguments: Any) -> None:
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed (dev extra)")
-    binary, driver = shutil.which("chromium"), shutil.which("chromedriver")
-    if binary is None or driver is None:
-        pytest.skip("needs Debian's chromium and chromium-driver")
-    options = webdriver.ChromeOptions()
-    options.binary_location = binary
-    for flag in (*_FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):
-        options.add_argument(flag)
-    made = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
-    yield made
-    made.quit()
+    with chromium(tmp_path_factory.mktemp("profile"), "--hide-scrollbars", "--window-size=1280,900") as made:
+        yield made
 
 
 @pytest.fixture(scope="module")
