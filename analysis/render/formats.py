@@ -137,15 +137,10 @@ class PageParts:
             make = import_module(_PAGE_PARTS).trace_parts
             self._parts = self._pool.submit(make, attribution, self._report, perfetto="perfetto" in self._formats)
 
-    def of(self, report: Report) -> Any:
-        """The parts of the report's page, `trace_parts.TraceParts`; None: there is no page."""
-        self.made(report)
-        return None if self._parts is None else self._parts.result()
-
-    def made(self, report: Report) -> None:
-        """Hand over the report."""
-        if not self._report.done():
-            self._report.set_result(report)
+    def of(self, report: Report) -> Future[Any] | None:
+        """Hand over the report; its page's parts, `trace_parts.TraceParts`, are there when they are made. None: no page."""
+        self._report.set_result(report)
+        return self._parts
 
 
 def write_report(
@@ -173,7 +168,7 @@ def write_report(
     chosen = tuple(formats or DEFAULT_FORMATS)
     written: dict[str, tuple[Path, ...]] = {}
     parts.begin(attribution)
-    parts.made(report)
+    of_the_page = parts.of(report)
     renderers = {name: renderer(name) for name in chosen if name not in TRACE_FORMATS}
     for name in chosen:
         if name in TRACE_FORMATS:
@@ -181,6 +176,6 @@ def write_report(
             written[name] = module.render_trace(attribution, out, report.metrics)
         elif name != "html":
             written[name] = renderers[name].render(report, out)
-    if "html" in chosen:
-        written["html"] = import_module(FORMATS["html"]).render(report, out, parts.of(report))
+    if of_the_page is not None:
+        written["html"] = import_module(FORMATS["html"]).render(report, out, of_the_page.result())
     return tuple(path for name in chosen for path in written[name])
