@@ -38,7 +38,7 @@ from analysis.sums.gpu_metrics import metric_series
 from analysis.sums.host_calls import HostCalls, host_call_rows
 from analysis.sums.kernel_classes import is_communication, load_rules
 from analysis.sums.kernel_modules import KernelModuleRow, StageUnits, kernel_module_rows, stage_units, unit_of_input
-from analysis.sums.kernels import category_rows, kernel_tables, main_device
+from analysis.sums.kernels import KernelTables, category_rows, kernel_tables, main_device, per_token
 from analysis.sums.operators import operator_summaries
 from analysis.sums.records import (
     BusyTimeline,
@@ -67,7 +67,7 @@ from analysis.sums.timeline import busy_timeline
 from analysis.sums.tokens import tokens_by_stage
 from analysis.trace.distinct import present
 from analysis.trace.reader import Trace
-from analysis.trace.records import GRAPH, KERNEL, MEMCPY, MEMSET
+from analysis.trace.records import GRAPH, KERNEL, MEMCPY, MEMSET, Device
 from analysis.verdict.notes import stakeholder_notes
 from analysis.verdict.ranking import Ranking, ranking_of
 from analysis.verdict.records import Verdict
@@ -204,11 +204,14 @@ def assemble_to_judge_again(
 ) -> Assembled:
     """`assemble`, with what `judged_again` needs; ``host``: the trace's calls, where somebody else looks at them too."""
     # On a thread of their own: numpy lets go of the interpreter in the long sorts and sums of both halves.
+    options = options or ReportOptions()
     with ThreadPoolExecutor(1) as beside:
         host = host or HostCalls(attribution)
+        device = main_device(trace.info.devices, attribution)
+        kernels = beside.submit(kernel_tables, attribution, device, load_rules(options.kernel_rules))
         tables = beside.submit(_tables, attribution)
         findings = beside.submit(examine, trace, attribution, manifest, host)
-        return _assembled(trace, attribution, manifest, options or ReportOptions(), _Beside(host, tables, findings))
+        return _assembled(trace, attribution, manifest, options, _Beside(host, device, kernels, tables, findings))
 
 
 @frozen
@@ -227,6 +230,10 @@ class _Beside:
     """What another thread works out meanwhile, and the calls that both look at."""
 
     host: HostCalls
+    device: Device | None
+    """That ran most of it."""
+    kernels: Future[KernelTables]
+    """Without calls per token."""
     tables: Future[_Tables]
     findings: Future[tuple[Finding, ...]]
 
@@ -253,8 +260,7 @@ def _assembled(
     capture = evolve(
         capture_info(trace, attribution, manifest), stated_model=options.cost.model_name if options.cost else None
     )
-    host = beside.host
-    device = main_device(trace.info.devices, attribution)
+    host, device = beside.host, beside.device
     sm_count = device.sm_count if device else None
     stage_rows = gpu_rows(gpu_table(attribution, "stage"))
     instances = instance_summaries(attribution, host)
@@ -267,7 +273,7 @@ def _assembled(
         everywhere = np.zeros(len(attribution.calls), dtype=np.int64)
         by_module = (row for row in waits if row.level == "module")
         waits = (*by_module, *host.waits_by("stage", everywhere, (WHOLE_CAPTURE,)))
-    kernel_rows = kernel_tables(attribution, tokens, device, load_rules(options.kernel_rules))
+    kernel_rows = per_token(beside.kernels.result(), tokens)
     units = stage_units(
         instances, unit_of_input(manifest, capture.vocabulary), decode_unit(manifest.batch_size if manifest else 1)
     )

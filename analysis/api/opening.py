@@ -82,11 +82,12 @@ class OpenedTrace:
         self._require_operations()
         self.refuse_unfit(self.findings, of_ranges=of_ranges)
 
-    def report(self, attributed: Callable[[Attribution], None] | None = None) -> Report:
+    def report(self, attributed: Callable[[Attribution, HostCalls], None] | None = None) -> Report:
         """Everything, with a verdict.
 
         Args:
-            attributed: called with the attribution before the report is assembled; what it starts runs beside that.
+            attributed: called with the attribution and the trace's calls before the report is assembled; what it starts runs
+                beside that.
 
         Raises:
             TraceSchemaError: there is no GPU operation, although the run was not meant for a CPU.
@@ -98,7 +99,7 @@ class OpenedTrace:
         return judged_alone(self.assembled(attributed=attributed))
 
     def assembled(
-        self, host: HostCalls | None = None, attributed: Callable[[Attribution], None] | None = None
+        self, host: HostCalls | None = None, attributed: Callable[[Attribution, HostCalls], None] | None = None
     ) -> Assembled:
         """The report, and what it was judged by; raises as `report` does.
 
@@ -107,11 +108,13 @@ class OpenedTrace:
             attributed: see `report`.
         """
         from analysis.report import assemble_to_judge_again
+        from analysis.sums.host_calls import HostCalls
 
         self._require_operations()
         options = self.options.report_options()
+        host = host or HostCalls(self.attribution)
         if attributed is not None:
-            attributed(self.attribution)
+            attributed(self.attribution, host)
         made = assemble_to_judge_again(self.trace, self.attribution, self.manifest, options, host)
         self.refuse_unfit(made.report.findings)
         return made

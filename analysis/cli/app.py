@@ -12,6 +12,7 @@ from typing import Annotated, Any, Final, NoReturn
 import typer
 from typer.core import TyperGroup
 
+from analysis.cli.allocator import keep_freed_memory
 from analysis.cli.check import check
 from analysis.cli.exit_codes import run
 from analysis.cli.kernels import kernels
@@ -97,6 +98,7 @@ def main() -> NoReturn:
     # One short process: memory goes back by reference counts, and the collector would only walk the modules again and
     # again while they are imported.
     gc.disable()
+    keep_freed_memory()
     # As the interpreter ends it collects once more, even so: 80 ms to look at objects that are about to go.
     atexit.register(gc.freeze)
     # numpy's linear algebra, which we never call, would start threads that spin beside the reading: 60 ms of a core.

@@ -17,6 +17,7 @@ from analysis.domain.errors import RequestError
 if TYPE_CHECKING:
     from analysis.attribution.attribution import Attribution
     from analysis.report import Report
+    from analysis.sums.host_calls import HostCalls
     from analysis.sums.records import MetricSeries
 
 __all__ = [
@@ -126,16 +127,18 @@ class PageParts:
         self._report.cancel()  # nobody waits for a report that was never made
         self._pool.shutdown()
 
-    def begin_beside(self, attribution: Attribution) -> None:
+    def begin_beside(self, attribution: Attribution, host: HostCalls) -> None:
         """Begin while the report is assembled, unless the trace is so large that both at once want for memory's speed."""
         if len(attribution.operations) <= _BESIDE_THE_REPORT:
-            self.begin(attribution)
+            self.begin(attribution, host)
 
-    def begin(self, attribution: Attribution) -> None:
-        """Begin, once, with the attribution of the report to be."""
+    def begin(self, attribution: Attribution, host: HostCalls | None = None) -> None:
+        """Begin, once, with the attribution of the report to be, and the trace's calls where they are read already."""
         if self._parts is None and "html" in self._formats:
             make = import_module(_PAGE_PARTS).trace_parts
-            self._parts = self._pool.submit(make, attribution, self._report, perfetto="perfetto" in self._formats)
+            self._parts = self._pool.submit(
+                make, attribution, self._report, host=host, perfetto="perfetto" in self._formats
+            )
 
     def of(self, report: Report) -> Future[Any] | None:
         """Hand over the report; its page's parts, `trace_parts.TraceParts`, are there when they are made. None: no page."""

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-from attrs import astuple, frozen
+from attrs import astuple, evolve, frozen
 from numpy.typing import NDArray
 
 from analysis.attribution.attribution import Attribution
@@ -32,6 +32,7 @@ __all__ = [
     "kernels_of",
     "main_device",
     "occupancy",
+    "per_token",
 ]
 
 _REGISTER_FILES: Final = 4
@@ -80,22 +81,32 @@ def kernels_of(
         RequestError: the rules cannot be read.
     """
     tokens = tokens_by_stage(manifest, instance_summaries(attribution))
-    return kernel_tables(
-        attribution,
-        tokens,
-        main_device(trace.info.devices, attribution),
-        load_rules(rules),
+    return per_token(
+        kernel_tables(attribution, main_device(trace.info.devices, attribution), load_rules(rules)), tokens
     )
 
 
-def kernel_tables(
-    attribution: Attribution, tokens: dict[str, int | None], device: Device | None, rules: Rules
-) -> KernelTables:
-    """Sum up the kernels of each stage by name, and by name and launch shape.
+def per_token(tables: KernelTables, tokens: dict[str, int | None]) -> KernelTables:
+    """Add the calls per token.
+
+    Args:
+        tables: of `kernel_tables`.
+        tokens: stage → prompt tokens of prefill and emitted ones of decode; None: unknown.
+    """
+
+    def counted(rows: tuple[KernelSummary, ...]) -> tuple[KernelSummary, ...]:
+        return tuple(
+            evolve(row, per_token=row.calls / count) if (count := tokens.get(row.stage)) else row for row in rows
+        )
+
+    return KernelTables(by_name=counted(tables.by_name), by_shape=counted(tables.by_shape))
+
+
+def kernel_tables(attribution: Attribution, device: Device | None, rules: Rules) -> KernelTables:
+    """Sum up the kernels of each stage by name, and by name and launch shape; without calls per token.
 
     Args:
         attribution: of the trace.
-        tokens: prompt tokens of prefill and emitted ones of decode, for calls per token; None: unknown.
         device: for occupancy and waves; None: unknown.
         rules: that classify names.
     """
@@ -129,7 +140,7 @@ def kernel_tables(
 
     def summary(statistics: DurationStatistics, row: int, key: int, shape: _LaunchShape, shapes: int) -> KernelSummary:
         stage, name = int(stage_of[key]), int(name_of[key])
-        kind, stage_tokens = classes[name], tokens.get(stages[stage])
+        kind = classes[name]
         calls, total = int(statistics.count[row]), int(statistics.total[row])
         return KernelSummary(
             name=names[name],
@@ -147,7 +158,6 @@ def kernel_tables(
             tensor_core=kind.tensor_core,
             p95_ns=float(statistics.p95[row]),
             share=total / stage_total[stage] if stage_total[stage] else None,
-            per_token=calls / stage_tokens if stage_tokens else None,
             grid=shape.grid,
             block=shape.block,
             registers_per_thread=shape.registers,

@@ -136,7 +136,7 @@ def assembled_kernels(attribution: Attribution) -> Any:
     from analysis.sums.kernel_classes import load_rules
     from analysis.sums.kernels import kernel_tables
 
-    return kernel_tables(attribution, {}, None, load_rules()).by_name
+    return kernel_tables(attribution, None, load_rules()).by_name
 
 
 def test_a_trace_without_kernels_has_no_rows(attribute: Attribute) -> None:

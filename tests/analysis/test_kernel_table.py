@@ -17,7 +17,15 @@ from attrs import evolve
 from analysis.attribution.attribution import Attribution
 from analysis.domain.entities import KernelSummary
 from analysis.sums.kernel_classes import load_rules
-from analysis.sums.kernels import KernelTables, category_rows, kernel_tables, kernels_of, main_device, occupancy
+from analysis.sums.kernels import (
+    KernelTables,
+    category_rows,
+    kernel_tables,
+    kernels_of,
+    main_device,
+    occupancy,
+    per_token,
+)
 from analysis.sums.tables import gpu_table
 from analysis.trace.launch_shapes import LaunchShapes
 from analysis.trace.reader import Trace
@@ -63,7 +71,7 @@ def test_kernels_by_hand(attribute: Attribute) -> None:
         built.kernel("void gemm<1>", 100 * (number + 1), 100 * (number + 1) + lasts, correlation=number + 1, grid=grid)
     built.launch(600, 605, ("softmax", 700, 725))
     built.launch(2000, 2001, ("void gemm<1>", 2100, 2110))
-    tables = kernel_tables(attribute(built), {"prefill": None, "decode": 2}, None, load_rules())
+    tables = per_token(kernel_tables(attribute(built), None, load_rules()), {"prefill": None, "decode": 2})
     gemm, softmax, outside = tables.by_name
     assert (gemm.stage, gemm.name, gemm.calls, gemm.total_ns) == ("decode", "void gemm<1>", 3, 100)
     assert (gemm.mean_ns, gemm.median_ns, gemm.min_ns, gemm.max_ns) == pytest.approx((100 / 3, 20, 10, 70))
@@ -81,7 +89,7 @@ def test_kernels_by_hand(attribute: Attribute) -> None:
 
 def test_no_kernels(attribute: Attribute) -> None:
     attribution = attribute(TraceBuilder().copy(0, 5, (10, 30), kind="DtoH"))
-    assert kernel_tables(attribution, {}, None, load_rules()) == KernelTables((), ())
+    assert kernel_tables(attribution, None, load_rules()) == KernelTables((), ())
     (row,) = category_rows(attribution, ())
     assert (row.stage, row.category, row.calls, row.total_ns, row.share) == (
         "(unattributed)", "memcpy Device-to-Host", 1, 20, 1.0,
@@ -161,7 +169,7 @@ def test_a_block_that_does_not_fit_has_no_occupancy() -> None:
 
 def test_unrecorded_shapes_are_unknown(attribute: Attribute) -> None:
     built = TraceBuilder().launch(0, 5, ("k", 10, 20)).without_column("CUPTI_ACTIVITY_KIND_KERNEL", "blockY")
-    (row,) = kernel_tables(attribute(built), {}, H100, load_rules()).by_name
+    (row,) = kernel_tables(attribute(built), H100, load_rules()).by_name
     assert (row.grid, row.block, row.registers_per_thread, row.theoretical_occupancy, row.waves) == (None,) * 5
 
 

@@ -45,11 +45,12 @@ class ModuleCost:
     """Kernels of it that a CUDA graph replayed; None: not known."""
 
 
-def module_costs(attribution: Attribution) -> tuple[ModuleCost, ...]:
+def module_costs(attribution: Attribution, host: HostCalls | None = None) -> tuple[ModuleCost, ...]:
     """Sum up modules by stage and path. GPU time adds up to all operations; launches to all that succeeded.
 
     Args:
         attribution: of the trace.
+        host: its calls, where they are read already.
 
     Returns:
         By stage, then GPU time; empty: the trace has no module ranges.
@@ -69,15 +70,15 @@ def module_costs(attribution: Attribution) -> tuple[ModuleCost, ...]:
     kernel = operations.kind == KERNEL
     kernels = np.bincount(at[kernel], minlength=cells)
     replayed = np.bincount(at[kernel & operations.in_graph | (operations.kind == GRAPH)], minlength=cells)
-    host_calls = HostCalls(attribution)
+    host_calls = host or HostCalls(attribution)
     called = attribution.call_stage.astype(np.int64) * names + name_of[attribution.call_level("module")]
     launches = (
         np.bincount(called[host_calls.launches], minlength=cells) if len(calls) else np.zeros(cells, dtype=np.int64)
     )
-    host = _host_time(attribution, is_module, name_of, cells)
+    spent = _host_time(attribution, is_module, name_of, cells)
 
     rows = []
-    for cell in np.flatnonzero((gpu > 0) | (kernels > 0) | (launches > 0) | (host > 0)).tolist():
+    for cell in np.flatnonzero((gpu > 0) | (kernels > 0) | (launches > 0) | (spent > 0)).tolist():
         stage, name = divmod(cell, names)
         rows.append(
             ModuleCost(
@@ -85,7 +86,7 @@ def module_costs(attribution: Attribution) -> tuple[ModuleCost, ...]:
                 module=UNATTRIBUTED if name == names - 1 else paths[name],
                 gpu_ns=int(gpu[cell]),
                 kernels=int(kernels[cell]),
-                host_ns=None if name == names - 1 else int(host[cell]),
+                host_ns=None if name == names - 1 else int(spent[cell]),
                 launches=int(launches[cell]),
                 in_graph=int(replayed[cell]),
             )

@@ -63,20 +63,24 @@ Ints = NDArray[np.int64]
 
 
 def packed_timeline(
-    attribution: Attribution, kernels: Sequence[KernelSummary] | Callable[[], Sequence[KernelSummary]]
+    attribution: Attribution,
+    kernels: Sequence[KernelSummary] | Callable[[], Sequence[KernelSummary]],
+    host: HostCalls | None = None,
 ) -> str:
     """All operations, calls and ranges of a trace, as the page's script reads them.
 
     Args:
         attribution: of the trace.
         kernels: the report's, for category and name in words; a function is called when they are needed, which is last.
+        host: the trace's calls, where they are read already.
 
     Returns:
         Base64; empty: there is no operation and no range.
     """
     if not len(attribution.operations) and not len(attribution.ranges):
         return ""
-    return _Packing(attribution, kernels if callable(kernels) else lambda: kernels).packed()
+    asked = kernels if callable(kernels) else lambda: kernels
+    return _Packing(attribution, asked, host or HostCalls(attribution)).packed()
 
 
 @frozen(eq=False)
@@ -87,6 +91,12 @@ class _Tracks:
     """Rows of the trace's table, [n]."""
     cuts: Ints
     """Where each track begins in ``rows``, and the end of the last, [tracks + 1]."""
+    as_it_is: bool = False
+    """Whether ``rows`` are all rows of the table in its own order."""
+
+    def of(self, column: NDArray[Any]) -> NDArray[Any]:
+        """A column of the table, by track, [n]."""
+        return column if self.as_it_is else column[self.rows]
 
 
 def _by_track(key: Ints, start: Ints, *, in_order: bool) -> tuple[_Tracks, Ints]:
@@ -101,7 +111,7 @@ def _by_track(key: Ints, start: Ints, *, in_order: bool) -> tuple[_Tracks, Ints]
         The tracks, and the key of each.
     """
     if key.size and bool((key == key[0]).all()) and in_order:
-        return _Tracks(np.arange(key.size), np.array([0, key.size])), key[:1]
+        return _Tracks(np.arange(key.size), np.array([0, key.size]), as_it_is=True), key[:1]
     order = np.argsort(key, kind="stable") if in_order else np.lexsort((start, key))
     sorted_key = key[order]
     cuts = np.flatnonzero(np.diff(sorted_key)) + 1
@@ -229,6 +239,7 @@ class _Packing:
 
     attribution: Attribution
     kernels: Callable[[], Sequence[KernelSummary]]
+    host: HostCalls
     writer: _Writer = field(factory=_Writer)
     tracks: list[dict[str, Any]] = field(factory=list)
     notes: dict[str, Any] = field(factory=dict)
@@ -288,7 +299,7 @@ class _Packing:
         calls, others = self.attribution.calls, self.attribution.other_calls
         kinds = np.zeros(max(_CALL_KINDS) + 1, dtype=np.int64)
         kinds[list(_CALL_KINDS)] = np.arange(len(_CALL_KINDS))
-        kind = kinds[HostCalls(self.attribution).kind]
+        kind = kinds[self.host.kind]
         names = _Names()
         tracks, threads = _by_track(calls.thread.astype(np.int64), calls.start, in_order=True)
         row_of_call = self._call_table(
@@ -330,12 +341,15 @@ class _Packing:
     """The tracks of the table packed last, folded or not."""
 
     def _call_table(self, table: str, tracks: _Tracks, start: Ints, end: Ints, kind: Ints, name: Ints) -> Ints:
-        start, end, kind, name = (column[tracks.rows] for column in (start, end, kind, name))
+        start, end, kind, name = (tracks.of(column) for column in (start, end, kind, name))
         row_of_call = np.empty(tracks.rows.size, dtype=np.int64)
         self._shown = tracks
         if tracks.rows.size > MAX_ROWS:
             blocks = _folded(tracks.cuts, start, end, (), kind)
-            row_of_call[tracks.rows] = blocks.of_row
+            if tracks.as_it_is:
+                row_of_call = blocks.of_row
+            else:
+                row_of_call[tracks.rows] = blocks.of_row
             self.notes[table] = {"rows": int(tracks.rows.size), "blocks": int(blocks.first.size)}
             count = np.bincount(blocks.of_row)
             start, end = self._spans(blocks, start, end)
@@ -418,38 +432,35 @@ class _Packing:
         for part in (operations.device, operations.stream):
             streams = streams * (int(part.max(initial=0)) + 2) + part + 1
         tracks, _ = _by_track(streams, operations.start, in_order=True)
-        rows = tracks.rows
-        start, end = operations.start[rows], operations.end[rows]
-        names, modules = _Names(), _Names(["", _SEVERAL], ["", ""])
-        name = names.codes(operations.name, operations.names)[rows]
+        first_of_track = tracks.rows[tracks.cuts[:-1]]
+        start, end = tracks.of(operations.start), tracks.of(operations.end)
+        modules = _Names(["", _SEVERAL], ["", ""])
         of_range, paths = attribution.module_names
         place = of_range[attribution.operation_level("module")]
         module = np.zeros(len(operations), dtype=np.int64)
         inside = np.flatnonzero(place >= 0)
         module[inside] = modules.codes(place[inside], paths)
-        module = module[rows]
-        stage = attribution.operation_stage[rows].astype(np.int64)
-        launch = attribution.launch_call[rows]
-        call = np.where(launch >= 0, (row_of_call[launch] if row_of_call.size else launch) + 1, 0)
-        shape_codes, shape = distinct(operations.shape.astype(np.int64) + 1, len(operations.shapes) + 1)
-        shape = shape[rows].astype(np.int64)
-        graph = (operations.in_graph[rows] | (operations.kind[rows] == GRAPH)).astype(np.int64)
-        first_of_track = rows[tracks.cuts[:-1]]
+        module = tracks.of(module)
+        rows = longest = tracks.rows
         if rows.size > MAX_ROWS:
-            blocks = _folded(tracks.cuts, start, end, (stage,), module)
+            blocks = _folded(tracks.cuts, start, end, (tracks.of(attribution.operation_stage),), module)
             self.notes["operations"] = {"rows": int(rows.size), "blocks": int(blocks.first.size), "mixed": blocks.mixed}
-            count = np.bincount(blocks.of_row)
-            busy = sum_by_group(blocks.of_row, end - start, blocks.first.size)
+            duration = end - start
             # A block is drawn in the colour of what it spent most time in: that of its longest operation.
-            longest = _longest(blocks, end - start)
+            rows, longest = rows[blocks.first], rows[_longest(blocks, duration)]
             several = np.maximum.reduceat(module, blocks.first) != np.minimum.reduceat(module, blocks.first)
             module = np.where(several, 1, module[blocks.first])
-            name, shape = name[longest], shape[longest]
-            stage, call, graph = stage[blocks.first], call[blocks.first], graph[blocks.first]
             start, end = self._spans(blocks, start, end)
             tracks = _Tracks(np.arange(start.size), np.append(blocks.of_row[tracks.cuts[:-1]], start.size))
-            self.writer.add("operations", "count", count)
-            self.writer.add("operations", "busy", busy)
+            self.writer.add("operations", "count", np.bincount(blocks.of_row))
+            self.writer.add("operations", "busy", sum_by_group(blocks.of_row, duration, blocks.first.size))
+        names = _Names()
+        name = names.codes(operations.name[longest], operations.names)
+        shape_codes, shape = distinct(operations.shape[longest].astype(np.int64) + 1, len(operations.shapes) + 1)
+        stage = attribution.operation_stage[rows]
+        graph = operations.in_graph[rows] | (operations.kind[rows] == GRAPH)
+        launch = attribution.launch_call[rows]
+        call = np.where(launch >= 0, (row_of_call[launch] if row_of_call.size else launch) + 1, 0)
         self._times("operations", tracks, start, end)
         for column, values in {"name": name, "module": module, "stage": stage, "shape": shape, "graph": graph}.items():
             self.writer.add("operations", column, values)
