@@ -28,7 +28,9 @@ __all__ = [
 Answer: TypeAlias = Literal["regression", "improvement", "equal", "cannot judge"]
 SettingGroup: TypeAlias = Literal["model", "inputs", "options", "versions", "driver", "device", "clocks", "tool"]
 Level: TypeAlias = Literal["stage", "module", "class", "kernel", "host"]
-ContributionKind: TypeAlias = Literal["GPU time", "overlap", "launches", "waits", "Python", "in graph", "copies", "rest"]
+ContributionKind: TypeAlias = Literal[
+    "GPU time", "overlap", "launches", "waits", "Python", "in graph", "copies", "rest"
+]
 """What the time of a contribution is: of operations on the GPU; what they overlapped; idle time of the GPU, by what the host
 did meanwhile (`GapSummary`); or what nothing above explains."""
 MatchKind: TypeAlias = Literal["same", "same work, another kernel", "fused", "split", "new", "vanished"]
