@@ -36,7 +36,18 @@ from analysis.sums.grouping import UNATTRIBUTED
 __all__ = ["render"]
 
 _HERE: Final = Path(__file__).parent
-_SCRIPTS: Final = ("figures", "page", "links", "charts", "tables", "icicle", "timeline", "hints", "start")
+_SCRIPTS: Final = (
+    "figures",
+    "page",
+    "links",
+    "charts",
+    "tables",
+    "kernel_table",
+    "icicle",
+    "timeline",
+    "hints",
+    "start",
+)
 """Files in ``assets/`` that make the page's script, in this order: a file may use what those before it have named."""
 _MAX_ROWS: Final = 240
 """Of a table on the page; more are in report.json."""

@@ -596,7 +596,7 @@ const timeline = (() => {
       const { operations, head } = trace;
       const stage = head.stages[operations.stage[row]];
       const module = head.modules[operations.module[row]];
-      button("Row in the kernel table", () => { if (!tables.goToKernel(name, stage)) missing("The kernel table has no row of it: it is a copy, or one of many short kernels."); });
+      button("Row in the kernel table", () => { if (!kernelTable.goTo(name, stage)) missing("The kernel table has no row of it: it is a copy, or one of many short kernels."); });
       button("All launches of this kernel", () => links.set({ kernel: name, module: null }));
       if (operations.module[row] > 1) {
         button("Row of its module", () => { links.set({ module }); if (!tables.goToModule(module)) missing("The module tables have no row of it on this page."); });
