@@ -15,6 +15,7 @@ __all__ = [
     "Comparison",
     "Contribution",
     "ContributionKind",
+    "Diff",
     "Interval",
     "KernelMatch",
     "Level",
@@ -29,10 +30,11 @@ Answer: TypeAlias = Literal["regression", "improvement", "equal", "cannot judge"
 SettingGroup: TypeAlias = Literal["model", "inputs", "options", "versions", "driver", "device", "clocks", "tool"]
 Level: TypeAlias = Literal["stage", "module", "class", "kernel", "host"]
 ContributionKind: TypeAlias = Literal[
-    "GPU time", "overlap", "launches", "waits", "Python", "in graph", "copies", "rest"
+    "GPU time", "copies", "overlap", "launches", "waits", "other calls", "Python", "in graph", "rest"
 ]
-"""What the time of a contribution is: of operations on the GPU; what they overlapped; idle time of the GPU, by what the host
-did meanwhile (`GapSummary`); or what nothing above explains."""
+"""What the time of a contribution is: of operations on the GPU (at level ``host`` its copies and sets apart); what they
+overlapped, a negative time; idle time of the GPU, by what the host did meanwhile (`GapSummary`): launching, waiting or letting
+the queue run dry, in another CUDA call, in none; idle from node to node of a CUDA graph; or what nothing above explains."""
 MatchKind: TypeAlias = Literal["same", "same work, another kernel", "fused", "split", "new", "vanished"]
 
 
@@ -109,7 +111,11 @@ class StageDifference:
 
 @frozen
 class Contribution:
-    """A part of a stage's difference. Those of one stage and level add up to the stage's difference."""
+    """A part of a stage's difference. Those of one stage and level add up to the stage's difference.
+
+    Level ``stage`` is the coarse picture (GPU time in one row), ``host`` the fine one of what the host did; ``module``,
+    ``class`` and ``kernel`` split the GPU time and hold the idle time as ``stage`` does.
+    """
 
     stage: str
     level: Level
@@ -165,3 +171,12 @@ class Comparison:
     kernels: tuple[KernelMatch, ...]
     notes: tuple[str, ...]
     """What limits the comparison."""
+
+
+@frozen
+class Diff:
+    """What ``diff.json`` holds: every new side against the first one."""
+
+    headline: str
+    """Of the comparison, or of that whose latencies differ most."""
+    comparisons: tuple[Comparison, ...]
