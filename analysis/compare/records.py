@@ -85,6 +85,8 @@ class Interval:
     """A/A band: by how much unchanged runs of this stage on this machine differ; None: not known."""
     band_from: str
     """What the band comes from, in words; or why there is none."""
+    band_measured: bool = True
+    """False: assumed, as no unchanged runs were compared."""
 
 
 @frozen
