@@ -2,12 +2,13 @@
 
 One definition for the terminal, Markdown, the page (``figures.js`` follows the same rules; a test compares them), notes and
 verdicts. What is unknown is ``n/a``. Where two figures and their difference, or a part and its whole, stand side by side,
-`difference`, `fall`, `part_of`, `together` and `whole_per_cents` write them so that what is shown can be recalculated from
-what is shown.
+`change`, `difference`, `fall`, `ledger`, `part_of`, `together` and `whole_per_cents` write them so that what is shown can be
+recalculated from what is shown.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Final
 
@@ -15,11 +16,14 @@ from attrs import frozen
 
 __all__ = [
     "NOT_AVAILABLE",
+    "Change",
     "Difference",
     "Fall",
+    "Ledger",
     "Part",
     "Together",
     "bytes_",
+    "change",
     "count",
     "counted",
     "decimal",
@@ -28,11 +32,13 @@ __all__ = [
     "exact_ms",
     "fall",
     "flop",
+    "ledger",
     "microseconds",
     "part_of",
     "rate",
     "ratio",
     "share",
+    "signed_duration",
     "significant",
     "times",
     "together",
@@ -87,6 +93,18 @@ def duration(ns: float | None) -> str:
     if unit == "ns" and ns == int(ns):
         return f"{int(ns)} ns"
     return f"{significant(ns / size)} {unit}"
+
+
+def signed_duration(ns: float | None) -> str:
+    """A difference of times, its sign always there: ``+3.41 µs``, ``−78.3 ms``, ``0 ns``."""
+    return NOT_AVAILABLE if ns is None else _signed(duration(ns))
+
+
+def _signed(written: str) -> str:
+    """A number as written, with a plus or a minus sign in front; nothing is neither."""
+    if written.startswith("-"):
+        return f"−{written[1:]}"
+    return f"+{written}" if any(digit in written.partition(" ")[0] for digit in "123456789") else written
 
 
 def _time_unit(ns: float) -> tuple[str, float, int]:
@@ -267,6 +285,125 @@ def fall(before_ns: float, after_ns: float) -> Fall:
         digits += 1
     per_cent = f"−{shown} %" if float(shown) else "under −0.1 %" if lost else "0 %"
     return Fall(f"{before_ns / size:,.{digits}f}", f"{after_ns / size:,.{digits}f} {unit}", per_cent)
+
+
+@frozen
+class Change:
+    """A time before and after, and by how much it changed."""
+
+    before: str
+    """Without its unit: ``16.91``."""
+    after: str
+    """With the unit of both: ``12.58 ms``."""
+    by: str
+    """With its sign: ``−4.33 ms``."""
+    relative: str
+    """``−26 %``, ``+3.1 %``; where it more than doubled the factor, ``2.40 ×``. Of the two times as they are written."""
+
+
+_DOUBLED: Final = 2.0
+
+
+def change(before_ns: float, after_ns: float) -> Change:
+    """Write ``before → after, by so much`` so that it holds as written.
+
+    Both times have one unit. There are as many decimals, from three significant digits of the larger and two of the smallest
+    of the three on, as the per cents need, within five significant digits of the larger and one nanosecond.
+
+    Args:
+        before_ns: of the base.
+        after_ns: of the new one.
+    """
+    largest = max(abs(before_ns), abs(after_ns))
+    unit, size, exact = _sum_unit(largest)
+    most = min(exact, max(_decimals(largest / size, 3), _decimals(largest / size, _MOST_DIGITS)))
+    smallest = min(
+        (value for value in (abs(before_ns), abs(after_ns), abs(after_ns - before_ns)) if value), default=0.0
+    )
+    digits = min(most, max(_decimals(largest / size, 3), _decimals(smallest / size, 2)))
+    relative = _relative(before_ns, after_ns)
+    while digits < most and _relative(round(before_ns / size, digits), round(after_ns / size, digits)) != relative:
+        digits += 1
+    before, after = round(before_ns / size, digits), round(after_ns / size, digits)
+    by = round(after - before, digits) + 0.0
+    return Change(
+        f"{before:,.{digits}f}",
+        f"{after:,.{digits}f} {unit}",
+        _signed(f"{by:,.{digits}f} {unit}"),
+        _relative(before, after),
+    )
+
+
+def _relative(before: float, after: float) -> str:
+    """By how much more or less, of the first."""
+    if not before:
+        return NOT_AVAILABLE if after else "0 %"
+    if after / before >= _DOUBLED:
+        return times(after / before)
+    per_cent = 100 * (after / before - 1)
+    size = abs(per_cent)
+    return _signed(f"{per_cent:.{0 if size >= 9.95 else 1 if size >= 0.095 or not size else 2}f} %") if size else "0 %"
+
+
+@frozen
+class Ledger:
+    """Times before and after, row by row, and their differences, in one unit and with the same decimals."""
+
+    unit: str
+    before: tuple[str, ...]
+    after: tuple[str, ...]
+    by: tuple[str, ...]
+    """``after − before`` of each row, as these are written, with its sign."""
+    total: tuple[str, str, str]
+    """Sums of the three columns as they are written."""
+
+
+def ledger(before_ns: Sequence[float], after_ns: Sequence[float]) -> Ledger:
+    """Write rows ``before, after, difference`` so that they and their columns add up as written. Without the unit.
+
+    There are as many decimals as give the largest sum three significant digits and the smallest difference one, within five
+    significant digits of the sum. The two columns are rounded so that they add up (largest remainders are rounded up); a
+    difference is that of the two as they are written. So a difference that is exact may be one last digit off.
+
+    Args:
+        before_ns: of the base, one a row; negative where something is taken off.
+        after_ns: of the new one.
+    """
+    sums = (sum(before_ns), sum(after_ns))
+    largest = max(map(abs, (*sums, *before_ns, *after_ns)), default=0.0)
+    unit, size, exact = _sum_unit(largest)
+    moved = [abs(after - before) for before, after in zip(before_ns, after_ns, strict=True)]
+    smallest = min((value for value in moved if value > largest / 10**_MOST_DIGITS), default=largest)
+    digits = min(
+        exact,
+        max(_decimals(largest / size, 3), min(_decimals(smallest / size, 1), _decimals(largest / size, _MOST_DIGITS))),
+    )
+    step = size / 10**digits
+    before, after = _in_steps(before_ns, step), _in_steps(after_ns, step)
+    by = [new - old for old, new in zip(before, after, strict=True)]
+
+    def written(steps: int) -> str:
+        return f"{'−' if steps < 0 else ''}{abs(steps) / 10**digits:,.{digits}f}"
+
+    def difference_of(steps: int) -> str:
+        return f"{'+' if steps > 0 else ''}{written(steps)}"
+
+    return Ledger(
+        unit,
+        tuple(map(written, before)),
+        tuple(map(written, after)),
+        tuple(map(difference_of, by)),
+        (written(sum(before)), written(sum(after)), difference_of(sum(by))),
+    )
+
+
+def _in_steps(values: Sequence[float], step: float) -> list[int]:
+    """Values in whole steps that add up to their sum in whole steps: largest remainders are rounded up."""
+    floors = [math.floor(value / step) for value in values]
+    missing = round(sum(values) / step) - sum(floors)
+    for place in sorted(range(len(floors)), key=lambda place: floors[place] - values[place] / step)[:missing]:
+        floors[place] += 1
+    return floors
 
 
 @frozen

@@ -1,6 +1,7 @@
 """How numbers are written: units, digits, and arithmetic that holds as it is shown."""
 
 import re
+from decimal import Decimal
 
 import pytest
 from hypothesis import assume, given
@@ -191,3 +192,61 @@ def test_times_written_together_add_up(parts: list[int]) -> None:
     each = [in_last_digits(text) for text in shown.parts]
     assert {(places, name) for _, places, name in each} == {(decimals, unit)}
     assert sum(digits for digits, _, _ in each) == whole
+
+
+def number_of(text: str) -> Decimal:
+    return Decimal(text.partition(" ")[0].replace(",", "").replace("−", "-"))
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "shown"),
+    [
+        (16.912e6, 12.581e6, ("16.91", "12.58 ms", "−4.33 ms", "−26 %")),
+        (1_790e6, 254e6, ("1,790", "254 ms", "−1,536 ms", "−86 %")),
+        (1e6, 1.0004e6, ("1.0000", "1.0004 ms", "+0.0004 ms", "+0.04 %")),
+        (1e6, 3e6, ("1.00", "3.00 ms", "+2.00 ms", "3.00 ×")),
+        (5.0, 5.0, ("5", "5 ns", "0 ns", "0 %")),
+        (0.0, 4e3, ("0.00", "4.00 µs", "+4.00 µs", "n/a")),
+    ],
+)
+def test_a_change_is_read_at_a_glance(before: float, after: float, shown: tuple[str, ...]) -> None:
+    change = figures.change(before, after)
+    assert (change.before, change.after, change.by, change.relative) == shown
+
+
+@given(NANOSECONDS, NANOSECONDS)
+def test_every_change_holds_as_it_is_written(before: float, after: float) -> None:
+    change = figures.change(before, after)
+    assert number_of(change.after) - number_of(change.before) == number_of(change.by)
+    if change.relative.endswith("×"):
+        assert change.relative == figures.times(float(number_of(change.after) / number_of(change.before)))
+    elif change.relative != "n/a":
+        digits = len(change.relative.partition(".")[2].removesuffix(" %"))
+        exact = (
+            100 * (number_of(change.after) / number_of(change.before) - 1) if number_of(change.before) else Decimal(0)
+        )
+        assert abs(exact - number_of(change.relative)) <= Decimal("0.5000001") * Decimal(10) ** -digits
+
+
+@given(st.lists(st.tuples(st.floats(-1e9, 1e11), st.floats(-1e9, 1e11)), max_size=30))
+def test_a_ledger_adds_up_across_and_down(rows: list[tuple[float, float]]) -> None:
+    ledger = figures.ledger([before for before, _ in rows], [after for _, after in rows])
+    columns = [[number_of(text) for text in column] for column in (ledger.before, ledger.after, ledger.by)]
+    assert [sum(column) for column in columns] == [number_of(text) for text in ledger.total]
+    assert all(after - before == by for before, after, by in zip(*columns, strict=True))
+    assert number_of(ledger.total[1]) - number_of(ledger.total[0]) == number_of(ledger.total[2])
+
+
+def test_a_ledger_signs_its_differences_only() -> None:
+    ledger = figures.ledger([9e6, 4.2e6, -3e5, 3e4], [9.1e6, 1.2e6, -1e5, 2.9e4])
+    assert ledger.unit == "ms"
+    assert ledger.before == ("9.000", "4.200", "−0.300", "0.030")
+    assert ledger.by == ("+0.100", "−3.000", "+0.200", "−0.001")
+    assert ledger.total == ("12.930", "10.229", "−2.701")
+
+
+@pytest.mark.parametrize(
+    ("ns", "shown"), [(None, "n/a"), (0, "0 ns"), (-3e6, "−3.00 ms"), (3_410.0, "+3.41 µs"), (-0.0, "0 ns")]
+)
+def test_a_difference_has_its_sign(ns: float | None, shown: str) -> None:
+    assert figures.signed_duration(ns) == shown

@@ -25,6 +25,7 @@ from analysis.domain.figures import (
     rate,
     ratio,
     share,
+    signed_duration,
     significant,
     times,
 )
@@ -45,6 +46,7 @@ __all__ = [
     "RATIO",
     "SHAPE",
     "SHARE",
+    "SIGNED_DURATION",
     "SIGNIFICANT",
     "TEXT",
     "YES_NO",
@@ -96,6 +98,7 @@ PLAIN: Final = Style("plain", str)
 EXACT_MS: Final = Style("exact_ms", exact_ms, "ms")
 MICROSECONDS: Final = Style("microseconds", microseconds, "µs")
 DURATION: Final = Style("duration", duration)
+SIGNED_DURATION: Final = Style("signed_duration", signed_duration)
 SHARE: Final = Style("share", share)
 RATIO: Final = Style("ratio", ratio)
 SIGNIFICANT: Final = Style("significant", significant)

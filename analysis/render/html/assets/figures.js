@@ -35,6 +35,11 @@ const figures = (() => {
     }
     return `${Number.isInteger(ns) ? ns : significant(ns)} ns`;
   };
+  const signedDuration = (ns) => {
+    const text = duration(ns);
+    if (text.startsWith("-")) return `−${text.slice(1)}`;
+    return /[1-9]/.test(text.split(" ")[0]) ? `+${text}` : text;
+  };
   const exactMs = (ns) => {
     const size = Math.abs(ns);
     return `${ns < 0 ? "-" : ""}${count(Math.floor(size / 1e6))}.${String(size % 1e6).padStart(6, "0")}`;
@@ -62,6 +67,7 @@ const figures = (() => {
     exact_ms: exactMs,
     microseconds: (ns) => decimal(ns / 1e3, 2),
     duration,
+    signed_duration: signedDuration,
     share,
     ratio,
     significant,
