@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 __all__ = [
+    "ALL",
     "ANALYSIS",
-    "BOTH",
+    "HISTORY",
     "ROOT",
     "RUNNER",
     "folder_of",
@@ -32,7 +33,8 @@ def modules(package: str) -> dict[str, Path]:
 
 
 ANALYSIS, RUNNER = modules("analysis"), modules("runner")
-BOTH = ANALYSIS | RUNNER
+HISTORY = modules("history")
+ALL = ANALYSIS | RUNNER | HISTORY
 
 
 def imports(name: str, path: Path) -> Iterator[tuple[str, int]]:
@@ -73,13 +75,13 @@ def folder_of(name: str, path: Path) -> str:
 
 
 def room_imports() -> dict[str, set[str]]:
-    """Room, such as ``analysis.sums`` → the other rooms of both packages that its files import."""
+    """Room, such as ``analysis.sums`` → the other rooms of all packages that its files import."""
     graph: dict[str, set[str]] = {}
-    for name, path in BOTH.items():
+    for name, path in ALL.items():
         if not room(name):
             continue
         here = f"{name.split('.')[0]}.{room(name)}"
-        there = (module_of(imported, BOTH) for imported, _ in imports(name, path))
+        there = (module_of(imported, ALL) for imported, _ in imports(name, path))
         rooms = {f"{module.split('.')[0]}.{room(module)}" for module in there if module is not None and room(module)}
         graph.setdefault(here, set()).update(rooms - {here})
     return graph

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from import_graph import ANALYSIS, BOTH, ROOT, RUNNER, folder_of, imports, module_of, room
+from import_graph import ALL, ANALYSIS, HISTORY, ROOT, RUNNER, folder_of, imports, module_of, room
 
 HEAVY = {"torch", "transformers", "nvtx", "runner"}
 FLOORS = {
@@ -31,6 +31,7 @@ FLOORS = {
         "api",
         "cli",
     ),
+    "history": ("records", "schema", "migrations", "location", "folder", "upgrading", "store"),
     "runner": ("plan", "process", "inputs", "collectors", "child", "launcher", "cli"),
 }
 """Rooms of each package from the ground up: a room imports itself and what lies below it."""
@@ -39,25 +40,32 @@ FLOORS = {
 def test_there_is_something_to_look_at() -> None:
     assert {"analysis", "analysis.domain.convert", "analysis.trace.reader"} <= set(ANALYSIS)
     assert {"runner", "runner.child.annotate", "runner.child.models.deepseek_ocr"} <= set(RUNNER)
+    assert {"history", "history.store", "history.migrations.versions.r0001_runs"} <= set(HISTORY)
 
 
-@pytest.mark.parametrize("name", ANALYSIS)
-def test_the_analysis_needs_nothing_heavy(name: str) -> None:
-    found = [(one, line) for one, line in imports(name, ANALYSIS[name]) if one.split(".")[0] in HEAVY]
+@pytest.mark.parametrize("name", ANALYSIS | HISTORY)
+def test_the_analysis_and_the_history_need_nothing_heavy(name: str) -> None:
+    found = [(one, line) for one, line in imports(name, ALL[name]) if one.split(".")[0] in HEAVY]
     assert not found, f"{name} imports {found}"
 
 
-@pytest.mark.parametrize("name", RUNNER)
-def test_the_runner_shares_only_the_domain(name: str) -> None:
+@pytest.mark.parametrize("name", ANALYSIS)
+def test_only_commands_of_the_analysis_know_the_history(name: str) -> None:
+    found = [(one, line) for one, line in imports(name, ANALYSIS[name]) if one.split(".")[0] == "history"]
+    assert not found or room(name) == "cli", f"{name} imports {found}"
+
+
+@pytest.mark.parametrize("name", RUNNER | HISTORY)
+def test_the_runner_and_the_history_share_only_the_domain(name: str) -> None:
     found = [
         (one, line)
-        for one, line in imports(name, RUNNER[name])
+        for one, line in imports(name, ALL[name])
         if one.split(".")[0] == "analysis" and one.split(".")[:2] != ["analysis", "domain"]
     ]
     assert not found, f"{name} imports {found}"
 
 
-@pytest.mark.parametrize("name", BOTH)
+@pytest.mark.parametrize("name", ALL)
 def test_no_arrow_runs_up(name: str) -> None:
     package = name.split(".")[0]
     floors = FLOORS[package]
@@ -67,7 +75,7 @@ def test_no_arrow_runs_up(name: str) -> None:
     mine = floors.index(room(name))
     up = [
         (one, line)
-        for one, line in imports(name, BOTH[name])
+        for one, line in imports(name, ALL[name])
         if one.split(".")[0] == package and room(one) in floors and floors.index(room(one)) > mine
     ]
     assert not up, f"{name} imports from a room above it: {up}"
@@ -75,7 +83,7 @@ def test_no_arrow_runs_up(name: str) -> None:
 
 def test_folders_form_no_circle() -> None:
     """Nor do folders inside a room: ``collectors.nsys`` may be imported by ``collectors``, which then gives it nothing."""
-    for package in (ANALYSIS, RUNNER):
+    for package in (ANALYSIS, HISTORY, RUNNER):
         graph: dict[str, set[str]] = {}
         for name, path in package.items():
             folder = folder_of(name, path)
@@ -97,11 +105,11 @@ def test_the_launcher_never_imports_the_child(name: str) -> None:
 
 def test_every_package_is_installed() -> None:
     listed = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
-    folders = {name for name, path in BOTH.items() if path.name == "__init__.py"}
+    folders = {name for name, path in ALL.items() if path.name == "__init__.py"}
     assert set(listed) == folders | {"runner.nsys_configs"}
 
 
-@pytest.mark.parametrize("package", [ANALYSIS, RUNNER], ids=["analysis", "runner"])
+@pytest.mark.parametrize("package", [ANALYSIS, HISTORY, RUNNER], ids=["analysis", "history", "runner"])
 def test_no_circles(package: dict[str, Path]) -> None:
     graph = {
         name: {found for one, _ in imports(name, path) if (found := module_of(one, package)) and found != name}
@@ -115,11 +123,11 @@ def test_no_circles(package: dict[str, Path]) -> None:
 
 def test_only_one_file_and_the_doctors_program_import_nvtx() -> None:
     """The program that the doctor profiles is no part of a run, and must start without torch, which annotate needs."""
-    users = {name for name, path in BOTH.items() for one, _ in imports(name, path) if one.split(".")[0] == "nvtx"}
+    users = {name for name, path in ALL.items() for one, _ in imports(name, path) if one.split(".")[0] == "nvtx"}
     assert users == {"runner.collectors.nvidia.recording", "runner.collectors.nsys.probe_program"}
 
 
-@pytest.mark.parametrize("name", BOTH)
+@pytest.mark.parametrize("name", ALL)
 def test_names_of_files_say_what_is_in_them(name: str) -> None:
     assert not {"utils", "util", "helpers", "common", "manager", "misc"} & set(name.split("."))
 
@@ -139,10 +147,10 @@ STILL_ANYTHING = (
 """Modules, by the beginnings of their names, in which variables still have them."""
 
 
-@pytest.mark.parametrize("name", BOTH)
+@pytest.mark.parametrize("name", ALL)
 def test_names_in_the_code_are_those_that_a_stranger_knows(name: str) -> None:
     named: set[str] = set()
-    for node in ast.walk(ast.parse(BOTH[name].read_text())):
+    for node in ast.walk(ast.parse(ALL[name].read_text())):
         if isinstance(node, ast.Name):
             named.add(node.id)
         elif isinstance(node, ast.arg):

@@ -22,6 +22,7 @@ __all__ = [
     "NoEventsError",
     "NothingMatchesError",
     "RequestError",
+    "StoreError",
     "TimeoutExceededError",
     "TraceError",
     "TraceSchemaError",
@@ -113,6 +114,12 @@ class BusyError(DsocrError):
     """Another run holds the device or the run directory."""
 
     exit_code = 15
+
+
+class StoreError(DsocrError):
+    """The history cannot be opened, read or written: not there, locked, full, damaged, or of a newer version."""
+
+    exit_code = 16
 
 
 class ConservationError(DsocrError):

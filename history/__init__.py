@@ -1,0 +1,1 @@
+"""The numbers of finished runs, in a database that outlives their folders."""

@@ -1,0 +1,1 @@
+"""One file per revision; none is changed once it has been released."""
