@@ -14,6 +14,7 @@ from analysis.domain.annotations import STAGES
 from analysis.domain.entities import KernelSummary, LLMProfileReport, ModelUnderTest, RunMeta
 from analysis.domain.manifest import Overhead, RunManifest
 from analysis.domain.overhead import decode_unit
+from analysis.domain.predictions import Scored
 from analysis.efficiency.config_costs import ConfigRequest
 from analysis.efficiency.latency import aggregates, overheads, stage_timings, stats
 from analysis.efficiency.records import Aggregate, Captured, Measured, RankWait, UnitTimes, Utilisation
@@ -69,6 +70,7 @@ from analysis.trace.distinct import present
 from analysis.trace.reader import Trace
 from analysis.trace.records import GRAPH, KERNEL, MEMCPY, MEMSET, Device
 from analysis.verdict.notes import stakeholder_notes
+from analysis.verdict.predictions import scored_predictions
 from analysis.verdict.ranking import Ranking, ranking_of
 from analysis.verdict.records import Verdict
 from analysis.verdict.rules import refused, verdicts
@@ -129,6 +131,8 @@ class Report:
     """Stage → how many images or tokens its sums are over."""
     step_kinds: tuple[StepKindRow, ...] = ()
     """Of a serving engine's trace: its steps by kind."""
+    predictions: tuple[Scored, ...] = ()
+    """What the last run of the same work before this one predicted, and what came; empty: none is known."""
 
 
 @frozen
@@ -366,6 +370,7 @@ def _assembled(
         kernel_modules=kernel_modules,
         stage_units=units,
         step_kinds=captured.step_kinds,
+        predictions=scored_predictions(manifest, measured.unit_times, ranking),
     )
     return Assembled(made, measured, costs, peaks, dtype)
 

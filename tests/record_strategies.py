@@ -37,6 +37,7 @@ from analysis.domain.manifest import (
     RunManifest,
     StageCost,
 )
+from analysis.domain.predictions import Came, Prediction, Scored
 
 ENTITIES = (
     Stats,
@@ -62,6 +63,7 @@ MANIFEST = (
     PhaseTime,
     RunManifest,
 )
+PREDICTIONS = (Prediction, Came, Scored)
 
 _text = st.text(max_size=20)
 _finite = st.floats(allow_nan=False, allow_infinity=False)
@@ -111,6 +113,8 @@ CONSTRAINED: dict[tuple[type, str], st.SearchStrategy[Any]] = {
     (LLMProfileRequest, "device"): st.sampled_from(["cpu", "cuda", "cuda:0", "cuda:7"]),
     (LLMProfileRequest, "max_new_tokens"): _at_least_one,
     (LLMProfileAccepted, "artifacts_dir"): _absolute,
+    (Prediction, "was_ns"): _at_least_one,
+    (Prediction, "best_ns"): _counts,
     (RunManifest, "manifest_version"): st.just(1),
 }
 

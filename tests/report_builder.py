@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from attrs import evolve
 
@@ -20,6 +20,7 @@ from analysis.domain.entities import (
     Stats,
 )
 from analysis.domain.manifest import ControlPass, Overhead, RunManifest
+from analysis.domain.predictions import WHOLE, Came, Prediction, score
 from analysis.efficiency.records import Aggregate, TimeBase, UnitTimes, Utilisation
 from analysis.quality.findings import Finding
 from analysis.report import Report
@@ -58,6 +59,12 @@ HOSTILE: Final = (
 )
 
 
+_PREDICTED: Final[tuple[tuple[str, str, int, int, int, Literal["unprofiled", "profiled"]], ...]] = (
+    (WHOLE, "page", 1_518_000_000, 251_000_000, 263_000_000, "unprofiled"),
+    ("decode", "token", 22_566_000, 2_582_000, 2_400_000, "unprofiled"),
+    ("prefill", "image", 87_000_000, 41_000_000, 95_000_000, "profiled"),
+)
+"""Stage and unit; what it took, what it would at best, what it takes now, by which clock."""
 _TIMED_NS: Final[dict[TimeBase, int]] = {
     "unprofiled": 40_000_000,
     "profiled elapsed": 99_000_000,
@@ -391,6 +398,24 @@ def plain_report(
             Aggregate("profiled_itl_ms", "ms", 24.0, 0.1, 24.0, 23.9, 24.1, 4, "trace"),
         ),
         manifest=manifest,
+        predictions=tuple(
+            score(
+                Prediction(
+                    "26fb91c7-1a2b",
+                    "2026-11-24T18:37:57+00:00",
+                    stage,
+                    unit,
+                    "launch-bound",
+                    f"replay {first} as a graph",
+                    was,
+                    best,
+                    "unprofiled",
+                    ("decode eager → cuda-graph", first),
+                ),
+                Came(came, unit, base),
+            )
+            for stage, unit, was, best, came, base in _PREDICTED
+        ),
         timeline=BusyTimeline(0, slice_ns, tuple(slice_ns * (index % 10) // 10 for index in range(100))),
     )
     return evolve(report, **changes)

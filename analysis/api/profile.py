@@ -22,6 +22,7 @@ from analysis.render.spec.findings import FINDINGS
 from analysis.render.spec.gpu_time import GPU_TIME
 from analysis.render.spec.host import HOST_CALLS
 from analysis.render.spec.kernels import KERNEL_MODULES, KERNELS
+from analysis.render.spec.predictions import PREDICTIONS
 from analysis.render.spec.specification import Specification
 from analysis.render.spec.stages import GAPS, INSTANCES, LATENCIES, OVERHEAD, STAGES_TABLE, STEPS, UNIT_TIMES
 from analysis.render.spec.step_kinds import STEP_KINDS_TABLE
@@ -234,6 +235,11 @@ class Profile:
     def actions(self) -> pd.DataFrame:
         """What to do, ranked over the run by what it could bring end to end."""
         return frame(ACTIONS, self._report.ranking.gains)
+
+    @_returns(PREDICTIONS)
+    def predictions(self) -> pd.DataFrame:
+        """What the last run of the same work before this one predicted, and what came; no rows where none is known."""
+        return frame(PREDICTIONS, self._report.predictions)
 
 
 def load(path: str | os.PathLike[str], **stated: Any) -> Profile:

@@ -2,14 +2,15 @@
 
 One definition for the terminal, Markdown, the page (``figures.js`` follows the same rules; a test compares them), notes and
 verdicts. What is unknown is ``n/a``. Where two figures and their difference, or a part and its whole, stand side by side,
-`change`, `difference`, `fall`, `ledger`, `part_of`, `together` and `whole_per_cents` write them so that what is shown can be
-recalculated from what is shown.
+`change`, `difference`, `fall`, `ledger`, `part_of`, `reached`, `together` and `whole_per_cents` write them so that what is
+shown can be recalculated from what is shown.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import combinations
 from typing import Final
 
 from attrs import frozen
@@ -21,6 +22,7 @@ __all__ = [
     "Fall",
     "Ledger",
     "Part",
+    "Reached",
     "Together",
     "bytes_",
     "change",
@@ -37,6 +39,7 @@ __all__ = [
     "part_of",
     "rate",
     "ratio",
+    "reached",
     "share",
     "signed_duration",
     "significant",
@@ -404,6 +407,49 @@ def _in_steps(values: Sequence[float], step: float) -> list[int]:
     for place in sorted(range(len(floors)), key=lambda place: floors[place] - values[place] / step)[:missing]:
         floors[place] += 1
     return floors
+
+
+@frozen
+class Reached:
+    """A time, what could be left of it at best, what was left of it, and how much of that gain this is."""
+
+    was: str
+    """Without its unit, which is that of the others: ``22.57``."""
+    best: str
+    came: str
+    """Both with the unit: ``2.58 ms``, ``2.74 ms``."""
+    share: str
+    """``99 %`` of the gain, of the times as they are written."""
+
+
+def reached(was_ns: float, best_ns: float, came_ns: float) -> Reached:
+    """Write ``was → best`` and ``came`` so that the share of the gain that was reached holds as written.
+
+    All times have one unit, and as many decimals, from three significant digits on, within four of the first, as
+    the share needs and as it takes to show which of two different times is the smaller one.
+
+    Args:
+        was_ns: the time, more than 0.
+        best_ns: what could be left of it at best.
+        came_ns: what was left of it.
+    """
+    times_ns = (was_ns, best_ns, came_ns)
+    unit, size, exact = _sum_unit(max(times_ns))
+    smallest = min((value for value in times_ns if value), default=was_ns)
+    digits = min(
+        exact, max(_decimals(was_ns / size, 3), min(_decimals(smallest / size, 3), _decimals(was_ns / size, 4)))
+    )
+    gain = was_ns - best_ns
+    shown = f"{100 * (was_ns - came_ns) / gain:.0f} %" if gain else NOT_AVAILABLE
+    order = [(first < second) - (first > second) for first, second in combinations(times_ns, 2)]
+    while digits < exact:
+        was, best, came = rounded = tuple(round(value / size, digits) for value in times_ns)
+        alike = not gain or (was != best and f"{100 * (was - came) / (was - best):.0f} %" == shown)
+        if alike and order == [(first < second) - (first > second) for first, second in combinations(rounded, 2)]:
+            break
+        digits += 1
+    written = [f"{value / size:,.{digits}f}" for value in times_ns]
+    return Reached(written[0], f"{written[1]} {unit}", f"{written[2]} {unit}", shown.replace("-0 %", "0 %"))
 
 
 @frozen

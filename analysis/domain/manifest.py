@@ -9,6 +9,7 @@ from attrs import field, frozen, validators
 from analysis.domain.annotations import Stage
 from analysis.domain.contracts import LLMProfileRequest
 from analysis.domain.entities import InputSet, ModelUnderTest, RunMeta
+from analysis.domain.predictions import Prediction
 
 __all__ = [
     "Collector",
@@ -230,3 +231,5 @@ class RunManifest:
     finished_at: str | None = None
     phases: tuple[PhaseTime, ...] = ()
     """Where the run's own time went."""
+    predictions: tuple[Prediction, ...] = ()
+    """What the last run of the same work before this one said that could be gained at best (`analysis.domain.predictions`)."""

@@ -11,6 +11,7 @@ from analysis.render.spec.glossary import GLOSSARY, TERMS
 from analysis.render.spec.gpu_time import GPU_TIME, MODULE_KINDS, STEP_KIND_TIME, STREAMS
 from analysis.render.spec.host import HOST_CALLS, OPERATORS
 from analysis.render.spec.kernels import CATEGORIES, KERNEL_MODULES, KERNELS
+from analysis.render.spec.predictions import PREDICTIONS
 from analysis.render.spec.ranges import PROJECTIONS, RANGE_KERNELS
 from analysis.render.spec.ranks import LATENESS, RANK_STAGES, RANK_STEPS, RANKS
 from analysis.render.spec.review import COUNTER_FILES, COVERAGE, LOSSES, REVIEW_KERNELS, REVIEW_MODULES, TRAFFIC
@@ -45,6 +46,7 @@ _DECLARED: Final[tuple[Specification[Any], ...]] = (
     VERDICTS,
     BUDGET,
     ACTIONS,
+    PREDICTIONS,
     LATENCIES,
     OVERHEAD,
     FINDINGS,

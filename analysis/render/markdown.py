@@ -12,7 +12,7 @@ from analysis.domain.files import write_text
 from analysis.render.markdown_tables import code, escaped, head_lines, row_line, table_lines
 from analysis.render.pictures import budget_picture, category_picture, step_picture
 from analysis.render.pictures.svg import alone
-from analysis.render.spec import facts, gpu_time, utilisation
+from analysis.render.spec import facts, gpu_time, predictions, utilisation
 from analysis.render.spec import headline as head
 from analysis.render.spec.glossary import GLOSSARY
 from analysis.render.spec.shown import Cell, Heading, Table
@@ -63,6 +63,14 @@ def _opening(report: Report) -> _Section:
 def _actions(tables: ReportTables) -> _Section:
     actions = tables.actions()
     return _Section(actions.title, [f"## {actions.title}", "", *table_lines(actions)] if actions.rows else [])
+
+
+def _predictions(report: Report, tables: ReportTables) -> _Section:
+    table = tables.predictions()
+    if not table.rows:
+        return _Section(table.title, [])
+    told = [f"- {escaped(line)}" for line in predictions.sentences(report)]
+    return _Section(table.title, [f"## {table.title}", "", *told, "", *table_lines(table)], 1)
 
 
 def _why(report: Report, tables: ReportTables, pictures: dict[str, str]) -> list[_Section]:
@@ -218,6 +226,7 @@ def _sections(report: Report, pictures: dict[str, str], rows: int) -> list[_Sect
         for section in (
             _opening(report),
             _actions(tables),
+            _predictions(report, tables),
             *_why(report, tables, pictures),
             _numbers(report),
             _findings(report),

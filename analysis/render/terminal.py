@@ -9,7 +9,7 @@ from rich.console import Console, Group, RenderableType
 from rich.padding import Padding
 from rich.text import Text
 
-from analysis.render.spec import facts
+from analysis.render.spec import facts, predictions
 from analysis.render.spec import headline as head
 from analysis.render.spec.shown import Table, shown
 from analysis.render.spec.tables import ReportTables
@@ -112,6 +112,7 @@ def headline(report: Report) -> Group:
         *_why(report, evidence=False),
         Text(),
         *_ranked(tables.actions(), _FIRST_ACTIONS),
+        *[Sentence(line) for line in predictions.sentences(report)[:1]],
         *([Sentence(unknown, "dim")] if unknown else []),
         *_findings(report, "warning", evidence=False),
     )
@@ -145,6 +146,9 @@ def print_report(report: Report, console: Console, *, top: int = 10) -> None:
         _indented(f"{gain.rank}. {gain.action.sentence} {gain.sentence}: {gain.action.arithmetic}", "dim")
         for gain in report.ranking.gains
     ]
+    if report.predictions:
+        parts += [Text(), FittedTable(tables.predictions())]
+        parts += [_indented(line, "dim") for line in predictions.sentences(report)]
     parts += [Sentence(unknown, "dim")] if unknown else []
     parts += [*_findings(report, "warning", evidence=True), Text()]
     for verdict in report.verdicts:

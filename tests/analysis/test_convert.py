@@ -22,19 +22,24 @@ from analysis.domain.entities import (
 )
 from analysis.domain.errors import RequestError
 from analysis.domain.manifest import RunManifest
-from record_strategies import CONTRACTS, ENTITIES, MANIFEST, records
+from record_strategies import CONTRACTS, ENTITIES, MANIFEST, PREDICTIONS, records
 
 REQUEST = {"model_path": "deepseek-ocr-tiny", "input_dir": "/pages"}
 
 
 def test_every_record_class_is_covered() -> None:
-    for module, covered in (("entities", ENTITIES), ("contracts", CONTRACTS), ("manifest", MANIFEST)):
+    for module, covered in (
+        ("entities", ENTITIES),
+        ("contracts", CONTRACTS),
+        ("manifest", MANIFEST),
+        ("predictions", PREDICTIONS),
+    ):
         name = f"analysis.domain.{module}"
         defined = {one for one in vars(import_module(name)).values() if attrs.has(one) and one.__module__ == name}
         assert defined == set(covered)
 
 
-@pytest.mark.parametrize("kind", [*ENTITIES, *CONTRACTS, *MANIFEST], ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize("kind", [*ENTITIES, *CONTRACTS, *MANIFEST, *PREDICTIONS], ids=lambda kind: kind.__name__)
 def test_json_and_back_loses_nothing(kind: type) -> None:
     @settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
     @given(records(kind))
@@ -108,7 +113,7 @@ def test_wrong_shapes_are_refused_with_their_place(kind: type, plain: Any, said:
     assert "\n" not in str(raised.value)
 
 
-@pytest.mark.parametrize("kind", [*ENTITIES, *CONTRACTS, *MANIFEST], ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize("kind", [*ENTITIES, *CONTRACTS, *MANIFEST, *PREDICTIONS], ids=lambda kind: kind.__name__)
 @settings(max_examples=5, deadline=None, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_an_unknown_key_is_refused_everywhere(kind: type, data: st.DataObject) -> None:
@@ -117,7 +122,7 @@ def test_an_unknown_key_is_refused_everywhere(kind: type, data: st.DataObject) -
         from_json(kind, json.dumps(plain | {"surprise": 1}), source="x")
 
 
-@pytest.mark.parametrize("kind", [*ENTITIES, *CONTRACTS, *MANIFEST], ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize("kind", [*ENTITIES, *CONTRACTS, *MANIFEST, *PREDICTIONS], ids=lambda kind: kind.__name__)
 @settings(max_examples=5, deadline=None, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_a_value_of_a_foreign_type_is_refused_everywhere(kind: type, data: st.DataObject) -> None:

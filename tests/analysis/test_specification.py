@@ -31,6 +31,7 @@ from analysis.render.spec import (
     gpu_time,
     host,
     kernels,
+    predictions,
     ranges,
     ranks,
     review,
@@ -99,6 +100,7 @@ def rows_of(report: Report) -> dict[str, list[Any]]:
         "verdicts": [*report.verdicts],
         "budget": [*verdicts.budget_lines(report.verdicts)],
         "actions": [*report.ranking.gains],
+        "predictions": [*report.predictions],
         "module_kinds": [*gpu_time.module_kinds(report.module_rows["decode"])],
         **{f"host_calls_by_{by}": [row for row in report.host_calls if row.level == by] for by in ("stage", "module")},
     }
@@ -177,6 +179,7 @@ def test_every_declaration_is_in_the_catalogue() -> None:
             gpu_time,
             host,
             kernels,
+            predictions,
             ranges,
             ranks,
             review,

@@ -25,7 +25,7 @@ from analysis.render.pictures.busy import busy_picture
 from analysis.render.pictures.metrics import metrics_picture
 from analysis.render.pictures.roofline import stage_roofline_picture
 from analysis.render.review_link import REPORT_PAGE, link_from_review, review_link
-from analysis.render.spec import facts, headline, utilisation
+from analysis.render.spec import facts, headline, predictions, utilisation
 from analysis.render.spec.glossary import GLOSSARY
 from analysis.render.spec.shown import Table
 from analysis.render.spec.tables import ReportTables
@@ -132,6 +132,8 @@ def page(report: Report, folder: Path | None = None, parts: TraceParts | None = 
         ],
         budgets=[tables.budget(verdict.stage) if verdict.stage in budgeted else None for verdict in report.verdicts],
         actions=tables.actions(),
+        predictions=tables.predictions(),
+        predicted=predictions.sentences(report),
         top_kernels=[
             tables.kernels(stage, _TOP_KERNELS)
             for stage in tables.kernel_stages

@@ -8,7 +8,7 @@ from attrs import evolve
 
 from analysis.domain.entities import KernelSummary
 from analysis.domain.overhead import noise_sentence
-from analysis.render.spec import gpu_time, host, kernels, stages, step_kinds, utilisation, verdicts
+from analysis.render.spec import gpu_time, host, kernels, predictions, stages, step_kinds, utilisation, verdicts
 from analysis.render.spec.shown import Table, pivoted, shown, transposed
 from analysis.render.spec.specification import Reader
 from analysis.report import Report
@@ -91,6 +91,10 @@ class ReportTables:
         """What to do, ranked over the run, with what it brings end to end."""
         ranking = self._report.ranking
         return shown(verdicts.ACTIONS, ranking.gains, self._reader, note=verdicts.actions_note(ranking))
+
+    def predictions(self) -> Table:
+        """What an earlier run of the same work predicted, and what came."""
+        return shown(predictions.PREDICTIONS, self._report.predictions, self._reader)
 
     def compared(self) -> Table:
         """Prefill and decode side by side, one quantity a row."""
