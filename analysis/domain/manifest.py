@@ -8,6 +8,7 @@ from attrs import field, frozen, validators
 
 from analysis.domain.annotations import Stage
 from analysis.domain.contracts import LLMProfileRequest
+from analysis.domain.energy import Energy
 from analysis.domain.entities import InputSet, ModelUnderTest, RunMeta
 from analysis.domain.predictions import Prediction
 
@@ -157,7 +158,7 @@ class PhaseTime:
 
     program: Literal["launcher", "control", "capture"]
     step: str
-    """preflight, pages, export, report; start, model, inputs, warm-up, passes, counting, collection, end."""
+    """preflight, pages, export, report; start, model, inputs, warm-up, passes, energy, counting, collection, end."""
     start_s: float
     """Since the run began or, of a step that ``resume`` repeated, since it was taken up again."""
     seconds: float
@@ -218,6 +219,8 @@ class RunManifest:
     costs: tuple[StageCost, ...] = ()
     costs_unknown_because: str | None = None
     measured_peak: MeasuredPeak | None = None
+    energy: Energy | None = None
+    """Of each stage, from loops outside the profiler; None: not asked for."""
     control: tuple[ControlPass, ...] = ()
     profiled: tuple[ControlPass, ...] = ()
     """The captured passes, timed by the program itself (absent in the mark, which is written before them)."""

@@ -15,7 +15,16 @@ import torch
 from analysis.domain.entities import Dtype
 from analysis.domain.manifest import DeviceState, MeasuredPeak
 
-__all__ = ["compute_capability", "device_state", "gpu_name", "measure_peak", "software_versions"]
+__all__ = [
+    "compute_capability",
+    "device_state",
+    "gpu_name",
+    "measure_peak",
+    "nvml_answer",
+    "nvml_handle",
+    "open_nvml",
+    "software_versions",
+]
 
 
 def software_versions(device: torch.device) -> dict[str, str]:
@@ -29,8 +38,8 @@ def software_versions(device: torch.device) -> dict[str, str]:
     if torch.version.cuda:
         versions["cuda"] = torch.version.cuda
     if device.type == "cuda":
-        with _nvml() as nvml:
-            driver = None if nvml is None else _answer(nvml, nvml.nvmlSystemGetDriverVersion)
+        with open_nvml() as nvml:
+            driver = None if nvml is None else nvml_answer(nvml, nvml.nvmlSystemGetDriverVersion)
         if driver is not None:
             versions["driver"] = driver
     return versions
@@ -50,24 +59,24 @@ def device_state(device: torch.device, when: Literal["before", "after"]) -> tupl
     """Ask the driver for clocks, temperature and power; empty on a CPU and where NVML does not answer."""
     if device.type != "cuda":
         return ()
-    with _nvml() as nvml:
-        handle = None if nvml is None else _handle(nvml, device)
+    with open_nvml() as nvml:
+        handle = None if nvml is None else nvml_handle(nvml, device)
         if nvml is None or handle is None:
             return ()
-        power_mw = _answer(nvml, nvml.nvmlDeviceGetPowerUsage, handle)
+        power_mw = nvml_answer(nvml, nvml.nvmlDeviceGetPowerUsage, handle)
         return (
             DeviceState(
                 when,
-                sm_clock_mhz=_answer(nvml, nvml.nvmlDeviceGetClockInfo, handle, nvml.NVML_CLOCK_SM),
-                memory_clock_mhz=_answer(nvml, nvml.nvmlDeviceGetClockInfo, handle, nvml.NVML_CLOCK_MEM),
-                temperature_c=_answer(nvml, nvml.nvmlDeviceGetTemperature, handle, nvml.NVML_TEMPERATURE_GPU),
+                sm_clock_mhz=nvml_answer(nvml, nvml.nvmlDeviceGetClockInfo, handle, nvml.NVML_CLOCK_SM),
+                memory_clock_mhz=nvml_answer(nvml, nvml.nvmlDeviceGetClockInfo, handle, nvml.NVML_CLOCK_MEM),
+                temperature_c=nvml_answer(nvml, nvml.nvmlDeviceGetTemperature, handle, nvml.NVML_TEMPERATURE_GPU),
                 power_w=None if power_mw is None else power_mw / 1000,
             ),
         )
 
 
 @contextmanager
-def _nvml() -> Iterator[Any]:
+def open_nvml() -> Iterator[Any]:
     """NVIDIA's management library, open; None where this machine has none that answers."""
     import pynvml  # a run on a CPU does without it
 
@@ -82,12 +91,12 @@ def _nvml() -> Iterator[Any]:
         pynvml.nvmlShutdown()
 
 
-def _handle(nvml: Any, device: torch.device) -> Any | None:
+def nvml_handle(nvml: Any, device: torch.device) -> Any | None:
     """NVML's handle of torch's device, by its UUID: ``CUDA_VISIBLE_DEVICES`` renumbers torch's devices, not NVML's."""
-    return _answer(nvml, nvml.nvmlDeviceGetHandleByUUID, f"GPU-{torch.cuda.get_device_properties(device).uuid}")
+    return nvml_answer(nvml, nvml.nvmlDeviceGetHandleByUUID, f"GPU-{torch.cuda.get_device_properties(device).uuid}")
 
 
-def _answer(nvml: Any, ask: Callable[..., Any], *arguments: Any) -> Any | None:
+def nvml_answer(nvml: Any, ask: Callable[..., Any], *arguments: Any) -> Any | None:
     """What NVML says, or None: not every board measures everything, and a MIG slice next to nothing."""
     try:
         return ask(*arguments)

@@ -65,6 +65,13 @@ class Decoder(Protocol):
     def step(self, token: torch.Tensor) -> torch.Tensor:
         """Run one token, int64 [batch, 1], behind the cached ones; returns the next, int64 [batch, 1]."""
 
+    def rewind(self, steps: int) -> None:
+        """Forget the last ``steps`` steps: the next one stands where the first of them stood.
+
+        Raises:
+            ModelError: the model's cache cannot be taken back.
+        """
+
 
 def next_token(network: Any, cache: Any, **inputs: Any) -> tuple[torch.Tensor, Any]:
     """One forward pass and the most likely token after its last position.
@@ -108,6 +115,17 @@ class DynamicDecoder:
         """Run one token; all shapes of the cache grow by one."""
         token, self._cache = next_token(self._network, self._cache, input_ids=token, **self._options)
         return token
+
+    def rewind(self, steps: int) -> None:
+        """Cut the last positions off the cache.
+
+        Raises:
+            ModelError: a layer keeps no past that could be gone back to (sliding windows, recurrent states).
+        """
+        try:
+            self._cache.crop(-steps)
+        except (RuntimeError, ValueError, NotImplementedError, AttributeError) as error:
+            raise ModelError(f"the cache of this model cannot be taken back by {steps} steps ({error})") from error
 
 
 class StaticDecoder:
@@ -153,6 +171,11 @@ class StaticDecoder:
         """Run one token; the position advances on the device."""
         token, _ = next_token(self._network, self._cache, input_ids=token, **self._options)
         return token
+
+    def rewind(self, steps: int) -> None:
+        """Take the position back. Keys and values behind it stay: the mask hides them."""
+        for counter in self.positions():
+            counter.sub_(steps)
 
     def positions(self) -> list[torch.Tensor]:
         """The layers' counters of cached positions (scalars on the device), as they are."""

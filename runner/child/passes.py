@@ -25,6 +25,7 @@ __all__ = [
     "make_decoder",
     "prepare_inputs",
     "record_annotated",
+    "repeated",
     "run_pass",
     "with_generated_lengths",
 ]
@@ -61,7 +62,7 @@ def prepare_inputs(plan: RunPlan, model: LoadedModel, images: InputSet) -> list[
     return prepared
 
 
-def _batched(inputs: ModelInputs, size: int) -> ModelInputs:
+def repeated(inputs: ModelInputs, size: int) -> ModelInputs:
     """Repeat a prompt along the batch, on its device."""
     if size == 1:
         return inputs
@@ -92,7 +93,7 @@ def make_decoder(plan: RunPlan, model: LoadedModel, inputs: Sequence[ModelInputs
     if plan.settings.decode_mode == "static":
         return StaticDecoder(model.network, positions)
     decoder = GraphDecoder(model.network, positions)
-    decoder.warm_up(_batched(inputs[0].on(model.device), plan.settings.batch_size))
+    decoder.warm_up(repeated(inputs[0].on(model.device), plan.settings.batch_size))
     decoder.record()
     return decoder
 
@@ -147,7 +148,7 @@ def run_pass(
             generation = generate(
                 model,
                 decoder,
-                _batched(image.on(model.device), plan.settings.batch_size),
+                repeated(image.on(model.device), plan.settings.batch_size),
                 max_new_tokens=plan.request.max_new_tokens,
                 annotator=annotator,
                 ignore_eos=plan.settings.ignore_eos,

@@ -24,11 +24,13 @@ from attrs import evolve
 from transformers.utils import logging as transformers_logging
 
 from analysis.domain.convert import from_json_file, to_json
+from analysis.domain.energy import Energy, unknown_energy
 from analysis.domain.errors import ChildFailedError, DsocrError, ModelError
 from analysis.domain.files import WriteOptions, write_text
 from analysis.domain.manifest import ControlPass, RunManifest, StageCost
 from runner.child.annotate import Annotator
 from runner.child.device import compute_capability, device_state, gpu_name, measure_peak, software_versions
+from runner.child.energy import measure_energy
 from runner.child.flops import count_costs, meta_network
 from runner.child.generate import SYNCHRONISES, Decoder
 from runner.child.models.family import Family, LoadedModel, ModelInputs
@@ -39,6 +41,7 @@ from runner.child.passes import (
     make_decoder,
     prepare_inputs,
     record_annotated,
+    repeated,
     run_pass,
     with_generated_lengths,
 )
@@ -190,6 +193,11 @@ def run(
         passes = _captured_passes(captured, model, decoder, shown, mark, progress, reporter)
 
     after = device_state(model.device, "after")
+    energy = None
+    if role == "control" and plan.settings.energy:
+        progress("measuring energy")
+        reporter.begin("energy")
+        energy = _energy(plan, model, decoder, inputs, passes)
     wants_peak = role == "control" and (plan.settings.measure_peak or model.device.type == "cpu")
     result = WorkloadResult(
         role=role,
@@ -199,6 +207,7 @@ def run(
         decode_mode=plan.settings.decode_mode,
         costs_unknown_because="FLOPs are counted in the control run",
         measured_peak=measure_peak(model.device, model.dtype, model.subject.dtype) if wants_peak else None,
+        energy=energy,
         device_states=before + after,
         versions=software_versions(model.device),
         gpu_name=gpu_name(model.device),
@@ -228,6 +237,23 @@ def run(
         result = evolve(result, costs=costs, costs_unknown_because=unknown)
     reporter.begin("end")
     return result
+
+
+def _energy(
+    plan: RunPlan, model: LoadedModel, decoder: Decoder, inputs: list[ModelInputs], passes: list[ControlPass]
+) -> Energy:
+    """Energy of the first page's stages, whose tokens are as many as it wrote in the control passes."""
+    if plan.settings.tensor_parallel > 1:
+        return unknown_energy("several GPUs share the model; energy is measured of one")
+    first = inputs[0]
+    written = [one.new_tokens for one in passes if one.image_index == first.prompt.image_index]
+    return measure_energy(
+        model,
+        decoder,
+        repeated(first.on(model.device), plan.settings.batch_size),
+        batch_size=plan.settings.batch_size,
+        new_tokens=min(written),
+    )
 
 
 def _texts(model: LoadedModel, tokens_of: dict[int, tuple[int, ...]]) -> tuple[str, ...]:

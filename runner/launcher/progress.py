@@ -32,6 +32,7 @@ STEPS: Final[Mapping[Key, str]] = {
     ("control", "inputs"): "control run: pages to tensors",
     ("control", "warm-up"): "control run: warm-up",
     ("control", "passes"): "control passes",
+    ("control", "energy"): "energy of each stage",
     ("control", "counting"): "counting FLOPs and bytes",
     ("control", "end"): "control run: the program ends",
     ("capture", "start"): "capture: the program starts",
@@ -249,7 +250,14 @@ class RunProgress:
 
 
 _SAID: Final = frozenset(
-    {("control", "start"), ("control", "passes"), ("control", "counting"), ("capture", "start"), ("capture", "passes")}
+    {
+        ("control", "start"),
+        ("control", "passes"),
+        ("control", "energy"),
+        ("control", "counting"),
+        ("capture", "start"),
+        ("capture", "passes"),
+    }
     | {("launcher", "export"), ("launcher", "report")}
 )
 """Steps that are worth a line where there is no terminal."""

@@ -355,6 +355,7 @@ class Run:
             costs=result.costs,
             costs_unknown_because=result.costs_unknown_because,
             measured_peak=result.measured_peak,
+            energy=result.energy,
             device_states=result.device_states,
             synchronises=result.synchronises,
             decode_mode=result.decode_mode,

@@ -7,6 +7,7 @@ from typing import Literal
 from attrs import field, frozen
 
 from analysis.domain.contracts import LLMProfileRequest
+from analysis.domain.energy import Energy
 from analysis.domain.entities import InputSet, ModelUnderTest
 from analysis.domain.manifest import (
     Collector,
@@ -57,6 +58,8 @@ class WorkloadResult:
     costs: tuple[StageCost, ...] = ()
     costs_unknown_because: str | None = None
     measured_peak: MeasuredPeak | None = None
+    energy: Energy | None = None
+    """None: not asked for."""
     device_states: tuple[DeviceState, ...] = ()
     versions: dict[str, str] = field(factory=dict)
     gpu_name: str | None = None

@@ -44,6 +44,9 @@ class Settings:
         _RUN,
         flag="--decode",
     )
+    energy: bool = option(
+        False, "Measure joules per page and per output token of each stage, in loops of 2 s outside the profiler.", _RUN
+    )
     timeout_s: float | None = option(
         None,
         "Seconds for control run and capture together.",

@@ -21,7 +21,7 @@ from analysis.domain.errors import RequestError
 __all__ = ["ChildStep", "Event", "ProgressReader", "ProgressWriter", "progress_files"]
 
 ChildStep: TypeAlias = Literal[
-    "start", "waiting", "model", "inputs", "warm-up", "passes", "counting", "collection", "end"
+    "start", "waiting", "model", "inputs", "warm-up", "passes", "energy", "counting", "collection", "end"
 ]
 
 _COUNTER: Final = struct.Struct("<I")

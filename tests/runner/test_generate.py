@@ -69,6 +69,35 @@ def test_every_sequence_of_a_batch_gives_the_same_tokens(model: LoadedModel) -> 
     assert batch.tokens == tuple(row * 3 for row in alone.tokens)
 
 
+@pytest.mark.parametrize("kind", ["dynamic", "static", "graph"])
+def test_a_rewound_decoder_gives_the_same_tokens_again(
+    model: LoadedModel, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inputs = inputs_of(model)
+    decoder: Decoder = DynamicDecoder(model.network)
+    if kind == "static":
+        decoder = StaticDecoder(model.network, inputs.prompt.prompt_tokens + NEW_TOKENS)
+    elif kind == "graph":
+        play_graphs_on_the_cpu(monkeypatch)
+        decoder = GraphDecoder(model.network, inputs.prompt.prompt_tokens + NEW_TOKENS)
+        decoder.warm_up(inputs)
+        decoder.record()
+    decoder.begin()
+    first = decoder.prefill(inputs).clone()
+    rounds = []
+    for _ in range(3):
+        token, made = first, []
+        for _ in range(NEW_TOKENS - 1):
+            token = decoder.step(token)
+            made.append(token.item())
+        decoder.rewind(NEW_TOKENS - 1)
+        rounds.append(made)
+    assert rounds[0] == rounds[1] == rounds[2]
+    assert rounds[0] == [
+        row[0] for row in run(model, DynamicDecoder(model.network), inputs, ignore_eos=True).tokens[1:]
+    ]
+
+
 class Scripted:
     """A decoder that says what it is told to: [steps][batch]."""
 
@@ -86,6 +115,9 @@ class Scripted:
         assert token.flatten().tolist() == list(self.rows[self.at])
         self.at += 1
         return torch.tensor(self.rows[self.at])[:, None]
+
+    def rewind(self, steps: int) -> None:
+        self.at -= steps
 
 
 @pytest.fixture(scope="module")
