@@ -15,13 +15,12 @@ from typing import Literal, TypeAlias
 from attrs import field, frozen, validators
 
 from analysis.domain.annotations import Stage
+from analysis.domain.energy import Energy
 from analysis.domain.manifest import DecodeMode
 
 __all__ = [
-    "Energy",
     "MemoryUse",
     "PointStatus",
-    "StageEnergy",
     "StageFigures",
     "Sweep",
     "SweepPoint",
@@ -113,41 +112,6 @@ class MemoryUse:
     """``peak_reserved`` − ``peak_allocated``: held by the allocator and not used at the peak."""
     device_total: int | None
     """What the device has; None: not known."""
-
-
-@frozen
-class StageEnergy:
-    """Energy of one stage, from a loop of it alone outside the profiler."""
-
-    stage: Stage
-    per: str
-    """``page`` (of one sequence's prefill) or ``token`` (one output token of one sequence)."""
-    joules: float
-    """Per unit, idle power included."""
-    joules_above_idle: float | None
-    """Per unit, less idle power × time; None: idle power is not known."""
-    mean_w: float
-    """Mean power in the loop, W."""
-    loop_s: float
-    """How long the loop ran, s."""
-    units: int
-    """Units in the loop, all sequences counted."""
-
-
-@frozen
-class Energy:
-    """Energy of a point; the stages empty and ``unknown_because`` set where it was not measured."""
-
-    stages: tuple[StageEnergy, ...]
-    idle_w: float | None
-    """Power with the model loaded and nothing running, W."""
-    joules_per_page: float | None
-    """Prefill and all decode steps of one sequence, idle power included."""
-    source: Literal["energy counter", "power samples"] | None
-    """The driver's total energy counter, or its power readings integrated over time."""
-    sampling_s: float | None
-    """Mean time between power readings, s; None: none were needed."""
-    unknown_because: str | None
 
 
 @frozen

@@ -194,7 +194,7 @@ def run(
 
     after = device_state(model.device, "after")
     energy = None
-    if role == "control" and plan.settings.energy:
+    if role == "control" and plan.settings.measure_energy:
         progress("measuring energy")
         reporter.begin("energy")
         energy = _energy(plan, model, decoder, inputs, passes)
@@ -246,7 +246,7 @@ def _energy(
     if plan.settings.tensor_parallel > 1:
         return unknown_energy("several GPUs share the model; energy is measured of one")
     first = inputs[0]
-    written = [one.new_tokens for one in passes if one.image_index == first.prompt.image_index]
+    written = [page.new_tokens for page in passes if page.image_index == first.prompt.image_index]
     return measure_energy(
         model,
         decoder,

@@ -44,8 +44,11 @@ class Settings:
         _RUN,
         flag="--decode",
     )
-    energy: bool = option(
-        False, "Measure joules per page and per output token of each stage, in loops of 2 s outside the profiler.", _RUN
+    measure_energy: bool = option(
+        False,
+        "Measure joules per page and per output token of each stage, in loops of 2 s outside the profiler.",
+        _RUN,
+        flag="--energy",
     )
     timeout_s: float | None = option(
         None,

@@ -6,8 +6,9 @@ import pytest
 from attrs import evolve
 
 from analysis.domain.convert import from_json, to_json
+from analysis.domain.energy import energy_of, stage_energy
 from analysis.domain.errors import RequestError
-from analysis.domain.sweep import Energy, MemoryUse, StageEnergy, StageFigures, Sweep, SweepPoint, SweepSetting
+from analysis.domain.sweep import MemoryUse, StageFigures, Sweep, SweepPoint, SweepSetting
 
 EAGER = SweepSetting(batch_size=2, input_mode="tiny", max_new_tokens=4, prompt_tokens=None, decode_mode="eager")
 
@@ -66,8 +67,14 @@ SWEEP = Sweep(
             decode=DECODE,
             tokens_per_s=1.9e8,
             memory=MemoryUse(1, 2, 3, 6, 8, 2, 100),
-            energy=Energy(
-                (StageEnergy("decode", "token", 0.5, None, 90.0, 2.1, 40),), 30.0, 2.0, "power samples", 0.1, None
+            energy=energy_of(
+                (stage_energy("decode", loop_s=2.1, loop_joules=180.0, pages=9, new_tokens=4, idle_w=30.0),),
+                idle_w=30.0,
+                idle_s=1.0,
+                new_tokens=4,
+                source="power samples",
+                sampling_s=0.1,
+                how="",
             ),
         ),
         SweepPoint(evolve(EAGER, batch_size=4), "out of memory", reason="tried to allocate 2 GiB"),

@@ -225,10 +225,10 @@ def test_a_run_on_a_cpu_says_that_it_has_no_energy(tmp_path: Path) -> None:
 
     Image.linear_gradient("L").convert("RGB").save(tmp_path / "page.png")
     request = LLMProfileRequest("deepseek-ocr-tiny", str(tmp_path), repeats=1, device="cpu", max_new_tokens=2)
-    plan = RunPlan("test", request, str(tmp_path), "torch", settings=Settings(energy=True, warmup_passes=0))
+    plan = RunPlan("test", request, str(tmp_path), "torch", settings=Settings(measure_energy=True, warmup_passes=0))
     for asked in (True, False):
         file = tmp_path / "plan.json"
-        file.write_text(to_json(evolve(plan, settings=evolve(plan.settings, energy=asked))))
+        file.write_text(to_json(evolve(plan, settings=evolve(plan.settings, measure_energy=asked))))
         assert workload.main([str(file), "--role", "control", "--no-costs"]) == 0
         found = from_json_file(WorkloadResult, tmp_path / "control.json").energy
         assert found is None if not asked else found is not None and "CPU" in (found.unknown_because or "")
