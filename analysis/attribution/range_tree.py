@@ -97,14 +97,7 @@ class RangeTree:
     @cached_property
     def depth(self) -> Indices:
         """Row → number of ranges of its stack around it, [n]."""
-        depth = np.zeros(len(self.ranges), dtype=np.int32)
-        above = self.parent.copy()
-        inside = np.flatnonzero(above >= 0)
-        while inside.size:
-            depth[inside] += 1
-            above[inside] = self.parent[above[inside]]
-            inside = inside[above[inside] >= 0]
-        return depth
+        return _depths(self.parent)
 
     @cached_property
     def by_depth(self) -> tuple[Indices, ...]:
@@ -128,15 +121,37 @@ class RangeTree:
 
     def first_of_its_name(self) -> NDArray[np.bool_]:
         """Whether no ancestor in the stack bears the same name: inclusive sums count those only, [n]."""
+        rows, place, last = self._by_name
         first = np.ones(len(self.ranges), dtype=bool)
-        name: Codes = self.ranges.name
-        above = self.parent.copy()
-        inside = np.flatnonzero(above >= 0)
-        while inside.size:
-            first[inside] &= name[inside] != name[above[inside]]
-            above[inside] = self.parent[above[inside]]
-            inside = inside[above[inside] >= 0]
+        # Of one name, in order: one that begins before the last of an earlier one's parts lies in it.
+        reach = np.maximum.accumulate(last)
+        first[rows[1:][place[1:] <= reach[:-1]]] = False
         return first
+
+    def contains_its_name(self) -> NDArray[np.bool_]:
+        """Whether a range inside this one, in its stack, bears the same name, [n]."""
+        rows, place, last = self._by_name
+        contains = np.zeros(len(self.ranges), dtype=bool)
+        contains[rows[:-1][place[1:] <= last[:-1]]] = True
+        return contains
+
+    @cached_property
+    def _by_name(self) -> tuple[Indices, NDArray[np.int64], NDArray[np.int64]]:
+        """Rows by name, then place; the place of each, and that of the last range inside it. All [n].
+
+        Places are those in the stacks, one after the other, where what lies in a range follows it directly; the places of
+        one name lie behind all those of the name before, so that they can be compared across names.
+        """
+        size = len(self.ranges)
+        rows = np.concatenate([stack.rows for stack in self.stacks]) if self.stacks else np.zeros(0, dtype=np.int32)
+        inside = np.ones(size, dtype=np.int64)
+        for deeper in reversed(self.by_depth[1:]):
+            np.add.at(inside, self.parent[deeper], inside[deeper])
+        name: Codes = self.ranges.name[rows]
+        place = np.arange(rows.size) + name.astype(np.int64) * rows.size
+        last = place + inside[rows] - 1
+        order = np.argsort(name, kind="stable")
+        return rows[order], place[order], last[order]
 
 
 def _divided(ranges: RangeRows, rows: Indices) -> list[RangeStack]:
@@ -177,15 +192,22 @@ def _parents(end: Times) -> Indices:
     return above
 
 
-def _nests(start: Times, end: Times, parent: Indices) -> bool:
-    """Whether no two ranges cross: then the ranges open at a start are exactly the ancestors."""
-    depth = np.zeros(start.size, dtype=np.int64)
+def _depths(parent: Indices) -> Indices:
+    """Number of ancestors of each, [n]. The way up that is counted doubles with each round."""
+    depth = (parent >= 0).astype(np.int32)
     above = parent.copy()
     inside = np.flatnonzero(above >= 0)
     while inside.size:
-        depth[inside] += 1
-        above[inside] = parent[above[inside]]
+        over = above[inside]
+        depth[inside] += depth[over]
+        above[inside] = above[over]
         inside = inside[above[inside] >= 0]
+    return depth
+
+
+def _nests(start: Times, end: Times, parent: Indices) -> bool:
+    """Whether no two ranges cross: then the ranges open at a start are exactly the ancestors."""
+    depth = _depths(parent)
     # Ranges that end where this one starts only touch it. Among them, zero-length ones of the same start that come
     # later in the order have ended, but have not yet been opened.
     empty = np.cumsum(end == start)

@@ -55,7 +55,7 @@ def check(attribution: Attribution) -> list[Finding]:
     findings = _unclosed(attribution)
     if rows.size:
         factor = _times_the_median(attribution, rows)
-        lost = rows[(factor >= LOST_END_FACTOR) & _contains_own_name(attribution)[rows]]
+        lost = rows[(factor >= LOST_END_FACTOR) & attribution.tree.contains_its_name()[rows]]
         findings += _lost_ends(attribution, lost, dict(zip(rows.tolist(), factor.tolist(), strict=True)))
         findings += _long(attribution, rows, factor, lost)
         findings += _depths(attribution, rows)
@@ -97,19 +97,6 @@ def _times_the_median(attribution: Attribution, rows: Indices) -> NDArray[np.flo
     median = duration[order][np.cumsum(size) - size + (size - 1) // 2]
     factor: NDArray[np.float64] = duration / np.maximum(median[group], 1)
     return np.where(size[group] >= FEWEST_SIBLINGS, factor, 0.0)
-
-
-def _contains_own_name(attribution: Attribution) -> NDArray[np.bool_]:
-    """Ranges with a descendant of their own name, [ranges]."""
-    name, parent = attribution.ranges.name, attribution.tree.parent
-    contains = np.zeros(name.size, dtype=bool)
-    above = parent.copy()
-    inside = np.flatnonzero(above >= 0)
-    while inside.size:
-        contains[above[inside[name[inside] == name[above[inside]]]]] = True
-        above[inside] = parent[above[inside]]
-        inside = inside[above[inside] >= 0]
-    return contains
 
 
 def _unclosed(attribution: Attribution) -> list[Finding]:

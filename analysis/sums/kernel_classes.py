@@ -122,6 +122,37 @@ class Rules:
             by_group[group] = (*by_group.get(group, ()), text)
         return by_group
 
+    by_text: Mapping[str, tuple[int, ...]] = field(init=False, eq=False, repr=False)
+    """Text → places of the rules that hold only for names that contain it, or another text of theirs."""
+    by_begin: Mapping[str, tuple[int, ...]] = field(init=False, eq=False, repr=False)
+    """First three characters → places of the rules that ask for such a begin, and for no text inside a name; those that
+    ask for a shorter one are under the empty text."""
+
+    @by_text.default
+    def _rules_by_text(self) -> Mapping[str, tuple[int, ...]]:
+        by_text: dict[str, list[int]] = {}
+        for place, rule in enumerate(self.rules):
+            for text in rule.any or rule.all[:1]:
+                by_text.setdefault(text, []).append(place)
+        return {text: tuple(places) for text, places in by_text.items()}
+
+    @by_begin.default
+    def _rules_by_begin(self) -> Mapping[str, tuple[int, ...]]:
+        by_begin: dict[str, list[int]] = {}
+        for place, rule in enumerate(self.rules):
+            if not (rule.any or rule.all):
+                begins = rule.prefix or rule.equal
+                for begin in {text[:_GROUP] if len(text) >= _GROUP else "" for text in begins} or {""}:
+                    by_begin.setdefault(begin, []).append(place)
+        return {begin: tuple(places) for begin, places in by_begin.items()}
+
+    def first_that_holds(self, subject: _Subject) -> Rule | None:
+        """The first rule whose conditions a name meets. Only those are tried that a text in the name may call for."""
+        places = {place for text in subject.parts for place in self.by_text.get(text, ())}
+        for begin in {subject.name[:_GROUP], subject.short[:_GROUP], ""}:
+            places.update(self.by_begin.get(begin, ()))
+        return next((rule for place in sorted(places) if (rule := self.rules[place]).holds(subject)), None)
+
     def texts_in(self, name: str) -> frozenset[str]:
         """The texts of the rules' conditions that a name contains."""
         groups = self.by_group.keys() & _groups(name)
@@ -171,9 +202,9 @@ def classify(name: str, short_name: str, rules: Rules | None = None) -> KernelCl
     """
     rules = rules or _built_in()
     subject = _subject(name, short_name, rules)
-    for rule in rules.rules:
-        if rule.holds(subject):
-            return KernelClass(rule.category, rule.library, _human_name(rule, subject, rules), rule.tensor_core)
+    rule = rules.first_that_holds(subject)
+    if rule is not None:
+        return KernelClass(rule.category, rule.library, _human_name(rule, subject, rules), rule.tensor_core)
     shown = (short_name or name or "(no name)")[:_HUMAN_NAME_LENGTH]
     return KernelClass(OTHER, None, shown, None)
 
