@@ -31,7 +31,17 @@ FLOORS = {
         "api",
         "cli",
     ),
-    "history": ("records", "schema", "migrations", "location", "folder", "upgrading", "store"),
+    "history": (
+        "records",
+        "workload",
+        "schema",
+        "migrations",
+        "location",
+        "folder",
+        "upgrading",
+        "store",
+        "predictions",
+    ),
     "runner": ("plan", "process", "inputs", "collectors", "child", "launcher", "cli"),
 }
 """Rooms of each package from the ground up: a room imports itself and what lies below it."""
