@@ -27,6 +27,11 @@ HERE = Path(__file__).parent
 SOURCE = HERE.parent / "tests" / "data" / "deepseek-ocr_h100_64tok.sqlite.xz"
 ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
 REPORT = "dsocr-analyze, default outputs"
+RANKS = "dsocr-analyze, each file by a worker"
+RANK_FILES = 8
+"""Files of one rank each."""
+RANKS_OF = 1_000_000
+"""Kernels in each of them."""
 IMPORTS = "imports alone, in a process of their own"
 PRELOADED = "dsocr-analyze, everything imported before"
 AGGREGATE, MERGE = "floor: SQL aggregate", "floor: Arrow + sorted merge"
@@ -141,6 +146,8 @@ def main() -> None:
     measured = []
     for label, path in traces(arguments.folder, arguments.kernels, arguments.processes):
         measured += bench(label, path, arguments)
+        if label == f"{RANKS_OF:,}":
+            measured.append(bench_ranks(path, arguments))
     text = render(measured, arguments)
     arguments.out.write_text(text)
     print(text)
@@ -194,9 +201,26 @@ def bench(label: str, path: Path, arguments: argparse.Namespace) -> list[Measure
     return [Measured(label, name, kernels, tuple(seconds[name]), statistics.median(memory[name])) for name in commands]
 
 
+def bench_ranks(path: Path, arguments: argparse.Namespace) -> Measured:
+    """Several files that are read as the ranks of one run: names of one trace."""
+    seconds, memory = [], []
+    with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
+        files = [Path(folder) / f"rank{rank}.sqlite" for rank in range(RANK_FILES)]
+        for file in files:
+            file.hardlink_to(path)  # a symbolic link would be the same file named twice, which is refused
+        command = [sys.executable, "-m", "analysis.cli", *map(str, files), "--out", "report"]
+        for turn in range(arguments.runs + 1):
+            took, peak = measure(command, Path(folder))
+            if turn:
+                seconds.append(took)
+                memory.append(peak)
+    kernels = RANK_FILES * RANKS_OF
+    return Measured(f"{RANK_FILES} × {RANKS_OF:,}", RANKS, kernels, tuple(seconds), statistics.median(memory))
+
+
 def render(measured: list[Measured], arguments: argparse.Namespace) -> str:
     head = ["kernels", "command", "s (median)", "min–max", "peak MB", "dsocr-analyze / this", "µs per kernel"]
-    own = {each.trace: each.median for each in measured if each.command == REPORT}
+    own = {each.trace: each.median for each in measured if each.command in (REPORT, RANKS)}
     rows = [
         [
             each.trace, each.command, f"{each.median:.2f}", f"{min(each.seconds):.2f}–{max(each.seconds):.2f}",
@@ -246,12 +270,15 @@ def goals(measured: list[Measured]) -> list[Goal]:
     at_large, at_middle = per_kernel(large), per_kernel(middle)
     growth = None if at_large is None or at_middle is None else at_large / at_middle
     rest = ratio(small, PRELOADED, REPORT)
+    eight, one = found.get((f"{RANK_FILES} × {RANKS_OF:,}", RANKS)), found.get((f"{RANKS_OF:,}", REPORT))
+    of_ranks = None if eight is None or one is None else eight.median / one.median
     return [
         Goal("115 k: times faster than nsys stats", "≥ 2.5", ratio(small, NSYS_STATS, REPORT), 2.5, True),
         Goal("1 M: times faster than nsys stats", "≥ 10", ratio(middle, NSYS_STATS, REPORT), 10, True),
         Goal("10 M: times the floor (Arrow + sorted merge)", "≤ 3", ratio(large, REPORT, MERGE), 3, False),
         Goal("115 k: the imports' share of the time", "≤ 0.50", None if rest is None else 1 - rest, 0.5, False),
         Goal("cost per kernel at 10 M over that at 1 M", "≤ 1", growth, 1, False),
+        Goal(f"{RANK_FILES} files of 1 M: times one file of 1 M", "≤ 4.5", of_ranks, 4.5, False),
     ]
 
 

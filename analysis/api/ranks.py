@@ -6,19 +6,18 @@ file at a time, and the process that asked holds none of them.
 
 from __future__ import annotations
 
-import os
 import re
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
+from typing import TYPE_CHECKING, Final
 
 from attrs import evolve, frozen
 
 from analysis.api.export import PACKED, find_trace
 from analysis.api.opening import OpenedTrace, opened
 from analysis.api.options import AnalysisOptions
-from analysis.domain.errors import DsocrError, RequestError, TraceError
+from analysis.api.workers import Workers
+from analysis.domain.errors import DsocrError, TraceError
 
 if TYPE_CHECKING:
     from analysis.attribution.ranks import RankPlace
@@ -30,22 +29,15 @@ if TYPE_CHECKING:
 __all__ = [
     "RankPart",
     "Ranks",
-    "Workers",
-    "dask_workers",
-    "local_workers",
     "rank_files",
     "read_ranks",
     "together",
     "write_ranks",
 ]
 
-Task = TypeVar("Task")
-Answer = TypeVar("Answer")
-
 _TRACES: Final = ((".sqlite",), (".nsys-rep",), tuple(f".sqlite{packed}" for packed in PACKED))
 """Endings of traces; those of one kind are looked for together, in this order."""
 _NUMBER: Final = re.compile(r"\d+")
-_DASK_PATIENCE: Final = "10s"
 
 
 @frozen
@@ -109,128 +101,6 @@ def _by_numbers(path: Path) -> tuple[str, list[int], str]:
     return _NUMBER.sub("#", path.name), [int(number) for number in _NUMBER.findall(path.name)], str(path)
 
 
-# --- workers ------------------------------------------------------------------------------------------------------
-
-
-class Workers(Protocol):
-    """What runs a function once per task, each in a process of its own."""
-
-    def run(self, function: Callable[[Task], Answer], tasks: Sequence[Task]) -> list[Answer]:
-        """Run it for each task.
-
-        Returns:
-            The answers in the order of the tasks.
-
-        Raises:
-            DsocrError: of the first task that failed; the others are not begun.
-        """
-
-
-@contextmanager
-def local_workers(tasks: int) -> Iterator[Workers]:
-    """Processes of this machine, at most one per core and per task; for a single task none but this one."""
-    workers = min(tasks, len(os.sched_getaffinity(0)))
-    if workers < 2:
-        yield _Here()
-        return
-    import multiprocessing
-    from concurrent.futures import ProcessPoolExecutor
-
-    with ProcessPoolExecutor(
-        workers, mp_context=multiprocessing.get_context("spawn"), initializer=_begin_worker
-    ) as pool:
-        yield _Pool(pool)
-
-
-def _begin_worker() -> None:
-    """As the command itself does: see `analysis.cli.app.main`."""
-    import gc
-
-    gc.disable()
-
-
-class _Here:
-    def run(self, function: Callable[[Task], Answer], tasks: Sequence[Task]) -> list[Answer]:
-        return [function(task) for task in tasks]
-
-
-class _Pool:
-    def __init__(self, pool: Any) -> None:
-        self._pool = pool
-
-    def run(self, function: Callable[[Task], Answer], tasks: Sequence[Task]) -> list[Answer]:
-        from concurrent.futures.process import BrokenProcessPool
-
-        futures = [self._pool.submit(function, task) for task in tasks]
-        try:
-            return [future.result() for future in futures]
-        except BrokenProcessPool as error:
-            left = ", ".join(
-                str(_file_of(task)) for task, future in zip(tasks, futures, strict=True) if _failed(future)
-            )
-            raise TraceError(f"{left}: a worker ended while it read one of these (out of memory?)") from error
-        finally:
-            for future in futures:
-                future.cancel()
-
-
-def _file_of(task: Any) -> object:
-    return getattr(task, "path", task)
-
-
-def _failed(future: Any) -> bool:
-    return not future.done() or future.cancelled() or future.exception() is not None
-
-
-@contextmanager
-def dask_workers(address: str) -> Iterator[Workers]:
-    """The workers of a running Dask cluster, which see the same files under the same paths.
-
-    Args:
-        address: of its scheduler, such as ``tcp://10.0.0.1:8786``.
-
-    Raises:
-        RequestError: dask.distributed is not installed, or nothing answers there.
-    """
-    try:
-        from distributed import Client
-    except ImportError as error:
-        raise RequestError("--scheduler needs dask.distributed: pip install 'dsocr-profiler[dask]'") from error
-    try:
-        client: Any = Client(address, timeout=_DASK_PATIENCE, set_as_default=False)  # type: ignore[no-untyped-call]
-    except (OSError, ValueError, TimeoutError) as error:
-        raise RequestError(f"--scheduler {address}: no Dask scheduler answers there ({error})") from error
-    try:
-        if not client.scheduler_info()["workers"]:
-            raise RequestError(f"--scheduler {address}: its cluster has no workers; start some (dask worker {address})")
-        yield _Cluster(client)
-    finally:
-        client.close()
-
-
-class _Cluster:
-    def __init__(self, client: Any) -> None:
-        self._client = client
-
-    def run(self, function: Callable[[Task], Answer], tasks: Sequence[Task]) -> list[Answer]:
-        from distributed import KilledWorker
-
-        futures = [self._client.submit(function, task, pure=False) for task in tasks]
-        answers = []
-        for task, future in zip(tasks, futures, strict=True):
-            try:
-                answers.append(future.result())
-            except KilledWorker as error:
-                self._client.cancel(futures)
-                raise TraceError(
-                    f"{_file_of(task)}: the cluster's workers died while they read it (out of memory?)"
-                ) from error
-            except DsocrError:
-                self._client.cancel(futures)
-                raise
-        return answers
-
-
 # --- what a worker does -------------------------------------------------------------------------------------------
 
 
@@ -287,7 +157,7 @@ def _part(rank: OpenedTrace, number: int, place: RankPlace | None, formats: Sequ
     if "html" in formats:
         from analysis.render.html.trace_parts import trace_parts
 
-        page = trace_parts(attribution, assembled.report)
+        page = trace_parts(attribution, assembled.report, host=host)
     return RankPart(
         place=number,
         path=rank.trace.path,

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Final, NoReturn
 import typer
 from typer.core import TyperGroup
 
-from analysis.cli.allocator import keep_freed_memory
+from analysis.api.allocator import keep_freed_memory
 from analysis.cli.check import check
 from analysis.cli.exit_codes import run
 from analysis.cli.kernels import kernels

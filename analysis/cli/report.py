@@ -99,14 +99,16 @@ def _of_files(
     explain: bool,
 ) -> None:
     """Ranks in files of their own, each read by a worker of its own."""
-    from analysis.api.ranks import dask_workers, local_workers, read_ranks
+    from analysis.api.ranks import read_ranks
+    from analysis.api.workers import dask_workers, local_workers
     from analysis.render.formats import DEFAULT_FORMATS, load_formats
 
     if options.rank is not None:
         raise RequestError("--rank chooses one of the ranks in one trace; of several traces name the one that is meant")
     load_formats(formats)
     chosen = tuple(formats or DEFAULT_FORMATS)
-    with progress() as say, dask_workers(scheduler) if scheduler else local_workers(len(files)) as workers:
+    # Workers first: they are forked while this process has no thread that shows its progress.
+    with dask_workers(scheduler) if scheduler else local_workers(len(files)) as workers, progress() as say:
         say(f"reading {len(files)} traces")
         from analysis.api.ranks import together, write_ranks
         from analysis.cli.report_folder import claim_for_ranks
@@ -124,7 +126,8 @@ def _of_files(
 
 def _of_one_file(analysed: OpenedTrace, say: Say, out: Path | None, formats: list[str] | None, explain: bool) -> None:
     """Several ranks in one file, which is open and read: they are worked through here, one after the other."""
-    from analysis.api.ranks import local_workers, parts_of, together, write_ranks
+    from analysis.api.ranks import parts_of, together, write_ranks
+    from analysis.api.workers import local_workers
     from analysis.cli.report_folder import claim
     from analysis.render.formats import DEFAULT_FORMATS
     from analysis.render.ranks.writing import write_combined

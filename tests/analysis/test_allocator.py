@@ -9,7 +9,7 @@ import pytest
 
 _FAULTS = """
 import resource
-from analysis.cli.allocator import keep_freed_memory
+from analysis.api.allocator import keep_freed_memory
 import numpy as np
 taken = keep_freed_memory() if {settings} else False
 np.ones(4_000_000)

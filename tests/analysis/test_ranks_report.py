@@ -16,7 +16,8 @@ from jsonschema import Draft202012Validator
 from rich.console import Console
 
 from analysis.api.options import AnalysisOptions
-from analysis.api.ranks import Ranks, local_workers, rank_files, read_ranks, together
+from analysis.api.ranks import Ranks, rank_files, read_ranks, together
+from analysis.api.workers import local_workers
 from analysis.domain.errors import DsocrError, TraceError
 from analysis.efficiency.utilisation import CostRequest, costs_of
 from analysis.ranks.names import name_of_run

@@ -12,7 +12,8 @@ import pytest
 
 from analysis.api.opening import opened
 from analysis.api.options import AnalysisOptions
-from analysis.api.ranks import Ranks, local_workers, read_ranks, together
+from analysis.api.ranks import Ranks, read_ranks, together
+from analysis.api.workers import local_workers
 from analysis.domain.errors import RequestError
 from analysis.ranks.pairing import pair
 from analysis.ranks.records import CAUSES

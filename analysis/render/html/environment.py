@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import Final
 
@@ -24,8 +25,12 @@ _TEMPLATES: Final = _HERE / "templates"
 _COMPILED: Final = _TEMPLATES / "__pycache__"
 
 
+@cache
 def page_environment(*folders: Path) -> Environment:
-    """An environment whose templates lie in some folders, in that order, and where those lie that all pages share."""
+    """The environment whose templates lie in some folders, in that order, and where those lie that all pages share.
+
+    A worker writes the pages of several ranks with one: it compiles the templates once.
+    """
     environment = Environment(
         loader=FileSystemLoader([*folders, _TEMPLATES]),
         autoescape=True,

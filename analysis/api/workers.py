@@ -1,0 +1,172 @@
+"""Who does the work on several traces: this process, processes of this machine, or the workers of a Dask cluster."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Final, Protocol, TypeVar
+
+from analysis.api.allocator import keep_freed_memory
+from analysis.domain.errors import DsocrError, RequestError, TraceError
+
+__all__ = ["Workers", "dask_workers", "local_workers"]
+
+Task = TypeVar("Task")
+Answer = TypeVar("Answer")
+
+_DASK_PATIENCE: Final = "10s"
+_NEEDED: Final = (
+    "analysis.attribution.ranks",
+    "analysis.ranks.side_by_side",
+    "analysis.render.html.trace_parts",
+    "analysis.render.html.page",
+    "analysis.trace.manifest",
+)
+"""What a worker imports, and what these import."""
+_OF_JEMALLOC: Final = "jemalloc_bg_thd"
+"""The thread that Arrow's allocator begins when it is imported: jemalloc makes itself ready for a fork (``pthread_atfork``)."""
+
+
+class Workers(Protocol):
+    """What runs a function once per task, each in a process of its own."""
+
+    def run(self, function: Callable[[Task], Answer], tasks: Sequence[Task]) -> list[Answer]:
+        """Run it for each task.
+
+        Returns:
+            The answers in the order of the tasks.
+
+        Raises:
+            DsocrError: of the first task that failed; the others are not begun.
+        """
+
+
+@contextmanager
+def local_workers(tasks: int) -> Iterator[Workers]:
+    """Processes of this machine, at most one per core and per task; for a single task none but this one.
+
+    What they need is imported once: here, before they are forked, where this process has but one thread (a fork takes no
+    other along, and whatever lock one holds stays locked), else in a server that forks them.
+
+    Args:
+        tasks: how many there will be.
+    """
+    workers = min(tasks, len(os.sched_getaffinity(0)))
+    if workers < 2:
+        yield _Here()
+        return
+    import multiprocessing
+    from concurrent.futures import ProcessPoolExecutor
+
+    context: Any = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(list(_NEEDED))
+    if _threads() == 1:
+        for name in _NEEDED:
+            import_module(name)
+        if _threads() == 1:  # no library began one meanwhile
+            context = multiprocessing.get_context("fork")
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=_begin_worker) as pool:
+        pool.submit(os.getpid)  # forks them all, before the caller begins threads
+        yield _Pool(pool)
+
+
+def _threads() -> int:
+    """Of this process, those of libraries too, but for jemalloc's; more than one where nothing says."""
+    try:
+        names = [(thread / "comm").read_text().strip() for thread in Path("/proc/self/task").iterdir()]
+    except OSError:
+        return 2
+    return len(names) - names.count(_OF_JEMALLOC)
+
+
+def _begin_worker() -> None:
+    """As the command itself does: see `analysis.cli.app.main`."""
+    import gc
+
+    gc.disable()
+    keep_freed_memory()
+
+
+class _Here:
+    def run(self, function: Callable[[Task], Answer], tasks: Sequence[Task]) -> list[Answer]:
+        return [function(task) for task in tasks]
+
+
+class _Pool:
+    def __init__(self, pool: Any) -> None:
+        self._pool = pool
+
+    def run(self, function: Callable[[Task], Answer], tasks: Sequence[Task]) -> list[Answer]:
+        from concurrent.futures.process import BrokenProcessPool
+
+        futures = [self._pool.submit(function, task) for task in tasks]
+        try:
+            return [future.result() for future in futures]
+        except BrokenProcessPool as error:
+            left = ", ".join(
+                str(_file_of(task)) for task, future in zip(tasks, futures, strict=True) if _failed(future)
+            )
+            raise TraceError(f"{left}: a worker ended while it read one of these (out of memory?)") from error
+        finally:
+            for future in futures:
+                future.cancel()
+
+
+def _file_of(task: Any) -> object:
+    return getattr(task, "path", task)
+
+
+def _failed(future: Any) -> bool:
+    return not future.done() or future.cancelled() or future.exception() is not None
+
+
+@contextmanager
+def dask_workers(address: str) -> Iterator[Workers]:
+    """The workers of a running Dask cluster, which see the same files under the same paths.
+
+    Args:
+        address: of its scheduler, such as ``tcp://10.0.0.1:8786``.
+
+    Raises:
+        RequestError: dask.distributed is not installed, or nothing answers there.
+    """
+    try:
+        from distributed import Client
+    except ImportError as error:
+        raise RequestError("--scheduler needs dask.distributed: pip install 'dsocr-profiler[dask]'") from error
+    try:
+        client: Any = Client(address, timeout=_DASK_PATIENCE, set_as_default=False)  # type: ignore[no-untyped-call]
+    except (OSError, ValueError, TimeoutError) as error:
+        raise RequestError(f"--scheduler {address}: no Dask scheduler answers there ({error})") from error
+    try:
+        if not client.scheduler_info()["workers"]:
+            raise RequestError(f"--scheduler {address}: its cluster has no workers; start some (dask worker {address})")
+        yield _Cluster(client)
+    finally:
+        client.close()
+
+
+class _Cluster:
+    def __init__(self, client: Any) -> None:
+        self._client = client
+
+    def run(self, function: Callable[[Task], Answer], tasks: Sequence[Task]) -> list[Answer]:
+        from distributed import KilledWorker
+
+        futures = [self._client.submit(function, task, pure=False) for task in tasks]
+        answers = []
+        for task, future in zip(tasks, futures, strict=True):
+            try:
+                answers.append(future.result())
+            except KilledWorker as error:
+                self._client.cancel(futures)
+                raise TraceError(
+                    f"{_file_of(task)}: the cluster's workers died while they read it (out of memory?)"
+                ) from error
+            except DsocrError:
+                self._client.cancel(futures)
+                raise
+        return answers
