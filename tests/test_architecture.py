@@ -27,6 +27,7 @@ FLOORS = {
         "review",
         "ranks",
         "compare",
+        "gate",
         "render",
         "api",
         "cli",

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from analysis.compare.records import Answer, Interval, SettingChange
 from analysis.domain.bands import Band
-from analysis.domain.figures import counted, duration, ratio
+from analysis.domain.figures import counted, duration, ratio, signed_duration
 
 __all__ = [
     "ASSUMED_SHARE",
@@ -29,7 +29,6 @@ __all__ = [
     "assumed_band",
     "band_of",
     "interval",
-    "signed",
 ]
 
 CONFIDENCE: Final = 0.95
@@ -167,11 +166,6 @@ def band_of(stage: str, given: Mapping[str, Band | float], source: str = "given"
     return band if band is None or isinstance(band, Band) else Band(float(band), source)
 
 
-def signed(ns: float) -> str:
-    """A difference with its sign: ``+1.20 ms``."""
-    return f"{'+' if ns > 0 else ''}{duration(ns)}"
-
-
 def answer(
     difference: float | None, interval: Interval | None, forbidding: Sequence[SettingChange]
 ) -> tuple[Answer, str]:
@@ -204,7 +198,7 @@ def answer(
 
 def _measured(difference: float, interval: Interval) -> tuple[Answer, str]:
     band = interval.band_ns or 0.0
-    said = f"{signed(difference)}: {_interval(interval)}"
+    said = f"{signed_duration(difference)}: {_interval(interval)}"
     beyond = f"the band of {duration(band)} ({interval.band_from})"
     excludes = interval.low_ns > 0 or interval.high_ns < 0
     small = abs(difference) <= band
@@ -226,7 +220,7 @@ def _measured(difference: float, interval: Interval) -> tuple[Answer, str]:
 
 
 def _interval(interval: Interval) -> str:
-    ends = f"{signed(interval.low_ns)} to {signed(interval.high_ns)}"
+    ends = f"{signed_duration(interval.low_ns)} to {signed_duration(interval.high_ns)}"
     sure = ratio(interval.confidence).replace(".0 %", " %")
     if interval.resamples:
         return f"the {sure} interval {ends}"

@@ -16,6 +16,8 @@ __all__ = [
     "ConservationError",
     "DsocrError",
     "ExportError",
+    "GateFailedError",
+    "GateUndecidedError",
     "InputImagesError",
     "InterruptedRunError",
     "ModelError",
@@ -120,6 +122,18 @@ class StoreError(DsocrError):
     """The history cannot be opened, read or written: not there, locked, full, damaged, or of a newer version."""
 
     exit_code = 16
+
+
+class GateFailedError(DsocrError):
+    """A limit of the gate's policy is exceeded."""
+
+    exit_code = 20
+
+
+class GateUndecidedError(DsocrError):
+    """No limit of the gate's policy is exceeded, and at least one cannot be judged."""
+
+    exit_code = 21
 
 
 class ConservationError(DsocrError):

@@ -15,10 +15,10 @@ from analysis.compare.noise import (
     assumed_band,
     band_of,
     interval,
-    signed,
 )
 from analysis.compare.records import Answer, Interval, SettingChange
 from analysis.domain.bands import Band, interleaved_band, student_t, unchanged_band
+from analysis.domain.figures import signed_duration
 from import_graph import ROOT
 
 MS = 1e6
@@ -151,7 +151,7 @@ def test_two_real_runs_with_the_same_prefill_raise_no_alarm_and_their_decode_is_
     assert judged(eager["prefill"], graph["prefill"])[0] in ("equal", "cannot judge")
     given, why = judged(eager["decode"], graph["decode"])
     assert given == "improvement"
-    assert why.startswith("-19.8 ms: the 95 % interval -")
+    assert why.startswith("−19.8 ms: the 95 % interval −")
 
 
 def test_passes_of_one_real_run_against_each_other_raise_no_alarm() -> None:
@@ -237,7 +237,7 @@ def test_the_four_answers(
 ) -> None:
     given, why = answer(difference * MS, made(low, high, band, measured=measured), ())
     assert given == expected
-    assert signed(difference * MS) in why
+    assert signed_duration(difference * MS) in why
     assert "4 rounds" in why
 
 

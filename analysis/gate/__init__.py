@@ -1,0 +1,1 @@
+"""The gate: limits of a policy, held against a comparison of two runs."""

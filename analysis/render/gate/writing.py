@@ -1,0 +1,38 @@
+"""A gate's files: ``gate.md``, ``gate.json``, ``gate.junit.xml``, ``gate.benchmark.json``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Final
+
+from analysis.compare.records import StageDifference
+from analysis.domain.convert import to_plain
+from analysis.domain.files import write_bytes, write_text
+from analysis.gate.records import GateResult
+from analysis.render.gate import benchmark, junit, markdown
+
+__all__ = ["GATE_SCHEMA_VERSION", "write_gate"]
+
+GATE_SCHEMA_VERSION: Final = 1
+"""Of gate.json: raised when a field goes or means something else, not when one is added."""
+
+
+def write_gate(result: GateResult, stages: tuple[StageDifference, ...], out: Path) -> tuple[Path, ...]:
+    """Write all four.
+
+    Args:
+        result: of the gate.
+        stages: of the comparison that it was held against.
+        out: folder; made where it is not there.
+
+    Raises:
+        RequestError: the folder cannot be written to.
+    """
+    plain = {"schema_version": GATE_SCHEMA_VERSION, **to_plain(result)}
+    return (
+        write_text(out / "gate.md", markdown.render(result)),
+        write_text(out / "gate.json", json.dumps(plain, ensure_ascii=False, allow_nan=False, indent=1) + "\n"),
+        write_bytes(out / "gate.junit.xml", junit.render(result)),
+        write_text(out / "gate.benchmark.json", benchmark.render(result, stages)),
+    )
