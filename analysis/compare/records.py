@@ -108,7 +108,8 @@ class StageDifference:
     because: str
     """The answer's reason in one sentence, with its numbers."""
     explained: float | None
-    """Share of the difference that contributions other than the rest add up to; None: there is no difference to explain."""
+    """Share of the difference that contributions other than the rest add up to; None: there is no difference to explain, or a
+    side's profiling cost is taken from its own trace, which makes the rest nothing whatever happened."""
 
 
 @frozen
@@ -127,9 +128,9 @@ class Contribution:
     base_ns: float
     new_ns: float
     difference_ns: float
-    base_calls: float
-    """Per unit."""
-    new_calls: float
+    base_calls: float | None
+    """Per unit; None: the kind has none (Python, overlap, rest)."""
+    new_calls: float | None
     match: MatchKind = "same"
     note: str = ""
     """What a reader should know: which kernels became which, or how a modelled part was found."""

@@ -38,7 +38,7 @@ from cattrs.preconf.json import JsonConverter, make_converter
 
 from analysis.domain.errors import RequestError
 
-__all__ = ["from_json", "from_json_file", "to_json", "to_plain"]
+__all__ = ["from_json", "from_json_file", "from_plain", "to_json", "to_plain"]
 
 T = TypeVar("T")
 
@@ -212,6 +212,20 @@ def from_json(kind: type[T], text: str | bytes, *, source: str = "the JSON text"
         plain = json.loads(text, parse_constant=_refuse_constant, object_pairs_hook=_each_key_once)
     except (ValueError, RecursionError) as error:
         raise RequestError(f"{source}: not valid JSON ({error})") from error
+    return from_plain(kind, plain, source=source)
+
+
+def from_plain(kind: type[T], plain: Any, *, source: str = "the JSON text") -> T:
+    """Read a record from what JSON text holds, as `from_json` does.
+
+    Args:
+        kind: the record's class.
+        plain: dicts, lists and scalars.
+        source: what to call it in an error, such as its file's path.
+
+    Raises:
+        RequestError: not of that shape; each fault with its JSON path.
+    """
     try:
         return _converter.structure(plain, kind)
     except Exception as error:

@@ -1,0 +1,178 @@
+"""Comparisons of real runs: what adds up, what is explained, and what forbids to judge."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from functools import cache
+from pathlib import Path
+
+import pytest
+from attrs import evolve
+
+from analysis.api.sides import read_side
+from analysis.compare.comparison import compare, compare_all
+from analysis.compare.records import Comparison
+from analysis.compare.sides import Side
+
+EXAMPLES = Path(__file__).parents[2] / "reports" / "examples"
+
+
+@cache
+def side(name: str) -> Side:
+    return read_side(EXAMPLES / name)
+
+
+@cache
+def comparison(base: str, new: str) -> Comparison:
+    return compare(side(base), side(new))
+
+
+EAGER, GRAPH, SHORT = "deepseek-ocr_h100", "deepseek-ocr_h100_cuda-graph", "deepseek-ocr_h100_64tok"
+PAIRS = [(EAGER, GRAPH), (GRAPH, EAGER), (SHORT, EAGER), (EAGER, EAGER), ("vllm_h100_exec", "vllm_h100_exec")]
+
+
+@pytest.mark.parametrize("pair", PAIRS, ids=" to ".join)
+def test_contributions_of_every_level_add_up_to_the_difference(pair: tuple[str, str]) -> None:
+    made = comparison(*pair)
+    assert made.stages
+    sums: dict[tuple[str, str], list[float]] = defaultdict(lambda: [0.0, 0.0, 0.0])
+    for row in made.contributions:
+        for place, value in enumerate((row.base_ns, row.new_ns, row.difference_ns)):
+            sums[row.stage, row.level][place] += value
+    for stage in made.stages:
+        for level in ("stage", "module", "class", "kernel", "host"):
+            found = sums[stage.stage, level]
+            for value, expected in zip(found, (stage.base_ns, stage.new_ns, stage.difference_ns), strict=True):
+                assert value == pytest.approx(expected, abs=1.0)  # of a nanosecond: sums of floats
+
+
+def test_eager_against_cuda_graph_is_explained_within_two_per_cent() -> None:
+    made = comparison(EAGER, GRAPH)
+    for stage in made.stages:
+        assert stage.unprofiled
+        assert stage.explained == pytest.approx(1, abs=0.02)
+    decode = next(stage for stage in made.stages if stage.stage == "decode")
+    assert decode.answer == "improvement"
+    assert decode.ratio == pytest.approx(0.124, abs=0.001)
+    assert made.headline.startswith(
+        "decode is 8.06 times as fast (22.6 ms → 2.80 ms per token): −19.8 ms, mostly idle time in Python"
+    )
+
+
+def test_the_rest_is_what_the_trace_does_not_see() -> None:
+    """A decode whose ranges hold half of what the program timed is not explained, whatever the profiler's cost."""
+    base, new = side(EAGER), side(GRAPH)
+    half = evolve(
+        new.report,
+        overhead=tuple(
+            evolve(row, profiled_ms=row.profiled_ms + row.unprofiled_ms / 2, unprofiled_ms=row.unprofiled_ms)
+            for row in new.report.overhead
+        ),
+    )
+    made = compare(base, evolve(new, report=half))
+    decode = next(stage for stage in made.stages if stage.stage == "decode")
+    rest = next(
+        row for row in made.contributions if row.stage == "decode" and row.level == "stage" and row.kind == "rest"
+    )
+    assert rest.difference_ns > 1e5
+    assert decode.explained is not None
+    assert decode.explained > 1.01
+
+
+def test_launches_become_one_and_waits_stay() -> None:
+    rows = {
+        row.name: row for row in comparison(EAGER, GRAPH).contributions if (row.stage, row.level) == ("decode", "host")
+    }
+    launches = rows["idle while the host launched"]
+    assert (launches.base_calls, launches.new_calls) == (866, 1)
+    waits = rows["idle inside synchronising calls"]
+    assert waits.base_calls == waits.new_calls == 192 / 189
+
+
+def test_settings_that_differ_are_listed_and_nothing_else() -> None:
+    made = comparison(EAGER, GRAPH)
+    by_name = {(change.group, change.name): change for change in made.settings}
+    assert by_name["options", "decode"].values == ("eager", "cuda-graph")
+    assert not any(change.forbids for change in made.settings)
+    assert all(change.values[0] != change.values[1] for change in made.settings)
+    assert not comparison(EAGER, EAGER).settings
+
+
+def test_a_run_against_itself_is_equal() -> None:
+    made = comparison(EAGER, EAGER)
+    assert {stage.answer for stage in made.stages} == {"equal"}
+    assert all(stage.difference_ns == 0 and stage.explained is None for stage in made.stages)
+    assert all(match.kind == "same" and match.difference_ns == 0 for match in made.kernels)
+    assert made.headline.startswith("No change beyond noise in prefill and decode")
+
+
+def test_profiled_times_are_compared_where_a_side_has_no_others_and_not_judged() -> None:
+    made = comparison(SHORT, EAGER)
+    assert all(not stage.unprofiled and stage.answer == "cannot judge" for stage in made.stages)
+    assert any("measured no passes without the profiler" in note for note in made.notes)
+    assert made.headline.startswith("Cannot judge")
+
+
+@pytest.mark.parametrize(
+    ("change", "name", "words"),
+    [
+        (
+            lambda report: evolve(report, capture=evolve(report.capture, device_names=("NVIDIA A100",))),
+            "device",
+            "another device",
+        ),
+        (lambda report: evolve(report, manifest=evolve(report.manifest, batch_size=4)), "batch", "other work"),
+        (
+            lambda report: evolve(
+                report,
+                manifest=evolve(
+                    report.manifest,
+                    device_states=tuple(evolve(state, sm_clock_mhz=1755) for state in report.manifest.device_states),
+                ),
+            ),
+            "SM clock before",
+            "more than 3.0 % apart",
+        ),
+        (
+            lambda report: evolve(
+                report,
+                manifest=evolve(
+                    report.manifest,
+                    prompts=tuple(evolve(row, prompt_tokens=400, image_tokens=394) for row in report.manifest.prompts),
+                ),
+            ),
+            "prompt tokens",
+            "other work",
+        ),
+    ],
+    ids=["device", "batch", "clock", "prompts"],
+)
+def test_what_is_no_change_of_code_forbids_an_answer(change, name: str, words: str) -> None:  # type: ignore[no-untyped-def]
+    base = side(EAGER)
+    other = evolve(base, report=change(base.report))
+    made = compare(base, other)
+    forbidding = [row for row in made.settings if row.forbids]
+    assert name in {row.name for row in forbidding}
+    assert words in next(row.because for row in forbidding if row.name == name)
+    assert {stage.answer for stage in made.stages} <= {"cannot judge"}
+
+
+def test_four_pages_against_twelve_are_compared_per_unit_where_pages_are_alike() -> None:
+    base = side(EAGER)
+    manifest = base.report.manifest
+    assert manifest is not None
+    assert manifest.input_set is not None
+    images = tuple(evolve(image, sha256=f"{number:064}") for number, image in enumerate(manifest.input_set.images * 4))
+    pages = evolve(manifest.input_set, count=len(images), images=images)
+    prompts = tuple(evolve(row, image_index=number) for number, row in enumerate(manifest.prompts * 4))
+    twelve = evolve(base, report=evolve(base.report, manifest=evolve(manifest, input_set=pages, prompts=prompts)))
+    made = compare(base, twelve)
+    assert not any(row.forbids for row in made.settings)
+    assert any("alike in size" in note for note in made.notes)
+    assert {stage.answer for stage in made.stages} == {"equal"}
+
+
+def test_several_sides_are_held_against_the_first() -> None:
+    made = compare_all([side(EAGER), side(GRAPH), side(EAGER)])
+    assert [row.base.label for row in made.comparisons] == [EAGER, EAGER]
+    assert made.headline == f"{GRAPH}: {made.comparisons[0].headline}"
