@@ -1,6 +1,7 @@
 """What a run's folder says of the run: ``run.json`` by its record, ``report.json`` as plain JSON of any version.
 
-What is missing is None or empty; nothing is worked out that the report worked out already.
+What is missing is None or empty; nothing is worked out that the report worked out already. Of several ranks, stages,
+classes, modules and verdicts are those of rank 0.
 """
 
 from __future__ import annotations
@@ -51,6 +52,10 @@ def read_folder(folder: Path) -> RecordedRun:
     manifest_file, report_file = folder / "run.json", folder / "report.json"
     report = _report(report_file)
     detail = _object(report, "detail")
+    if not detail and _rows(
+        report, "ranks"
+    ):  # several ranks side by side: what each did alone is in a folder of its own
+        detail = _object(_report(folder / "rank0" / "report.json"), "detail")
     manifest: RunManifest | ProgramManifest | None = None
     if manifest_file.is_file():
         manifest = read_manifest(manifest_file)
@@ -67,7 +72,7 @@ def read_folder(folder: Path) -> RecordedRun:
     elif report:
         run, samples, moments = _of_trace(report, detail), (), ()
     else:
-        raise RequestError(f"{folder}: holds neither run.json nor report.json: not the folder of a run")
+        raise RequestError(f"{folder}: holds neither run.json nor report.json, so it is not the folder of a run")
     return RecordedRun(
         run=evolve(_with_headline(run, report, detail), folder=str(folder)),
         samples=samples,
@@ -260,7 +265,7 @@ def _with_headline(run: RunRow, report: _Plain, detail: _Plain) -> RunRow:
         run,
         model=run.model or _text(model, "id"),
         dtype=run.dtype or _text(model, "dtype"),
-        gpu_name=run.gpu_name or first_device,
+        gpu_name=run.gpu_name or _text(report, "devices") or first_device,
         headline=_text(report, "headline"),
         unit=_text(ranking, "unit"),
         time_base=_text(ranking, "time_base"),
@@ -394,9 +399,12 @@ def _ceilings(detail: _Plain) -> Iterator[Ceiling]:
 
 
 def _artefacts(folder: Path) -> Iterator[Artefact]:
-    for file in sorted(folder.iterdir()):
-        if file.is_file() and not file.name.startswith("."):
-            yield Artefact(file.name, str(file), file.stat().st_size)
+    try:
+        for file in sorted(folder.iterdir()):
+            if file.is_file() and not file.name.startswith("."):
+                yield Artefact(file.name, str(file), file.stat().st_size)
+    except OSError as error:
+        raise RequestError(f"{folder}: cannot be read ({error.strerror})") from error
 
 
 # -- plain JSON of any version -----------------------------------------------------------------------------------------

@@ -39,6 +39,7 @@ FLOORS = {
         "migrations",
         "location",
         "folder",
+        "export",
         "upgrading",
         "store",
         "predictions",

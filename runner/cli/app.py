@@ -13,6 +13,7 @@ from runner.cli.cancel import cancel
 from runner.cli.doctor import doctor
 from runner.cli.exec import EXAMPLES as EXEC_EXAMPLES
 from runner.cli.exec import exec_program
+from runner.cli.history import history
 from runner.cli.inputs import inputs
 from runner.cli.models import models
 from runner.cli.resume import resume
@@ -83,6 +84,7 @@ _with_examples(run)
 # Behind the first word of the program's command line every option is the program's, also without --.
 app.command("exec", epilog=EXEC_EXAMPLES, context_settings={"allow_interspersed_args": False})(exec_program)
 _with_examples(resume, review, doctor, submit, status, cancel, inputs, models)
+app.add_typer(history, name="history")
 app.command(hidden=True)(work)
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from runner.cli.options import Out, with_settings
+from runner.cli.options import NoHistory, Out, StoreAt, with_settings
 from runner.cli.output import say
 from runner.plan.program import ExecSettings
 
@@ -52,6 +52,8 @@ def exec_program(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the exact commands and start nothing.", rich_help_panel="The run")
     ] = False,
+    no_history: NoHistory = False,
+    store: StoreAt = None,
     *,
     settings: ExecSettings,
 ) -> None:
@@ -60,13 +62,13 @@ def exec_program(
     from runner.collectors.nsys.tool import find_nsys
     from runner.launcher.outcome import print_program_result
     from runner.launcher.program import prepare_program
+    from runner.launcher.recording import with_history
     from runner.process.driver import driver_facts
     from runner.process.process import Interrupts
 
-    tool = find_nsys(settings.nsys, os.environ, folders=local_folders())
-    made = prepare_program(
-        command or (), settings, tool, driver_facts(), out, os.environ, say, programs_missing=dry_run
-    )
+    environ = with_history(os.environ, no_history=no_history, store=store)
+    tool = find_nsys(settings.nsys, environ, folders=local_folders())
+    made = prepare_program(command or (), settings, tool, driver_facts(), out, environ, say, programs_missing=dry_run)
     if dry_run:
         _print_commands(made)
         return

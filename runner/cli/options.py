@@ -17,7 +17,7 @@ from runner.collectors.nsys.presets import preset_names
 from runner.plan.options import Option, options_of
 from runner.plan.settings import Settings
 
-__all__ = ["AsJson", "Model", "Nsys", "Out", "RunId", "from_options", "with_settings"]
+__all__ = ["AsJson", "Model", "NoHistory", "Nsys", "Out", "RunId", "StoreAt", "from_options", "with_settings"]
 
 Out = Annotated[Path, typer.Option("--out", help="Folder that gets one folder per run.", rich_help_panel="The run")]
 Nsys = Annotated[
@@ -26,6 +26,19 @@ Nsys = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Machine-readable, on standard output.")]
 RunId = Annotated[str, typer.Argument(help="Id of a run or its beginning, or `latest`.", metavar="RUN")]
+NoHistory = Annotated[
+    bool,
+    typer.Option("--no-history", help="Do not record the run in the history.", rich_help_panel="The run"),
+]
+StoreAt = Annotated[
+    str | None,
+    typer.Option(
+        "--store",
+        help="Where the history is (default: $DSOCR_STORE, else history.sqlite in --out).",
+        metavar="FILE|URL",
+        rich_help_panel="The run",
+    ),
+]
 Model = Annotated[
     str,
     typer.Argument(

@@ -14,7 +14,7 @@ from attrs import evolve
 from analysis.domain.contracts import LLMProfileRequest
 from analysis.domain.entities import InputSet
 from analysis.domain.errors import RequestError
-from runner.cli.options import Model, Out, with_settings
+from runner.cli.options import Model, NoHistory, Out, StoreAt, with_settings
 from runner.cli.output import say
 from runner.plan.plan import RunPlan
 from runner.plan.settings import Settings
@@ -58,6 +58,8 @@ def run(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the exact commands and start nothing.", rich_help_panel=_RUN)
     ] = False,
+    no_history: NoHistory = False,
+    store: StoreAt = None,
     *,
     settings: Settings,
 ) -> None:
@@ -72,11 +74,13 @@ def run(
     from runner.inputs.inputs import FEW_PAGES, discover, sample_set
     from runner.launcher.launch import carry_out, prepare
     from runner.launcher.outcome import print_result
+    from runner.launcher.recording import with_history
     from runner.launcher.request import make_plan, make_request
     from runner.process.driver import driver_facts
     from runner.process.process import process_began
 
     began = process_began()
+    environ = with_history(os.environ, no_history=no_history, store=store)
     if thorough and images is not None:
         raise RequestError("--thorough is for the generated pages; of --images all are taken")
     out = out.expanduser().absolute()
@@ -109,10 +113,10 @@ def run(
     if dry_run:
         _print_commands(plan, choice)
         return
-    directory = prepare(plan, choice, facts, os.environ, say)
+    directory = prepare(plan, choice, facts, environ, say)
     for warning in directory.read_manifest().notes:
         say(f"warning: {warning}")
-    print_result(directory, carry_out(directory, choice, os.environ, say, wait=wait, began=began, pages_s=pages_s))
+    print_result(directory, carry_out(directory, choice, environ, say, wait=wait, began=began, pages_s=pages_s))
 
 
 def _print_commands(plan: RunPlan, choice: Choice) -> None:

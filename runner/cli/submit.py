@@ -10,7 +10,7 @@ import typer
 
 from analysis.domain.contracts import LLMProfileRequest
 from analysis.domain.convert import from_json_file, to_json
-from runner.cli.options import Out, with_settings
+from runner.cli.options import NoHistory, Out, StoreAt, with_settings
 from runner.cli.output import say
 from runner.plan.settings import Settings
 
@@ -21,6 +21,8 @@ __all__ = ["submit"]
 def submit(
     request_file: Annotated[Path, typer.Argument(help="An LLMProfileRequest as JSON.")],
     out: Out = Path("reports"),
+    no_history: NoHistory = False,
+    store: StoreAt = None,
     *,
     settings: Settings,
 ) -> None:
@@ -29,9 +31,11 @@ def submit(
     from runner.inputs.inputs import discover
     from runner.launcher.launch import prepare
     from runner.launcher.queue import submit as submit_run
+    from runner.launcher.recording import with_history
     from runner.launcher.request import make_plan
     from runner.process.driver import driver_facts
 
+    environ = with_history(os.environ, no_history=no_history, store=store)
     request = from_json_file(LLMProfileRequest, request_file)
     source = resolve_model(request.model_path, random_weights=settings.random_weights)
     check_input_mode(source, settings.input_mode)
@@ -39,4 +43,4 @@ def submit(
     pages = discover(Path(request.input_dir), rendered_into=out / "rendered-pages", dpi=settings.dpi)
     plan, choice = make_plan(request, settings, out, os.environ, input_set=pages)
     directory = prepare(plan, choice, driver_facts(), os.environ, say)
-    typer.echo(to_json(submit_run(directory, os.environ)))
+    typer.echo(to_json(submit_run(directory, environ)))

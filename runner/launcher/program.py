@@ -35,6 +35,7 @@ from runner.collectors.nsys.tool import NsysTool, export_argv
 from runner.launcher.device_lock import DeviceLock
 from runner.launcher.log_words import last_line
 from runner.launcher.provenance import now
+from runner.launcher.recording import record_run
 from runner.launcher.run_directory import RunDirectory
 from runner.launcher.server import Conversation
 from runner.plan.options import options_of
@@ -362,8 +363,9 @@ class ProgramRun:
             note = "no GPU is visible here and the capture holds no work of one, so there is no report of its time"
             self.say(note)
             self._note(note)
-            return self._manifest()
-        self._analyse(interrupts)
+        else:
+            self._analyse(interrupts)
+        record_run(self.directory, self.environ, self.say)
         return self._manifest()
 
     def _export(self, names: Sequence[str], interrupts: Interrupts) -> dict[str, int] | None:

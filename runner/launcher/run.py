@@ -32,6 +32,7 @@ from runner.collectors.interface.collector import Collected, Collection, Collect
 from runner.launcher.log_words import last_line
 from runner.launcher.progress import Follower, RunProgress
 from runner.launcher.provenance import now
+from runner.launcher.recording import record_run
 from runner.launcher.run_directory import RunDirectory
 from runner.launcher.texts import write_texts
 from runner.plan.plan import RunPlan, WorkloadResult, trace_names
@@ -132,7 +133,7 @@ class Run:
         return self.finish(interrupts)
 
     def finish(self, interrupts: Interrupts) -> RunManifest:
-        """Export what was captured, finish the manifest, analyse."""
+        """Export what was captured, finish the manifest, analyse, and record all that in the history."""
         with self._recording_failure():
             if not self._exported or not self.collector.exports:
                 self._export(interrupts)
@@ -143,6 +144,7 @@ class Run:
             if control is not None:
                 write_texts(self.directory.path, self._manifest(), control)
             self._analyse(interrupts)
+        record_run(self.directory, self.environ, self.say)
         return self._manifest()
 
     # -- steps ---------------------------------------------------------------------------------------------------------
