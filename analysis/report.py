@@ -294,7 +294,7 @@ def _assembled(
         skip_first=options.skip_first,
         kernel_modules=kernel_modules,
         sm_count=sm_count,
-        step_kinds=step_kind_rows(stages, steps),
+        step_kinds=step_kind_rows(stages, steps, options.skip_first),
     )
     dtype = _dtype(manifest, options)
     peaks = peaks_of(device, manifest, options.peaks, on_cpu=captured.on_cpu, dtype=dtype)

@@ -17,7 +17,9 @@ from analysis.api.export import PACKED, find_trace
 from analysis.api.opening import OpenedTrace, opened
 from analysis.api.options import AnalysisOptions
 from analysis.api.workers import Workers
-from analysis.domain.errors import DsocrError, TraceError
+from analysis.domain.errors import DsocrError, RequestError, TraceError
+from analysis.domain.figures import count
+from analysis.ranks.names import rank_numbers, runs_among
 
 if TYPE_CHECKING:
     from analysis.attribution.ranks import RankPlace
@@ -37,6 +39,8 @@ __all__ = [
 
 _TRACES: Final = ((".sqlite",), (".nsys-rep",), tuple(f".sqlite{packed}" for packed in PACKED))
 """Endings of traces; those of one kind are looked for together, in this order."""
+_NAMED: Final = 6
+"""So many of several runs are named."""
 _NUMBER: Final = re.compile(r"\d+")
 
 
@@ -74,6 +78,7 @@ def rank_files(paths: Sequence[Path]) -> tuple[Path, ...]:
 
     Raises:
         TraceError: there is none, or one is named twice.
+        RequestError: a folder holds the traces of several runs.
     """
     files: list[Path] = []
     for path in paths:
@@ -82,7 +87,11 @@ def rank_files(paths: Sequence[Path]) -> tuple[Path, ...]:
     twice = next((file for place, file in enumerate(files) if file.resolve() in resolved[:place]), None)
     if twice is not None:
         raise TraceError(f"{twice}: is named twice; name each rank's trace once")
-    return tuple(sorted(files, key=_by_numbers)) if len(files) > 1 else tuple(files)
+    if len(files) < 2:
+        return tuple(files)
+    files.sort(key=_by_numbers)
+    numbers = rank_numbers([file.name for file in files])
+    return tuple(file for _, file in sorted(zip(numbers, files, strict=True)))
 
 
 def _in_folder(folder: Path) -> list[Path]:
@@ -93,6 +102,17 @@ def _in_folder(folder: Path) -> list[Path]:
         traces = sorted(entry for entry in folder.iterdir() if entry.name.endswith(endings) and entry.is_file())
         if traces:
             break
+    runs = runs_among([trace.name for trace in traces])
+    if len(runs) > 1:
+        told = ", ".join(
+            f"{name or 'without a name'} ({count(len(of_run))})" for name, of_run in list(runs.items())[:_NAMED]
+        )
+        more = f" and {count(len(runs) - _NAMED)} more" if len(runs) > _NAMED else ""
+        most = max(runs.values(), key=len)
+        raise RequestError(
+            f"{folder}: holds traces of {count(len(runs))} runs by their names: {told}{more}; name the traces of one, "
+            f"such as {' '.join(str(folder / name) for name in most[:2])}{' …' if len(most) > 2 else ''}"
+        )
     return traces if len(traces) > 1 else [folder]  # one trace or none: whoever opens it says so
 
 
@@ -205,17 +225,18 @@ def together(parts: Sequence[RankPart], *, one_clock: bool) -> Ranks:
     from analysis.ranks.side_by_side import model_ranks, rank_waits, side_by_side
     from analysis.report import judged_again, judged_alone
 
-    sources = [evolve(part.source, rank=rank) for rank, part in enumerate(parts)]
-    pairs = pair([source.collectives for source in sources], one_clock=one_clock)
+    numbers = rank_numbers([part.path.name for part in parts])
+    sources = [evolve(part.source, rank=rank) for rank, part in zip(numbers, parts, strict=True)]
+    pairs = pair([source.collectives for source in sources], one_clock=one_clock, numbers=numbers)
     spread, waiting, late = model_ranks(pairs), stage_waiting(pairs), lateness(pairs)
     reports = tuple(
         _numbered(
             judged_alone(part.assembled)
             if pairs.pairing.how == "not paired"
-            else judged_again(part.assembled, rank_waits(rank, waiting, late), spread[rank]),
+            else judged_again(part.assembled, rank_waits(rank, waiting, late), model_of),
             rank,
         )
-        for rank, part in enumerate(parts)
+        for rank, part, model_of in zip(numbers, parts, spread, strict=True)
     )
     return Ranks(side_by_side(sources, reports, pairs, spread), reports, tuple(parts))
 

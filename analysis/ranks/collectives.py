@@ -16,10 +16,20 @@ from analysis.sums.kernel_classes import Rules, classify_all, is_communication
 from analysis.trace.payloads import Payloads
 from analysis.trace.records import KERNEL
 
-__all__ = ["Collectives", "collectives_of"]
+__all__ = ["NOT_NAMED", "Collectives", "collectives_of"]
+
+NOT_NAMED: Final = (
+    "are replays of CUDA graphs, which have no NCCL range of their own to name a communicator",
+    "have no payload of NCCL in the trace to name a communicator",
+    "are not NCCL's, which alone names communicators",
+)
+"""Why a collective's communicator is not known, said of several; in the order of what counts first."""
 
 _POINT_TO_POINT: Final = re.compile(r"send|recv", re.IGNORECASE)
 """Two ranks of many take part: nothing to pair over all of them."""
+
+_ALONE: Final = re.compile(r"layout|clean_low_latency_buffer", re.IGNORECASE)
+"""Set-up of an expert exchange that each rank does for itself: no rank waits in it for another one."""
 
 _COMMUNICATOR: Final = re.compile(r"communicator", re.IGNORECASE)
 _BYTES: Final = re.compile(r"size \[bytes\]", re.IGNORECASE)
@@ -37,6 +47,8 @@ class Collectives:
     """Index into ``names``."""
     communicator: NDArray[np.uint64]
     """NCCL's id of it; 0: not recorded."""
+    not_named: NDArray[np.int8]
+    """Index into `NOT_NAMED`; -1: its communicator is recorded."""
     size_bytes: NDArray[np.int64]
     """Of the message; -1: not recorded."""
     stage: NDArray[np.int32]
@@ -77,12 +89,19 @@ def collectives_of(
     chosen = operations.kind == KERNEL
     if communicates.size:
         chosen = chosen & communicates[operations.name]
+    alone = np.array([_ALONE.search(name) is not None for name in operations.short_names], dtype=bool)
+    if alone.size:
+        chosen = chosen & ~alone[operations.name]
     between_two = chosen & pairwise[operations.name] if pairwise.size else chosen
     rows = np.flatnonzero(chosen & ~between_two)
     start, end = operations.start[rows], operations.end[rows]
     launch = attribution.launch_call[rows]
     communicator, size = _stated(attribution, payloads, launch)
     codes = operations.name[rows]
+    of_nccl = np.array([kind.category.startswith("NCCL") for kind in classes], dtype=bool)
+    why = np.where(operations.in_graph[rows], 0, 1)
+    if of_nccl.size:
+        why = np.where(of_nccl[codes], why, 2)
     occurring, name = np.unique(codes, return_inverse=True)
     place, places = _places(attribution, rows)
     return Collectives(
@@ -90,6 +109,7 @@ def collectives_of(
         end_ns=end,
         name=name.astype(np.int32),
         communicator=communicator,
+        not_named=np.where(communicator != 0, -1, why).astype(np.int8),
         size_bytes=size,
         stage=attribution.operation_stage[rows].astype(np.int32),
         place=place,

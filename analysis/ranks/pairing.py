@@ -8,19 +8,21 @@ also tell how far the clocks of two files are apart.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Final, Literal
+from typing import Final, Literal, TypeAlias
 
 import numpy as np
-from attrs import frozen
+from attrs import evolve, frozen
 from numpy.typing import NDArray
 
 from analysis.domain.figures import count, duration
-from analysis.ranks.collectives import Collectives
+from analysis.ranks.collectives import NOT_NAMED, Collectives
 from analysis.ranks.records import CAUSES, ClockOffset, Lateness, Pairing, PlaceSkew, StageWaiting, Straggler
 
 __all__ = ["Pairs", "lateness", "pair", "place_skews", "stage_waiting", "straggler", "told"]
 
 Ints = NDArray[np.int64]
+
+_How: TypeAlias = Literal["communicator and order", "communicator or name, and order", "name and order", "not paired"]
 
 _PEAK: Final = 0.5
 """Of the costliest step's cost makes a step one of the peaks."""
@@ -33,6 +35,8 @@ class Pairs:
     """Collectives in which several ranks take part, in order of time. Arrays are [ranks, pairs]."""
 
     ranks: tuple[Collectives, ...]
+    numbers: tuple[int, ...]
+    """What the ranks are called, in their order: records and sentences name them so."""
     pairing: Pairing
     row: NDArray[np.int64]
     """Of each rank's `Collectives`; -1: the rank takes no part."""
@@ -42,7 +46,7 @@ class Pairs:
     transfer_ns: Ints
     """The shortest duration over the ranks, [pairs]."""
     late: NDArray[np.int64]
-    """The rank that came last, [pairs]."""
+    """The rank that came last, its place in the order of ranks, [pairs]."""
     opening: NDArray[np.bool_]
     """Which open the capture, [pairs]: no collective before them held all ranks that take part, so nothing in the capture says
     when these last stood together. The captures of ranks begin at moments of their own; the wait tells of these moments too."""
@@ -69,25 +73,27 @@ class Pairs:
         return np.where(self.opening, self.beyond_transfer_ns, 0)
 
 
-def pair(ranks: Sequence[Collectives], *, one_clock: bool) -> Pairs:
+def pair(ranks: Sequence[Collectives], *, one_clock: bool, numbers: Sequence[int] | None = None) -> Pairs:
     """Pair collectives by communicator and order where NCCL's payloads name it, else by kernel name and order.
 
     Args:
         ranks: of each rank, in the order of ranks.
         one_clock: whether all are of one file.
+        numbers: of the ranks; None: 0, 1 and so on.
     """
-    groups, missing = _groups(ranks)
-    how: Literal["communicator and order", "name and order", "not paired"] = "name and order"
-    if groups and all(group.by_communicator for group in groups):
-        how = "communicator and order"
+    numbers = tuple(range(len(ranks)) if numbers is None else numbers)
+    groups, missing = _groups(ranks, numbers)
     elsewhere = sum(rank.point_to_point for rank in ranks)
     row = _rows(ranks, groups)
     start, end = _times(ranks, row)
     clocks = _clocks(row, end)
+    nothing = "there are no collectives that several ranks take part in"
     if not row.shape[1]:
-        return _unpaired(
-            ranks, elsewhere, missing or "there are no collectives that several ranks take part in", one_clock
-        )
+        return _unpaired(ranks, numbers, elsewhere, missing or nothing, one_clock)
+    by_name, by_name_because = _by_name(ranks, row)
+    how: _How = "name and order" if by_name else "communicator and order"
+    if 0 < by_name < row.shape[1]:
+        how = "communicator or name, and order"
     offsets = np.array([clocks[rank].offset_ns if rank in clocks else 0 for rank in range(len(ranks))])
     aligned = np.zeros_like(offsets) if one_clock else offsets
     present = row >= 0
@@ -100,20 +106,23 @@ def pair(ranks: Sequence[Collectives], *, one_clock: bool) -> Pairs:
             f"paired by {how}, only {together:.0%} of {count(row.shape[1])} collectives overlap in time over the ranks: "
             "the captures do not hold the same calls"
         )
-        return _unpaired(ranks, elsewhere, reason, one_clock)
+        return _unpaired(ranks, numbers, elsewhere, reason, one_clock)
     order = np.argsort(np.where(present, start, np.iinfo(np.int64).max).min(axis=0), kind="stable")
     row, start, end, present = row[:, order], start[:, order], end[:, order], present[:, order]
     lasted = np.where(present, end - start, 0)
     return Pairs(
         ranks=tuple(ranks),
+        numbers=numbers,
         pairing=Pairing(
             how=how,
             collectives=row.shape[1],
             left_out=sum(len(rank) for rank in ranks) - int(present.sum()),
+            by_name=by_name,
+            by_name_because=by_name_because,
             point_to_point=elsewhere,
             because=missing,
             one_clock=one_clock,
-            clocks=tuple(clocks[rank] for rank in sorted(clocks)),
+            clocks=tuple(evolve(clocks[rank], rank=numbers[rank]) for rank in sorted(clocks)),
         ),
         row=row,
         start_ns=start,
@@ -136,11 +145,10 @@ def _opening(present: NDArray[np.bool_]) -> NDArray[np.bool_]:
 class _Group:
     """Calls of one communicator, or of one name: row of each rank that takes part, in order."""
 
-    by_communicator: bool
     rows: dict[int, NDArray[np.intp]]
 
 
-def _groups(ranks: Sequence[Collectives]) -> tuple[list[_Group], str | None]:
+def _groups(ranks: Sequence[Collectives], numbers: Sequence[int]) -> tuple[list[_Group], str | None]:
     """What can be paired, and why something cannot."""
     by_key: dict[tuple[int, str], dict[int, NDArray[np.intp]]] = {}
     for number, rank in enumerate(ranks):
@@ -158,12 +166,12 @@ def _groups(ranks: Sequence[Collectives]) -> tuple[list[_Group], str | None]:
         what = f"communicator {identity:x}" if identity else name
         counts = {number: places.size for number, places in rows.items()}
         if len(rows) < 2:
-            reasons.append(f"{what}: only rank {next(iter(rows))} of the traces calls it")
+            reasons.append(f"{what}: only rank {numbers[next(iter(rows))]} of the traces calls it")
         elif len(set(counts.values())) > 1:
-            told = ", ".join(f"rank {number} {count(size)}" for number, size in counts.items())
+            told = ", ".join(f"rank {numbers[number]} {count(size)}" for number, size in counts.items())
             reasons.append(f"{what}: the ranks call it unequally often ({told})")
         else:
-            groups.append(_Group(bool(identity), rows))
+            groups.append(_Group(rows))
     return groups, "; ".join(reasons) or None
 
 
@@ -207,12 +215,26 @@ def _clocks(row: NDArray[np.int64], end: Ints) -> dict[int, ClockOffset]:
     return clocks
 
 
-def _unpaired(ranks: Sequence[Collectives], elsewhere: int, because: str, one_clock: bool) -> Pairs:
+def _by_name(ranks: Sequence[Collectives], row: NDArray[np.int64]) -> tuple[int, str | None]:
+    """How many pairs no communicator names, and why, each reason with its number."""
+    first = (row >= 0).argmax(axis=0)
+    why = np.full(row.shape[1], -1, dtype=np.int64)
+    for number, rank in enumerate(ranks):
+        mine = first == number
+        why[mine] = rank.not_named[row[number, mine]]
+    numbers = [(int((why == code).sum()), words) for code, words in enumerate(NOT_NAMED)]
+    told = "; ".join(f"{count(size)} {words}" for size, words in numbers if size)
+    return int((why >= 0).sum()), told or None
+
+
+def _unpaired(
+    ranks: Sequence[Collectives], numbers: tuple[int, ...], elsewhere: int, because: str, one_clock: bool
+) -> Pairs:
     nothing = np.zeros((len(ranks), 0), dtype=np.int64)
     everything = sum(len(rank) for rank in ranks)
-    pairing = Pairing("not paired", 0, everything, elsewhere, because, one_clock, ())
+    pairing = Pairing("not paired", 0, everything, 0, None, elsewhere, because, one_clock, ())
     none = np.zeros(0, dtype=np.int64)
-    return Pairs(tuple(ranks), pairing, nothing, nothing, nothing, none, none, none.astype(bool))
+    return Pairs(tuple(ranks), numbers, pairing, nothing, nothing, nothing, none, none, none.astype(bool))
 
 
 # --- sums ---------------------------------------------------------------------------------------------------------
@@ -239,7 +261,7 @@ def stage_waiting(pairs: Pairs) -> tuple[StageWaiting, ...]:
                 total = int(pairs.duration_ns[rank, mine].sum())
                 waited, first = int(waiting[rank, mine].sum()), int(at_start[rank, mine].sum())
                 transfer = total - waited - first
-                rows.append(StageWaiting(rank, stage, int(mine.sum()), total, transfer, waited, first))
+                rows.append(StageWaiting(pairs.numbers[rank], stage, int(mine.sum()), total, transfer, waited, first))
     return tuple(rows)
 
 
@@ -264,7 +286,8 @@ def lateness(pairs: Pairs) -> tuple[Lateness, ...]:
                 ]
                 rows.append(
                     Lateness(
-                        late, waits, str(stage), at_start, int(mine.sum()), int(waiting[waits, mine].sum()),
+                        pairs.numbers[late], pairs.numbers[waits], str(stage), at_start, int(mine.sum()),
+                        int(waiting[waits, mine].sum()),
                         int(np.median(skew)), int(skew.max()), *parts,
                     )
                 )  # fmt: skip
@@ -304,7 +327,7 @@ def place_skews(pairs: Pairs) -> tuple[PlaceSkew, ...]:
                 stage=str(stages[mine][0]),
                 start_ns=int(began[mine].min()),
                 collectives=int(mine.sum()),
-                late=int(by_late.argmax()),
+                late=pairs.numbers[int(by_late.argmax())],
                 waiting_ns=tuple(waiting[:, mine].sum(axis=1).tolist()),
                 at_start_ns=tuple(at_start[:, mine].sum(axis=1).tolist()),
                 skew_ns=int(skew[mine].max()),
@@ -334,14 +357,15 @@ def straggler(pairs: Pairs, late: Sequence[Lateness], places: Sequence[PlaceSkew
     mine = [row for row in late if (row.late, row.waiting) == (rank, waiting)]
     sums = {cause: sum(getattr(row, f"{cause}_ns") for row in mine) for cause in CAUSES}
     cause = max(CAUSES, key=lambda name: sums[name])
+    place, place_waiting = pairs.numbers.index(rank), pairs.numbers.index(waiting)
     net = _net(pairs, rank, places)
     first, last = _heaviest(net)
-    takes_part = (pairs.row[rank] >= 0) & ~pairs.opening
-    each = _costs(pairs, rank, waiting)
-    peaks = [place for place, value in enumerate(each) if value and value >= _PEAK * max(each)]
+    takes_part = (pairs.row[place] >= 0) & ~pairs.opening
+    each = _costs(pairs, place, place_waiting)
+    peaks = [step for step, value in enumerate(each) if value and value >= _PEAK * max(each)]
     return Straggler(
         rank=rank,
-        collectives=int((pairs.late[takes_part] == rank).sum()),
+        collectives=int((pairs.late[takes_part] == place).sum()),
         of=int(takes_part.sum()),
         cost_ns=cost[rank, waiting],
         waiting=waiting,
@@ -354,7 +378,7 @@ def straggler(pairs: Pairs, late: Sequence[Lateness], places: Sequence[PlaceSkew
         of_steps=len(places),
         stretch_ns=sum(each[first : last + 1]),
         peaks=len(peaks),
-        peaks_ns=sum(each[place] for place in peaks),
+        peaks_ns=sum(each[step] for step in peaks),
         first_peak=places[peaks[0]].place if peaks else None,
         every=_regular(peaks),
     )
@@ -378,8 +402,9 @@ def _regular(places: Sequence[int]) -> int | None:
 
 def _net(pairs: Pairs, rank: int, places: Sequence[PlaceSkew]) -> list[int]:
     """By place: what the others waited for the rank − what it waited for them."""
+    place = pairs.numbers.index(rank)
     return [
-        sum(row.waiting_ns) - 2 * row.waiting_ns[rank] if row.late == rank else -sum(row.waiting_ns) for row in places
+        sum(row.waiting_ns) - 2 * row.waiting_ns[place] if row.late == rank else -sum(row.waiting_ns) for row in places
     ]
 
 
@@ -407,4 +432,9 @@ def told(pairing: Pairing) -> str:
         else f"clocks are aligned at their ends: {agree}"
     )
     rest = f" {pairing.because[:1].upper()}{pairing.because[1:]}." if pairing.because else ""
-    return f"{count(pairing.collectives)} collectives are paired by {pairing.how}; {clock}.{rest}"
+    how = f"by {pairing.how}"
+    if pairing.how == "communicator or name, and order":
+        named = pairing.collectives - pairing.by_name
+        how = f"by order: {count(named)} by communicator, {count(pairing.by_name)} by name"
+    why = f" ({pairing.by_name_because})" if pairing.by_name_because else ""
+    return f"{count(pairing.collectives)} collectives are paired {how}{why}; {clock}.{rest}"

@@ -40,11 +40,15 @@ class ClockOffset:
 class Pairing:
     """How the ranks' collectives were paired."""
 
-    how: Literal["communicator and order", "name and order", "not paired"]
+    how: Literal["communicator and order", "communicator or name, and order", "name and order", "not paired"]
     collectives: int
     """Pairs (of as many calls as ranks take part)."""
     left_out: int
     """Calls that have no counterpart, over all ranks."""
+    by_name: int
+    """Of ``collectives``, those whose communicator is not known, and which are paired by kernel name and order."""
+    by_name_because: str | None
+    """Why; None: there are none."""
     point_to_point: int
     """Sends and receives over all ranks: they are not paired."""
     because: str | None

@@ -74,7 +74,7 @@ def rank_waits(rank: int, waiting: Sequence[StageWaiting], late: Sequence[Latene
     """What the other ranks' traces tell of one rank's collectives, for its verdicts.
 
     Args:
-        rank: which.
+        rank: its number.
         waiting: of all ranks.
         late: of all ranks.
     """
@@ -122,14 +122,17 @@ def side_by_side(
     """
     waiting, late, places = stage_waiting(pairs), lateness(pairs), place_skews(pairs)
     worst = straggler(pairs, late, places)
-    rows = tuple(_row(source, report, pairs, late) for source, report in zip(sources, reports, strict=True))
+    rows = tuple(
+        _row(place, source, report, pairs, late)
+        for place, (source, report) in enumerate(zip(sources, reports, strict=True))
+    )
     stages = tuple(
         stage
         for source, report in zip(sources, reports, strict=True)
         for stage in _stages(source.rank, report, waiting)
     )
     tokens, wall, because = _throughput(reports, pairs, spread)
-    sentence, then = _sentences(worst, late, stages, reports, paired=pairs.pairing.how != "not paired")
+    sentence, then = _sentences(worst, late, stages, pairs.numbers, paired=pairs.pairing.how != "not paired")
     return RanksReport(
         sentence=sentence,
         then=then,
@@ -147,18 +150,30 @@ def side_by_side(
         pairing=pairs.pairing,
         pairing_told=told(pairs.pairing),
         straggler=worst,
-        cautions=_cautions(reports, stages),
+        cautions=(*_cautions(reports, stages, pairs.numbers), *_runs(reports, pairs.numbers)),
     )
 
 
-def _cautions(reports: Sequence[Report], stages: Sequence[RankStage]) -> tuple[str, ...]:
+def _cautions(reports: Sequence[Report], stages: Sequence[RankStage], numbers: Sequence[int]) -> tuple[str, ...]:
     """Warnings of the captures' own checks, each once with the ranks that it is about."""
     ranks: dict[str, list[int]] = {}
-    for rank, report in enumerate(reports):
+    for rank, report in zip(numbers, reports, strict=True):
         for finding in report.findings:
             if finding.severity != "info":
                 ranks.setdefault(finding.title + _of_start(finding, rank, stages), []).append(rank)
     return tuple(f"{_listed(told_of)}: {title}" for title, told_of in ranks.items())
+
+
+def _runs(reports: Sequence[Report], numbers: Sequence[int]) -> tuple[str, ...]:
+    """That traces are of runs of their own, where their manifests say so."""
+    runs: dict[str, list[int]] = {}
+    for rank, report in zip(numbers, reports, strict=True):
+        if report.manifest is not None:
+            runs.setdefault(report.manifest.run_id, []).append(rank)
+    if len(runs) < 2:
+        return ()
+    told = ", ".join(f"{_listed(ranks)} of {run}" for run, ranks in runs.items())
+    return (f"The traces are of several runs ({told}): name those of one, unless they ran at the same time",)
 
 
 def _of_start(finding: Finding, rank: int, stages: Sequence[RankStage]) -> str:
@@ -190,9 +205,9 @@ def _work(
     return "a model on each rank" if all(size == 1 for size in spread) else "one model over groups of ranks"
 
 
-def _row(source: RankSource, report: Report, pairs: Pairs, late: Sequence[Lateness]) -> RankRow:
+def _row(place: int, source: RankSource, report: Report, pairs: Pairs, late: Sequence[Lateness]) -> RankRow:
     rank, paired = source.rank, pairs.pairing.how != "not paired"
-    there = pairs.row[rank] >= 0
+    there = pairs.row[place] >= 0
     transfer = int(pairs.transfer_ns[there].sum())
     clock = next((clock for clock in pairs.pairing.clocks if clock.rank == rank), None)
     return RankRow(
@@ -210,10 +225,10 @@ def _row(source: RankSource, report: Report, pairs: Pairs, late: Sequence[Latene
         launches=source.launches,
         collectives=int(there.sum()),
         transfer_ns=transfer if paired else None,
-        waiting_ns=int(pairs.waiting_ns[rank].sum()) if paired else None,
-        at_start_ns=int(pairs.at_start_ns[rank].sum()) if paired else None,
+        waiting_ns=int(pairs.waiting_ns[place].sum()) if paired else None,
+        at_start_ns=int(pairs.at_start_ns[place].sum()) if paired else None,
         cost_ns=sum(row.cost_ns for row in late if row.late == rank and not row.at_start) if paired else None,
-        late=int((pairs.late[there & ~pairs.opening] == rank).sum()) if paired else None,
+        late=int((pairs.late[there & ~pairs.opening] == place).sum()) if paired else None,
         clock_offset_ns=None if clock is None else clock.offset_ns,
         clock_residual_ns=None if clock is None else clock.residual_ns,
     )
@@ -271,15 +286,16 @@ def _throughput(
         tokens += batch * (prefills + sum(instance.steps for instance in report.instances)) / size
     offsets = {clock.rank: clock.offset_ns for clock in pairs.pairing.clocks}
     if pairs.pairing.one_clock:
-        offsets = dict.fromkeys(range(len(reports)), 0)
+        offsets = dict.fromkeys(pairs.numbers, 0)
     if len(offsets) < len(reports):
         return round(tokens), None, "the clocks of the files cannot be aligned: their collectives are not paired"
     starts = [
-        min(instance.start_ns for instance in report.instances) - offsets[rank] for rank, report in enumerate(reports)
+        min(instance.start_ns for instance in report.instances) - offsets[rank]
+        for rank, report in zip(pairs.numbers, reports, strict=True)
     ]
     ends = [
         max(instance.finished_ns for instance in report.instances) - offsets[rank]
-        for rank, report in enumerate(reports)
+        for rank, report in zip(pairs.numbers, reports, strict=True)
     ]
     return round(tokens), max(ends) - min(starts), None
 
@@ -342,14 +358,13 @@ def _sentences(
     worst: Straggler | None,
     late: Sequence[Lateness],
     stages: Sequence[RankStage],
-    reports: Sequence[Report],
+    numbers: Sequence[int],
     *,
     paired: bool,
 ) -> tuple[str, tuple[str, ...]]:
     """The first sentence, and those that follow."""
     time = {
-        rank: sum(row.profiled_ns - (row.at_start_ns or 0) for row in stages if row.rank == rank)
-        for rank in range(len(reports))
+        rank: sum(row.profiled_ns - (row.at_start_ns or 0) for row in stages if row.rank == rank) for rank in numbers
     }
     opening = _at_start([row for row in late if row.at_start], time)
     late = [row for row in late if not row.at_start]

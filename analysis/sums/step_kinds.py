@@ -32,7 +32,8 @@ class StepKindRow:
     kind: str
     steps: int
     stalled: int
-    """Steps that stall (`stalled`): a compilation, a graph that is recorded. Sums hold them, medians do not."""
+    """Steps that stall (`stalled`): a compilation, a graph that is recorded. Sums hold them, medians do not. What ``--skip-first``
+    skips is in no median either, and does not count here."""
     requests: int | None
     """Sum over steps: a request counts in every step that it is in."""
     tokens: int | None
@@ -54,7 +55,7 @@ class StepKindRow:
     requests_median: float | None
     tokens_median: float | None
     per_token_ns: float | None
-    """Time of the steps that do not stall ÷ their tokens."""
+    """Time of the steps in the medians ÷ their tokens."""
     queued_median_ns: float | None
     """How long the GPU still worked on earlier steps when a step began."""
     between_median_ns: float | None
@@ -82,30 +83,38 @@ def stalled(times: Sequence[tuple[int, int]]) -> tuple[bool, ...]:
     return tuple(time - busy > STALL_FACTOR * usual for time, busy in times)
 
 
-def step_kind_rows(stages: Sequence[StageSummary], steps: Sequence[StepPoint]) -> tuple[StepKindRow, ...]:
+def step_kind_rows(
+    stages: Sequence[StageSummary], steps: Sequence[StepPoint], skip_first: int = 0
+) -> tuple[StepKindRow, ...]:
     """Sum up an engine's steps by kind.
 
     Args:
         stages: of the trace; those that are kinds of steps count.
         steps: of the trace.
+        skip_first: so many steps of each kind, the first, are left out of medians and bounds; sums hold them.
 
     Returns:
         One row per kind in the order of the stages; none where the trace is of no engine.
     """
     by_kind = {stage.stage: [step for step in steps if step.kind == stage.stage] for stage in stages if stage.of_steps}
     return tuple(
-        _row(stage, by_kind[stage.stage], by_kind.get("decode", []))
+        _row(stage, by_kind[stage.stage], by_kind.get("decode", []), skip_first)
         for stage in stages
         if stage.of_steps and by_kind[stage.stage]
     )
 
 
-def _row(stage: StageSummary, steps: Sequence[StepPoint], decoding: Sequence[StepPoint]) -> StepKindRow:
+def _row(
+    stage: StageSummary, steps: Sequence[StepPoint], decoding: Sequence[StepPoint], skip_first: int
+) -> StepKindRow:
     compositions = [step.composition for step in steps]
-    held_up = stalled([(step.step_ns or 0, step.busy_ns) for step in steps])
-    usual = [step for step, stalls in zip(steps, held_up, strict=True) if not stalls]
+    counted = steps[skip_first:] or steps  # a number that leaves nothing is refused: `Captured`
+    held_up = stalled([(step.step_ns or 0, step.busy_ns) for step in counted])
+    usual = [step for step, stalls in zip(counted, held_up, strict=True) if not stalls]
     tokens = _sum(step.tokens for step in usual)
-    decode, prefill, bounded = _bounds(steps, decoding) if stage.stage == "mixed" else (None, None, None)
+    decode, prefill, bounded = (
+        _bounds(counted, decoding[skip_first:] or decoding) if stage.stage == "mixed" else (None, None, None)
+    )
     return StepKindRow(
         kind=stage.stage,
         steps=len(steps),
@@ -127,8 +136,8 @@ def _row(stage: StageSummary, steps: Sequence[StepPoint], decoding: Sequence[Ste
         requests_median=_median(step.requests for step in usual),
         tokens_median=_median(step.tokens for step in usual),
         per_token_ns=sum(step.step_ns or 0 for step in usual) / tokens if tokens else None,
-        queued_median_ns=_median(step.queued_ns for step in steps),
-        between_median_ns=_median(step.between_ns for step in steps),
+        queued_median_ns=_median(step.queued_ns for step in counted),
+        between_median_ns=_median(step.between_ns for step in counted),
         decode_part_at_most_ns=decode,
         prefill_part_at_least_ns=prefill,
         bounded_steps=bounded,

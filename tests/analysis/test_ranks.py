@@ -18,6 +18,7 @@ from analysis.attribution.ranks import RankTrace, rank_places
 from analysis.ranks.collectives import Collectives, collectives_of
 from analysis.ranks.pairing import lateness, pair, place_skews, stage_waiting, straggler, told
 from analysis.ranks.records import CAUSES
+from analysis.ranks.side_by_side import model_ranks
 from analysis.sums.host_calls import HostCalls, WindowTimes
 from analysis.sums.tables import gpu_table
 from analysis.trace.reader import Trace
@@ -197,7 +198,9 @@ def test_windows_agree_with_the_idle_time_of_stages(real_trace: RealTrace) -> No
 # --- made ones ------------------------------------------------------------------------------------------------------
 
 
-def made(*calls: tuple[int, int], communicator: int = 0, name: str = "ncclAllReduce", stage: int = 0) -> Collectives:
+def made(
+    *calls: tuple[int, int], communicator: int = 0, not_named: int = 1, name: str = "ncclAllReduce", stage: int = 0
+) -> Collectives:
     count = len(calls)
     start, end = (np.array([call[place] for call in calls], dtype=np.int64) for place in (0, 1))
     nothing = np.zeros(count, dtype=np.int64)
@@ -206,6 +209,7 @@ def made(*calls: tuple[int, int], communicator: int = 0, name: str = "ncclAllRed
         end_ns=end,
         name=np.zeros(count, dtype=np.int32),
         communicator=np.full(count, communicator, dtype=np.uint64),
+        not_named=np.full(count, -1 if communicator else not_named, dtype=np.int8),
         size_bytes=np.full(count, -1, dtype=np.int64),
         stage=np.full(count, stage, dtype=np.int32),
         place=np.zeros(count, dtype=np.int32),
@@ -219,7 +223,7 @@ def made(*calls: tuple[int, int], communicator: int = 0, name: str = "ncclAllRed
 
 def joined(first: Collectives, second: Collectives) -> Collectives:
     """Two collectives or more of one rank, of communicators of their own."""
-    arrays = ("start_ns", "end_ns", "name", "communicator", "size_bytes", "stage", "place")
+    arrays = ("start_ns", "end_ns", "name", "communicator", "not_named", "size_bytes", "stage", "place")
     both: dict[str, Any] = {name: np.concatenate([getattr(first, name), getattr(second, name)]) for name in arrays}
     nothing = np.zeros(len(first) + len(second), dtype=np.int64)
     return evolve(first, **both, before=WindowTimes(*(nothing,) * 6))
@@ -253,6 +257,52 @@ def test_pairs_of_communicators_hold_their_own_ranks_only() -> None:
     assert pairs.pairing.collectives == 4
     costs = {(row.late, row.waiting): row.cost_ns for row in lateness(pairs) if not row.at_start}
     assert costs == {(1, 0): 60, (3, 2): 90}
+
+
+def test_only_what_no_communicator_names_is_paired_by_name_and_says_why() -> None:
+    """Two calls with a payload, then three replays of a CUDA graph, which have none."""
+    ranks = [
+        joined(made((0, 100), (200, 300), communicator=7), made((400, 500), (600, 700), (800, 900), not_named=0))
+        for _ in range(2)
+    ]
+    pairing = pair(ranks, one_clock=True).pairing
+    assert (pairing.how, pairing.collectives, pairing.by_name) == ("communicator or name, and order", 5, 3)
+    assert told(pairing).startswith(
+        "5 collectives are paired by order: 2 by communicator, 3 by name (3 are replays of CUDA graphs, which have no NCCL "
+        "range of their own to name a communicator); all ranks are on one clock"
+    )
+    by_communicator = pair([made((0, 100), communicator=7)] * 2, one_clock=True).pairing
+    assert (by_communicator.how, by_communicator.by_name_because) == ("communicator and order", None)
+    assert " by name" not in told(by_communicator)
+
+
+def test_ranks_keep_their_numbers() -> None:
+    """Ranks 4 and 5 of eight: records and reasons name them so."""
+    late = pair([made((-50, -40), (0, 100)), made((-50, -40), (60, 100))], one_clock=True, numbers=(4, 5))
+    (row,) = (row for row in lateness(late) if not row.at_start)
+    assert (row.late, row.waiting, row.cost_ns) == (5, 4, 60)
+    assert {row.rank for row in stage_waiting(late)} == {4, 5}
+    assert [place.late for place in place_skews(late)] == [5]
+    worst = straggler(late, lateness(late), place_skews(late))
+    assert worst is not None
+    assert (worst.rank, worst.waiting, worst.cost_ns, worst.stretch_ns) == (5, 4, 60, 60)
+    assert [clock.rank for clock in late.pairing.clocks] == [4, 5]
+    unequal = pair([made((0, 10), (20, 30)), made((5, 10))], one_clock=True, numbers=(4, 5))
+    assert "(rank 4 2, rank 5 1)" in (unequal.pairing.because or "")
+
+
+def test_a_model_is_spread_over_ranks_that_meet_outside_nccl(tmp_path: Path) -> None:
+    """vLLM's own all-reduce is a collective by its class; DeepEP's layout, which each rank makes alone, is none."""
+    builder = TraceBuilder().range("decode", 0, 1000)
+    reduce = "void vllm::cross_device_reduce_1stage<__nv_bfloat16, 2>(vllm::RankData *)"
+    builder.launch(10, 12, kernel=(reduce, 20, 40)).launch(50, 52, kernel=(reduce, 60, 90))
+    builder.launch(100, 102, kernel=("void deep_ep::layout::get_dispatch_layout<256, 32, 8>()", 110, 120))
+    (mine,) = collectives(builder.write(tmp_path / "trace.sqlite"))
+    assert len(mine) == 2
+    assert set(mine.not_named.tolist()) == {2}
+    pairs = pair([mine, mine], one_clock=True)
+    assert model_ranks(pairs) == (2, 2)
+    assert "2 are not NCCL's, which alone names communicators" in told(pairs.pairing)
 
 
 def test_three_ranks_on_clocks_of_their_own() -> None:

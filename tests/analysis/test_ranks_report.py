@@ -18,10 +18,11 @@ from rich.console import Console
 from analysis.api.options import AnalysisOptions
 from analysis.api.ranks import Ranks, rank_files, read_ranks, together
 from analysis.api.workers import local_workers
-from analysis.domain.errors import DsocrError, TraceError
+from analysis.domain.errors import DsocrError, RequestError, TraceError
 from analysis.efficiency.utilisation import CostRequest, costs_of
-from analysis.ranks.names import name_of_run
-from analysis.ranks.side_by_side import devices_told
+from analysis.ranks.names import name_of_run, rank_numbers, runs_among
+from analysis.ranks.pairing import pair
+from analysis.ranks.side_by_side import devices_told, side_by_side
 from analysis.render.json_schema import schema_of
 from analysis.render.ranks import contents
 from analysis.render.ranks.page import page
@@ -29,6 +30,7 @@ from analysis.render.ranks.terminal import print_ranks
 from analysis.render.ranks.writing import as_plain, write_combined
 from analysis.report import judged_again
 from merged_trace import merge_exports
+from report_builder import plain_report
 from trace_builder import TraceBuilder
 
 ROOT = Path(__file__).parents[2]
@@ -292,6 +294,67 @@ def test_files_are_in_the_order_of_their_numbers(tmp_path: Path) -> None:
     assert rank_files([tmp_path]) == (tmp_path,)  # a run folder
     with pytest.raises(TraceError, match="is named twice"):
         rank_files([tmp_path / "run_rank2.sqlite"] * 2)
+
+
+def test_a_folder_of_several_runs_asks_for_one(tmp_path: Path) -> None:
+    for name in ("eager-rank0", "eager-rank1", "graph-rank0", "graph-rank1"):
+        (tmp_path / f"{name}.sqlite").touch()
+    with pytest.raises(RequestError) as refused:
+        rank_files([tmp_path])
+    assert str(refused.value) == (
+        f"{tmp_path}: holds traces of 2 runs by their names: eager (2), graph (2); name the traces of one, such as "
+        f"{tmp_path}/eager-rank0.sqlite {tmp_path}/eager-rank1.sqlite"
+    )
+    named = [tmp_path / "graph-rank1.sqlite", tmp_path / "eager-rank0.sqlite"]
+    assert set(rank_files(named)) == set(named)  # who names files means them
+
+
+@pytest.mark.parametrize(
+    ("names", "runs"),
+    [
+        (["a_rank0", "a_rank1"], ["a"]),
+        (["rank0", "rank1"], [""]),
+        (["report_1", "report_2"], ["report"]),
+        (["node0-rank0", "node0-rank1", "node1-rank2"], ["node"]),
+        (["node0-rank0", "node1-rank0"], ["node0", "node1"]),
+        (["prefill", "decode"], ["prefill", "decode"]),
+        (["115572", "1000000", "source"], ["", "source"]),
+    ],
+)
+def test_names_tell_which_runs_files_are_of(names: list[str], runs: list[str]) -> None:
+    assert list(runs_among([f"{name}.sqlite" for name in names])) == runs
+
+
+def test_ranks_have_the_numbers_of_their_files(files: list[Path], tmp_path: Path) -> None:
+    assert rank_numbers(["x_rank12.sqlite.xz", "x_rank3.sqlite.xz"]) == (12, 3)
+    assert rank_numbers(["x_0.sqlite", "x_1.sqlite"]) == (0, 1)
+    assert rank_numbers(["both_rank0.sqlite"] * 2) == (0, 1)
+    moved = [tmp_path / f"run_rank{number}.sqlite" for number in (4, 5)]
+    for path, file in zip(moved, files, strict=True):
+        path.symlink_to(file)
+    combined = read(list(rank_files(moved))).combined
+    assert [(row.rank, row.folder, row.cost_ns) for row in combined.ranks] == [
+        (4, "rank4", 362_012_331),
+        (5, "rank5", 1_055_576_706),
+    ]
+    assert {row.rank for row in combined.stages} == {4, 5}
+    assert combined.sentence.startswith("Start with rank 5: it is last at 989 collectives and makes rank 4 wait 1.06 s")
+    assert "rank 4 waits" in page(combined)
+    assert "rank 0" not in page(combined)
+
+
+def test_traces_of_several_runs_are_said_to_be(ranks: Ranks) -> None:
+    manifest = plain_report().manifest
+    assert manifest is not None
+    sources = [part.source for part in ranks.parts]
+    pairs = pair([source.collectives for source in sources], one_clock=False)
+    for runs, told in ((("a", "b"), ["The traces are of several runs (rank 0 of a, rank 1 of b)"]), (("a", "a"), [])):
+        reports = [
+            evolve(report, manifest=evolve(manifest, run_id=run))
+            for run, report in zip(runs, ranks.reports, strict=True)
+        ]
+        cautions = side_by_side(sources, reports, pairs, (2, 2)).cautions
+        assert [text.partition(":")[0] for text in cautions if "several runs" in text] == told
 
 
 @pytest.mark.parametrize(

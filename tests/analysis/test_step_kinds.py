@@ -64,6 +64,21 @@ def engine() -> TraceBuilder:
     return built
 
 
+def test_medians_leave_out_what_is_skipped_and_sums_do_not(tmp_path: Path) -> None:
+    built = engine().range("execute_context_1(64)_generation_5(5)", 300, 350).launch(310, 311, ("gemm", 320, 330))
+    path = built.write(tmp_path / "trace.sqlite")
+    rows = {}
+    for skip in (0, 1):
+        with opened(path, AnalysisOptions(accept_lossy=True, skip_first=skip)) as trace:
+            rows[skip] = {row.kind: row for row in trace.report().step_kinds}
+    for kind, whole, rest in (("decode", 12.0, 14.0), ("mixed", 25.0, 10.0)):
+        assert (rows[0][kind].busy_median_ns, rows[1][kind].busy_median_ns) == (whole, rest)
+        assert rows[0][kind].busy_ns == rows[1][kind].busy_ns
+        assert rows[0][kind].steps == rows[1][kind].steps == 2
+    assert rows[1]["decode"].requests_median == 6
+    assert rows[1]["mixed"].bounded_steps == 1
+
+
 @pytest.mark.parametrize("name", VLLM)
 def test_rows_add_up_to_the_stages_and_steps(reported: Callable[[str], Report], name: str) -> None:
     report = reported(name)

@@ -38,7 +38,7 @@ def waiting_picture(report: RanksReport, width: int = 1180) -> str | None:
     each = -(-len(places) // _MAX_BARS)
     groups = [places[low : low + each] for low in range(0, len(places), each)]
     ranks = [row.rank for row in report.ranks[:_MAX_RANKS]]
-    most = max(*(_waiting(group, rank) for group in groups for rank in ranks), 1)
+    most = max(*(_waiting(group, row) for group in groups for row in range(len(ranks))), 1)
     room = width - _LEFT - _RIGHT
     bar = room / len(groups)
     parts = legend(
@@ -55,12 +55,12 @@ def waiting_picture(report: RanksReport, width: int = 1180) -> str | None:
         parts.append(line("line", _LEFT, foot, _LEFT + room, foot))
         for number, group in enumerate(groups):
             x = _LEFT + number * bar
-            waited = _waiting(group, rank)
+            waited = _waiting(group, row)
             if waited:
                 tall = _ROW * waited / most
                 hint = f"{visible(group[0].place)}: rank {rank} waits {duration(round(waited))}"
                 parts.append(rect("idle", x + bar * 0.1, foot - tall, max(bar * 0.8, 0.6), tall, hint))
-            if _late(group, len(report.ranks), _SEEN * most) == rank:
+            if _late(group, [row.rank for row in report.ranks], _SEEN * most) == rank:
                 hint = f"{visible(group[0].place)}: rank {rank} is late, by up to {duration(max(place.skew_ns for place in group))}"
                 parts.append(rect("synchronising", x + bar * 0.1, foot + 2, max(bar * 0.8, 0.6), 5, hint))
     bottom = _TOP + len(ranks) * (_ROW + _GAP)
@@ -77,14 +77,14 @@ def waiting_picture(report: RanksReport, width: int = 1180) -> str | None:
     return svg(width, bottom + 22, "Waiting in collectives, step by step and rank by rank", parts, more=described)
 
 
-def _waiting(group: list[PlaceSkew], rank: int) -> int:
-    """The longest of a few steps that share a bar."""
-    return max(place.waiting_ns[rank] for place in group)
+def _waiting(group: list[PlaceSkew], row: int) -> int:
+    """The longest of a few steps that share a bar, of a rank by its place in the order of ranks."""
+    return max(place.waiting_ns[row] for place in group)
 
 
-def _late(group: list[PlaceSkew], ranks: int, least_ns: float) -> int | None:
+def _late(group: list[PlaceSkew], ranks: list[int], least_ns: float) -> int | None:
     """The rank that is waited for in most of a bar's time; None: nobody waits so long that it could be seen."""
-    if max(_waiting(group, rank) for rank in range(ranks)) < least_ns:
+    if max(_waiting(group, row) for row in range(len(ranks))) < least_ns:
         return None
-    costs = [sum(sum(place.waiting_ns) for place in group if place.late == rank) for rank in range(ranks)]
-    return costs.index(max(costs)) if max(costs) else None
+    costs = [sum(sum(place.waiting_ns) for place in group if place.late == rank) for rank in ranks]
+    return ranks[costs.index(max(costs))] if max(costs) else None
