@@ -14,6 +14,7 @@ from typer.core import TyperGroup
 
 from analysis.api.allocator import keep_freed_memory
 from analysis.cli.check import check
+from analysis.cli.diff import diff
 from analysis.cli.exit_codes import run
 from analysis.cli.kernels import kernels
 from analysis.cli.report import report
@@ -77,6 +78,11 @@ EXAMPLES: Final[dict[str, tuple[str, ...]]] = {
         "dsocr-analyze reports/latest --out report --format html --format csv",
         "dsocr-analyze capture.nsys-rep --vocabulary vllm",
     ),
+    "diff": (
+        "dsocr-analyze diff runs/before runs/after",
+        "dsocr-analyze diff main.sqlite.xz branch.sqlite.xz --out diff --format markdown --format json",
+        "dsocr-analyze diff runs/eager runs/static runs/cuda-graph",
+    ),
     "review": ("dsocr-analyze review reports/latest --counters census.csv --out review",),
     "show": ("dsocr-analyze show reports/latest", "dsocr-analyze show trace.sqlite --explain"),
     "table": ("dsocr-analyze table trace.sqlite --by module --stage decode",),
@@ -86,7 +92,7 @@ EXAMPLES: Final[dict[str, tuple[str, ...]]] = {
 }
 """Command lines for the end of each help."""
 
-for _command in (report, review, show, table, check, kernels, schema):
+for _command in (report, diff, review, show, table, check, kernels, schema):
     app.command(
         help=(_command.__doc__ or "").partition("\n\n    Raises:")[0],  # errors are for readers of the code
         epilog="\n\n".join(("Examples:", *EXAMPLES[_command.__name__])),

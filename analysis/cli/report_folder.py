@@ -14,7 +14,7 @@ from analysis.domain.files import write_text
 from analysis.domain.manifest import RunManifest
 from analysis.ranks.names import name_of_run
 
-__all__ = ["MARKER", "claim", "claim_for_ranks", "default_name"]
+__all__ = ["MARKER", "claim", "claim_for_diff", "claim_for_ranks", "default_name"]
 
 MARKER: Final = ".dsocr-report.json"
 """File in a folder under `REPORTS` that names its trace, whatever formats were asked for."""
@@ -79,6 +79,21 @@ def claim_for_ranks(out: Path | None, traces: Sequence[Path]) -> tuple[Path, str
     if not common or _GENERIC.fullmatch(common):
         common = traces[0].absolute().parent.name or "run"
     return _claim(out, os.pathsep.join(str(trace.resolve()) for trace in traces), lambda: f"{common}-ranks")
+
+
+def claim_for_diff(out: Path | None, paths: Sequence[Path], labels: Sequence[str]) -> tuple[Path, str | None]:
+    """The same for a comparison: ``reports/BASE-to-NEW``.
+
+    Args:
+        out: what the user named; None: nothing.
+        paths: of its sides.
+        labels: that tell them apart.
+
+    Raises:
+        RequestError: the folder cannot be written to.
+    """
+    words = [re.sub(r"[^A-Za-z0-9._\-]+", "-", label.removesuffix(".sqlite")).strip("-.") or "run" for label in labels]
+    return _claim(out, os.pathsep.join(str(path.resolve()) for path in paths), lambda: "-to-".join(words))
 
 
 def _claim(out: Path | None, source: str, default: Callable[[], str]) -> tuple[Path, str | None]:

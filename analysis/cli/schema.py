@@ -13,8 +13,10 @@ __all__ = ["schema"]
 
 def schema(
     document: Annotated[
-        Literal["report", "summary", "review", "ranks"],
-        typer.Argument(help="Of report.json, summary.json or review.json; ranks: of the report.json of several ranks."),
+        Literal["report", "summary", "review", "ranks", "diff"],
+        typer.Argument(
+            help="Of report.json, summary.json, review.json or diff.json; ranks: of the report.json of several ranks."
+        ),
     ],
 ) -> None:
     """Print the JSON Schema of an output, draft 2020-12."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import Final, get_args
 
 from attrs import frozen
 
@@ -29,6 +29,9 @@ _TOOL_OPTIONS: Final = (
 """Options of the run that say how it was measured, not what ran."""
 _RESULTS: Final = ("overhead_prefill", "overhead_decode")
 """Older runs kept these results among their options."""
+
+
+_ORDER: Final[tuple[SettingGroup, ...]] = get_args(SettingGroup)
 
 
 @frozen
@@ -172,7 +175,8 @@ def setting_changes(base: Side, new: Side, *, unprofiled: bool) -> tuple[tuple[S
     ]
     if (text := _alike(base, new, changes)) is not None:
         notes.append(text)
-    return tuple(sorted(changes, key=lambda change: not change.forbids)), tuple(notes)
+    changes.sort(key=lambda change: (not change.forbids, _ORDER.index(change.group)))
+    return tuple(changes), tuple(notes)
 
 
 def _because(

@@ -12,6 +12,7 @@ from analysis.domain.files import write_text
 from analysis.report import Report
 
 __all__ = [
+    "DIFF_SCHEMA_VERSION",
     "RANKS_SCHEMA_VERSION",
     "REVIEW_SCHEMA_VERSION",
     "SCHEMA_VERSION",
@@ -29,6 +30,10 @@ RANKS_SCHEMA_VERSION: Final = 1
 
 REVIEW_SCHEMA_VERSION: Final = 1
 """Of review.json, likewise."""
+
+
+DIFF_SCHEMA_VERSION: Final = 1
+"""Of diff.json, likewise."""
 
 
 def summary_of(report: Report) -> LLMProfileReportSummary:

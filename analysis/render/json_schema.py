@@ -1,4 +1,4 @@
-"""JSON Schemas of ``report.json``, ``summary.json`` and ``review.json``, made from the records that are written into them."""
+"""JSON Schemas of the analysis' JSON files, made from the records that are written into them."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from typing import Any, Final, Literal, Union, get_args, get_origin
 
 from attrs import Attribute, fields, has, resolve_types
 
+from analysis.compare.records import Diff
 from analysis.domain.contracts import LLMProfileReportSummary
 from analysis.domain.entities import LLMProfileReport
 from analysis.ranks.records import RanksReport
-from analysis.render.json import RANKS_SCHEMA_VERSION, REVIEW_SCHEMA_VERSION, SCHEMA_VERSION
+from analysis.render.json import DIFF_SCHEMA_VERSION, RANKS_SCHEMA_VERSION, REVIEW_SCHEMA_VERSION, SCHEMA_VERSION
 from analysis.report import Report
 from analysis.review import Review
 from analysis.verdict.ranking import Ranking
@@ -34,15 +35,19 @@ _SCALARS: Final[dict[Any, dict[str, Any]]] = {
 }
 
 
-def schema_of(document: Literal["report", "summary", "review", "ranks"]) -> dict[str, Any]:
-    """The schema of ``report.json`` (``ranks``: of several ranks), ``summary.json`` or ``review.json`` as this release writes it.
+def schema_of(document: Literal["report", "summary", "review", "ranks", "diff"]) -> dict[str, Any]:
+    """The schema of a JSON file as this release writes it; ``ranks``: of the ``report.json`` of several ranks.
 
     Every field of a record is required: what is unknown is null. Fields that a later release adds are allowed.
     """
     made = _Schemas()
-    number = {"review": REVIEW_SCHEMA_VERSION, "ranks": RANKS_SCHEMA_VERSION}.get(document, SCHEMA_VERSION)
+    number = {
+        "review": REVIEW_SCHEMA_VERSION,
+        "ranks": RANKS_SCHEMA_VERSION,
+        "diff": DIFF_SCHEMA_VERSION,
+    }.get(document, SCHEMA_VERSION)
     version: dict[str, Any] = {"schema_version": {"const": number, "description": "Of this schema."}}
-    if document != "review":
+    if document not in ("review", "diff"):  # a diff's record has a headline of its own
         version["headline"] = {"type": "string", "description": "Where to start and what it brings, in one sentence."}
     if document == "summary":
         body = made.record(LLMProfileReportSummary)
@@ -52,6 +57,8 @@ def schema_of(document: Literal["report", "summary", "review", "ranks"]) -> dict
         body = made.record(Review)
     elif document == "ranks":
         body = made.record(RanksReport)
+    elif document == "diff":
+        body = made.record(Diff)
     else:
         body = made.record(LLMProfileReport)
         body["properties"]["detail"] = made.record(Report, without=("report",))

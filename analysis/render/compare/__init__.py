@@ -1,0 +1,1 @@
+"""How a comparison looks: page, Markdown and terminal of one record."""
