@@ -35,6 +35,7 @@ FLOORS = {
     "history": (
         "records",
         "workload",
+        "levels",
         "schema",
         "migrations",
         "location",
@@ -43,6 +44,7 @@ FLOORS = {
         "upgrading",
         "store",
         "predictions",
+        "trend",
     ),
     "runner": ("plan", "process", "inputs", "collectors", "child", "launcher", "cli"),
 }
