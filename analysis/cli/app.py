@@ -16,6 +16,7 @@ from analysis.api.allocator import keep_freed_memory
 from analysis.cli.check import check
 from analysis.cli.diff import diff
 from analysis.cli.exit_codes import run
+from analysis.cli.gate import gate
 from analysis.cli.kernels import kernels
 from analysis.cli.report import report
 from analysis.cli.review import review
@@ -88,11 +89,15 @@ EXAMPLES: Final[dict[str, tuple[str, ...]]] = {
     "table": ("dsocr-analyze table trace.sqlite --by module --stage decode",),
     "check": ("dsocr-analyze check trace.sqlite",),
     "kernels": ("dsocr-analyze kernels trace.sqlite --match attention --top 10",),
+    "gate": (
+        "dsocr-analyze gate reports/base reports/latest --policy gate.toml",
+        "dsocr-analyze gate base/report.json new/report.json --policy gate.toml --band bands.json --out gate",
+    ),
     "schema": ("dsocr-analyze schema report",),
 }
 """Command lines for the end of each help."""
 
-for _command in (report, diff, review, show, table, check, kernels, schema):
+for _command in (report, diff, gate, review, show, table, check, kernels, schema):
     app.command(
         help=(_command.__doc__ or "").partition("\n\n    Raises:")[0],  # errors are for readers of the code
         epilog="\n\n".join(("Examples:", *EXAMPLES[_command.__name__])),

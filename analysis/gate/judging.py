@@ -12,7 +12,7 @@ from fnmatch import fnmatchcase
 from analysis.compare.records import Comparison, SettingChange, StageDifference
 from analysis.domain.bands import Band
 from analysis.domain.errors import RequestError
-from analysis.domain.figures import bytes_, counted, duration, ratio, signed_duration, significant
+from analysis.domain.figures import bytes_, count, counted, duration, ratio, signed_duration, significant
 from analysis.gate.figures import figures
 from analysis.gate.records import (
     TABLES,
@@ -180,7 +180,8 @@ def _change(
     """The difference of the sides against what it may be."""
     unit = TABLES[limit.table]
     sign = "+" if up else "-"
-    words = f"at most {sign}{ratio(amount.value) if amount.relative else written(amount.value, unit)}"
+    may = f"{sign}{ratio(amount.value) if amount.relative else written(amount.value, unit)}"
+    words = f"at most {may}"
     if figure.base is None or figure.new is None:
         return _check(limit, figure, words, "cannot judge", f"n/a: {figure.unknown_because}")
     if forbidding:
@@ -194,9 +195,9 @@ def _change(
         outcome, because = _latency_change(difference, grown, allowed, said, up=up)
         return _check(limit, figure, words, outcome, because)
     if grown <= allowed:
-        return _check(limit, figure, words, "passed", f"{said}: within {words}.")
+        return _check(limit, figure, words, "passed", f"{said}: within {may}.")
     new = " (the base has none of it)" if figure.base == 0 else ""
-    return _check(limit, figure, words, "failed", f"{said}{new}: more than {words}.")
+    return _check(limit, figure, words, "failed", f"{said}{new}: more than {may}.")
 
 
 def _latency_change(
@@ -258,7 +259,9 @@ def written(value: float | None, unit: UnitName) -> str:
         return duration(value)
     if unit == "bytes":
         return bytes_(value)
-    return ratio(value) if unit == "share" else significant(value)
+    if unit == "share":
+        return ratio(value)
+    return count(int(value)) if value is not None and value == int(value) else significant(value)
 
 
 def _per(figure: Figure) -> str:

@@ -160,7 +160,7 @@ def test_what_forbids_a_comparison_leaves_fixed_limits_and_counts_alone(tmp_path
     assert by_limit["stage", "at most +3.0 %"].because == "The sides differ in SM clock: the GPU ran slower."
     assert by_limit["module", "at most +50.0 %"].outcome == "cannot judge"
     assert by_limit["stage", "at most 1.00 s"].outcome == "passed"
-    assert by_limit["launches", "at most +0.00"].outcome == "passed"
+    assert by_limit["launches", "at most +0"].outcome == "passed"
     other_inputs = SettingChange("inputs", "pages", ("a", "b"), True, "the work is another")
     result = judged(tmp_path, '[[launches]]\nstage = "decode"\nmax_increase = 0\n', compared(settings=(other_inputs,)))
     assert outcomes(result) == ["cannot judge"]
@@ -182,7 +182,7 @@ def test_modules_and_classes_are_limited_by_patterns(tmp_path: Path) -> None:
         ("decode · lm_head", "passed"),
         ("decode · GEMM", "passed"),
     ]
-    assert result.checks[0].because == "1.00 ms → 1.10 ms per token (+10.0 %): more than at most +5.0 %."
+    assert result.checks[0].because == "1.00 ms → 1.10 ms per token (+10.0 %): more than +5.0 %."
     assert result.headline.startswith("Failed (4 limits checked, 1 exceeded): decode · layers.*.mlp, 1.00 ms → 1.10 ms")
 
 

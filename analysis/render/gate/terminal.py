@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Final
 
 from rich.console import Console, Group, RenderableType
@@ -17,12 +19,13 @@ __all__ = ["print_gate"]
 _STYLES: Final[dict[Outcome, str]] = {"passed": "bold green", "failed": "bold red", "cannot judge": "bold yellow"}
 
 
-def print_gate(result: GateResult, console: Console, *, all_checks: bool = False) -> None:
+def print_gate(result: GateResult, console: Console, written: Sequence[Path] = (), *, all_checks: bool = False) -> None:
     """Print a gate's result.
 
     Args:
         result: of the gate.
         console: where to.
+        written: its files.
         all_checks: print the limits that were kept to as well.
     """
     word, rest = visible(result.headline).split(" (", 1)
@@ -38,8 +41,14 @@ def print_gate(result: GateResult, console: Console, *, all_checks: bool = False
                     (f", {check.limit}", "dim"),
                 )
             )
-            parts.append(Padding(Text(visible(check.because)), (0, 0, 0, 4)))
+            parts.append(Padding(Text(visible(check.because)), (0, 0, 0, 4), expand=False))
     passed = len(result.of("passed"))
     if passed and not all_checks:
         parts.append(Text(f"{counted(passed, 'limit')} kept to", style="dim"))
+    if written:
+        parts.append(Text())
     console.print(Group(*parts))
+    if written:
+        names = ", ".join(path.name for path in written)
+        line = f"Written into {visible(str(written[0].parent))}: {names}"
+        console.print(Text(line, style="dim"), soft_wrap=True)
