@@ -72,6 +72,9 @@ class Decoder(Protocol):
             ModelError: the model's cache cannot be taken back.
         """
 
+    def cached_bytes(self) -> int | None:
+        """Size of the keys and values that are held now, the whole batch; None: the model caches something else."""
+
 
 def next_token(network: Any, cache: Any, **inputs: Any) -> tuple[torch.Tensor, Any]:
     """One forward pass and the most likely token after its last position.
@@ -127,6 +130,10 @@ class DynamicDecoder:
         except (RuntimeError, ValueError, NotImplementedError, AttributeError) as error:
             raise ModelError(f"the cache of this model cannot be taken back by {steps} steps ({error})") from error
 
+    def cached_bytes(self) -> int | None:
+        """Those of the positions so far; 0 before a prompt."""
+        return 0 if self._cache is None else _cached_bytes(self._cache)
+
 
 class StaticDecoder:
     """A cache of fixed size at fixed addresses: attention runs over all of it, masked behind the current position.
@@ -176,6 +183,10 @@ class StaticDecoder:
         """Take the position back. Keys and values behind it stay: the mask hides them."""
         for counter in self.positions():
             counter.sub_(steps)
+
+    def cached_bytes(self) -> int | None:
+        """Those of all positions that there is room for; 0 before the first prompt."""
+        return _cached_bytes(self._cache)
 
     def positions(self) -> list[torch.Tensor]:
         """The layers' counters of cached positions (scalars on the device), as they are."""
@@ -274,10 +285,21 @@ class GraphDecoder(StaticDecoder):
         self.begin()
 
 
+def _cached_bytes(cache: Any) -> int | None:
+    """Size of the tensors of keys and values in a transformers cache; None: it is no such cache."""
+    layers = getattr(cache, "layers", None)
+    if layers is None:
+        return None
+    states = [getattr(layer, name, None) for layer in layers for name in ("keys", "values")]
+    return sum(tensor.numel() * tensor.element_size() for tensor in states if isinstance(tensor, torch.Tensor))
+
+
 @contextmanager
 def _told_as_model_error() -> Iterator[None]:
     try:
         yield
+    except torch.OutOfMemoryError:
+        raise  # a RuntimeError too, but no fault of the step
     except (RuntimeError, NotImplementedError) as error:
         reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
         raise ModelError(

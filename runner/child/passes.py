@@ -11,7 +11,7 @@ from attrs import evolve
 
 from analysis.domain.annotations import GRAPH_RECORD, image_name
 from analysis.domain.entities import InputSet
-from analysis.domain.errors import InputImagesError
+from analysis.domain.errors import InputImagesError, ModelError
 from analysis.domain.manifest import ControlPass
 from runner.child.annotate import Annotator
 from runner.child.generate import Decoder, DynamicDecoder, GraphDecoder, StaticDecoder, generate
@@ -28,6 +28,7 @@ __all__ = [
     "repeated",
     "run_pass",
     "with_generated_lengths",
+    "with_prompt_tokens",
 ]
 
 _INPUTS_SHARE: Final = 0.5
@@ -60,6 +61,36 @@ def prepare_inputs(plan: RunPlan, model: LoadedModel, images: InputSet) -> list[
                 f"{taken_bytes / 2**30:.1f} GiB as tensors, of {free_bytes / 2**30:.1f} GiB free; profile fewer at once"
             )
     return prepared
+
+
+def with_prompt_tokens(inputs: ModelInputs, tokens: int, filler: Sequence[int]) -> ModelInputs:
+    """The same prompt, with as many positions as asked for: text behind it makes it longer.
+
+    Args:
+        inputs: batch 1; ``input_ids`` int64 [1, prompt_tokens].
+        tokens: positions in all.
+        filler: ids of some text, which is repeated.
+
+    Raises:
+        ModelError: the image alone takes as many positions, or other inputs of this model are as long as its prompt.
+    """
+    prompt, ids = inputs.prompt, inputs.tensors["input_ids"]
+    missing = tokens - prompt.prompt_tokens
+    if missing < 0 and prompt.image_tokens:
+        raise ModelError(
+            f"--prompt-tokens {tokens}: image and prompt take {prompt.prompt_tokens:,} positions in input mode "
+            f"{prompt.mode}; ask for as many at least"
+        )
+    alike = [name for name, tensor in inputs.tensors.items() if name != "input_ids" and tensor.shape == ids.shape]
+    if alike:
+        raise ModelError(
+            f"--prompt-tokens {tokens}: {', '.join(alike)} of this model says something of every position, so its prompt "
+            "cannot be made longer"
+        )
+    more = [filler[index % len(filler)] for index in range(max(0, missing))]
+    ids = torch.cat([ids[:, :tokens], ids.new_tensor([more])], dim=1)
+    counts = evolve(prompt, text_tokens=tokens - prompt.image_tokens, prompt_tokens=tokens)
+    return ModelInputs({**inputs.tensors, "input_ids": ids}, counts, inputs.options)
 
 
 def repeated(inputs: ModelInputs, size: int) -> ModelInputs:

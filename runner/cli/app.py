@@ -21,6 +21,7 @@ from runner.cli.review import review
 from runner.cli.run import run
 from runner.cli.status import status
 from runner.cli.submit import submit
+from runner.cli.sweep import sweep
 from runner.cli.work import work
 
 __all__ = ["EXAMPLES", "app", "main"]
@@ -36,6 +37,11 @@ EXAMPLES: Final[dict[str, tuple[str, ...]]] = {
     "review": (
         "dsocr-profile review latest --stage decode --budget-s 300",
         "dsocr-profile review latest --from counters.csv",
+    ),
+    "sweep": (
+        "dsocr-profile sweep deepseek-ocr --batch-size 1,2,4,8,16 --decode eager,cuda-graph",
+        "dsocr-profile sweep deepseek-ocr --input-mode base,gundam --max-new-tokens 64,256 --budget-s 600",
+        "dsocr-profile sweep llama-1b --batch-size 1,8 --prompt-tokens 128,1024,8192",
     ),
     "doctor": ("dsocr-profile doctor", "dsocr-profile doctor --json"),
     "submit": ("dsocr-profile submit request.json --timeout 1800",),
@@ -83,7 +89,7 @@ def _with_examples(*commands: Callable[..., None]) -> None:
 _with_examples(run)
 # Behind the first word of the program's command line every option is the program's, also without --.
 app.command("exec", epilog=EXEC_EXAMPLES, context_settings={"allow_interspersed_args": False})(exec_program)
-_with_examples(resume, review, doctor, submit, status, cancel, inputs, models)
+_with_examples(sweep, resume, review, doctor, submit, status, cancel, inputs, models)
 app.add_typer(history, name="history")
 app.command(hidden=True)(work)
 

@@ -23,6 +23,7 @@ __all__ = [
     "Preset",
     "check_input_mode",
     "check_tensor_parallel",
+    "own_input_mode",
     "read_config",
     "resolve_model",
 ]
@@ -69,6 +70,9 @@ INPUT_MODES: Final[dict[FamilyName, tuple[str, ...]]] = {
 
 _WEIGHTS_INDEX: Final = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
 _SINGLE_WEIGHTS: Final = ("*.safetensors", "pytorch_model*.bin")
+
+_OWN_MODE: Final = "gundam"
+"""Of both DeepSeek families."""
 
 
 @frozen
@@ -132,6 +136,16 @@ def check_input_mode(source: ModelSource, mode: str | None) -> None:
     modes = INPUT_MODES[source.family]
     if mode is not None and mode not in modes:
         raise ModelError(f"input mode {mode!r} is none of this model's: {', '.join(modes)}")
+
+
+def own_input_mode(source: ModelSource) -> str:
+    """The input mode of a model where none is asked for, told before torch is imported."""
+    if source.preset is not None and source.preset.default_mode is not None:
+        return source.preset.default_mode
+    if source.family != "generic":
+        return _OWN_MODE
+    reads_images = source.folder is not None and "vision_config" in read_config(source.folder)
+    return "native" if reads_images else "text"
 
 
 def _cached(reference: str) -> Path:
