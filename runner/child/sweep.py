@@ -168,11 +168,13 @@ class Sweeping:
         if self.plan.until is None:
             return None
         now, expected = time.monotonic(), seconds_of_like(setting, seconds)
-        recorded = sum(_pass_s(result) + _WINDOW_S for result in self._to_examine())
-        left = self.plan.until - now - recorded
+        left = self.plan.until - now - sum(self._window_s(result) for result in self._to_examine())
+        if seconds:
+            left -= _WINDOW_S + self.plan.analysis_s  # its own
         if left <= 0 or (expected is not None and left < expected):
             wanted = "" if expected is None else f": it may take {expected:.0f} s"
-            return PointResult(setting, "skipped", f"--budget-s left {max(0.0, left):.0f} s for it{wanted}")
+            reason = f"--budget-s left {max(0.0, left):.0f} s for it{wanted}"
+            return PointResult(setting, "skipped", reason, for_lack_of_time=True)
         return None
 
     def _timed(self, setting: SweepSetting) -> PointResult:
@@ -277,11 +279,16 @@ class Sweeping:
         waiting = list(self._to_examine())
         self.reporter.begin("collection", passes=len(waiting))
         for number, result in enumerate(waiting, start=1):
-            if self.plan.until is not None and time.monotonic() + _pass_s(result) + _WINDOW_S > self.plan.until:
+            behind = (number - 1) * self.plan.analysis_s + self._window_s(result)
+            if self.plan.until is not None and time.monotonic() + behind > self.plan.until:
                 self.say("no time is left to record more windows")
                 return  # they are recorded when the sweep goes on
             self._write(self._examined(self._counted(result)))
             self.reporter.pass_done(number, 0, 0.0)
+
+    def _window_s(self, result: PointResult) -> float:
+        """What a point's window takes until it is analysed, s."""
+        return _pass_s(result) + _WINDOW_S + self.plan.analysis_s
 
     def _counted(self, result: PointResult) -> PointResult:
         """Add what the whole point and its window need."""

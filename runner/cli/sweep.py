@@ -97,7 +97,7 @@ def sweep(
         resolve_model,
     )
     from runner.launcher.request import make_request
-    from runner.launcher.sweep import SweepRun, take_up
+    from runner.launcher.sweep import SweepRun, require_own_folder, take_up
     from runner.plan.plan import RunPlan
     from runner.plan.settings import Settings
     from runner.process.driver import driver_facts
@@ -130,6 +130,7 @@ def sweep(
         (None,) if prompt_tokens is None else _numbers("--prompt-tokens", prompt_tokens),
         _decode_modes(decode, request.device),
     )
+    require_own_folder(folder)
     base = RunPlan(
         run_id=str(uuid.uuid4()),
         request=request,

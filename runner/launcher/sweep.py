@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
@@ -29,6 +29,7 @@ from analysis.domain.errors import (
     RequestError,
     TimeoutExceededError,
 )
+from analysis.domain.figures import duration
 from analysis.domain.sweep import Sweep, SweepPoint, SweepSetting
 from runner.launcher.device_lock import DeviceLock
 from runner.launcher.log_words import last_line
@@ -51,7 +52,7 @@ from runner.process.environment import RUN_MARK, child_environment
 from runner.process.process import Interrupts, Outcome, run_process
 from runner.process.python import module_command
 
-__all__ = ["SWEEP_FILE", "SweepRun", "child_command", "point_line", "take_up"]
+__all__ = ["SWEEP_FILE", "SweepRun", "child_command", "point_line", "require_own_folder", "take_up"]
 
 SWEEP_FILE: Final = "sweep.json"
 _MODEL_FILE: Final = "model.json"
@@ -61,7 +62,7 @@ _MOST_ANALYSES: Final = 4
 """At once, behind the program: nothing is timed then."""
 _ANALYSIS_S: Final = 2.0
 """That the analysis of a window may take, s."""
-_END_S: Final = 2.0
+_END_S: Final = 1.0
 """Of a budget, for writing what is left, s."""
 _TOLD: Final[dict[int, type[DsocrError]]] = {
     kind.exit_code: kind for kind in (RequestError, ModelError, InputImagesError, ChildFailedError)
@@ -72,6 +73,22 @@ _TOLD: Final[dict[int, type[DsocrError]]] = {
 def child_command(directory: RunDirectory) -> list[str]:
     """Give the command line of the program."""
     return module_command("runner.child.sweep", str(directory.plan_file))
+
+
+def require_own_folder(folder: Path) -> None:
+    """Check, before anything is written, that a folder is free or that of a sweep.
+
+    Raises:
+        RequestError: it is a file, or holds something else.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise RequestError(f"{folder}: is a file; choose another --out")
+    if (
+        folder.is_dir()
+        and not (folder / SWEEP_FILE).is_file()
+        and any(entry.name != "page" for entry in folder.iterdir())
+    ):
+        raise RequestError(f"{folder}: is not empty and holds no sweep; choose another --out")
 
 
 def take_up(plan: SweepPlan, settings: SweepSettings, argv: Sequence[str]) -> tuple[RunDirectory, SweepPlan, Sweep]:
@@ -109,8 +126,6 @@ def take_up(plan: SweepPlan, settings: SweepSettings, argv: Sequence[str]) -> tu
             argv=tuple(argv),
         )
     else:
-        if directory.path.is_dir() and any(entry.name != "page" for entry in directory.path.iterdir()):
-            raise RequestError(f"{directory.path}: is not empty and holds no sweep; choose another --out")
         sweep = _first_record(plan, settings, argv)
     with_results = [point.setting for point in sweep.points if point.setting not in plan.points]
     return directory, plan, evolve(sweep, planned=(*plan.points, *with_results))
@@ -167,6 +182,8 @@ class SweepRun:
     )
     _analysed: dict[SweepSetting, str | None] = field(factory=dict)
     """Point → why the analysis of its window failed; None: it did not."""
+    _details: dict[SweepSetting, dict[str, Any]] = field(factory=dict)
+    """Point → what the report on its window says."""
     _seconds_before: float = field(default=Factory(lambda self: self.sweep.seconds or 0.0, takes_self=True))
 
     def carry_out(self, interrupts: Interrupts, *, wait: bool) -> Sweep:
@@ -203,11 +220,9 @@ class SweepRun:
                 self._analyse(interrupts)
             except InterruptedRunError as error:
                 fault = error
-        left = [setting for setting in self.plan.points if self._result(setting) is None]
-        skipped = [
-            point for point in self._points() if point.status == "skipped" and "--budget-s" in (point.reason or "")
-        ]
-        because = str(fault) if fault is not None else self._what_is_left(len(left) + len(skipped))
+        results = [self._result(setting) for setting in self.plan.points]
+        left = sum(result is None or result.for_lack_of_time for result in results)
+        because = str(fault) if fault is not None else self._what_is_left(left)
         self._write(
             status="complete" if because is None else "unfinished",
             unfinished_because=because,
@@ -223,7 +238,10 @@ class SweepRun:
     def _run_program(self, interrupts: Interrupts) -> None:
         """Start it until every point has a result; each start ends with one more at least, or ends the sweep."""
         while self._unfinished():
-            self.directory.write(self.directory.plan_file, evolve(self.plan, until=self._until()))
+            self.directory.write(
+                self.directory.plan_file,
+                evolve(self.plan, until=self._until(), analysis_s=_ANALYSIS_S / _analyses_at_once()),
+            )
             outcome = self._started(interrupts)
             at_work = next((setting for setting in self.plan.points if self._result(setting) is None), None)
             if outcome.ended_by == "interrupt":
@@ -259,12 +277,8 @@ class SweepRun:
                 self.progress.say(point_line(point))
 
     def _until(self) -> float | None:
-        """When the program must be over for the budget to hold: before the analyses, which are behind it."""
-        if self.settings.budget_s is None:
-            return None
-        rounds = -(-len(self.plan.points) // _analyses_at_once()) if self.plan.window_steps else 0
-        reserve = min(_END_S + rounds * _ANALYSIS_S, self.settings.budget_s / 2)
-        return self.began + self.settings.budget_s - reserve
+        """When the budget is over, but for the writing of what is left."""
+        return None if self.settings.budget_s is None else self.began + max(0.0, self.settings.budget_s - _END_S)
 
     def _deadline(self) -> float | None:
         ends = [self._until()]
@@ -282,7 +296,7 @@ class SweepRun:
         for setting in self.plan.points:
             if self._result(setting) is None:
                 reason = f"--budget-s {self.settings.budget_s:g} was over before it was measured"
-                self._keep(PointResult(setting, "skipped", reason))
+                self._keep(PointResult(setting, "skipped", reason, for_lack_of_time=True))
 
     def _note_crash(self, outcome: Outcome, at_work: SweepSetting | None) -> None:
         """Make the end of the program the result of the point that ended it.
@@ -381,36 +395,35 @@ class SweepRun:
                 "setup_s": self.progress.setup_s,
                 "notes": swept.notes,
             }
-        self.sweep = evolve(self.sweep, **changes)
-        peaks = self._peaks()
-        self.sweep = evolve(
-            self.sweep,
-            points=tuple(self._points()),
-            peak_flop_per_s=peaks.flop_per_s,
-            peak_bytes_per_s=peaks.bytes_per_s,
-            peak_how=peaks.how,
-        )
-        self.directory.write(self.directory.path / SWEEP_FILE, self.sweep)
-
-    def _points(self) -> Iterator[SweepPoint]:
-        peaks = self._peaks()
-        for setting, result in self._results():
-            detail = read_report(self._folder(setting) / "report.json") if result.window is not None else None
+        results = self._results()
+        details = {setting: self._detail(setting) for setting, result in results if result.window is not None}
+        # They are the same in every report.
+        peaks = next((peaks_in(detail) for detail in details.values() if detail is not None), _NO_PEAKS)
+        points = []
+        for setting, result in results:
+            detail = details.get(setting)
             fault = self._analysed.get(setting)
-            if result.window is not None and detail is None and fault is None:
+            if setting in details and detail is None and fault is None:
                 fault = "its window was not analysed yet"
             one_image = result.prompt is None or result.prompt.image_tokens > 0
-            yield assembled(result, detail, fault, peaks, one_image)
+            points.append(assembled(result, detail, fault, peaks, one_image))
+        changes |= {
+            "points": tuple(points),
+            "peak_flop_per_s": peaks.flop_per_s,
+            "peak_bytes_per_s": peaks.bytes_per_s,
+            "peak_how": peaks.how,
+        }
+        self.sweep = evolve(self.sweep, **changes)
+        self.directory.write(self.directory.path / SWEEP_FILE, self.sweep)
 
-    def _peaks(self) -> Peaks:
-        """Of the device, from the first report that there is: they are the same in all."""
-        for setting, result in self._results():
-            detail = read_report(self._folder(setting) / "report.json") if result.window is not None else None
-            if detail is not None:
-                return peaks_in(detail)
-        return Peaks(
-            None, None, None, "peaks are looked up by the analysis of a recorded window, and there is none yet"
-        )
+    def _detail(self, setting: SweepSetting) -> dict[str, Any] | None:
+        """What the report on a point's window says; None: there is none."""
+        if setting not in self._details:
+            detail = read_report(self._folder(setting) / "report.json")
+            if detail is None:
+                return None
+            self._details[setting] = detail
+        return self._details[setting]
 
     def _results(self) -> list[tuple[SweepSetting, PointResult]]:
         results = ((setting, self._result(setting)) for setting in self.sweep.planned)
@@ -460,6 +473,9 @@ class SweepRun:
         return f"--budget-s {self.settings.budget_s or 0:g} was over: {' and '.join(what)} are left; the same command goes on"
 
 
+_NO_PEAKS: Final = Peaks(
+    None, None, None, "peaks are looked up by the analysis of a recorded window, and there is none yet"
+)
 _FORMATS: Final = ("--format", "json", "--format", "html")
 """Of a point's own report: what is read here, and the page behind a point of the sweep's."""
 
@@ -487,7 +503,7 @@ def point_line(point: SweepPoint) -> str:
         name += f" · prompt of {setting.prompt_tokens}"
     if point.prefill is None:
         return f"{name}: {point.status}" + (f" ({point.reason})" if point.reason else "")
-    said = f"{name}: TTFT {point.prefill.median_ns / 1e6:.3g} ms"
+    said = f"{name}: TTFT {duration(point.prefill.median_ns)}"
     if point.decode is not None and point.tokens_per_s is not None:
-        said += f", TPOT {point.decode.median_ns / 1e6:.3g} ms, {point.tokens_per_s:,.0f} tokens/s"
+        said += f", TPOT {duration(point.decode.median_ns)}, {point.tokens_per_s:,.0f} tokens/s"
     return said + (f", {point.pages_per_min:,.0f} pages/min" if point.pages_per_min is not None else "")

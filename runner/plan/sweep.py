@@ -118,7 +118,10 @@ class SweepPlan:
     """All, in the order in which they run. Those that have a result in the folder are not run again."""
     window_steps: int
     until: float | None
-    """On ``time.monotonic()``'s clock: no point begins that is not expected to be over by then; None: no limit."""
+    """On ``time.monotonic()``'s clock: no point begins that is not expected to be over by then, with its window recorded and
+    analysed; None: no limit."""
+    analysis_s: float = 0.0
+    """What the analysis of a window takes behind the program, s: several run at once."""
     kind: Literal["sweep"] = field(default="sweep", validator=validators.in_(("sweep",)))
 
 
@@ -157,6 +160,8 @@ class PointResult:
     """What the recorded pass needs."""
     window_seconds: float = 0.0
     window_unknown_because: str | None = None
+    for_lack_of_time: bool = False
+    """It was left out because no time was left for it."""
     notes: tuple[str, ...] = ()
 
     @property
