@@ -198,11 +198,15 @@ def test_a_cpu_that_has_no_more_memory_is_told_from_a_bug(tmp_path: Path) -> Non
 def test_memory_that_runs_out_is_found_behind_other_errors() -> None:
     assert child.out_of_memory(RuntimeError("a bug")) is None
     assert child.out_of_memory(MemoryError()) == "no memory is left"
-    with pytest.raises(RuntimeError, match="could not be ended") as behind:
+
+    def ends_badly() -> None:
         try:
             raise torch.OutOfMemoryError("CUDA out of memory.")
         finally:  # as the context around a capture does
             raise RuntimeError("CUDA error: the capture could not be ended")
+
+    with pytest.raises(RuntimeError, match="could not be ended") as behind:
+        ends_badly()
     assert child.out_of_memory(behind.value) == "CUDA out of memory."
 
 
