@@ -116,6 +116,9 @@ class Scripted:
         self.at += 1
         return torch.tensor(self.rows[self.at])[:, None]
 
+    def cached_bytes(self) -> int:
+        return 0
+
     def rewind(self, steps: int) -> None:
         self.at -= steps
 
