@@ -34,7 +34,7 @@ from history.records import (
     VerdictRow,
 )
 
-__all__ = ["images_hash", "inputs_hash", "read_folder"]
+__all__ = ["images_hash", "inputs_hash", "read_folder", "run_of"]
 
 _Plain: TypeAlias = Mapping[str, Any]
 
@@ -62,7 +62,7 @@ def read_folder(folder: Path) -> RecordedRun:
     elif isinstance(embedded := detail.get("manifest"), dict):
         manifest = from_json(RunManifest, json.dumps(embedded), source=f"{report_file}: its manifest")
     if isinstance(manifest, RunManifest):
-        run, samples = _of_model(manifest), tuple(_control(manifest))
+        run, samples = run_of(manifest), tuple(_control(manifest))
         moments = tuple(
             DeviceMoment(state.when, state.sm_clock_mhz, state.memory_clock_mhz, state.temperature_c, state.power_w)
             for state in {state.when: state for state in manifest.device_states}.values()
@@ -126,7 +126,8 @@ def _digest(plain: object) -> str:
 # -- run.json ----------------------------------------------------------------------------------------------------------
 
 
-def _of_model(manifest: RunManifest) -> RunRow:
+def run_of(manifest: RunManifest) -> RunRow:
+    """The run itself, as far as its manifest tells."""
     model, options, meta = manifest.model, dict(manifest.options), manifest.meta
     modes = {prompt.mode for prompt in manifest.prompts}
     first_pass = [timed.new_tokens for timed in manifest.control if timed.pass_index == manifest.control[0].pass_index]

@@ -93,13 +93,17 @@ def list_runs(
 
 @history.command(epilog=_examples("dsocr-profile history show latest"))
 def show(run_id: RunOf, out: Out = Path("reports"), store: StoreAt = None, as_json: AsJson = False) -> None:
-    """Show all that is recorded of a run."""
+    """Show all that is recorded of a run, and what came of what the last run of the same work before it predicted."""
+    from history.predictions import scored_run
+
     opened = _open(out, store)
     (recorded,) = opened.recorded([opened.find(run_id).run_id])
+    scored = scored_run(opened, recorded)
     if as_json:
-        typer.echo(json.dumps(to_plain(recorded), indent=2, ensure_ascii=False))
+        plain = {**to_plain(recorded), "predictions": [to_plain(row) for row in scored]}
+        typer.echo(json.dumps(plain, indent=2, ensure_ascii=False))
         return
-    for line in _lines_of(recorded):
+    for line in (*_lines_of(recorded), *(row.sentence for row in scored)):
         typer.echo(_printable(line))
 
 

@@ -1,5 +1,7 @@
 """A finished run goes into the history: ``history.sqlite`` beside the run folders, or where ``--store`` says.
 
+Before its report is made, the history tells what the last run of the same work predicted.
+
 SQLAlchemy and Alembic are imported when a run is over, not before: a run starts as quickly as without them.
 """
 
@@ -13,9 +15,19 @@ from analysis.domain.errors import DsocrError, RequestError
 from runner.launcher.run_directory import RunDirectory
 
 if TYPE_CHECKING:
+    from analysis.domain.manifest import RunManifest
+    from analysis.domain.predictions import Prediction
     from history.location import Location
 
-__all__ = ["HISTORY_FILE", "HISTORY_VARIABLE", "STORE_VARIABLE", "history_of", "record_run", "with_history"]
+__all__ = [
+    "HISTORY_FILE",
+    "HISTORY_VARIABLE",
+    "STORE_VARIABLE",
+    "earlier_predictions",
+    "history_of",
+    "record_run",
+    "with_history",
+]
 
 HISTORY_FILE: Final = "history.sqlite"
 HISTORY_VARIABLE: Final = "DSOCR_HISTORY"
@@ -51,6 +63,37 @@ def history_of(out: Path, environ: Mapping[str, str]) -> Location:
     from history.location import locate
 
     return locate(environ.get(STORE_VARIABLE) or str(out / HISTORY_FILE))
+
+
+def earlier_predictions(
+    directory: RunDirectory, manifest: RunManifest, environ: Mapping[str, str], say: Callable[[str], None]
+) -> tuple[Prediction, ...]:
+    """What the last recorded run of the same work before this one predicted. What goes wrong is one warning.
+
+    Args:
+        directory: of the run; the history lies beside it, unless the environment names another place.
+        manifest: of the run, after its control run.
+        environ: the launcher's environment.
+        say: takes one line for the user.
+    """
+    try:
+        if not _is_on(environ):
+            return ()
+        location = history_of(directory.path.parent, environ)
+        if location.path is not None and not location.path.exists():
+            return ()
+        from history.folder import run_of
+        from history.predictions import predictions_for
+        from history.store import Store
+
+        return predictions_for(Store(location, say), run_of(manifest))
+    except DsocrError as error:
+        say(f"warning: what earlier runs predicted is not known: {error}")
+    except ModuleNotFoundError as error:  # as in `record_run`
+        say(
+            f"warning: what earlier runs predicted is not known: {error.name} is not installed (pip install dsocr-profiler)"
+        )
+    return ()
 
 
 def record_run(directory: RunDirectory, environ: Mapping[str, str], say: Callable[[str], None]) -> None:

@@ -32,7 +32,7 @@ from runner.collectors.interface.collector import Collected, Collection, Collect
 from runner.launcher.log_words import last_line
 from runner.launcher.progress import Follower, RunProgress
 from runner.launcher.provenance import now
-from runner.launcher.recording import record_run
+from runner.launcher.recording import earlier_predictions, record_run
 from runner.launcher.run_directory import RunDirectory
 from runner.launcher.texts import write_texts
 from runner.plan.plan import RunPlan, WorkloadResult, trace_names
@@ -143,6 +143,7 @@ class Run:
             control = self.directory.read_result(CONTROL)
             if control is not None:
                 write_texts(self.directory.path, self._manifest(), control)
+            self._look_up_predictions()
             self._analyse(interrupts)
         record_run(self.directory, self.environ, self.say)
         return self._manifest()
@@ -286,6 +287,13 @@ class Run:
             note = f"{what}; it was deleted after its export (--keep-report keeps it). {report.stem}.sqlite is free of them."
         self.say(note)
         self._update(notes=(*self._manifest().notes, note))
+
+    def _look_up_predictions(self) -> None:
+        """Put what the last run of the same work predicted into run.json; what is there already stays if none is known."""
+        manifest = self._manifest()
+        predictions = earlier_predictions(self.directory, manifest, self.environ, self.say)
+        if predictions and predictions != manifest.predictions:
+            self._update(predictions=predictions)
 
     def _analyse(self, interrupts: Interrupts) -> None:
         log = self.directory.log("analysis")

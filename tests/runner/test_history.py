@@ -269,7 +269,9 @@ def test_showing(examples: Commands) -> None:
     ):
         assert words in shown
     assert "(gone)" not in shown
+    assert "1,518 → 251 ms a page at best. 263 ms came: 99 % of the predicted gain" in shown
     plain = json.loads(examples("show", GRAPH_ID, "--json")[0])
+    assert [row["prediction"]["stage"] for row in plain["predictions"]] == ["all", "prefill", "decode"]
     assert len(plain["samples"]) == 18
     assert "no run with an id that begins with 'zzz'" in examples("show", "zzz", code=16)[1]
 
