@@ -220,30 +220,44 @@ def _kind(base: Sequence[KernelTime], new: Sequence[KernelTime]) -> MatchKind:
 
 
 def _by_place(pairs: Sequence[_Pair], base: _Kernels, new: _Kernels) -> tuple[list[_Pair], _Kernels, _Kernels]:
-    """Pairs of what is left between the same neighbours in the order of launch; nothing where the order is not recorded."""
+    """Pairs of what is left between the same neighbours in the order of launch; nothing where the order is not recorded.
+
+    A kernel of many shapes, or that a module runs more than once, stands where it first ran.
+    """
     if not base or not new or any(kernel.place is None for kernel in (*base, *new)):
         return [], base, new
-    anchors = {id(kernel): number for number, pair in enumerate(pairs) for kernel in (*pair.base, *pair.new)}
-
-    def sequence(left: _Kernels, side: Callable[[_Pair], tuple[KernelTime, ...]]) -> list[tuple[int, KernelTime]]:
-        there = [kernel for pair in pairs for kernel in side(pair) if kernel.place is not None] + left
-        ordered = sorted(there, key=lambda kernel: kernel.place or 0)
-        # Kernels that are left over stand for themselves: -1 on the base and -2 on the new side never equal each other.
-        mark = -1 if left is base else -2
-        return [(anchors.get(id(kernel), mark), kernel) for kernel in ordered]
-
-    mine, theirs = sequence(base, lambda pair: pair.base), sequence(new, lambda pair: pair.new)
-    matcher = SequenceMatcher(None, [key for key, _ in mine], [key for key, _ in theirs], autojunk=False)
+    mine = _in_order([pair.base for pair in pairs], base)
+    theirs = _in_order([pair.new for pair in pairs], new)
+    # What is left over never equals anything of the other side, so it is always in what was replaced.
+    matcher = SequenceMatcher(
+        None, [anchor for anchor, _ in mine], [-2 if anchor < 0 else anchor for anchor, _ in theirs], autojunk=False
+    )
     replaced: list[_Pair] = []
     for what, low, high, other_low, other_high in matcher.get_opcodes():
-        if what != "replace":
-            continue
-        before = tuple(kernel for key, kernel in mine[low:high] if key == -1)
-        after = tuple(kernel for key, kernel in theirs[other_low:other_high] if key == -2)
-        if before and after:
-            replaced.append(_Pair(before, after, _replaced(before, after)))
+        if what == "replace":
+            before = tuple(kernel for anchor, group in mine[low:high] if anchor < 0 for kernel in group)
+            after = tuple(kernel for anchor, group in theirs[other_low:other_high] if anchor < 0 for kernel in group)
+            if before and after:
+                replaced.append(_Pair(before, after, _replaced(before, after)))
     taken = {id(kernel) for pair in replaced for kernel in (*pair.base, *pair.new)}
     return replaced, [k for k in base if id(k) not in taken], [k for k in new if id(k) not in taken]
+
+
+def _in_order(paired: Sequence[Sequence[KernelTime]], left: _Kernels) -> list[tuple[int, Sequence[KernelTime]]]:
+    """(Number of the pair, kernels) of one side in the order in which they first ran; -1: kernels of one name that are left."""
+    by_name: dict[str, _Kernels] = {}
+    for kernel in left:
+        by_name.setdefault(kernel.name, []).append(kernel)
+    groups = [
+        *((number, kernels) for number, kernels in enumerate(paired)),
+        *((-1, kernels) for kernels in by_name.values()),
+    ]
+    placed = [
+        (min(kernel.place for kernel in kernels if kernel.place is not None), anchor, kernels)
+        for anchor, kernels in groups
+        if any(kernel.place is not None for kernel in kernels)
+    ]
+    return [(anchor, kernels) for _, anchor, kernels in sorted(placed, key=lambda group: group[:2])]
 
 
 def _replaced(base: Sequence[KernelTime], new: Sequence[KernelTime]) -> MatchKind:

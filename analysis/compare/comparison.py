@@ -162,7 +162,7 @@ def _kernel_times(side: Side, stage: StageSide) -> list[KernelTime]:
             shape=(row.grid, row.block),
             calls=stage.count_per_unit(row.calls),
             ns=stage.per_unit(row.total_ns),
-            place=getattr(row, "place", None),
+            place=row.order,
             bytes_per_call=traffic.get((row.module, row.name)),
         )
         for row in side.kernels(stage)

@@ -233,12 +233,27 @@ def match_note(match: KernelMatch) -> str:
     return f"These {many} a unit became these {few}: {before} became {after}."
 
 
+def _listed(names: Sequence[str]) -> str:
+    """Short names, each once; templates of one kernel are told by how many they are."""
+    counts: dict[str, int] = {}
+    for name in names:
+        counts[_short(name)] = counts.get(_short(name), 0) + 1
+    return ", ".join(name if number == 1 else f"{number} × {name}" for name, number in counts.items())
+
+
 def _launches(calls: float) -> str:
     return f"{calls:,.0f} launches" if round(calls) != 1 else "1 launch"
 
 
+_ANONYMOUS: Final = ("<unnamed>::", "(anonymous namespace)::", "at::native::", "void ")
+
+
 def _short(name: str, width: int = 60) -> str:
-    plain = name.removeprefix("void ").split("(", 1)[0].split("<", 1)[0] or name
+    """A kernel's name without return type, namespaces, template and arguments."""
+    plain = name
+    for part in _ANONYMOUS:
+        plain = plain.replace(part, "")
+    plain = plain.split("(", 1)[0].split("<", 1)[0] or name
     return plain if len(plain) <= width else plain[: width - 1] + "…"
 
 

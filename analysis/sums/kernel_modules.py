@@ -69,6 +69,8 @@ class KernelModuleRow:
     """Number of distinct launch shapes; launches whose shape is not recorded count as one."""
     paths: int = 1
     """Number of distinct module paths."""
+    order: int | None = None
+    """Place of its first run among the rows of its stage and module, from 0; None: a report of an older release."""
 
 
 def module_patterns(paths: Iterable[str]) -> dict[str, str]:
@@ -163,6 +165,7 @@ def kernel_module_rows(
     sums = duration_statistics(row, operations.duration[chosen], row_pairs.size)
     row_paths, _ = distinct(row.astype(np.int64) * place_keys.size + path, row_pairs.size * place_keys.size)
     paths_of = np.bincount(row_paths // place_keys.size, minlength=row_pairs.size)
+    order = _order(row, operations.start[chosen], place_of)
     known = {summary.name: summary for summary in kernels}
     stage_ns = dict.fromkeys(stages, 0)
     for place, total in zip(place_of.tolist(), sums.total.tolist(), strict=True):
@@ -191,10 +194,28 @@ def kernel_module_rows(
                 total_per_unit_ns=total / unit.count if unit else None,
                 shapes=len(shapes_of[number]),
                 paths=int(paths_of[number]),
+                order=int(order[number]),
                 **_in_common(operations.shapes, shapes_of[number]),
             )
         )
     return _by_stage_then_time(rows, stages)
+
+
+def _order(row: NDArray[Any], start: NDArray[np.int64], place: NDArray[Any]) -> NDArray[np.int64]:
+    """Place of each row's first launch among the rows of its place, [rows].
+
+    Args:
+        row: of each launch, [launches].
+        start: of each launch on the GPU, ns, [launches].
+        place: stage and module of each row, [rows].
+    """
+    first = np.full(place.size, np.iinfo(np.int64).max)
+    np.minimum.at(first, row, start)
+    by_place = np.lexsort((first, place))
+    begins = np.flatnonzero(np.diff(place[by_place], prepend=-1))
+    order = np.empty(place.size, dtype=np.int64)
+    order[by_place] = np.arange(place.size) - np.repeat(begins, np.diff(begins, append=place.size))
+    return order
 
 
 def _in_common(shapes: LaunchShapes, codes: Sequence[int]) -> dict[str, Any]:

@@ -98,6 +98,26 @@ def test_rows_are_those_of_a_count_launch_by_launch(
     )
 
 
+def test_order_is_that_of_the_first_run_in_each_module(real_attribution: RealAttribution) -> None:
+    trace, attribution = real_attribution("deepseek-ocr_h100_small")
+    rows = kernel_module_rows(
+        attribution, kernels_of(trace, attribution).by_name, {}, fold_layers=False, by_shape=False
+    )
+    operations, ranges, first = attribution.operations, attribution.ranges, dict[tuple[str, str, str], int]()
+    module = attribution.operation_level("module")
+    for row in range(len(operations)):
+        if operations.kind[row] == KERNEL:
+            stage = (*STAGES, UNATTRIBUTED)[attribution.operation_stage[row]]
+            path = ranges.names[ranges.name[module[row]]] if module[row] >= 0 else UNATTRIBUTED
+            key = stage, path, operations.names[operations.name[row]]
+            first[key] = min(int(operations.start[row]), first.get(key, int(operations.start[row])))
+    for place in {(row.stage, row.module) for row in rows}:
+        mine = sorted((row for row in rows if (row.stage, row.module) == place), key=lambda row: row.order or 0)
+        assert [row.order for row in mine] == list(range(len(mine)))
+        starts = [first[row.stage, row.module, row.name] for row in mine]
+        assert starts == sorted(starts)
+
+
 def test_layers_fold_and_what_is_alone_keeps_its_number() -> None:
     assert module_patterns(["layers.0.mlp", "layers.11.mlp", "conv2", "fc1", "fc2"]) == {
         "layers.0.mlp": "layers.*.mlp",

@@ -168,6 +168,10 @@ KERNEL_MODULES: Final = Specification[KernelModuleRow](
         _M("paths", "Paths", "int64", COUNT, "How many module paths are folded in the row.", shown=()),
         _M("shapes", "Shapes", "int64", COUNT, "Number of distinct launch shapes of the row's calls.", shown=()),
         _M(
+            "order", "Order", "int64", COUNT, "Place of the row's first run among those of its stage and module, from 0.",
+            nullable=True, shown=(), why=lambda row: "not recorded",
+        ),
+        _M(
             "registers_per_thread", "Regs", "int64", COUNT, GLOSSARY["registers"], nullable=True, shown=(), why=_differs,
         ),
         _M(
