@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 from pathlib import Path
 from typing import Final
+from urllib.parse import quote
 
 import sqlalchemy as sa
-from attrs import frozen
+from attrs import field, frozen
 
 from analysis.domain.errors import RequestError
 
@@ -24,7 +25,7 @@ REDACTED: Final = "***"
 class Location:
     """A place of a history."""
 
-    url: sa.URL
+    url: sa.URL = field(repr=False)
     path: Path | None
     """Of a SQLite file, absolute; None: it is a server's."""
 
@@ -34,7 +35,8 @@ class Location:
         if self.path is not None:
             return str(self.path)
         query = {name: REDACTED if _NOT_SHOWN.search(name) else value for name, value in self.url.query.items()}
-        return self.url.set(drivername="postgresql", query=query).render_as_string(hide_password=True)
+        text = self.url.set(drivername="postgresql", query=query).render_as_string(hide_password=True)
+        return text.replace(quote(REDACTED), REDACTED)
 
     def without_secrets(self, text: str) -> str:
         """A driver's words, with the URL's passwords blanked."""

@@ -176,15 +176,33 @@ class Store:
             mode: what it is for; to read, a file must be there.
             check: let SQLite look through the file for damage first.
         """
+        if mode == "read":
+            self._bring_to_today_to_read()
         with self._connection(mode) as connection:
             if check and connection.dialect.name == "sqlite":
                 _raise_if_damaged(connection)
             with connection.begin():
-                # The lock is taken before looking, except on a store of today: two processes may both find no tables.
-                self._bring_to_today(connection)
+                if mode == "write":
+                    self._bring_to_today(connection)
                 yield connection
 
+    def _bring_to_today_to_read(self) -> None:
+        """In a transaction of its own, which may wait: one that began with reading could only fail where others write."""
+        with self._connection("read") as connection, connection.begin():
+            revision = _revision(connection)
+        if revision == HEAD:
+            return
+        path = self.location.path
+        if path is not None and not _is_writable(path):
+            raise StoreError(
+                f"{path}: its schema is {revision}, this version reads {HEAD}, and it cannot be written here to be brought to "
+                "that; copy it, and give the copy with --store"
+            )
+        with self._transaction("write"):
+            pass
+
     def _bring_to_today(self, connection: sa.Connection) -> None:
+        """Make or change the tables under a lock, if need be: two processes may both see that it is time to."""
         if connection.dialect.name == "postgresql":
             connection.exec_driver_sql(f"SET LOCAL lock_timeout = {int(_WAIT_S * 1000)}")
         if _revision(connection) == HEAD:
@@ -244,7 +262,7 @@ class Store:
                 raise StoreError(f"{path}: there is no history yet; every finished run is recorded in one")
             # A file that can be written is opened so also to read: what a killed writer left half done is undone first,
             # and an older schema is brought to today's.
-            writable = os.access(path, os.W_OK) and os.access(path.parent, os.W_OK)
+            writable = _is_writable(path)
         else:
             try:
                 path.parent.mkdir(parents=True, exist_ok=True)
@@ -319,6 +337,11 @@ class Store:
             f"warning: {path}: the history is damaged ({words}); it was moved to {aside.name}, and a new one begins. What "
             f"still has its folder comes back with `dsocr-profile history import {path.parent}/*/`"
         )
+
+
+def _is_writable(path: Path) -> bool:
+    """Whether a file, and the journal beside it, can be written."""
+    return os.access(path, os.W_OK) and os.access(path.parent, os.W_OK)
 
 
 def _free_name(path: Path) -> Path:
