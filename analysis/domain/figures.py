@@ -310,8 +310,8 @@ _DOUBLED: Final = 2.0
 def change(before_ns: float, after_ns: float) -> Change:
     """Write ``before → after, by so much`` so that it holds as written.
 
-    Both times have one unit. There are as many decimals, from three significant digits of the larger and two of the smallest
-    of the three on, as the per cents need, within five significant digits of the larger and one nanosecond.
+    Both times have one unit. There are as many decimals, from three significant digits of both and two of the difference on,
+    as the per cents need, within five significant digits of the larger and one nanosecond.
 
     Args:
         before_ns: of the base.
@@ -320,10 +320,8 @@ def change(before_ns: float, after_ns: float) -> Change:
     largest = max(abs(before_ns), abs(after_ns))
     unit, size, exact = _sum_unit(largest)
     most = min(exact, max(_decimals(largest / size, 3), _decimals(largest / size, _MOST_DIGITS)))
-    smallest = min(
-        (value for value in (abs(before_ns), abs(after_ns), abs(after_ns - before_ns)) if value), default=0.0
-    )
-    digits = min(most, max(_decimals(largest / size, 3), _decimals(smallest / size, 2)))
+    smaller = min((abs(value) for value in (before_ns, after_ns) if value), default=0.0)
+    digits = min(most, max(_decimals(smaller / size, 3), _decimals((after_ns - before_ns) / size, 2)))
     relative = _relative(before_ns, after_ns)
     while digits < most and _relative(round(before_ns / size, digits), round(after_ns / size, digits)) != relative:
         digits += 1
@@ -364,7 +362,7 @@ class Ledger:
 def ledger(before_ns: Sequence[float], after_ns: Sequence[float]) -> Ledger:
     """Write rows ``before, after, difference`` so that they and their columns add up as written. Without the unit.
 
-    There are as many decimals as give the largest sum three significant digits and the smallest difference one, within five
+    There are as many decimals as give the largest sum three significant digits and the smallest difference two, within five
     significant digits of the sum. The two columns are rounded so that they add up (largest remainders are rounded up); a
     difference is that of the two as they are written. So a difference that is exact may be one last digit off.
 
@@ -379,7 +377,7 @@ def ledger(before_ns: Sequence[float], after_ns: Sequence[float]) -> Ledger:
     smallest = min((value for value in moved if value > largest / 10**_MOST_DIGITS), default=largest)
     digits = min(
         exact,
-        max(_decimals(largest / size, 3), min(_decimals(smallest / size, 1), _decimals(largest / size, _MOST_DIGITS))),
+        max(_decimals(largest / size, 3), min(_decimals(smallest / size, 2), _decimals(largest / size, _MOST_DIGITS))),
     )
     step = size / 10**digits
     before, after = _in_steps(before_ns, step), _in_steps(after_ns, step)

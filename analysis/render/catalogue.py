@@ -5,6 +5,13 @@ from __future__ import annotations
 from typing import Any, Final
 
 from analysis.render.markdown_tables import code, escaped, head_lines, row_line
+from analysis.render.spec.compare import (
+    DIFF_CONTRIBUTIONS,
+    DIFF_KERNELS,
+    DIFF_SETTINGS,
+    DIFF_SIDES,
+    DIFF_STAGES,
+)
 from analysis.render.spec.events import LAUNCHES, RANGES
 from analysis.render.spec.findings import FINDINGS
 from analysis.render.spec.glossary import GLOSSARY, TERMS
@@ -62,6 +69,11 @@ _DECLARED: Final[tuple[Specification[Any], ...]] = (
     TRAFFIC,
     COVERAGE,
     COUNTER_FILES,
+    DIFF_STAGES,
+    DIFF_SIDES,
+    DIFF_SETTINGS,
+    DIFF_CONTRIBUTIONS,
+    DIFF_KERNELS,
 )
 TABLES: Final = {spec.key: spec for spec in _DECLARED}
 """Key → declaration."""

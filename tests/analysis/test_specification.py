@@ -26,6 +26,7 @@ from analysis.render.catalogue import TABLES, glossary, reference
 from analysis.render.csv import write_csv
 from analysis.render.html import page as html
 from analysis.render.spec import (
+    compare,
     events,
     findings,
     gpu_time,
@@ -174,6 +175,7 @@ def test_every_table_of_the_page_shows_a_declared_column(monkeypatch: pytest.Mon
 def test_every_declaration_is_in_the_catalogue() -> None:
     def declared() -> Iterator[Specification[Any]]:
         for module in (
+            compare,
             events,
             findings,
             gpu_time,

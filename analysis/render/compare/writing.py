@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
 
@@ -28,24 +26,20 @@ def _json(diff: Diff, out: Path) -> Path:
     return write_text(out / "diff.json", whole + "\n")
 
 
-def _module(name: str, function: str) -> Callable[[Diff, Path], Path]:
-    def write(diff: Diff, out: Path) -> Path:
-        written: Path = getattr(import_module(f"analysis.render.compare.{name}"), function)(diff, out)
-        return written
+def _page(diff: Diff, out: Path) -> Path:
+    from analysis.render.compare.page import write_page  # templates take a while to load, and JSON needs none
 
-    return write
+    return write_page(diff, out)
 
 
-_WRITERS: Final[dict[str, Callable[[Diff, Path], Path]]] = {
-    name: writer
-    for name, module, writer in (
-        ("html", "page", _module("page", "write_page")),
-        ("markdown", "markdown", _module("markdown", "write_markdown")),
-        ("json", None, _json),
-    )
-    if module is None or find_spec(f"analysis.render.compare.{module}") is not None
-}
-"""Format → what writes it; imported when it is asked for."""
+def _markdown(diff: Diff, out: Path) -> Path:
+    from analysis.render.compare.markdown import write_markdown
+
+    return write_markdown(diff, out)
+
+
+_WRITERS: Final[dict[str, Callable[[Diff, Path], Path]]] = {"html": _page, "markdown": _markdown, "json": _json}
+"""Format → what writes it."""
 
 DIFF_FORMATS: Final = tuple(_WRITERS)
 """Written by default."""

@@ -104,6 +104,16 @@ GLOSSARY: Final[dict[str, str]] = {
     "transfer": "Time in collectives as far as the same calls last on the rank that comes last: about what the transfer takes.",
     "waiting": "Time in collectives beyond that: the rank waits inside them for one that is late. No communication.",
     "step_index": "Number of the decode step in its instance, from 0.",
+    "base_latency": "Median on the base, per unit of the stage's work: an image or prompt of prefill, a token of decode.",
+    "new_latency": "Median on the new side, per unit of the stage's work.",
+    "latency_difference": "Median on the new side − median on the base: more than 0 is slower.",
+    "relative_difference": "Difference ÷ base; from twice the base on, new ÷ base.",
+    "part_difference": "New − base.",
+    "answer": "Regression or improvement: the interval leaves out 0 and the difference exceeds the A/A band. Equal: it is inside "
+    "the band. Cannot judge: the settings, too few repetitions or a band that is only assumed do not allow it.",
+    "explained": "Share of the difference that its parts other than the rest add up to, where that can be checked; what is missing "
+    "to 100 %, or beyond it, is the rest.",
+    "aa_band": "A/A band: by how much unchanged runs of the stage on the machine differ.",
     "pid": "Process id.",
     "tid": "Thread id, as the operating system numbers it.",
 }
@@ -152,6 +162,9 @@ TERMS: Final[dict[str, str]] = {
     "bound": "bound",
     "ceiling": "ceiling",
     "start of the capture": "at_start",
+    "answer (of a comparison)": "answer",
+    "A/A band": "aa_band",
+    "explained (of a difference)": "explained",
     "rank": "rank",
     "range style": "range_style",
     "DRAM share": "dram_share",

@@ -33,6 +33,8 @@ class Cell:
     """An identifier, to be set in a monospaced face."""
     below: str = ""
     """A second line, on the page."""
+    kind: str = ""
+    """Class of the page's style, where a value has a look of its own."""
 
 
 @frozen
@@ -63,6 +65,8 @@ class Table:
     note: str = ""
     row_definitions: tuple[str, ...] = ()
     """Definition of each row, where rows are quantities."""
+    row_ids: tuple[str, ...] = ()
+    """What the page's links call each row; empty: nothing leads to a row."""
 
 
 @frozen

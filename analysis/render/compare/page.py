@@ -1,0 +1,189 @@
+"""``diff.html``: one file in the look of report.html, which opens from disk, reaches for nothing and runs only its own script."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from attrs import evolve
+from markupsafe import Markup
+
+from analysis.compare.records import Comparison, Contribution, Diff, Level, StageDifference
+from analysis.domain.figures import count
+from analysis.domain.files import write_text
+from analysis.render.compare import contents, pictures
+from analysis.render.html.environment import page_environment, page_style
+from analysis.render.pictures.palette import STAGE_COLOURS
+from analysis.render.spec.compare import (
+    ANSWERS,
+    DIFF_CONTRIBUTIONS,
+    DIFF_KERNELS,
+    DIFF_SETTINGS,
+    DIFF_SIDES,
+    DIFF_STAGES,
+)
+from analysis.render.spec.shown import Table
+from analysis.render.spec.text import visible
+
+__all__ = ["PAGE", "page", "write_page"]
+
+PAGE: Final = "diff.html"
+_HERE: Final = Path(__file__).parent
+_SHARED: Final = _HERE.parent / "html" / "assets"
+_SCRIPTS: Final = (
+    *(_SHARED / f"{name}.js" for name in ("figures", "page", "links", "tables", "hints")),
+    _HERE / "assets" / "diff.js",
+    _SHARED / "start.js",
+)
+"""Files that make the page's script, in this order."""
+_STYLES: Final = (_SHARED / "explore.css", _HERE / "assets" / "diff.css")
+_MAX_ROWS: Final = 240
+"""Of a table on the page, one by one; the others are one row, and each is in diff.json."""
+
+
+def write_page(diff: Diff, out: Path) -> Path:
+    """Write ``diff.html``.
+
+    Raises:
+        RequestError: the folder cannot be written to.
+    """
+    return write_text(out / PAGE, page(diff))
+
+
+def page(diff: Diff) -> str:
+    """The page as text: one section for each new side against the base, with a table of all where there are several."""
+    environment = page_environment(_HERE / "templates")
+    script = "".join(path.read_text(encoding="utf-8") for path in _SCRIPTS)
+    several = len(diff.comparisons) > 1
+    return environment.get_template("diff.html.j2").render(
+        title=contents.title(diff),
+        kind="comparison",
+        headline=visible(diff.headline),
+        ran=() if several else contents.subject(diff.comparisons[0]),
+        cautions=(),
+        sides=contents.sides(diff, "html") if several else None,
+        comparisons=[_comparison(given, f"c{number}", several) for number, given in enumerate(diff.comparisons)],
+        terms=contents.columns((DIFF_STAGES, DIFF_SIDES, DIFF_SETTINGS, DIFF_CONTRIBUTIONS, DIFF_KERNELS)),
+        style=page_style() + Markup("".join(path.read_text(encoding="utf-8") for path in _STYLES)),
+        script=Markup(script),
+        script_sources=f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'",
+        count=count,
+    )
+
+
+def _comparison(comparison: Comparison, key: str, several: bool) -> dict[str, Any]:
+    """One new side against the base, as the template lays it out."""
+    repetitions, intervals = pictures.repetitions_picture(comparison), pictures.interval_picture(comparison)
+    return {
+        "key": key,
+        "label": visible(comparison.new.label),
+        "headline": visible(comparison.headline) if several else "",
+        "subject": contents.subject(comparison) if several else (),
+        "forbids": [
+            {
+                "name": visible(row.name),
+                "values": [visible(value) if value is not None else "not recorded" for value in row.values],
+                "because": visible(row.because),
+            }
+            for row in contents.forbidding(comparison)
+        ],
+        "cards": [_card(comparison, stage, f"{key}-s{number}") for number, stage in enumerate(comparison.stages)],
+        "settings": evolve(contents.settings(comparison, "html"), key=f"{key}-settings"),
+        "latencies": evolve(contents.latencies(comparison, "html"), key=f"{key}-latencies"),
+        "repetitions": Markup(repetitions) if repetitions else None,
+        "intervals": Markup(intervals) if intervals else None,
+        "stages": [_stage(comparison, stage, f"{key}-s{number}") for number, stage in enumerate(comparison.stages)],
+        "notes": [visible(note) for note in comparison.notes],
+    }
+
+
+def _kind(stage: str) -> str:
+    return stage if stage in STAGE_COLOURS else "neither"
+
+
+def _card(comparison: Comparison, stage: StageDifference, key: str) -> dict[str, Any]:
+    """A stage on the first screen: by how much, is it real, why, what next."""
+    look = ANSWERS[stage.answer]
+    told = contents.written(stage)
+    return {
+        "key": key,
+        "name": visible(stage.stage),
+        "kind": _kind(stage.stage),
+        "before": told.before if told else "",
+        "after": told.after if told else "n/a",
+        "by": told.by if told else "",
+        "relative": told.relative if told else "",
+        "lead": contents.lead(stage),
+        "answer": look.word,
+        "sign": look.sign,
+        "look": look.kind,
+        "certainty": contents.certainty(stage),
+        "because": visible(stage.because),
+        "reasons": contents.reasons(comparison, stage),
+        "explained": contents.explained(stage),
+        "next": contents.next_step(comparison, stage),
+        "anchor": _anchor_of_largest(comparison, stage, key),
+    }
+
+
+def _anchor_of_largest(comparison: Comparison, stage: StageDifference, key: str) -> str:
+    """Where the page says more about why."""
+    return f"{key}-why" if any(row.stage == stage.stage for row in comparison.contributions) else ""
+
+
+def _stage(comparison: Comparison, stage: StageDifference, key: str) -> dict[str, Any]:
+    """Where a stage's difference comes from, from coarse to fine."""
+    levels: dict[Level, tuple[Table, dict[int, str]]] = {
+        level: _table(comparison, stage.stage, level, f"{key}-{level}")
+        for level in ("stage", "module", "class", "host", "kernel")
+    }
+    waterfall = pictures.waterfall_picture(comparison, stage, levels["stage"][1])
+    told = contents.written(stage)
+    name = visible(stage.stage)
+    pictured: tuple[tuple[Level, str], ...] = (("module", "By module"), ("class", "By kernel class"))
+    diverging = [
+        (title, Markup(drawn))
+        for level, title in pictured
+        if (
+            drawn := pictures.diverging_picture(
+                _rows(comparison, stage.stage, level), f"{name}, {title.lower()}", levels[level][1]
+            )
+        )
+    ]
+    return {
+        "key": key,
+        "name": name,
+        "stage": visible(stage.stage),
+        "title": f"{told.before} → {told.after} per {visible(stage.per)}, {told.by}" if told else "n/a",
+        "explained": contents.explained(stage),
+        "waterfall": Markup(waterfall) if waterfall else None,
+        "diverging": diverging,
+        "tables": [(level, table) for level, (table, _) in levels.items() if table.rows],
+        "kernels": contents.kernels(comparison, stage.stage, "html", _MAX_ROWS, key=f"{key}-kernels"),
+        "kinds": _kinds(comparison, stage.stage),
+    }
+
+
+def _rows(comparison: Comparison, stage: str, level: Level) -> tuple[Contribution, ...]:
+    return contents.of_level(comparison, stage, level)
+
+
+def _table(comparison: Comparison, stage: str, level: Level, key: str) -> tuple[Table, dict[int, str]]:
+    """A table of parts whose rows have ids, and place of a contribution → id of its row."""
+    table = contents.contributions(comparison, stage, level, "html", _MAX_ROWS, key=key)
+    ids = tuple(f"{key}-{place}" for place in range(len(table.rows)))
+    whole = len(_rows(comparison, stage, level))
+    shown: Mapping[int, str] = dict(enumerate(ids)) if whole == len(ids) else dict(enumerate(ids[:-1]))
+    return evolve(table, row_ids=ids), dict(shown)
+
+
+def _kinds(comparison: Comparison, stage: str) -> str:
+    """How many kernels became what, in a line."""
+    numbers: dict[str, int] = {}
+    for row in comparison.kernels:
+        if row.stage == stage:
+            numbers[row.kind] = numbers.get(row.kind, 0) + 1
+    return ", ".join(f"{count(number)} {kind}" for kind, number in sorted(numbers.items(), key=lambda item: -item[1]))

@@ -1,0 +1,345 @@
+"""The pictures of a comparison as SVG that needs no script: a bar of a part leads to the part's row in the tables.
+
+Slower and faster are told apart by direction and sign, and only then by colour.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from attrs import frozen
+from markupsafe import escape
+
+from analysis.compare.records import Comparison, Contribution, ContributionKind, Interval, StageDifference
+from analysis.domain.figures import counted, duration, ledger, signed_duration
+from analysis.render.compare import contents
+from analysis.render.pictures.svg import axis_time, circle, line, rect, svg, text
+from analysis.render.spec.compare import ANSWERS, band_in_words, interval_in_words, part_in_words
+from analysis.render.spec.text import shortened, visible
+
+__all__ = ["COLOURS", "diverging_picture", "interval_picture", "repetitions_picture", "waterfall_picture"]
+
+COLOURS: Final = {"slower": "synchronising", "faster": "busy", "rest": "outside", "side": "idle", "new": "transfer"}
+"""What a mark stands for → its colour in the palette."""
+
+_WIDTH: Final = 620
+"""Of one picture of two side by side, pixels."""
+_ROW: Final = 26
+_BAR: Final = 16
+_LEFT: Final = 230
+_RIGHT: Final = 104
+_NAME: Final = 34
+"""Characters of a part's name; of a module's path its end says more than its beginning."""
+_PARTS: Final = 9
+"""Of a waterfall; smaller ones are drawn as one."""
+_BARS: Final = 12
+"""Of a picture of diverging bars."""
+_ZOOM: Final = 0.45
+"""Where all that happens lies in less than this part of the bars' length, the axis begins later."""
+
+
+@frozen
+class _Bar:
+    """A part as it is drawn."""
+
+    name: str
+    ns: float
+    kind: str
+    """Key of `COLOURS`."""
+    hint: str
+    anchor: str
+    """Id of the row that says more; empty: there is none."""
+
+
+def _bars(rows: Sequence[Contribution], most: int, anchors: Mapping[int, str]) -> list[_Bar]:
+    """The parts that changed most, the smaller ones as one, and the rest, which is never among these.
+
+    Args:
+        rows: of one stage and level, as `contents.of_level` orders them.
+        most: so many bars at most.
+        anchors: place of a row → id of the row in the tables.
+    """
+    rest = [(place, row) for place, row in enumerate(rows) if row.kind == "rest"]
+    parts = [(place, row) for place, row in enumerate(rows) if row.kind != "rest" and row.difference_ns]
+    room = most - len(rest)
+    alone, together = (parts, []) if len(parts) <= room else (parts[: room - 1], parts[room - 1 :])
+    bars = [_bar(row, anchors.get(place, "")) for place, row in alone]
+    if together:
+        ns = sum(row.difference_ns for _, row in together)
+        name = f"{counted(len(together), 'smaller part')}"
+        bars.append(_Bar(name, ns, _direction(ns), f"{name} together: {signed_duration(ns)}", ""))
+    return [*bars, *(_bar(row, anchors.get(place, "")) for place, row in rest)]
+
+
+def _direction(ns: float) -> str:
+    return "slower" if ns > 0 else "faster"
+
+
+def _bar(row: Contribution, anchor: str) -> _Bar:
+    name = part_in_words(row)
+    hint = (
+        f"{name}: {duration(row.base_ns)} → {duration(row.new_ns)}, {signed_duration(row.difference_ns)}"
+        f"{f'. {visible(row.note)}' if row.note else ''}"
+    )
+    kind = "rest" if row.kind == "rest" else _direction(row.difference_ns)
+    return _Bar(_SHORT.get(row.kind, name), row.difference_ns, kind, hint, anchor)
+
+
+def waterfall_picture(comparison: Comparison, stage: StageDifference, anchors: Mapping[int, str]) -> str | None:
+    """From the base's latency to the new one: each part begins where the one before ended; what is not explained is a part.
+
+    Args:
+        comparison: of the sides.
+        stage: whose.
+        anchors: place of a contribution of level ``stage`` → id of its row in the tables.
+
+    Returns:
+        None: a side does not have the stage, or nothing is known of its parts.
+    """
+    rows = contents.of_level(comparison, stage.stage, "stage")
+    if stage.base_ns is None or stage.new_ns is None or not rows:
+        return None
+    bars = _bars(rows, _PARTS, anchors)
+    edges = [stage.base_ns]
+    for bar in bars:
+        edges.append(edges[-1] + bar.ns)
+    # All figures of the picture in one unit: base and parts as a ledger writes them add up to what stands at the end.
+    book = ledger([stage.base_ns, *(0.0 for _ in bars)], [stage.base_ns, *(bar.ns for bar in bars)])
+    low, high = min(edges), max(edges)
+    start = 0.0 if high - low > _ZOOM * high else max(0.0, low - 0.35 * (high - low or high))
+    scale = (_WIDTH - _LEFT - _RIGHT) / ((high - start) or 1)
+
+    def place(ns: float) -> float:
+        return _LEFT + (ns - start) * scale
+
+    top = 6.0
+    parts = [line("line", _LEFT, 0, _LEFT, top + _ROW * (len(bars) + 2))]
+    ends = (
+        (0, f"Base: {comparison.base.label}", stage.base_ns, "side", book.before[0]),
+        (len(bars) + 1, f"New: {comparison.new.label}", edges[-1], "new", book.total[1]),
+    )
+    for row, name, ns, kind, figure in ends:
+        y = top + _ROW * row
+        parts.append(text(_LEFT - 10, y + 13, _label(visible(name)), kind="ink", anchor="end"))
+        parts.append(
+            rect(COLOURS[kind], _LEFT, y, place(ns) - _LEFT, _BAR, f"{visible(name)}: {duration(ns)}", radius=2)
+        )
+        parts.append(text(place(ns) + 6, y + 13, f"{figure} {book.unit}", kind="ink"))
+        if start:
+            parts.append(_broken(_LEFT + 14, y))
+    for row, (bar, figure) in enumerate(zip(bars, book.by[1:], strict=True)):
+        y = top + _ROW * (row + 1)
+        begin, end = sorted((place(edges[row]), place(edges[row + 1])))
+        drawn = [
+            text(_LEFT - 10, y + 13, _label(bar.name), kind="ink", anchor="end"),
+            rect(COLOURS[bar.kind], begin, y, max(1.5, end - begin), _BAR, bar.hint, radius=2),
+            text(max(end, begin + 1.5) + 6, y + 13, f"{figure} {book.unit}"),
+        ]
+        parts += _linked(bar.anchor, drawn)
+    for row, edge in enumerate(edges):
+        parts.append(line("line", place(edge), top + _ROW * row + _BAR, place(edge), top + _ROW * (row + 1)))
+    height = top + _ROW * (len(bars) + 2)
+    if start:
+        parts.append(text(_LEFT, height + 10, f"the axis begins at {axis_time(start)}"))
+        height += 14
+    told = "; ".join(f"{bar.name} {signed_duration(bar.ns)}" for bar in bars)
+    return svg(_WIDTH, height + 2, f"{visible(stage.stage)}: from base to new, part by part", parts, more=told)
+
+
+_SHORT: Final[dict[ContributionKind, str]] = {
+    "launches": "idle: host launches",
+    "waits": "idle: host waits",
+    "other calls": "idle: other CUDA calls",
+    "Python": "idle: host in Python",
+    "in graph": "idle: inside CUDA graphs",
+    "overlap": "overlap, taken off",
+    "rest": "rest, not explained",
+}
+"""Kind of a part that is no time of operations → its label in a picture."""
+
+
+def _label(name: str) -> str:
+    if len(name) > _NAME and "." in name and " " not in name:
+        return f"…{name[1 - _NAME :]}"
+    return shortened(name, _NAME)
+
+
+def _broken(x: float, y: float) -> str:
+    """The mark of a bar whose beginning is left out."""
+    return f'<path class="cut" d="M{x:.1f} {y + _BAR + 2:.1f}l6 -{_BAR + 4}"/>'
+
+
+def _linked(anchor: str, parts: list[str]) -> list[str]:
+    return [f'<a href="#{escape(anchor)}">{"".join(parts)}</a>'] if anchor else parts
+
+
+def diverging_picture(rows: Sequence[Contribution], title: str, anchors: Mapping[int, str]) -> str | None:
+    """Parts of one stage and level as bars to both sides of a line: what became faster to the left, slower to the right.
+
+    Args:
+        rows: as `contents.of_level` orders them.
+        title: of the picture.
+        anchors: place of a row → id of the row in the tables.
+
+    Returns:
+        None: no part changed.
+    """
+    bars = _bars(rows, _BARS, anchors)
+    if not bars:
+        return None
+    book = ledger([0.0 for _ in bars], [bar.ns for bar in bars])
+    figure_room = 78.0
+    left, right = _LEFT + figure_room, _WIDTH - figure_room
+    least, most = min(0.0, *(bar.ns for bar in bars)), max(0.0, *(bar.ns for bar in bars))
+    scale = (right - left) / ((most - least) or 1)
+    zero = left - least * scale
+    top = 24.0
+    height = top + _ROW * len(bars)
+    parts = []
+    if least < 0:
+        parts.append(text(zero - 8, 12, "◀ faster", anchor="end"))
+    if most > 0:
+        parts.append(text(zero + 8, 12, "slower ▶"))
+    parts.append(line("roof", zero, top - 4, zero, height))
+    for row, (bar, figure) in enumerate(zip(bars, book.by, strict=True)):
+        y = top + _ROW * row
+        end = zero + bar.ns * scale
+        begin, wide = min(zero, end), max(1.5, abs(end - zero))
+        after = bar.ns > 0
+        drawn = [
+            text(_LEFT - 10, y + 13, _label(bar.name), kind="ink", anchor="end"),
+            rect(COLOURS[bar.kind], begin, y, wide, _BAR, bar.hint, radius=2),
+            text(
+                begin + wide + 5 if after else begin - 5,
+                y + 13,
+                f"{figure} {book.unit}",
+                anchor="start" if after else "end",
+            ),
+        ]
+        parts += _linked(bar.anchor, drawn)
+    told = "; ".join(f"{bar.name} {signed_duration(bar.ns)}" for bar in bars)
+    return svg(_WIDTH, height + 2, title, parts, more=told)
+
+
+# --- repetitions and intervals -----------------------------------------------------------------------------------
+
+_STAGE: Final = 104
+"""Height of a stage, pixels."""
+_EDGE: Final = 20
+
+
+def repetitions_picture(comparison: Comparison) -> str | None:
+    """Every repetition of both sides, stage by stage, and their medians as a dumbbell; None: there is no latency."""
+    stages = [stage for stage in comparison.stages if stage.base_ns is not None and stage.new_ns is not None]
+    parts: list[str] = []
+    for number, stage in enumerate(stages):
+        parts += _repetitions(comparison, stage, _STAGE * number)
+    return svg(_WIDTH, _STAGE * len(stages), "Repetitions of both sides and their medians", parts) if stages else None
+
+
+def _repetitions(comparison: Comparison, stage: StageDifference, top: float) -> list[str]:
+    sides = [
+        ("Base", comparison.base.samples.get(stage.stage, ()), stage.base_ns or 0.0, "side"),
+        ("New", comparison.new.samples.get(stage.stage, ()), stage.new_ns or 0.0, "new"),
+    ]
+    shown = [*(value for _, samples, _, _ in sides for value in samples), *(median for _, _, median, _ in sides)]
+    low, high = min(shown), max(shown)
+    scale = _Scale(low, high, 100, _WIDTH - _EDGE)
+    parts = [text(0, top + 14, f"{visible(stage.stage)}, per {visible(stage.per)}", kind="ink")]
+    rows = (top + 36, top + 60)
+    for (name, samples, median, kind), y in zip(sides, rows, strict=True):
+        told = f"{len(samples)} ×" if samples else "profiled"
+        parts.append(text(0, y + 4, f"{name}, {told}", kind="ink"))
+        parts.append(line("line", scale.left, y, scale.right, y))
+        for value in samples:
+            parts.append(circle(f"bubble {COLOURS[kind]}", scale.at(value), y, 4.5, duration(value)))
+        hint = f"{name}: median {duration(median)}" if samples else f"{name}: {duration(median)}"
+        x = scale.at(median)
+        parts.append(f'<g><title>{escape(hint)}</title><path class="median" d="M{x:.1f} {y - 8:.1f}v16"/></g>')
+    first, second = (scale.at(median) for _, _, median, _ in sides)
+    parts.append(f'<path class="dumbbell" d="M{first:.1f} {rows[0] + 8:.1f}L{second:.1f} {rows[1] - 8:.1f}"/>')
+    parts += scale.axis(top + 82)
+    return parts
+
+
+def interval_picture(comparison: Comparison) -> str | None:
+    """The difference of each stage with its interval, against none and against what unchanged runs differ by.
+
+    None: no stage has an interval.
+    """
+    stages = [
+        (stage, stage.interval, stage.difference_ns)
+        for stage in comparison.stages
+        if stage.interval is not None and stage.difference_ns is not None
+    ]
+    parts: list[str] = []
+    for number, (stage, interval, difference) in enumerate(stages):
+        parts += _interval(stage, interval, difference, _STAGE * number)
+    return svg(_WIDTH, _STAGE * len(stages), "Differences with their intervals", parts) if stages else None
+
+
+def _interval(stage: StageDifference, interval: Interval, middle: float, top: float) -> list[str]:
+    band = interval.band_ns or 0.0
+    scale = _Scale(min(interval.low_ns, -band, middle), max(interval.high_ns, band, middle), _EDGE, _WIDTH - _EDGE)
+    look = ANSWERS[stage.answer]
+    y = top + 48
+    parts = [
+        text(0, top + 14, f"{visible(stage.stage)}: {look.sign} {look.word}", kind="ink"),
+        text(_WIDTH, top + 14, f"{interval_in_words(interval)}", anchor="end"),
+    ]
+    if band:
+        hint = f"Unchanged runs differ by {band_in_words(interval)} ({visible(interval.band_from)})"
+        parts.append(rect("band idle", scale.at(-band), y - 20, scale.at(band) - scale.at(-band), 40, hint))
+    zero = scale.at(0)
+    parts.append(line("roof", zero, y - 22, zero, y + 22))
+    low, high = scale.at(interval.low_ns), scale.at(interval.high_ns)
+    kind = COLOURS[_direction(middle)] if stage.answer in ("regression", "improvement") else COLOURS["side"]
+    hint = f"{signed_duration(middle)}, interval {interval_in_words(interval)}"
+    parts.append(
+        f'<g><title>{escape(hint)}</title><path class="s-{kind} interval" d="M{low:.1f} {y:.1f}H{high:.1f}'
+        f'M{low:.1f} {y - 6:.1f}v12M{high:.1f} {y - 6:.1f}v12"/>'
+        f'<rect class="{kind}" x="{scale.at(middle) - 5:.1f}" y="{y - 5:.1f}" width="10" height="10"/></g>'
+    )
+    parts += scale.axis(top + 82, signed=True)
+    return parts
+
+
+class _Scale:
+    """Times along a line."""
+
+    def __init__(self, low: float, high: float, left: float, right: float) -> None:
+        """Fit times from ``low`` to ``high`` between two places."""
+        margin = 0.08 * (high - low) or 0.05 * abs(high) or 1.0
+        self.left, self.right = left, right
+        self._low = low - margin
+        self._high = high + margin
+
+    def at(self, ns: float) -> float:
+        return self.left + (self.right - self.left) * (ns - self._low) / (self._high - self._low)
+
+    def axis(self, y: float, *, signed: bool = False) -> list[str]:
+        """A few round values below the line."""
+        step = _round_step((self._high - self._low) / 4)
+        unit = duration(max(abs(self._low), abs(self._high))).rpartition(" ")[2]
+        size = _UNITS[unit]
+        # As many decimals as tell one step from the next.
+        digits = next((digits for digits in range(6) if abs(step / size * 10**digits % 1) < 1e-6), 6)
+        value = step * -(-self._low // step)
+        drawn = []
+        while value <= self._high:
+            x = self.at(value)
+            label = f"{abs(value) / size:,.{digits}f} {unit}" if round(value / step) else "0"
+            sign = "" if not round(value / step) else "−" if value < 0 else "+" if signed else ""
+            drawn.append(line("line", x, y - 8, x, y - 3))
+            drawn.append(text(min(max(x, self.left + 14), self.right - 14), y + 9, sign + label, anchor="middle"))
+            value += step
+        return [line("line", self.left, y - 8, self.right, y - 8), *drawn]
+
+
+_UNITS: Final = {"s": 1e9, "ms": 1e6, "µs": 1e3, "ns": 1.0}
+
+
+def _round_step(raw: float) -> float:
+    size = 10.0 ** int(f"{raw:e}".partition("e")[2])
+    return next((nice * size for nice in (1, 2, 2.5, 5) if nice * size >= raw), 10 * size)
