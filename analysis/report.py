@@ -15,6 +15,7 @@ from analysis.domain.entities import KernelSummary, LLMProfileReport, ModelUnder
 from analysis.domain.manifest import Overhead, RunManifest
 from analysis.domain.overhead import decode_unit
 from analysis.domain.predictions import Scored
+from analysis.domain.program import WallTimes
 from analysis.efficiency.config_costs import ConfigRequest
 from analysis.efficiency.latency import aggregates, overheads, stage_timings, stats
 from analysis.efficiency.records import Aggregate, Captured, Measured, RankWait, UnitTimes, Utilisation
@@ -131,6 +132,8 @@ class Report:
     """Stage → how many images or tokens its sums are over."""
     step_kinds: tuple[StepKindRow, ...] = ()
     """Of a serving engine's trace: its steps by kind."""
+    wall_times: WallTimes | None = None
+    """Of the program that ``dsocr-profile exec`` ran; None: there was no control run, or nothing says."""
     predictions: tuple[Scored, ...] = ()
     """What the last run of the same work before this one predicted, and what came; empty: none is known."""
 

@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from analysis.api.export import find_trace, readable
 from analysis.api.options import AnalysisOptions
@@ -109,6 +109,7 @@ class OpenedTrace:
         """
         from analysis.report import assemble_to_judge_again
         from analysis.sums.host_calls import HostCalls
+        from analysis.trace.manifest import find_wall_times
 
         self._require_operations()
         options = self.options.report_options()
@@ -117,7 +118,7 @@ class OpenedTrace:
             attributed(self.attribution, host)
         made = assemble_to_judge_again(self.trace, self.attribution, self.manifest, options, host)
         self.refuse_unfit(made.report.findings)
-        return made
+        return evolve(made, report=evolve(made.report, wall_times=find_wall_times(self.trace.path)))
 
     def _require_operations(self) -> None:
         from analysis.domain.manifest import ran_on_cpu

@@ -158,7 +158,8 @@ class PhaseTime:
 
     program: Literal["launcher", "control", "capture"]
     step: str
-    """preflight, pages, export, report; start, model, inputs, warm-up, passes, energy, counting, collection, end."""
+    """preflight, pages, export, report; start, model, inputs, warm-up, passes, energy, counting, collection, end. program: all of
+    a program that tells no steps, its control runs together."""
     start_s: float
     """Since the run began or, of a step that ``resume`` repeated, since it was taken up again."""
     seconds: float

@@ -7,13 +7,23 @@ explain a trace; it says how the trace was made, and which files belong together
 from __future__ import annotations
 
 from datetime import datetime
+from statistics import median
 from typing import Final, Literal, TypeAlias
 
 from attrs import field, frozen, validators
 
-from analysis.domain.manifest import ExitCodes, RunStatus
+from analysis.domain.figures import times
+from analysis.domain.manifest import ExitCodes, PhaseTime, RunStatus
 
-__all__ = ["PROGRAM_MARK", "CaptureStart", "ProgramManifest", "ProgramTimes"]
+__all__ = [
+    "PROGRAM_MARK",
+    "CaptureStart",
+    "ProgramManifest",
+    "ProgramTimes",
+    "WallTimes",
+    "wall_time_sentence",
+    "wall_times",
+]
 
 CaptureStart: TypeAlias = Literal["all", "cuda-profiler-api", "nvtx"]
 
@@ -60,6 +70,8 @@ class ProgramManifest:
     """Names of the variables that were passed on; values are not kept."""
     versions: dict[str, str] = field(factory=dict)
     times: tuple[ProgramTimes, ...] = ()
+    phases: tuple[PhaseTime, ...] = ()
+    """Wall time of each phase, in the order of their starts."""
     ended_by_us: bool = False
     """The program was a server, and was ended when its load had ended: its exit code says nothing."""
     exit_codes: ExitCodes = field(factory=ExitCodes)
@@ -67,3 +79,41 @@ class ProgramManifest:
     error: str | None = None
     notes: tuple[str, ...] = ()
     finished_at: str | None = None
+
+
+@frozen
+class WallTimes:
+    """Wall times of one command with and without the profiler, seconds, from the start to the end of its process."""
+
+    alone_s: tuple[float, ...]
+    """Of each control run."""
+    profiled_s: float
+    load_alone_s: tuple[float, ...] = ()
+    """Of the load's command in each control run, where there was one."""
+    load_profiled_s: float | None = None
+
+
+def wall_times(manifest: ProgramManifest) -> WallTimes | None:
+    """What a run says of its program's wall times; None: there was no control run, or no capture that was let run."""
+    alone = [run for run in manifest.times if not run.profiled]
+    profiled = [run for run in manifest.times if run.profiled]
+    if not alone or not profiled:
+        return None
+    return WallTimes(
+        tuple(run.wall_s for run in alone),
+        profiled[-1].wall_s,
+        tuple(run.load_s for run in alone if run.load_s is not None),
+        profiled[-1].load_s,
+    )
+
+
+def wall_time_sentence(measured: WallTimes) -> str:
+    """Say how long a command took alone and under the profiler."""
+    middle, runs = median(measured.alone_s), len(measured.alone_s)
+    told = "one run" if runs == 1 else f"median of {runs} runs"
+    line = f"The same command without the profiler took {middle:.2f} s ({told}); under it {measured.profiled_s:.2f} s"
+    if middle > 0:
+        line += f" ({times(measured.profiled_s / middle)})"
+    if measured.load_alone_s and measured.load_profiled_s is not None:
+        line += f"; the load: {median(measured.load_alone_s):.2f} s, under it {measured.load_profiled_s:.2f} s"
+    return line + "."

@@ -6,6 +6,8 @@ from typing import Final, Literal, TypeAlias
 
 from attrs import frozen
 
+from analysis.domain.program import WallTimes
+
 __all__ = [
     "CAUSES",
     "Cause",
@@ -261,5 +263,7 @@ class RanksReport:
     pairing: Pairing
     pairing_told: str
     straggler: Straggler | None
+    wall_times: WallTimes | None
+    """Of the program that ran as these ranks, where its run had a control run."""
     cautions: tuple[str, ...]
     """What the captures' own findings warn of, by rank."""

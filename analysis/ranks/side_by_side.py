@@ -150,6 +150,7 @@ def side_by_side(
         pairing=pairs.pairing,
         pairing_told=told(pairs.pairing),
         straggler=worst,
+        wall_times=next((report.wall_times for report in reports if report.wall_times is not None), None),
         cautions=(*_cautions(reports, stages, pairs.numbers), *_runs(reports, pairs.numbers)),
     )
 

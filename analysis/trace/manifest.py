@@ -11,10 +11,10 @@ from analysis.domain.annotations import MANIFEST_MARK_PREFIX, META_DOMAIN
 from analysis.domain.convert import from_json, from_json_file
 from analysis.domain.errors import RequestError
 from analysis.domain.manifest import RunManifest
-from analysis.domain.program import PROGRAM_MARK
+from analysis.domain.program import PROGRAM_MARK, ProgramManifest, WallTimes, wall_times
 from analysis.trace.records import Marks
 
-__all__ = ["find_manifest", "manifest_of_marks"]
+__all__ = ["find_manifest", "find_wall_times", "manifest_of_marks"]
 
 
 def manifest_of_marks(marks: Marks, source: str) -> RunManifest | None:
@@ -58,6 +58,22 @@ def find_manifest(trace: Path, marks: Marks, stated: Path | None) -> RunManifest
     if inside is not None and not outside.control:
         return evolve(outside, control=inside.control)
     return outside
+
+
+def find_wall_times(trace: Path) -> WallTimes | None:
+    """What ``run.json`` beside a trace that ``dsocr-profile exec`` made says of its program's wall times; None: nothing.
+
+    Args:
+        trace: the trace's path.
+
+    Raises:
+        RequestError: the file is of such a run, and cannot be read.
+    """
+    beside = trace.with_name("run.json")
+    if not beside.is_file() or PROGRAM_MARK not in _text(beside):
+        return None
+    manifest = from_json_file(ProgramManifest, beside)
+    return wall_times(manifest) if trace.name in manifest.traces else None
 
 
 def _is_a_manifest(path: Path) -> bool:

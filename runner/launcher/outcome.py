@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from statistics import median
 from typing import Any, Final
 
 from rich.console import Console
@@ -13,12 +12,12 @@ from rich.text import Text
 from analysis.domain.figures import times
 from analysis.domain.manifest import RunManifest
 from analysis.domain.overhead import lighter_preset, noise_sentence, run_overheads, slower_profiled, worth_a_warning
-from analysis.domain.program import ProgramManifest
+from analysis.domain.program import ProgramManifest, wall_time_sentence, wall_times
 from runner.launcher.progress import phases_line
 from runner.launcher.run_directory import RunDirectory
 from runner.launcher.texts import TEXT_PAGE
 
-__all__ = ["headline_of", "overhead_line", "print_program_result", "print_result", "wall_time_line"]
+__all__ = ["headline_of", "overhead_line", "print_program_result", "print_result"]
 
 _PAGE: Final = "report.html"
 _WRITTEN: Final = "Report: "
@@ -83,9 +82,12 @@ def print_program_result(directory: RunDirectory, manifest: ProgramManifest) -> 
     headline = directory.log("analysis")
     if manifest.exit_codes.analysis == 0 and headline.is_file():
         console.print(Text(headline.read_text(encoding="utf-8", errors="replace").rstrip()), soft_wrap=True)
-    line = wall_time_line(manifest)
-    if line is not None:
-        console.print(Text(line), soft_wrap=True)
+    measured = wall_times(manifest)
+    if measured is not None and manifest.exit_codes.analysis != 0:  # else the report said it
+        console.print(Text(wall_time_sentence(measured)), soft_wrap=True)
+    took = phases_line(manifest.phases)
+    if took is not None:
+        console.print(Text(took), soft_wrap=True)
     code = manifest.exit_codes.child
     if manifest.ended_by_us and code:
         console.print(Text(f"The server was ended after its load; it said exit code {code}."), soft_wrap=True)
@@ -112,21 +114,3 @@ def overhead_line(manifest: RunManifest) -> str | None:
             f"Read latencies from the control run; --preset {lighter} marks less (what costs how much: docs/capture.md)."
         )
     return " ".join(sentences)
-
-
-def wall_time_line(manifest: ProgramManifest) -> str | None:
-    """Say how long the program took alone and under the profiler; None: there was no control run."""
-    alone = [run.wall_s for run in manifest.times if not run.profiled]
-    profiled = [run.wall_s for run in manifest.times if run.profiled]
-    if not alone or not profiled:
-        return None
-    middle = median(alone)
-    runs = "one control run" if len(alone) == 1 else f"median of {len(alone)} control runs"
-    line = f"Wall time: {middle:.2f} s alone ({runs}), {profiled[-1]:.2f} s under the profiler"
-    if middle > 0:
-        line += f" ({times(profiled[-1] / middle)})"
-    loads = [run.load_s for run in manifest.times if not run.profiled and run.load_s is not None]
-    last = manifest.times[-1].load_s
-    if loads and last is not None:
-        line += f"; the load: {median(loads):.2f} s alone, {last:.2f} s under the profiler"
-    return line + "."

@@ -13,10 +13,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
-from attrs import evolve, frozen
+from attrs import Factory, evolve, field, frozen
 
 from analysis.domain.errors import (
-    AnalysisFailedError,
     CaptureError,
     ChildFailedError,
     DsocrError,
@@ -24,9 +23,8 @@ from analysis.domain.errors import (
     InterruptedRunError,
     NoEventsError,
     RequestError,
-    TimeoutExceededError,
 )
-from analysis.domain.manifest import RunStatus
+from analysis.domain.manifest import PhaseTime
 from analysis.domain.program import ProgramManifest, ProgramTimes
 from runner.collectors.nsys.export import export_report, finish_import
 from runner.collectors.nsys.fitness import driver_mismatch
@@ -34,6 +32,8 @@ from runner.collectors.nsys.program import ProgramCommand, program_options, requ
 from runner.collectors.nsys.tool import NsysTool, export_argv
 from runner.launcher.device_lock import DeviceLock
 from runner.launcher.log_words import last_line
+from runner.launcher.outside import require_analysed, require_ended_itself, start_analysis, status_of
+from runner.launcher.progress import RunProgress
 from runner.launcher.provenance import now
 from runner.launcher.recording import record_run
 from runner.launcher.run_directory import RunDirectory
@@ -56,9 +56,6 @@ from runner.process.process import Interrupts, Outcome, run_process
 from runner.process.python import module_command
 
 __all__ = ["ProgramRun", "prepare_program"]
-
-_PIPE_COLUMNS: Final = 120
-"""Width of the headline where the output is no terminal."""
 
 _GPU_TABLES: Final = tuple(f"CUPTI_ACTIVITY_KIND_{kind}" for kind in ("KERNEL", "MEMCPY", "MEMSET", "GRAPH_TRACE"))
 """Tables with work of the GPU."""
@@ -159,6 +156,18 @@ def _require_json(text: str) -> None:
         raise RequestError(f"--start-body: is not JSON ({error})") from error
 
 
+def _seconds_of_last(directory: RunDirectory, plan: ExecPlan) -> dict[tuple[str, str], float]:
+    """How long the phases of the latest run beside this one took, if it was asked the same; empty: not known."""
+    try:
+        latest = RunDirectory(directory.path.parent / "latest")
+        last, asked = latest.read_program_manifest(), latest.read_program_plan()
+    except DsocrError:
+        return {}
+    if last.status != "complete" or (asked.command, asked.settings) != (plan.command, plan.settings):
+        return {}
+    return {(phase.program, phase.step): phase.seconds for phase in last.phases}
+
+
 def _shown(address: str | None) -> str | None:
     return None if address is None else redact((address,))[0]
 
@@ -178,6 +187,7 @@ class ProgramRun:
     say: Callable[[str], None]
     """Takes one line for the user."""
     facts: DriverFacts
+    progress: RunProgress = field(default=Factory(lambda self: RunProgress(self.say), takes_self=True))
 
     @classmethod
     def taken_up(
@@ -203,20 +213,27 @@ class ProgramRun:
         directory.create()
         directory.write(directory.plan_file, self.plan)
         directory.write(directory.manifest_file, self._first_manifest())
-        with directory.locked(), self._recording_failure(), ExitStack() as held:
+        began = time.monotonic()
+        with directory.locked(), self._recording_failure(), self.progress, ExitStack() as held:
             count = len(self.facts.gpus)
             for device in [f"cuda:{index}" for index in range(count)] or ["cpu"]:
                 lock = DeviceLock(device, self.facts.gpus, self.environ)
-                held.enter_context(lock.held(wait=wait, interrupts=interrupts, waiting=self.say))
+                held.enter_context(lock.held(wait=wait, interrupts=interrupts, waiting=self.progress.say))
             if directory.cancel_file.exists():
                 raise InterruptedRunError("cancelled before it began")
             self._update(status="running")
+            self.progress.expect(_seconds_of_last(directory, self.plan))
             directory.link_latest()
+            self.progress.add("launcher", "preflight", began, time.monotonic())
             limit = self.settings.timeout_s
             deadline = None if limit is None else time.monotonic() + limit
-            for number in range(self.settings.control):
-                self._control(number, interrupts, deadline)
-            self._capture(interrupts, deadline)
+            if self.settings.control:
+                with self.progress.program("control") as run:
+                    for number in range(1, self.settings.control + 1):
+                        run(number, self.settings.control)
+                        self._control(number, interrupts, deadline)
+            with self.progress.program("capture"):
+                self._capture(interrupts, deadline)
             return self._finish(interrupts)
 
     def resume(self, interrupts: Interrupts) -> ProgramManifest:
@@ -226,7 +243,7 @@ class ProgramRun:
             CaptureError: nothing was captured that could be gone on with.
             DsocrError: as `start`.
         """
-        with self._recording_failure():
+        with self._recording_failure(), self.progress:
             # What a launcher that was killed did not come to: secrets leave its logs, and what nsys kept in its folder goes.
             for log in (self.directory.path / "logs").glob("*.log"):
                 self._clean(log)
@@ -252,19 +269,19 @@ class ProgramRun:
     # -- steps ---------------------------------------------------------------------------------------------------------
 
     def _control(self, number: int, interrupts: Interrupts, deadline: float | None) -> None:
-        self.say(f"control run {number + 1} of {self.settings.control}: nothing attached")
+        self.progress.say(f"control run {number} of {self.settings.control}: nothing attached")
         with self._environment({}) as env:
             outcome, talk = self._watched(
                 list(self.command), env, "control", interrupts, deadline, target=None, profiled=False
             )
         self._codes(control=outcome.returncode)
         self._times(outcome, talk, profiled=False)
-        self._raise_if_ended(outcome, "the control run", saved=None)
+        require_ended_itself(self.directory, outcome, "the control run", self.settings.timeout_s, saved=None)
         self._raise_if_failed(outcome, talk, "control", "in the control run", saved=None)
 
     def _capture(self, interrupts: Interrupts, deadline: float | None) -> None:
         settings = self.settings
-        self.say(f"capture: nsys {self.nsys.tool.version}, preset {settings.preset}, {settings.captured}")
+        self.progress.say(f"capture: nsys {self.nsys.tool.version}, preset {settings.preset}, {settings.captured}")
         if settings.ranks > 1:
             self._write_rank_script()
         if self._secrets():
@@ -290,7 +307,7 @@ class ProgramRun:
         well = outcome.ended_by in ("itself", "over") and talk is not None and talk.error is None
         well = well or (outcome.ended_by == "itself" and talk is None and outcome.returncode == 0)
         saved = self._save(outcome, interrupts) if captured and not well else None
-        self._raise_if_ended(outcome, "the capture", saved)
+        require_ended_itself(self.directory, outcome, "the capture", self.settings.timeout_s, saved)
         if not ran:
             words = last_line(self.directory.log("capture"))
             raise CaptureError(f"nsys did not start the program (exit code {outcome.returncode}): {words}")
@@ -341,6 +358,7 @@ class ProgramRun:
                 deadline=deadline,
                 grace_s=settings.grace_s,
                 umask=0o077 if profiled else -1,
+                watch=self.progress.draw,
                 over=(lambda: False) if talk is None else talk.over,
             )
         finally:
@@ -352,20 +370,21 @@ class ProgramRun:
 
     def _finish(self, interrupts: Interrupts) -> ProgramManifest:
         captured = self._captured()
-        rows = self._export(captured, interrupts)
+        with self.progress.phase("export"):
+            rows = self._export(captured, interrupts)
         missing = [name for name in self.settings.traces if name not in captured]
         if missing:
             raise CaptureError(f"{self.directory.path}: there is no report for {', '.join(missing)}; run it again")
         manifest = self._manifest()
         if manifest.ended_by_us or manifest.exit_codes.child in (0, None):
-            self._update(status="complete", error=None, finished_at=now())
+            self._update(status="complete", error=None, finished_at=now(), phases=self._phases())
         if manifest.device == "cpu" and rows is not None and not any(rows.get(table) for table in _GPU_TABLES):
             note = "no GPU is visible here and the capture holds no work of one, so there is no report of its time"
-            self.say(note)
+            self.progress.say(note)
             self._note(note)
         else:
             self._analyse(interrupts)
-        record_run(self.directory, self.environ, self.say)
+        record_run(self.directory, self.environ, self.progress.say)
         return self._manifest()
 
     def _export(self, names: Sequence[str], interrupts: Interrupts) -> dict[str, int] | None:
@@ -409,7 +428,7 @@ class ProgramRun:
             made = True
             self._codes(export=result.returncode)
             counts = ", ".join(f"{count:,} {table}" for table, count in result.rows.items() if count)
-            self.say(f"{database.name}: exported and checked: {counts}")
+            self.progress.say(f"{database.name}: exported and checked: {counts}")
             for table, count in result.rows.items():
                 total[table] = total.get(table, 0) + count
             self._guard_report(report, result.foreign_blocks, result.secret_names)
@@ -435,7 +454,7 @@ class ProgramRun:
             report.unlink()
             when = " after its export" if exported else ""
             note = f"{what}; it was deleted{when} (--keep-report keeps it).{export}"
-        self.say(note)
+        self.progress.say(note)
         self._note(note)
 
     def _save(self, outcome: Outcome, interrupts: Interrupts) -> Path | None:
@@ -451,7 +470,7 @@ class ProgramRun:
             except NoEventsError:
                 return None
             except DsocrError as error:
-                self.say(f"what was captured before could not be exported: {error}")
+                self.progress.say(f"what was captured before could not be exported: {error}")
         if saved is not None:
             self._note(f"The program did not end well; {saved.name} holds what it did until then.")
         return saved
@@ -463,18 +482,12 @@ class ProgramRun:
         return module_command("analysis.cli", *traces, "--out", str(folder))
 
     def _analyse(self, interrupts: Interrupts) -> None:
-        self.say("analysis")
-        log = self.directory.log("analysis")
-        log.unlink(missing_ok=True)
         env = child_environment(self.environ)
-        env["COLUMNS"] = str(shutil.get_terminal_size((_PIPE_COLUMNS, 24)).columns)  # its headline is shown at the end
-        outcome = run_process(self.analysis_command(), env=env, log=log, interrupts=interrupts)
+        with self.progress.phase("report"):
+            outcome = start_analysis(self.directory, self.analysis_command(), env, interrupts, self.progress.draw)
         self._codes(analysis=outcome.returncode)
-        rest = f"the trace is kept: dsocr-profile resume {self.plan.run_id}"
-        if outcome.ended_by == "interrupt":
-            raise InterruptedRunError(f"interrupted in the analysis; {rest}")
-        if outcome.returncode != 0:
-            raise AnalysisFailedError(f"the analysis failed (exit code {outcome.returncode}): {last_line(log)}; {rest}")
+        self._update(phases=self._phases())
+        require_analysed(self.directory, outcome)
 
     # -- records -------------------------------------------------------------------------------------------------------
 
@@ -522,6 +535,9 @@ class ProgramRun:
     def _update(self, **changes: Any) -> None:
         self.directory.write(self.directory.manifest_file, evolve(self._manifest(), **changes))
 
+    def _phases(self) -> tuple[PhaseTime, ...]:
+        return self.progress.with_earlier(self._manifest().phases)
+
     def _codes(self, **codes: int | None) -> None:
         self._update(exit_codes=evolve(self._manifest().exit_codes, **codes))
 
@@ -564,30 +580,18 @@ class ProgramRun:
             yield
         except DsocrError as error:
             try:
-                self._update(status=self._status_of(error), error=self._cleaned(str(error)), finished_at=now())
+                self._update(
+                    status=status_of(error, self.directory),
+                    error=self._cleaned(str(error)),
+                    finished_at=now(),
+                    phases=self._phases(),
+                )
             except DsocrError as second:
-                self.say(str(second))
+                self.progress.say(str(second))
             raise
         finally:
             if not self._unexported():
                 self.directory.secrets_file.unlink(missing_ok=True)
-
-    def _status_of(self, error: DsocrError) -> RunStatus:
-        if isinstance(error, InterruptedRunError):
-            return "cancelled" if self.directory.cancel_file.exists() else "interrupted"
-        return "timed_out" if isinstance(error, TimeoutExceededError) else "failed"
-
-    def _raise_if_ended(self, outcome: Outcome, what: str, saved: Path | None) -> None:
-        if outcome.ended_by in ("itself", "over"):
-            return
-        rest = ""
-        if saved is not None:
-            rest = f"; what it captured is in {saved}: dsocr-profile resume {self.plan.run_id}"
-        elif outcome.gave_up:
-            rest = "; it was killed, and nothing usable is left"
-        if outcome.ended_by == "timeout":
-            raise TimeoutExceededError(f"{what} was ended by --timeout {self.settings.timeout_s:g}{rest}")
-        raise InterruptedRunError(f"{what} was interrupted{rest}")
 
     def _raise_if_failed(
         self, outcome: Outcome, talk: Conversation | None, step: str, where: str, saved: Path | None
@@ -636,7 +640,7 @@ class ProgramRun:
         return redact_text(text, self._secrets())
 
     def _say_clean(self, line: str) -> None:
-        self.say(self._cleaned(line))
+        self.progress.say(self._cleaned(line))
 
     def _clean(self, log: Path) -> None:
         """Take secrets out of a log: a program may print its own command line."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Final, Literal, TypeAlias
@@ -43,6 +43,8 @@ STEPS: Final[Mapping[Key, str]] = {
     ("capture", "passes"): "profiled passes",
     ("capture", "collection"): "the profiler collects",
     ("capture", "end"): "the profiler writes",
+    ("control", "program"): "control runs: nothing attached",
+    ("capture", "program"): "capture: the program under the profiler",
     ("launcher", "export"): "export",
     ("launcher", "report"): "report",
 }
@@ -112,6 +114,7 @@ class RunProgress:
         self._event: Event | None = None
         self._page = 0
         self._rate: float | None = None
+        self._run: tuple[int, int] | None = None
         self._drawn_at = 0.0
 
     def __enter__(self) -> RunProgress:
@@ -126,6 +129,10 @@ class RunProgress:
         if self._live is not None:
             self._live.stop()
             self._live = None
+
+    def expect(self, seconds: Mapping[Key, float]) -> None:
+        """Say how long each phase of an earlier run like this one took; empty: not known."""
+        self._expected = dict(seconds)
 
     @property
     def phases(self) -> tuple[PhaseTime, ...]:
@@ -190,6 +197,25 @@ class RunProgress:
             take()
             self.add(role, step, since, time.monotonic())
 
+    @contextmanager
+    def program(self, role: Role) -> Iterator[Callable[[int, int], None]]:
+        """All runs of a program that tells no steps. Gives what is to be told the number of a run, and of how many."""
+        start = time.monotonic()
+        self._enter((role, "program"), start)
+
+        def run(number: int, of: int) -> None:
+            self._run = (number, of) if of > 1 else None
+
+        try:
+            yield run
+        finally:
+            self.add(role, "program", start, time.monotonic())
+
+    def with_earlier(self, before: Iterable[PhaseTime]) -> tuple[PhaseTime, ...]:
+        """Phases so far; of a run that was taken up again those from before too, unless they were repeated."""
+        again = {(phase.program, phase.step) for phase in self._phases}
+        return (*(phase for phase in before if (phase.program, phase.step) not in again), *self.phases)
+
     def draw(self) -> None:
         """Show the state of now; does nothing where there is no terminal, or if it was shown just before."""
         now = time.monotonic()
@@ -202,6 +228,8 @@ class RunProgress:
         """The state in words: step, pass, page, tokens/s, time so far and left."""
         parts = [STEPS.get(self._current, self._current[1])]
         event = self._event
+        if self._run is not None:
+            parts.append(f"run {self._run[0]} of {self._run[1]}")
         if event is not None and event.passes > 1:
             parts.append(f"pass {min(event.passes_done + 1, event.passes)} of {event.passes}")
         if event is not None and event.pages and self._page:
@@ -233,7 +261,7 @@ class RunProgress:
         return (event.at_s - self._since) / event.passes_done * event.passes
 
     def _enter(self, key: Key, at: float, event: Event | None = None) -> None:
-        self._current, self._since, self._event, self._page, self._rate = key, at, event, 0, None
+        self._current, self._since, self._event, self._page, self._rate, self._run = key, at, event, 0, None, None
         if self._live is not None:
             self.draw()
         elif key in _SAID:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,22 +13,20 @@ from typing import Any, Final
 from attrs import Factory, evolve, field, frozen
 
 from analysis.domain.errors import (
-    AnalysisFailedError,
     CaptureError,
     ChildFailedError,
     DsocrError,
     ExportError,
     InputImagesError,
-    InterruptedRunError,
     ModelError,
     RequestError,
-    TimeoutExceededError,
 )
-from analysis.domain.manifest import DeviceState, PhaseTime, RunManifest, RunStatus
+from analysis.domain.manifest import DeviceState, PhaseTime, RunManifest
 from analysis.domain.overhead import run_overheads
 from runner.collectors.choosing import Choice
 from runner.collectors.interface.collector import Collected, Collection, Collector, Job
 from runner.launcher.log_words import last_line
+from runner.launcher.outside import require_analysed, require_ended_itself, start_analysis, status_of
 from runner.launcher.progress import Follower, RunProgress
 from runner.launcher.provenance import now
 from runner.launcher.recording import earlier_predictions, record_run
@@ -39,13 +36,10 @@ from runner.plan.plan import RunPlan, WorkloadResult, trace_names
 from runner.process.driver import shares_gpus
 from runner.process.environment import RUN_MARK, child_environment
 from runner.process.gate import GATE_VARIABLE, GateKeeper
-from runner.process.process import Interrupts, Outcome, reap, run_process
+from runner.process.process import Interrupts, reap, run_process
 from runner.process.python import module_command, rank_command
 
 __all__ = ["CONTROL", "PROFILED", "Run", "analysis_command", "child_command"]
-
-_PIPE_COLUMNS: Final = 120
-"""Width of the headline where the output is no terminal."""
 
 _MODEL, _DEVICE = 1, 2
 """Passages of the program's gate: before it loads its model, and before anything runs on the device."""
@@ -220,7 +214,7 @@ class Run:
                 watch=watch,
             )
         self._codes(control=outcome.returncode)
-        self._raise_if_ended(outcome, "the control run", saved=None)
+        require_ended_itself(self.directory, outcome, "the control run", self.plan.settings.timeout_s, saved=None)
         result = self.directory.read_result(CONTROL)
         if outcome.returncode != 0 or result is None:
             raise self._child_error("control", outcome.returncode, "in the control run")
@@ -232,7 +226,7 @@ class Run:
         saved = None
         if collected.usable and (collected.child != 0 or outcome.ended_by != "itself"):
             saved = self._save(collected, interrupts)
-        self._raise_if_ended(outcome, "the capture", saved)
+        require_ended_itself(self.directory, outcome, "the capture", self.plan.settings.timeout_s, saved)
         if collected.child is None:
             words = last_line(self.directory.log("capture"))
             raise CaptureError(
@@ -296,25 +290,14 @@ class Run:
             self._update(predictions=predictions)
 
     def _analyse(self, interrupts: Interrupts) -> None:
-        log = self.directory.log("analysis")
-        log.unlink(missing_ok=True)
         env = child_environment(self.environ, keep=self.plan.settings.keep_env)
-        env["COLUMNS"] = str(shutil.get_terminal_size((_PIPE_COLUMNS, 24)).columns)  # its headline is shown at the end
         with self.progress.phase("report"):
-            outcome = run_process(self._analysis, env=env, log=log, interrupts=interrupts, watch=self.progress.draw)
+            outcome = start_analysis(self.directory, self._analysis, env, interrupts, self.progress.draw)
         self._update(
             exit_codes=evolve(self._manifest().exit_codes, analysis=outcome.returncode),
             phases=self._phases(),
         )
-        if outcome.ended_by == "interrupt":
-            raise InterruptedRunError(
-                f"interrupted in the analysis; the trace is kept: dsocr-profile resume {self.plan.run_id}"
-            )
-        if outcome.returncode != 0:
-            raise AnalysisFailedError(
-                f"the analysis failed (exit code {outcome.returncode}): {last_line(log)}; the trace is kept: "
-                f"dsocr-profile resume {self.plan.run_id}"
-            )
+        require_analysed(self.directory, outcome)
 
     @property
     def _traces(self) -> tuple[str, ...]:
@@ -338,11 +321,7 @@ class Run:
         self.directory.write(self.directory.manifest_file, evolve(self._manifest(), **changes))
 
     def _phases(self) -> tuple[PhaseTime, ...]:
-        """Phases so far; of a run that was taken up again those from before too, unless they were repeated."""
-        timed = self.progress.phases
-        again = {(phase.program, phase.step) for phase in timed}
-        before = (phase for phase in self._manifest().phases if (phase.program, phase.step) not in again)
-        return (*before, *timed)
+        return self.progress.with_earlier(self._manifest().phases)
 
     def _codes(self, **codes: int | None) -> None:
         self._update(exit_codes=evolve(self._manifest().exit_codes, **codes))
@@ -394,27 +373,12 @@ class Run:
             yield
         except DsocrError as error:
             try:
-                self._update(status=self._status_of(error), error=str(error), finished_at=now(), phases=self._phases())
+                self._update(
+                    status=status_of(error, self.directory), error=str(error), finished_at=now(), phases=self._phases()
+                )
             except DsocrError as second:
                 self.say(str(second))
             raise
-
-    def _status_of(self, error: DsocrError) -> RunStatus:
-        if isinstance(error, InterruptedRunError):
-            return "cancelled" if self.directory.cancel_file.exists() else "interrupted"
-        return "timed_out" if isinstance(error, TimeoutExceededError) else "failed"
-
-    def _raise_if_ended(self, outcome: Outcome, what: str, saved: Path | None) -> None:
-        if outcome.ended_by == "itself":
-            return
-        rest = ""
-        if saved is not None:
-            rest = f"; what it captured is in {saved}: dsocr-profile resume {self.plan.run_id}"
-        elif outcome.gave_up:
-            rest = "; it was killed, and nothing usable is left"
-        if outcome.ended_by == "timeout":
-            raise TimeoutExceededError(f"{what} was ended by --timeout {self.plan.settings.timeout_s:g}{rest}")
-        raise InterruptedRunError(f"{what} was interrupted{rest}")
 
     def _child_error(self, step: str, code: int, where: str, saved: Path | None = None) -> DsocrError:
         words = last_line(self.directory.log(step)).removeprefix("workload: ").removeprefix("error: ")

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import http.server
+import io
 import json
 import os
+import re
 import signal
 import sqlite3
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from attrs import evolve
+from rich.console import Console
 
+from analysis.domain.convert import to_json
 from analysis.domain.errors import (
     CaptureError,
     ChildFailedError,
@@ -25,7 +30,7 @@ from analysis.domain.errors import (
     RequestError,
     TimeoutExceededError,
 )
-from analysis.domain.program import ProgramManifest, ProgramTimes
+from analysis.domain.program import ProgramManifest, ProgramTimes, wall_time_sentence, wall_times
 from analysis.trace.manifest import find_manifest
 from analysis.trace.records import Marks
 from launch_kit import ROOT, environment, fake_nsys
@@ -33,8 +38,8 @@ from program_kit import RANGES, program, program_run
 from runner.collectors.nsys.program import program_options, python_of
 from runner.collectors.nsys.scrub import scrub
 from runner.collectors.nsys.tool import NsysTool, export_argv
-from runner.launcher.outcome import wall_time_line
 from runner.launcher.program import ProgramRun
+from runner.launcher.progress import RunProgress
 from runner.launcher.server import Conversation
 from runner.plan.program import ExecSettings
 from runner.process.environment import program_environment, secrets_of
@@ -560,10 +565,81 @@ def test_its_run_json_explains_no_trace(tmp_path: Path) -> None:
 def test_wall_times_are_compared_and_nothing_else(tmp_path: Path) -> None:
     run = program_run(tmp_path, ("true",), fake_nsys(tmp_path / "nsys"))
     manifest = run._first_manifest()
-    assert wall_time_line(manifest) is None
+    assert wall_times(manifest) is None
     times = (ProgramTimes(False, 1.0), ProgramTimes(False, 2.0), ProgramTimes(False, 3.0), ProgramTimes(True, 3.0))
-    line = wall_time_line(ProgramManifest(**{**_fields(manifest), "times": times}))
-    assert line == "Wall time: 2.00 s alone (median of 3 control runs), 3.00 s under the profiler (1.50 ×)."
+    measured = wall_times(ProgramManifest(**{**_fields(manifest), "times": times}))
+    assert measured is not None
+    assert wall_time_sentence(measured) == (
+        "The same command without the profiler took 2.00 s (median of 3 runs); under it 3.00 s (1.50 ×)."
+    )
+
+
+def test_a_report_says_what_the_command_takes_without_the_profiler(tmp_path: Path, real_trace: Any) -> None:
+    """In every output, of one trace and of ranks; of a trace that the run did not make it says nothing."""
+    run = program_run(tmp_path, ("true",), fake_nsys(tmp_path / "nsys"))
+    times = (ProgramTimes(False, 1.0), ProgramTimes(True, 1.5))
+    files = [real_trace(f"tensor-parallel_2xh200_rank{rank}") for rank in (0, 1)]
+    names = ("rank0.sqlite", "rank1.sqlite")
+    manifest = evolve(run._first_manifest(), times=times, traces=names, ranks=2)
+    folder = tmp_path / "run"
+    folder.mkdir()
+    for name, file in zip((*names, "other.sqlite"), (*files, files[0]), strict=True):
+        (folder / name).symlink_to(file)
+    (folder / "run.json").write_text(to_json(manifest))
+    sentence = "The same command without the profiler took 1.00 s (one run); under it 1.50 s (1.50 ×)."
+
+    def outputs(*traces: str) -> dict[str, str]:
+        out = tmp_path / "-".join(traces)
+        command = [sys.executable, "-m", "analysis.cli", *(str(folder / name) for name in traces), "--out", str(out)]
+        done = subprocess.run(
+            command, cwd=ROOT, capture_output=True, text=True, check=True, env=os.environ | {"COLUMNS": "200"}
+        )
+        return {"terminal": done.stdout} | {name: (out / name).read_text() for name in ("report.md", "report.html")}
+
+    for traces in (("rank0.sqlite",), names):
+        assert [name for name, text in outputs(*traces).items() if sentence not in " ".join(text.split())] == []
+    written = json.loads((tmp_path / "rank0.sqlite" / "report.json").read_text())
+    assert written["detail"]["wall_times"] == {
+        "alone_s": [1.0], "profiled_s": 1.5, "load_alone_s": [], "load_profiled_s": None,
+    }  # fmt: skip
+    assert not any("without the profiler took" in text for text in outputs("other.sqlite").values())
+
+
+def test_a_program_shows_and_keeps_its_phases(tmp_path: Path) -> None:
+    run = program_run(tmp_path, ("sleep", "0.3"), fake_nsys(tmp_path / "nsys"), control=2)
+    screen = io.StringIO()
+    console = Console(file=screen, force_terminal=True, width=100, highlight=False, legacy_windows=False)
+    run = evolve(run, progress=RunProgress(run.say, console=console))
+    lines: list[str] = []
+    draw = run.progress.draw
+
+    def watched() -> None:
+        lines.append(run.progress.line(time.monotonic()))
+        draw()
+
+    run.progress.draw = watched  # type: ignore[method-assign]
+    with Interrupts() as interrupts:
+        manifest = run.start(interrupts, wait=False)
+    steps = [(phase.program, phase.step) for phase in manifest.phases]
+    assert steps[:4] == [
+        ("launcher", "preflight"),
+        ("control", "program"),
+        ("capture", "program"),
+        ("launcher", "export"),
+    ]
+    assert any(line.startswith("control runs: nothing attached · run 2 of 2 · ") for line in lines)
+    assert any(line.startswith("capture: the program under the profiler · ") for line in lines)
+    shown = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", screen.getvalue())
+    assert shown.index("✓ control runs") < shown.index("✓ capture") < shown.index("✓ export")
+    assert run.directory.read_program_manifest().phases == manifest.phases
+    again = program_run(tmp_path, ("sleep", "0.3"), fake_nsys(tmp_path / "nsys"), control=2)
+    with Interrupts() as interrupts:
+        again.start(interrupts, wait=False)
+    assert again.progress.left_s(time.monotonic()) is not None  # the run before says how long one takes
+    other = program_run(tmp_path, ("sleep", "0.3"), fake_nsys(tmp_path / "nsys"), control=1)
+    with Interrupts() as interrupts:
+        other.start(interrupts, wait=False)
+    assert other.progress.left_s(time.monotonic()) is None
 
 
 def _fields(manifest: ProgramManifest) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from analysis.domain.figures import NOT_AVAILABLE, bytes_, count, decimal, duration, share
+from analysis.domain.program import wall_time_sentence
 from analysis.ranks.names import name_of_run
 from analysis.ranks.records import RanksReport
 from analysis.render.spec.ranks import LATENESS, RANK_STAGES, RANK_STEPS, RANKS
@@ -40,6 +41,7 @@ def subject(report: RanksReport) -> tuple[Fact, ...]:
         ),
         Fact("work", _work(report)),
         Fact("collectives", visible(report.pairing_told)),
+        *(() if report.wall_times is None else (Fact("wall time", wall_time_sentence(report.wall_times)),)),
     )
 
 

@@ -196,7 +196,7 @@ def _of_steps(report: Report) -> tuple[Tile, ...]:
     tiles = []
     for row in rows:
         held = "" if row.tokens_median is None else f", {decimal(row.tokens_median, 0)} tokens"
-        note = f"median of {counted(row.steps - row.stalled, 'step')}{held}, profiled"
+        note = f"median of {counted(row.steps - row.stalled - report.skip_first, 'step')}{held}, profiled"
         tiles.append(Tile(f"{row.kind.capitalize()} step", duration(row.step_median_ns), note, "step_kind", row.kind))
     # An empty step needs nothing, whatever its model.
     unknown = [row for row in report.utilisation if row.stage in {row.kind for row in rows} and row.mfu is None]

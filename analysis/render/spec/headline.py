@@ -10,6 +10,7 @@ from attrs import frozen
 from analysis.attribution.vocabulary import OWN_VOCABULARY
 from analysis.domain.figures import count, counted, duration, together
 from analysis.domain.manifest import RunManifest
+from analysis.domain.program import wall_time_sentence
 from analysis.efficiency.records import Aggregate
 from analysis.efficiency.utilisation import headline as headline_utilisation
 from analysis.render.spec import facts
@@ -50,9 +51,13 @@ def further(report: Report) -> tuple[str, ...]:
 # --- what was run --------------------------------------------------------------------------------------------------
 
 
-def what_was_run(report: Report) -> tuple[str, str]:
-    """Two lines: model, inputs and how they were decoded; device, profiler, versions and date."""
-    return " · ".join(_workload(report)), " · ".join(_machine(report))
+def what_was_run(report: Report) -> tuple[str, ...]:
+    """Two lines: model, inputs and how they were decoded; device, profiler, versions and date.
+
+    A third one follows for a program that had a control run: what it takes without the profiler.
+    """
+    alone = () if report.wall_times is None else (wall_time_sentence(report.wall_times),)
+    return " · ".join(_workload(report)), " · ".join(_machine(report)), *alone
 
 
 def _workload(report: Report) -> list[str]:
