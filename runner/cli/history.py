@@ -323,8 +323,9 @@ def _lines_of(recorded: RecordedRun) -> Iterator[str]:
         repeated = by_stage.pop(stage.stage, [])
         spread = f" ({_spread(repeated)})" if repeated else ""
         yield f"  without the profiler {duration(stage.unprofiled_ns)}{spread}, under it {duration(stage.profiled_ns)}"
+        worker = "operators" if run.device == "cpu" else "GPU"
         yield (
-            f"  GPU busy {duration(stage.busy_ns)}, {share(stage.busy_share)} of the {stage.busy_share_base or 'n/a'} time; "
+            f"  {worker} busy {duration(stage.busy_ns)}, {share(stage.busy_share)} of the {stage.busy_share_base or 'n/a'} time; "
             f"MFU {share(stage.mfu)}, MBU {share(stage.mbu)}; {count(stage.launches)} launches and "
             f"{count(stage.synchronises)} waits in the capture"
         )

@@ -25,7 +25,7 @@ def test_the_query_of_the_page_answers(tmp_path: Path) -> None:
     path = tmp_path / "history.sqlite"
     for folder in (EAGER, GRAPH):
         Store(locate(str(path))).record(read_folder(folder))
-    match = re.search(r"^\$ sqlite3 \S+ \"(SELECT .*?)\"$", PAGE.read_text(), re.MULTILINE | re.DOTALL)
+    match = re.search(r"```sql\n(.*?)```", PAGE.read_text(), re.DOTALL)
     assert match is not None
     with sqlite3.connect(path) as database:
         rows = database.execute(match[1]).fetchall()

@@ -79,6 +79,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory, real_trace: Callable[[str],
     (place / "pages").mkdir()
     for number in range(3):
         Image.new("RGB", (640, 400 + number), "white").save(place / "pages" / f"{number}.png")
+    examples = ROOT / "reports" / "examples"
+    shutil.copytree(
+        examples / "deepseek-ocr_h100_cuda-graph", place / "reports" / "bae7f3a8-6dbf-4a32-997f-50f19f15dd24"
+    )
+    run([sys.executable, "-m", "runner.cli", "history", "import", str(examples)], place)
     return place
 
 
