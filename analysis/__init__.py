@@ -3,8 +3,9 @@
 >>> import analysis
 >>> profile = analysis.load("trace.sqlite")
 >>> profile.kernels().head()
+>>> analysis.diff("runs/eager", "runs/cuda-graph").headline
 
-Nothing heavy is imported before `load` is called.
+Nothing heavy is imported before one of these is called.
 """
 
 from __future__ import annotations
@@ -12,13 +13,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from analysis.api.comparing import diff
     from analysis.api.profile import Profile, load
 
-__all__ = ["Profile", "load"]
+__all__ = ["Profile", "diff", "load"]
 
 
 def __getattr__(name: str) -> Any:
     """Import the programmatic surface when it is first asked for: commands and the runner need none of it."""
+    if name == "diff":
+        from analysis.api import comparing
+
+        return comparing.diff
     if name in __all__:
         from analysis.api import profile
 

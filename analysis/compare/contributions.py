@@ -20,8 +20,9 @@ The rest is no proof that the split is right: a cost that the profiler has in on
 time between idle rows without changing their sum. That is why the GPU rows are exact to the nanosecond, and idle rows are called
 modelled.
 
-A side whose program did not time its captured passes has its cost from the trace's ranges; then busy, idle and cost add up to
-the latency whatever they are, nothing is checked by it, and ``explained`` is unknown.
+A side whose program did not time its captured passes has its cost from the trace's ranges, and where a side has no unprofiled
+passes, the captured times of both are compared. Then busy, idle and cost add up to the latency whatever they are, nothing is
+checked by it, and ``explained`` is unknown.
 """
 
 from __future__ import annotations
@@ -63,7 +64,7 @@ class Explanation:
     rest_ns: float
     """Of the difference; in it at every level."""
     checked: bool
-    """Whether the rest could have been anything: False where a side's profiling cost is taken from its own trace."""
+    """Whether the rest could have been anything: False where a side's latency or profiling cost is taken from its own trace."""
 
 
 @frozen
@@ -150,7 +151,7 @@ def explain(
             ),
             key=lambda row: (row.kind == "rest", -abs(row.difference_ns), row.name),
         )
-    checked = not unprofiled or (mine.program_ns is not None and theirs.program_ns is not None)
+    checked = unprofiled and mine.program_ns is not None and theirs.program_ns is not None
     return Explanation(tuple(rows), rest[1] - rest[0], checked)
 
 

@@ -30,7 +30,7 @@ _IDLE_WORDS: Final = {
 def headline(comparison: Comparison) -> str:
     """Say what changed most among the stages that changed for certain; else what cannot be judged; else that nothing did."""
     if not comparison.stages:
-        return "Nothing can be compared: the runs have no stage in common."
+        return "Nothing can be compared: the runs have no stage in common whose work is counted alike."
     changed = [row for row in comparison.stages if row.answer in ("regression", "improvement")]
     if changed:
         worst = max(changed, key=lambda row: (row.answer == "regression", _weight(row)))
@@ -93,6 +93,8 @@ def _times(row: StageDifference) -> str:
 def _change(row: StageDifference) -> str:
     if row.ratio is None or row.difference_ns is None or not row.ratio:
         return _times(row)
+    if not row.difference_ns:
+        return f"as fast as before ({_times(row)})"
     faster = row.ratio < 1
     factor = 1 / row.ratio if faster else row.ratio
     word = "faster" if faster else "slower"
@@ -108,7 +110,8 @@ def _sentence(comparison: Comparison, row: StageDifference) -> str:
     causes = main_causes(comparison, row)
     named = " and ".join(f"{_cause(cause)} ({signed_duration(cause.difference_ns)})" for cause in causes)
     mostly = f", mostly {named}" if named else ""
-    return f"{row.stage} is {_change(row)}: {signed_duration(row.difference_ns or 0.0)}{mostly}"
+    by = f": {signed_duration(row.difference_ns)}" if row.difference_ns else ""
+    return f"{row.stage} is {_change(row)}{by}{mostly}"
 
 
 def _cause(row: Contribution) -> str:

@@ -109,7 +109,7 @@ class StageDifference:
     """The answer's reason in one sentence, with its numbers."""
     explained: float | None
     """Share of the difference that contributions other than the rest add up to; None: there is no difference to explain, or a
-    side's profiling cost is taken from its own trace, which makes the rest nothing whatever happened."""
+    side's latency or profiling cost is taken from its own trace, which makes the rest nothing whatever happened."""
 
 
 @frozen

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from attrs import evolve
 
+import analysis
 from analysis.api.sides import read_side
 from analysis.compare.comparison import compare, compare_all
 from analysis.compare.records import Comparison
@@ -176,3 +177,53 @@ def test_several_sides_are_held_against_the_first() -> None:
     made = compare_all([side(EAGER), side(GRAPH), side(EAGER)])
     assert [row.base.label for row in made.comparisons] == [EAGER, EAGER]
     assert made.headline == f"{GRAPH}: {made.comparisons[0].headline}"
+
+
+def test_from_python_it_is_the_same() -> None:
+    made = analysis.diff(EXAMPLES / EAGER, EXAMPLES / GRAPH, bands={"decode": 1e9})
+    assert made.contributions == comparison(EAGER, GRAPH).contributions
+    decode = next(stage for stage in made.stages if stage.stage == "decode")
+    assert decode.interval is not None
+    assert decode.interval.band_ns == 1e9
+    assert decode.answer != "improvement"
+
+
+def test_traffic_is_that_of_the_counters_and_unknown_elsewhere() -> None:
+    """By hand: bytes of the covered launches of one kernel in one module, per launch, times launches a token."""
+    new = side(GRAPH)
+    assert new.review is not None
+    made = comparison(EAGER, GRAPH)
+    assert all(match.base_bytes is None for match in made.kernels)  # the eager run has no counters
+    match = next(
+        row
+        for row in made.kernels
+        if (row.stage, row.module, row.family) == ("decode", "lm_head", "matrix product, bf16")
+    )
+    rows = [
+        kernel.row
+        for kernel in new.review.kernels
+        if (kernel.row.stage, kernel.row.module) == ("decode", "lm_head") and kernel.row.name in match.new_names
+    ]
+    assert rows
+    expected = sum((row.dram_bytes or 0) / row.covered_calls * row.calls for row in rows) / new.stages["decode"].units
+    assert match.new_bytes == pytest.approx(expected)
+    assert expected > 300e6  # the weights of the head, 129,280 × 1,280 in bf16, once a token
+
+
+def test_runs_without_a_stage_that_is_counted_alike_are_not_compared() -> None:
+    made = comparison("vllm_h100_exec", EAGER)
+    assert not made.stages
+    assert made.headline.startswith("Nothing can be compared")
+    assert any("decode is counted per step on the base and per token" in note for note in made.notes)
+    assert any("mixed is in vllm_h100_exec only" in note for note in made.notes)
+
+
+def test_what_its_own_trace_says_is_not_called_explained() -> None:
+    """Busy and idle time are the captured time, whatever happened."""
+    assert all(stage.explained is None for stage in comparison(SHORT, EAGER).stages)
+    old = evolve(
+        side(GRAPH).report, overhead=tuple(evolve(row, timed_by="trace") for row in side(GRAPH).report.overhead)
+    )
+    made = compare(side(EAGER), evolve(side(GRAPH), report=old))
+    assert all(stage.explained is None for stage in made.stages)
+    assert any("is not checked" in note for note in made.notes)
