@@ -28,6 +28,7 @@ FLOORS = {
         "ranks",
         "compare",
         "gate",
+        "sweep",
         "render",
         "api",
         "cli",

@@ -22,6 +22,7 @@ from analysis.cli.report import report
 from analysis.cli.review import review
 from analysis.cli.schema import schema
 from analysis.cli.show import show
+from analysis.cli.sweep import sweep
 from analysis.cli.table import table
 
 __all__ = ["EXAMPLES", "app", "main"]
@@ -94,10 +95,11 @@ EXAMPLES: Final[dict[str, tuple[str, ...]]] = {
         "dsocr-analyze gate base/report.json new/report.json --policy gate.toml --band bands.json --out gate",
     ),
     "schema": ("dsocr-analyze schema report",),
+    "sweep": ("dsocr-analyze sweep reports/sweep",),
 }
 """Command lines for the end of each help."""
 
-for _command in (report, diff, gate, review, show, table, check, kernels, schema):
+for _command in (report, diff, gate, review, show, table, check, kernels, schema, sweep):
     app.command(
         help=(_command.__doc__ or "").partition("\n\n    Raises:")[0],  # errors are for readers of the code
         epilog="\n\n".join(("Examples:", *EXAMPLES[_command.__name__])),

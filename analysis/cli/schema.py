@@ -13,9 +13,9 @@ __all__ = ["schema"]
 
 def schema(
     document: Annotated[
-        Literal["report", "summary", "review", "ranks", "diff"],
+        Literal["report", "summary", "review", "ranks", "diff", "sweep"],
         typer.Argument(
-            help="Of report.json, summary.json, review.json or diff.json; ranks: of the report.json of several ranks."
+            help="Of report.json, summary.json, review.json, diff.json or sweep.json; ranks: of the report.json of several ranks."
         ),
     ],
 ) -> None:

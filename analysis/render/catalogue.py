@@ -12,6 +12,7 @@ from analysis.render.spec.compare import (
     DIFF_SIDES,
     DIFF_STAGES,
 )
+from analysis.render.spec.energy import ENERGY
 from analysis.render.spec.events import LAUNCHES, RANGES
 from analysis.render.spec.findings import FINDINGS
 from analysis.render.spec.glossary import GLOSSARY, TERMS
@@ -25,6 +26,7 @@ from analysis.render.spec.review import COUNTER_FILES, COVERAGE, LOSSES, REVIEW_
 from analysis.render.spec.specification import Column, Specification
 from analysis.render.spec.stages import GAPS, INSTANCES, LATENCIES, OVERHEAD, STAGES_TABLE, STEPS, UNIT_TIMES
 from analysis.render.spec.step_kinds import STEP_KINDS_TABLE
+from analysis.render.spec.sweep import CROSSOVERS, SWEEP_POINTS
 from analysis.render.spec.utilisation import METRICS, UTILISATION, VERDICTS
 from analysis.render.spec.verdicts import ACTIONS, BUDGET
 
@@ -74,6 +76,9 @@ _DECLARED: Final[tuple[Specification[Any], ...]] = (
     DIFF_SETTINGS,
     DIFF_CONTRIBUTIONS,
     DIFF_KERNELS,
+    ENERGY,
+    SWEEP_POINTS,
+    CROSSOVERS,
 )
 TABLES: Final = {spec.key: spec for spec in _DECLARED}
 """Key → declaration."""

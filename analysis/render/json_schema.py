@@ -15,6 +15,7 @@ from attrs import Attribute, fields, has, resolve_types
 from analysis.compare.records import Diff
 from analysis.domain.contracts import LLMProfileReportSummary
 from analysis.domain.entities import LLMProfileReport
+from analysis.domain.sweep import Sweep
 from analysis.ranks.records import RanksReport
 from analysis.render.json import DIFF_SCHEMA_VERSION, RANKS_SCHEMA_VERSION, REVIEW_SCHEMA_VERSION, SCHEMA_VERSION
 from analysis.report import Report
@@ -35,12 +36,20 @@ _SCALARS: Final[dict[Any, dict[str, Any]]] = {
 }
 
 
-def schema_of(document: Literal["report", "summary", "review", "ranks", "diff"]) -> dict[str, Any]:
+def schema_of(document: Literal["report", "summary", "review", "ranks", "diff", "sweep"]) -> dict[str, Any]:
     """The schema of a JSON file as this release writes it; ``ranks``: of the ``report.json`` of several ranks.
 
     Every field of a record is required: what is unknown is null. Fields that a later release adds are allowed.
     """
     made = _Schemas()
+    if document == "sweep":  # the runner's record, with a version of its own
+        record = made.record(Sweep)
+        return {
+            "$schema": _DIALECT,
+            "title": "sweep.json of dsocr-profile",
+            **record,
+            "$defs": dict(sorted(made.definitions.items())),
+        }
     number = {
         "review": REVIEW_SCHEMA_VERSION,
         "ranks": RANKS_SCHEMA_VERSION,

@@ -27,6 +27,7 @@ from analysis.render.csv import write_csv
 from analysis.render.html import page as html
 from analysis.render.spec import (
     compare,
+    energy,
     events,
     findings,
     gpu_time,
@@ -38,6 +39,7 @@ from analysis.render.spec import (
     review,
     stages,
     step_kinds,
+    sweep,
     utilisation,
     verdicts,
 )
@@ -178,6 +180,7 @@ def test_every_declaration_is_in_the_catalogue() -> None:
             compare,
             events,
             findings,
+            energy,
             gpu_time,
             host,
             kernels,
@@ -187,6 +190,7 @@ def test_every_declaration_is_in_the_catalogue() -> None:
             review,
             stages,
             step_kinds,
+            sweep,
             utilisation,
             verdicts,
         ):

@@ -37,6 +37,7 @@ STYLE: Final = (
     ".pic .ink{fill:var(--ink)}.pic .on{fill:var(--on)}.pic .deep{fill:var(--deep)}"
     ".pic .on,.pic .deep,.pic .strong{font-weight:600}"
     ".pic .line{stroke:var(--line);fill:none}.pic .roof{stroke:var(--muted);stroke-width:1.5;fill:none}"
+    ".pic .curve{fill:none;stroke-width:2}"
     ".pic .dashed{stroke-dasharray:4 3}.pic .ink-line{stroke:var(--ink);fill:none}"
     ".pic .band{fill-opacity:.14}.pic .area{fill-opacity:.45}.pic .bubble{fill-opacity:.45}"
     ".pic .round,.pic .square{fill:none;stroke-width:4.5;stroke-opacity:.75}.pic .round{stroke-linecap:round}"

@@ -1,0 +1,1 @@
+"""A sweep as page, Markdown, terminal text and tables."""
