@@ -9,6 +9,7 @@ from typing import Annotated, Final, NoReturn
 import typer
 
 from runner.cli import exit_codes
+from runner.cli.ab import ab
 from runner.cli.cancel import cancel
 from runner.cli.doctor import doctor
 from runner.cli.exec import EXAMPLES as EXEC_EXAMPLES
@@ -32,6 +33,10 @@ EXAMPLES: Final[dict[str, tuple[str, ...]]] = {
         "dsocr-profile run deepseek-ocr --decode cuda-graph",
         "dsocr-profile run ./checkpoint --images scan.pdf#1-3 --max-new-tokens 256",
         "dsocr-profile run ./folder-with-config-json --random-weights --dry-run",
+    ),
+    "ab": (
+        "dsocr-profile ab eager.json cuda-graph.json --rounds 5",
+        "dsocr-profile ab eager.json eager.json --no-capture",
     ),
     "resume": ("dsocr-profile resume latest",),
     "review": (
@@ -86,7 +91,7 @@ def _with_examples(*commands: Callable[..., None]) -> None:
         app.command(epilog="\n\n".join(("Examples:", *EXAMPLES[command.__name__])))(command)
 
 
-_with_examples(run)
+_with_examples(run, ab)
 # Behind the first word of the program's command line every option is the program's, also without --.
 app.command("exec", epilog=EXEC_EXAMPLES, context_settings={"allow_interspersed_args": False})(exec_program)
 _with_examples(sweep, resume, review, doctor, submit, status, cancel, inputs, models)

@@ -21,7 +21,7 @@ from analysis.domain.errors import (
     ModelError,
     RequestError,
 )
-from analysis.domain.manifest import DeviceState, PhaseTime, RunManifest
+from analysis.domain.manifest import ControlPass, DeviceState, PhaseTime, RunManifest
 from analysis.domain.overhead import run_overheads
 from runner.collectors.choosing import Choice
 from runner.collectors.interface.collector import Collected, Collection, Collector, Job
@@ -37,6 +37,7 @@ from runner.process.driver import shares_gpus
 from runner.process.environment import RUN_MARK, child_environment
 from runner.process.gate import GATE_VARIABLE, GateKeeper
 from runner.process.process import Interrupts, reap, run_process
+from runner.process.progress import progress_files
 from runner.process.python import module_command, rank_command
 
 __all__ = ["CONTROL", "PROFILED", "Run", "analysis_command", "child_command"]
@@ -104,9 +105,8 @@ class Run:
         Raises:
             DsocrError: the kind says which step failed; run.json holds the same words and every exit code so far.
         """
-        deadline = None if self.plan.settings.timeout_s is None else time.monotonic() + self.plan.settings.timeout_s
         with self._recording_failure():
-            self._measure(interrupts, deadline)
+            self._measure(interrupts, self._deadline())
         return self.finish(interrupts)
 
     def resume(self, interrupts: Interrupts) -> RunManifest:
@@ -142,6 +142,71 @@ class Run:
         record_run(self.directory, self.environ, self.say)
         return self._manifest()
 
+    # -- rounds of several runs in turns -------------------------------------------------------------------------------
+
+    def measure_once_more(self, interrupts: Interrupts) -> tuple[ControlPass, ...]:
+        """One round of unprofiled passes in a process of its own; run.json and control.json get them behind those of earlier ones.
+
+        FLOPs are counted in the first round only.
+
+        Raises:
+            DsocrError: as `start`; what earlier rounds measured stays.
+        """
+        earlier = self.directory.read_result(CONTROL)
+        for file in (*progress_files(self.directory.path, "control"), self.directory.path / CONTROL):
+            file.unlink(missing_ok=True)
+        with self._recording_failure():
+            try:
+                with self._environment() as env:
+                    result = self._control(
+                        {**env, RUN_MARK: f"{self.plan.run_id}-control"},
+                        interrupts,
+                        self._deadline(),
+                        lambda: None,
+                        *(() if earlier is None else ("--no-costs",)),
+                    )
+            except DsocrError:
+                if earlier is not None:
+                    self.directory.write(self.directory.path / CONTROL, earlier)
+                raise
+            if earlier is None:
+                self._take_control(result)
+                return result.passes
+            first = 1 + max((timed.pass_index for timed in earlier.passes), default=-1)
+            passes = tuple(evolve(timed, pass_index=first + timed.pass_index) for timed in result.passes)
+            before = tuple(state for state in earlier.device_states if state.when == "before")
+            after = tuple(state for state in result.device_states if state.when == "after")
+            whole = evolve(earlier, passes=(*earlier.passes, *passes), device_states=(*before, *after))
+            self.directory.write(self.directory.path / CONTROL, whole)
+            self._update(control=whole.passes, device_states=whole.device_states)
+        return passes
+
+    def capture_measured(self, interrupts: Interrupts) -> RunManifest:
+        """Capture a run that `measure_once_more` has measured, then export and analyse it; raises as `start` does."""
+        with self._recording_failure(), ExitStack() as stack:
+            env = stack.enter_context(self._environment())
+            pool = stack.enter_context(ThreadPoolExecutor(1))
+            capture = pool.submit(self.collection.collect, self._job(env, self._deadline()), interrupts)
+            try:
+                self._follow(capture)
+            finally:
+                if not capture.done():
+                    reap(self.plan.run_id, patience_s=_ABANDON_S)
+            self._take_collected(capture.result(), interrupts)
+        return self.finish(interrupts)
+
+    def end_measured(self) -> RunManifest:
+        """End a run that is not to be captured: what it measured is its result."""
+        with self._recording_failure():
+            self._update(status="complete", error=None, finished_at=now(), phases=self._phases())
+            control = self.directory.read_result(CONTROL)
+            if control is not None:
+                write_texts(self.directory.path, self._manifest(), control)
+        return self._manifest()
+
+    def _deadline(self) -> float | None:
+        return None if self.plan.settings.timeout_s is None else time.monotonic() + self.plan.settings.timeout_s
+
     # -- steps ---------------------------------------------------------------------------------------------------------
 
     def _measure(self, interrupts: Interrupts, deadline: float | None) -> None:
@@ -171,18 +236,24 @@ class Run:
             try:
                 # With a mark of its own: its end must not take the other program with it.
                 control_env = {**env, RUN_MARK: f"{self.plan.run_id}-control"}
-                self._control(control_env, interrupts, deadline, measured)
+                self._take_control(self._control(control_env, interrupts, deadline, measured))
                 gate.open(_DEVICE)
                 if capture is None:
                     capture = pool.submit(self.collection.collect, job, interrupts)
-                with self.progress.child(Follower(self.directory, "capture")) as watch:
-                    while not capture.done():
-                        watch()
-                        time.sleep(_LOOK_S)
+                self._follow(capture)
             finally:
                 if capture is not None and not capture.done():
                     reap(self.plan.run_id, patience_s=_ABANDON_S)
-            collected = capture.result()
+        self._take_collected(capture.result(), interrupts)
+
+    def _follow(self, capture: Future[Collected]) -> None:
+        """Show how far the captured program is until it is over."""
+        with self.progress.child(Follower(self.directory, "capture")) as watch:
+            while not capture.done():
+                watch()
+                time.sleep(_LOOK_S)
+
+    def _take_collected(self, collected: Collected, interrupts: Interrupts) -> None:
         self._codes(child=collected.child, nsys=collected.tool)
         result = self.directory.read_result(PROFILED)
         if result is not None:
@@ -195,7 +266,8 @@ class Run:
         interrupts: Interrupts,
         deadline: float | None,
         measured: Callable[[], None],
-    ) -> None:
+        *arguments: str,
+    ) -> WorkloadResult:
         follower = Follower(self.directory, "control")
         with self.progress.child(follower) as show:
 
@@ -205,7 +277,9 @@ class Run:
                     measured()
 
             outcome = run_process(
-                rank_command(self.plan.settings.tensor_parallel, self.command(self.directory, "control")),
+                rank_command(
+                    self.plan.settings.tensor_parallel, [*self.command(self.directory, "control"), *arguments]
+                ),
                 env=env,
                 log=self.directory.log("control"),
                 interrupts=interrupts,
@@ -218,7 +292,7 @@ class Run:
         result = self.directory.read_result(CONTROL)
         if outcome.returncode != 0 or result is None:
             raise self._child_error("control", outcome.returncode, "in the control run")
-        self._take_control(result)
+        return result
 
     def _check_collected(self, collected: Collected, interrupts: Interrupts) -> None:
         """Fail if the child did; but first save what was captured of it."""

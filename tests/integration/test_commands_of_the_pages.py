@@ -34,7 +34,7 @@ TRACES: Final = {
 }
 """A name on the pages → the real trace that it stands for."""
 COUNTERS: Final = {"census.csv": "ncu_h100_decode-step.csv.xz"}
-DRY: Final = ("run", "exec", "submit", "review")
+DRY: Final = ("run", "ab", "exec", "submit", "review")
 """Commands of the runner that would capture."""
 RANKS: Final = ("tensor-parallel_2xh100_graph_rank0", "tensor-parallel_2xh100_graph_rank1")
 """``rank0.sqlite`` and ``rank1.sqlite``, alone, in the folder ``traces`` and in one file, ``both.sqlite``."""
@@ -76,6 +76,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory, real_trace: Callable[[str],
             shutil.copyfile(real_trace(name), where / f"rank{rank}.sqlite")
     merge_exports(place / "rank0.sqlite", place / "rank1.sqlite", place / "both.sqlite")
     (place / "config.json").write_text(json.dumps(CONFIG))
+    (place / "eager.json").write_text("{}")
+    (place / "cuda-graph.json").write_text('{"decode": "cuda-graph"}')
     (place / "pages").mkdir()
     for number in range(3):
         Image.new("RGB", (640, 400 + number), "white").save(place / "pages" / f"{number}.png")
