@@ -131,6 +131,7 @@ class Sweeping:
         check_unchanged(images)
         self.say(f"loading {base.request.model_path} on {base.request.device}")
         self._model = load_model(base)
+        _free(self._model.device)  # what the making of the weights left in the allocator is no point's
         # Tied weights are one tensor, and are given once.
         tensors = [*self._model.network.parameters(), *self._model.network.buffers()]
         self._weight_bytes = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
@@ -172,8 +173,8 @@ class Sweeping:
         if seconds:
             left -= _WINDOW_S + self.plan.analysis_s  # its own
         if left <= 0 or (expected is not None and left < expected):
-            wanted = "" if expected is None else f": it may take {expected:.0f} s"
-            reason = f"--budget-s left {max(0.0, left):.0f} s for it{wanted}"
+            wanted = "" if expected is None else f", and it may take {expected:.0f} s"
+            reason = f"--budget-s leaves {max(0.0, left):.0f} s for it beside the windows of the points before{wanted}"
             return PointResult(setting, "skipped", reason, for_lack_of_time=True)
         return None
 

@@ -227,11 +227,16 @@ def _print_plan(points: Sequence[SweepSetting], plan: SweepPlan) -> None:
 
 
 def _print_result(done: Sweep, directory: RunDirectory, seconds: float) -> None:
+    """Print what the points say together; names in it are the program's own words, shown as plain text."""
+    from rich.console import Console
+    from rich.text import Text
+
     from runner.launcher.progress import duration
     from runner.launcher.sweep import SWEEP_FILE
 
     measured = [point for point in done.points if point.status == "measured"]
-    typer.echo(f"{len(measured)} of {len(done.planned)} points measured, took {duration(seconds)}.")
+    lines = [f"{len(measured)} of {len(done.planned)} points measured, took {duration(seconds)}."]
     if done.unfinished_because is not None:
-        typer.echo(f"Unfinished: {done.unfinished_because}")
-    typer.echo(f"Sweep: {directory.path / SWEEP_FILE}")
+        lines.append(f"Unfinished: {done.unfinished_because}")
+    lines.append(f"Sweep: {directory.path / SWEEP_FILE}")
+    Console(highlight=False).print(Text("\n".join(lines)), soft_wrap=True)

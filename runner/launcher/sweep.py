@@ -55,6 +55,8 @@ from runner.process.python import module_command
 __all__ = ["SWEEP_FILE", "SweepRun", "child_command", "point_line", "require_own_folder", "take_up"]
 
 SWEEP_FILE: Final = "sweep.json"
+_BEFORE_THE_RECORD: Final = frozenset({".lock", "logs", "page", "plan.json"})
+"""What a sweep that was ended at its very beginning may have left."""
 _MODEL_FILE: Final = "model.json"
 _ROLE: Final = "sweep"
 
@@ -199,13 +201,16 @@ class SweepRun:
         gpus = driver_facts().gpus if device != "cpu" else ()
         self.directory.create()
         with self.directory.locked():
+            # From here on the folder is a sweep's, that can be gone on with.
+            self.directory.write(self.directory.plan_file, self.plan)
+            self._write(status="unfinished", unfinished_because="it had not got the device yet")
             lock = DeviceLock(device, gpus, self.environ)
             with lock.held(wait=wait, interrupts=interrupts, waiting=self.say), self.progress:
                 return self._carry_out(interrupts)
 
     def _carry_out(self, interrupts: Interrupts) -> Sweep:
         self._forget_what_may_go_well_now()
-        self._write()
+        self._write(status="running", unfinished_because=None)
         fault: DsocrError | None = None
         if self._unfinished():
             try:
@@ -231,6 +236,8 @@ class SweepRun:
         )
         if fault is not None:
             raise fault
+        if all(point.status == "failed" for point in self.sweep.points):
+            raise ChildFailedError(f"no point could be measured: {self.sweep.points[0].reason}")
         return self.sweep
 
     # -- the program -------------------------------------------------------------------------------------------------

@@ -20,8 +20,8 @@ from attrs import evolve
 
 from analysis.domain.contracts import LLMProfileRequest
 from analysis.domain.convert import from_json_file, to_json
-from analysis.domain.errors import InterruptedRunError, ModelError, RequestError
-from analysis.domain.manifest import ControlPass, PromptTokens
+from analysis.domain.errors import BusyError, ChildFailedError, InterruptedRunError, ModelError, RequestError
+from analysis.domain.manifest import ControlPass, PromptTokens, RunManifest
 from analysis.domain.sweep import Sweep, SweepPoint, SweepSetting
 from graph_tape import play_graphs_on_the_cpu
 from launch_kit import ROOT, environment
@@ -32,8 +32,10 @@ from runner.child.models.loading import family_of
 from runner.child.models.registry import PRESETS, own_input_mode, resolve_model
 from runner.child.passes import make_decoder, run_pass, with_prompt_tokens
 from runner.inputs.inputs import FEW_PAGES, sample_set
+from runner.launcher.device_lock import DeviceLock
 from runner.launcher.run_directory import RunDirectory
 from runner.launcher.sweep import SWEEP_FILE, SweepRun, require_own_folder, take_up
+from runner.launcher.sweep_points import Peaks, assembled, peaks_in, read_report
 from runner.launcher.sweep_progress import SweepProgress
 from runner.plan.plan import RunPlan
 from runner.plan.sweep import (
@@ -52,6 +54,12 @@ from runner.process.progress import Event, ProgressWriter
 
 EAGER = SweepSetting(batch_size=1, input_mode="text", max_new_tokens=4, prompt_tokens=None, decode_mode="eager")
 PASSES = 2
+
+
+@pytest.fixture(autouse=True)
+def own_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other programs of this machine may hold its CPU."""
+    monkeypatch.setenv("DSOCR_LOCK_DIR", str(tmp_path / "locks"))
 
 
 def batches(*sizes: int) -> tuple[SweepSetting, ...]:
@@ -317,7 +325,7 @@ def test_a_point_that_may_not_be_over_in_time_is_not_begun(tmp_path: Path) -> No
     assert sweeping._left_out(evolve(EAGER, batch_size=2), {EAGER: 200.0}) is None
     late = sweeping._left_out(evolve(EAGER, batch_size=4), {EAGER: 300.0})
     assert late is not None
-    assert "it may take 1200 s" in (late.reason or "")
+    assert "and it may take 1200 s" in (late.reason or "")
 
 
 def test_points_of_another_model_are_not_gone_on_with(tmp_path: Path) -> None:
@@ -328,6 +336,53 @@ def test_points_of_another_model_are_not_gone_on_with(tmp_path: Path) -> None:
     (tmp_path / child.MODEL_NAME).write_text(json.dumps(model))
     with pytest.raises(RequestError, match=r"holds points of another torch: 1\.0 then, .* now; choose another --out"):
         swept(plan)
+
+
+def test_a_gpus_window_gives_launches_busy_share_verdict_and_peaks() -> None:
+    """By the report of a real run on an H100, whose decode steps were replayed from a CUDA graph."""
+    detail = read_report(ROOT / "reports" / "examples" / "deepseek-ocr_h100_cuda-graph" / "report.json")
+    assert detail is not None
+    run = from_json_file(RunManifest, ROOT / "reports" / "examples" / "deepseek-ocr_h100_cuda-graph" / "run.json")
+    first = tuple(timed for timed in run.control if timed.image_index == 0)
+    costs = tuple(cost for cost in run.costs if cost.image_index == 0)
+    setting = evolve(EAGER, input_mode="gundam", max_new_tokens=64, decode_mode="cuda-graph")
+    result = PointResult(setting, "measured", passes=first, costs=costs, prompt=run.prompts[0], window=first[0])
+    peaks = peaks_in(detail)
+    assert (peaks.flop_per_s, peaks.bytes_per_s, peaks.how) == (989.4e12, 3352e9, "spec")
+    point = assembled(result, detail, None, peaks, one_image=True)
+    assert point.decode is not None
+    assert point.prefill is not None
+    assert (point.prefill.launches, point.decode.launches) == (2399, 1)
+    assert point.decode.busy_share == pytest.approx(0.8737, abs=1e-4)
+    assert point.decode.bound == "kernel-bound"
+    assert point.decode.sentence is not None
+    verdict = next(row for row in detail["verdicts"] if row["stage"] == "decode")
+    saves = verdict["actions"][0]["ceiling_per_unit_ns"]
+    assert point.decode.at_best_ns == pytest.approx(verdict["budget"]["time_ns"] - saves)
+    assert point.decode.at_best_ns is not None
+    assert 0 < point.decode.at_best_ns < point.decode.median_ns
+    assert point.decode.window_unknown_because is None
+    assert point.decode.mbu == pytest.approx(0.1287, rel=0.05)  # of the first page of three; the report's is of all
+    assert (point.new_tokens, point.prompt_tokens) == (64, run.prompts[0].prompt_tokens)
+
+
+def test_what_a_window_would_say_is_unknown_with_its_reason() -> None:
+    timed = ControlPass(0, 0, 100, 60, 4, (20, 20, 20))
+    result = PointResult(EAGER, "measured", passes=(timed,), prompt=PromptTokens(0, "text", 0, 0, 4, 4))
+    nothing = Peaks(None, None, None, "no peak")
+    for broken, reason in (
+        (result, "the sweep ended before its window was recorded"),
+        (evolve(result, window_unknown_because="CUPTI failed"), "CUPTI failed"),
+    ):
+        point = assembled(broken, None, None, nothing, one_image=False)
+        assert point.decode is not None
+        assert (point.decode.median_ns, point.decode.launches, point.decode.mfu) == (20, None, None)
+        assert point.decode.window_unknown_because == reason
+        assert point.decode.utilisation_unknown_because == "the sweep ended before it was counted what the point needs"
+    alone = assembled(
+        evolve(result, passes=(evolve(timed, new_tokens=1, decode_ns=0, step_ns=()),)), None, None, nothing, False
+    )
+    assert (alone.decode, alone.tokens_per_s, alone.new_tokens) == (None, None, 1)
 
 
 # -- the launcher ------------------------------------------------------------------------------------------------------
@@ -423,8 +478,7 @@ def run_for(
     plan = evolve(plan_for(folder, points), window_steps=asked.window_steps)
     directory, plan, record = take_up(plan, asked, ("dsocr-profile", "sweep"))
     said: list[str] = []
-    environ = environment(DSOCR_LOCK_DIR=str(folder.parent / "locks"))
-    work = SweepRun(directory, plan, asked, record, environ, said.append, time.monotonic())
+    work = SweepRun(directory, plan, asked, record, environment(), said.append, time.monotonic())
     if script is not None:
         work.command = scripted(script)
     return work, said
@@ -474,6 +528,30 @@ def test_what_no_budget_is_left_for_is_skipped_and_done_by_the_next_start(tmp_pa
     with Interrupts() as interrupts:
         sweep = again.carry_out(interrupts, wait=False)
     assert (sweep.status, len(of_status(sweep, "measured"))) == ("complete", 2)
+
+
+def test_a_sweep_of_which_no_point_can_be_measured_fails(tmp_path: Path) -> None:
+    work, _ = run_for(
+        tmp_path / "s", tuple(evolve(point, prompt_tokens=None, input_mode="native") for point in batches(1, 2))
+    )
+    with (
+        Interrupts() as interrupts,
+        pytest.raises(ChildFailedError, match="no point could be measured: input mode 'native'"),
+    ):
+        work.carry_out(interrupts, wait=False)
+    assert [point.status for point in read(tmp_path / "s").points] == ["failed", "failed"]
+
+
+def test_a_sweep_that_gets_no_device_can_be_asked_for_again(tmp_path: Path) -> None:
+    folder = tmp_path / "s"
+    work, _ = run_for(folder, batches(1))
+    with DeviceLock("cpu", (), os.environ).held(wait=False), Interrupts() as interrupts, pytest.raises(BusyError):
+        work.carry_out(interrupts, wait=False)
+    assert read(folder).status == "unfinished"
+    require_own_folder(folder)
+    again, _ = run_for(folder, batches(1))
+    with Interrupts() as interrupts:
+        assert again.carry_out(interrupts, wait=False).status == "complete"
 
 
 def test_an_interrupted_sweep_says_what_is_there(tmp_path: Path) -> None:
