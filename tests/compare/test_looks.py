@@ -178,9 +178,28 @@ def test_parts_too_many_to_draw_are_one_bar_and_the_rest_stays() -> None:
     rows = contents.of_level(evolve(given, contributions=(*many, *rest)), "decode", "module")
     drawn = pictures.diverging_picture(rows, "By module", {})
     assert drawn is not None
-    assert drawn.count("<rect") == 12
-    assert "30 smaller parts" in drawn
+    assert drawn.count("<rect") == 10
+    assert "32 smaller parts" in drawn
     assert "rest, not explained" in drawn
+
+
+@pytest.mark.parametrize(
+    ("name", "label"),
+    [
+        ("language_model.layers.*.self_attn", "…guage_model.layers.*.self_attn"),
+        ("gather or scatter in layers.*.self_attn", "gather or scatter in …self_attn"),
+        ("fill, bf16 in language_model.layers.*.mlp", "fill, bf16 in …mlp"),
+        ("lm_head", "lm_head"),
+    ],
+)
+def test_the_end_of_a_path_says_more_than_its_beginning(name: str, label: str) -> None:
+    row = evolve(comparison().contributions[0], name=name, kind="GPU time")
+    drawn = pictures.diverging_picture([row], "By module", {})
+    assert drawn is not None
+    assert f">{label}</text>" in drawn
+    narrow = pictures.diverging_picture([row], "By module", {}, pictures.NARROW)
+    assert narrow is not None
+    assert f">{name}</text>" in narrow
 
 
 def test_stages_without_repetitions_say_so() -> None:

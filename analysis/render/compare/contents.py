@@ -39,6 +39,7 @@ __all__ = [
     "contributions",
     "explained",
     "forbidding",
+    "gpu_parts",
     "kernels",
     "largest",
     "latencies",
@@ -56,8 +57,8 @@ _REASONS: Final = 4
 """Parts of a difference that are named on the first screen."""
 _WORTH: Final = 0.05
 """Of a difference: smaller parts are not named there."""
-_WELL: Final = 0.8
-"""A difference of which less is explained is said to be explained in part."""
+_MOST: Final = 0.6
+"""Of a difference: parts of one level that say so much of it say why."""
 
 
 def title(diff: Diff) -> str:
@@ -103,6 +104,11 @@ def of_level(comparison: Comparison, stage: str, level: Level) -> tuple[Contribu
     return tuple(sorted(mine, key=lambda row: (row.kind == "rest", -abs(row.difference_ns))))
 
 
+def gpu_parts(comparison: Comparison, stage: str, level: Level) -> tuple[Contribution, ...]:
+    """Contributions of one stage and level that are time of operations on the GPU; idle time is the same at each level."""
+    return tuple(row for row in of_level(comparison, stage, level) if row.kind in ("GPU time", "copies", "overlap"))
+
+
 def written(stage: StageDifference) -> Change | None:
     """A stage's latencies; None: a side does not have it."""
     return None if stage.base_ns is None or stage.new_ns is None else change(stage.base_ns, stage.new_ns)
@@ -132,7 +138,7 @@ def certainty(stage: StageDifference) -> str:
 
 def explained(stage: StageDifference) -> str:
     """How much of the difference its parts add up to."""
-    return "" if stage.explained is None else f"{ratio(stage.explained)} of it explained"
+    return "" if stage.explained is None else f"{ratio(stage.explained)} explained"
 
 
 @frozen
@@ -142,11 +148,8 @@ class Reason:
     name: str
     by: str
     """With its sign."""
-    share: str
-    """Of the difference; more than 100 % where other parts take back."""
     kind: str
     """``slower`` or ``faster``; ``rest`` of what is not explained."""
-    row: Contribution
 
 
 def largest(comparison: Comparison, stage: StageDifference) -> list[Contribution]:
@@ -159,20 +162,29 @@ def largest(comparison: Comparison, stage: StageDifference) -> list[Contribution
 
 
 def reasons(comparison: Comparison, stage: StageDifference) -> list[Reason]:
-    """What the first screen names of a stage's difference, largest first."""
+    """What the first screen names of a stage's difference, largest first.
+
+    Modules, unless the GPU's time changed a little in each of many: then it is named as a whole.
+    """
     whole = stage.difference_ns
     if not whole:
         return []
-    rows = [row for row in largest(comparison, stage) if abs(row.difference_ns) >= _WORTH * abs(whole)]
+    named: list[Contribution] = []
+    for level in ("module", "class", "stage"):
+        rows = of_level(comparison, stage.stage, level)
+        named = sorted(
+            (row for row in rows if abs(row.difference_ns) >= _WORTH * abs(whole)),
+            key=lambda row: -abs(row.difference_ns),
+        )[:_REASONS]
+        if sum(row.difference_ns for row in named) / whole >= _MOST:
+            break
     return [
         Reason(
             name=part_in_words(row),
             by=signed_duration(row.difference_ns),
-            share=ratio(row.difference_ns / whole),
             kind="rest" if row.kind == "rest" else "slower" if row.difference_ns > 0 else "faster",
-            row=row,
         )
-        for row in rows[:_REASONS]
+        for row in named
     ]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
@@ -76,7 +76,6 @@ def page(diff: Diff) -> str:
 
 def _comparison(comparison: Comparison, key: str, several: bool) -> dict[str, Any]:
     """One new side against the base, as the template lays it out."""
-    repetitions, intervals = pictures.repetitions_picture(comparison), pictures.interval_picture(comparison)
     return {
         "key": key,
         "label": visible(comparison.new.label),
@@ -93,8 +92,8 @@ def _comparison(comparison: Comparison, key: str, several: bool) -> dict[str, An
         "cards": [_card(comparison, stage, f"{key}-s{number}") for number, stage in enumerate(comparison.stages)],
         "settings": evolve(contents.settings(comparison, "html"), key=f"{key}-settings"),
         "latencies": evolve(contents.latencies(comparison, "html"), key=f"{key}-latencies"),
-        "repetitions": Markup(repetitions) if repetitions else None,
-        "intervals": Markup(intervals) if intervals else None,
+        "repetitions": _both(pictures.repetitions_picture, comparison),
+        "intervals": _both(pictures.interval_picture, comparison),
         "stages": [_stage(comparison, stage, f"{key}-s{number}") for number, stage in enumerate(comparison.stages)],
         "notes": [visible(note) for note in comparison.notes],
     }
@@ -136,22 +135,27 @@ def _anchor_of_largest(comparison: Comparison, stage: StageDifference, key: str)
 
 def _stage(comparison: Comparison, stage: StageDifference, key: str) -> dict[str, Any]:
     """Where a stage's difference comes from, from coarse to fine."""
-    levels: dict[Level, tuple[Table, dict[int, str]]] = {
-        level: _table(comparison, stage.stage, level, f"{key}-{level}")
-        for level in ("stage", "module", "class", "host", "kernel")
-    }
-    waterfall = pictures.waterfall_picture(comparison, stage, levels["stage"][1])
+    levels: tuple[Level, ...] = ("stage", "module", "class", "host", "kernel")
+    made = {level: _table(comparison, stage.stage, level, f"{key}-{level}") for level in levels}
     told = contents.written(stage)
     name = visible(stage.stage)
-    pictured: tuple[tuple[Level, str], ...] = (("module", "By module"), ("class", "By kernel class"))
-    diverging = [
-        (title, Markup(drawn))
-        for level, title in pictured
-        if (
-            drawn := pictures.diverging_picture(
-                _rows(comparison, stage.stage, level), f"{name}, {title.lower()}", levels[level][1]
-            )
+    pictured: tuple[tuple[Level, str], ...] = (
+        ("module", "GPU time by module"),
+        ("class", "GPU time by kernel class"),
+        ("kernel", "GPU time by kernel"),
+    )
+    drawn = [("From base to new", _both(pictures.waterfall_picture, comparison, stage, made["stage"][1]))]
+    drawn += [
+        (
+            title,
+            _both(
+                pictures.diverging_picture,
+                contents.gpu_parts(comparison, stage.stage, level),
+                f"{name}, {title}",
+                made[level][1],
+            ),
         )
+        for level, title in pictured
     ]
     return {
         "key": key,
@@ -159,25 +163,26 @@ def _stage(comparison: Comparison, stage: StageDifference, key: str) -> dict[str
         "stage": visible(stage.stage),
         "title": f"{told.before} → {told.after} per {visible(stage.per)}, {told.by}" if told else "n/a",
         "explained": contents.explained(stage),
-        "waterfall": Markup(waterfall) if waterfall else None,
-        "diverging": diverging,
-        "tables": [(level, table) for level, (table, _) in levels.items() if table.rows],
+        "pictures": [(title, both) for title, both in drawn if both is not None],
+        "tables": [table for table, _ in made.values() if table.rows],
         "kernels": contents.kernels(comparison, stage.stage, "html", _MAX_ROWS, key=f"{key}-kernels"),
         "kinds": _kinds(comparison, stage.stage),
     }
 
 
-def _rows(comparison: Comparison, stage: str, level: Level) -> tuple[Contribution, ...]:
-    return contents.of_level(comparison, stage, level)
+def _both(draw: Callable[..., str | None], *given: Any) -> tuple[Markup, Markup] | None:
+    """A picture for a wide screen and for a narrow one; None: there is nothing to draw."""
+    wide, narrow = draw(*given, layout=pictures.WIDE), draw(*given, layout=pictures.NARROW)
+    return (Markup(wide), Markup(narrow)) if wide and narrow else None
 
 
-def _table(comparison: Comparison, stage: str, level: Level, key: str) -> tuple[Table, dict[int, str]]:
-    """A table of parts whose rows have ids, and place of a contribution → id of its row."""
+def _table(comparison: Comparison, stage: str, level: Level, key: str) -> tuple[Table, dict[Contribution, str]]:
+    """A table of parts whose rows have ids, and part → id of its row."""
+    rows = contents.of_level(comparison, stage, level)
     table = contents.contributions(comparison, stage, level, "html", _MAX_ROWS, key=key)
     ids = tuple(f"{key}-{place}" for place in range(len(table.rows)))
-    whole = len(_rows(comparison, stage, level))
-    shown: Mapping[int, str] = dict(enumerate(ids)) if whole == len(ids) else dict(enumerate(ids[:-1]))
-    return evolve(table, row_ids=ids), dict(shown)
+    alone = len(ids) if len(ids) == len(rows) else len(ids) - 1  # the last row stands for the others
+    return evolve(table, row_ids=ids), dict(zip(rows[:alone], ids[:alone], strict=True))
 
 
 def _kinds(comparison: Comparison, stage: str) -> str:

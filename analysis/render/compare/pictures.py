@@ -18,23 +18,63 @@ from analysis.render.pictures.svg import axis_time, circle, line, rect, svg, tex
 from analysis.render.spec.compare import ANSWERS, band_in_words, interval_in_words, part_in_words
 from analysis.render.spec.text import shortened, visible
 
-__all__ = ["COLOURS", "diverging_picture", "interval_picture", "repetitions_picture", "waterfall_picture"]
+__all__ = [
+    "COLOURS",
+    "NARROW",
+    "WIDE",
+    "Layout",
+    "diverging_picture",
+    "interval_picture",
+    "repetitions_picture",
+    "waterfall_picture",
+]
 
 COLOURS: Final = {"slower": "synchronising", "faster": "busy", "rest": "outside", "side": "idle", "new": "transfer"}
 """What a mark stands for → its colour in the palette."""
 
-_WIDTH: Final = 620
-"""Of one picture of two side by side, pixels."""
-_ROW: Final = 26
+
+@frozen
+class Layout:
+    """Sizes of a picture, in pixels."""
+
+    width: float
+    left: float
+    """Room for the names of parts beside their bars; 0: they stand above."""
+    right: float
+    """Room for figures behind the bars."""
+    row: float
+    most: int
+    """Characters of a part's name; of a module's path its end says more than its beginning."""
+
+    def name(self, name: str, y: float) -> str:
+        """Name of a part whose bar's upper edge is at ``y``."""
+        shown = name
+        if len(name) > self.most:
+            work, inside, module = name.rpartition(" in ")
+            if inside and "." in module:  # a kernel's work and where it is done: the innermost module says most of that
+                name = f"{work} in …{module.rpartition('.')[2]}"
+            dotted = "." in name and " " not in name
+            shown = f"…{name[1 - self.most :]}" if dotted else shortened(name, self.most)
+        if self.left:
+            return text(self.left - 10, y + 13, shown, kind="ink", anchor="end")
+        return text(0, y - 5, shown, kind="ink")
+
+    def top(self, row: int) -> float:
+        """Upper edge of the bar of a row."""
+        return self.row * row + (6 if self.left else 20)
+
+
+WIDE: Final = Layout(width=620, left=230, right=104, row=26, most=31)
+"""One of two pictures side by side."""
+NARROW: Final = Layout(width=344, left=0, right=92, row=40, most=50)
+"""On a telephone."""
 _BAR: Final = 16
-_LEFT: Final = 230
-_RIGHT: Final = 104
-_NAME: Final = 34
-"""Characters of a part's name; of a module's path its end says more than its beginning."""
 _PARTS: Final = 9
 """Of a waterfall; smaller ones are drawn as one."""
-_BARS: Final = 12
+_BARS: Final = 10
 """Of a picture of diverging bars."""
+_FIGURE: Final = 78.0
+"""Room for a figure on either side of them."""
 _ZOOM: Final = 0.45
 """Where all that happens lies in less than this part of the bars' length, the axis begins later."""
 
@@ -52,24 +92,24 @@ class _Bar:
     """Id of the row that says more; empty: there is none."""
 
 
-def _bars(rows: Sequence[Contribution], most: int, anchors: Mapping[int, str]) -> list[_Bar]:
+def _bars(rows: Sequence[Contribution], most: int, anchors: Mapping[Contribution, str]) -> list[_Bar]:
     """The parts that changed most, the smaller ones as one, and the rest, which is never among these.
 
     Args:
         rows: of one stage and level, as `contents.of_level` orders them.
         most: so many bars at most.
-        anchors: place of a row → id of the row in the tables.
+        anchors: part → id of its row in the tables.
     """
-    rest = [(place, row) for place, row in enumerate(rows) if row.kind == "rest"]
-    parts = [(place, row) for place, row in enumerate(rows) if row.kind != "rest" and row.difference_ns]
+    rest = [row for row in rows if row.kind == "rest"]
+    parts = [row for row in rows if row.kind != "rest" and row.difference_ns]
     room = most - len(rest)
     alone, together = (parts, []) if len(parts) <= room else (parts[: room - 1], parts[room - 1 :])
-    bars = [_bar(row, anchors.get(place, "")) for place, row in alone]
+    bars = [_bar(row, anchors.get(row, "")) for row in alone]
     if together:
-        ns = sum(row.difference_ns for _, row in together)
-        name = f"{counted(len(together), 'smaller part')}"
+        ns = sum(row.difference_ns for row in together)
+        name = counted(len(together), "smaller part")
         bars.append(_Bar(name, ns, _direction(ns), f"{name} together: {signed_duration(ns)}", ""))
-    return [*bars, *(_bar(row, anchors.get(place, "")) for place, row in rest)]
+    return [*bars, *(_bar(row, anchors.get(row, "")) for row in rest)]
 
 
 def _direction(ns: float) -> str:
@@ -86,13 +126,16 @@ def _bar(row: Contribution, anchor: str) -> _Bar:
     return _Bar(_SHORT.get(row.kind, name), row.difference_ns, kind, hint, anchor)
 
 
-def waterfall_picture(comparison: Comparison, stage: StageDifference, anchors: Mapping[int, str]) -> str | None:
+def waterfall_picture(
+    comparison: Comparison, stage: StageDifference, anchors: Mapping[Contribution, str], layout: Layout = WIDE
+) -> str | None:
     """From the base's latency to the new one: each part begins where the one before ended; what is not explained is a part.
 
     Args:
         comparison: of the sides.
         stage: whose.
-        anchors: place of a contribution of level ``stage`` → id of its row in the tables.
+        anchors: contribution of level ``stage`` → id of its row in the tables.
+        layout: of the picture.
 
     Returns:
         None: a side does not have the stage, or nothing is known of its parts.
@@ -108,43 +151,42 @@ def waterfall_picture(comparison: Comparison, stage: StageDifference, anchors: M
     book = ledger([stage.base_ns, *(0.0 for _ in bars)], [stage.base_ns, *(bar.ns for bar in bars)])
     low, high = min(edges), max(edges)
     start = 0.0 if high - low > _ZOOM * high else max(0.0, low - 0.35 * (high - low or high))
-    scale = (_WIDTH - _LEFT - _RIGHT) / ((high - start) or 1)
+    scale = (layout.width - layout.left - layout.right) / ((high - start) or 1)
 
     def place(ns: float) -> float:
-        return _LEFT + (ns - start) * scale
+        return layout.left + (ns - start) * scale
 
-    top = 6.0
-    parts = [line("line", _LEFT, 0, _LEFT, top + _ROW * (len(bars) + 2))]
+    height = layout.top(len(bars) + 1) + _BAR + 6
+    parts = [line("line", layout.left, 0, layout.left, height)]
     ends = (
-        (0, f"Base: {comparison.base.label}", stage.base_ns, "side", book.before[0]),
-        (len(bars) + 1, f"New: {comparison.new.label}", edges[-1], "new", book.total[1]),
+        (0, f"Base: {visible(comparison.base.label)}", stage.base_ns, "side", book.before[0]),
+        (len(bars) + 1, f"New: {visible(comparison.new.label)}", edges[-1], "new", book.total[1]),
     )
     for row, name, ns, kind, figure in ends:
-        y = top + _ROW * row
-        parts.append(text(_LEFT - 10, y + 13, _label(visible(name)), kind="ink", anchor="end"))
+        y = layout.top(row)
+        parts.append(layout.name(name, y))
         parts.append(
-            rect(COLOURS[kind], _LEFT, y, place(ns) - _LEFT, _BAR, f"{visible(name)}: {duration(ns)}", radius=2)
+            rect(COLOURS[kind], layout.left, y, place(ns) - layout.left, _BAR, f"{name}: {duration(ns)}", radius=2)
         )
         parts.append(text(place(ns) + 6, y + 13, f"{figure} {book.unit}", kind="ink"))
         if start:
-            parts.append(_broken(_LEFT + 14, y))
+            parts.append(_broken(layout.left + 14, y))
     for row, (bar, figure) in enumerate(zip(bars, book.by[1:], strict=True)):
-        y = top + _ROW * (row + 1)
+        y = layout.top(row + 1)
         begin, end = sorted((place(edges[row]), place(edges[row + 1])))
         drawn = [
-            text(_LEFT - 10, y + 13, _label(bar.name), kind="ink", anchor="end"),
+            layout.name(bar.name, y),
             rect(COLOURS[bar.kind], begin, y, max(1.5, end - begin), _BAR, bar.hint, radius=2),
             text(max(end, begin + 1.5) + 6, y + 13, f"{figure} {book.unit}"),
         ]
         parts += _linked(bar.anchor, drawn)
     for row, edge in enumerate(edges):
-        parts.append(line("line", place(edge), top + _ROW * row + _BAR, place(edge), top + _ROW * (row + 1)))
-    height = top + _ROW * (len(bars) + 2)
+        parts.append(line("line", place(edge), layout.top(row) + _BAR, place(edge), layout.top(row + 1)))
     if start:
-        parts.append(text(_LEFT, height + 10, f"the axis begins at {axis_time(start)}"))
+        parts.append(text(layout.left, height + 10, f"the axis begins at {axis_time(start)}"))
         height += 14
     told = "; ".join(f"{bar.name} {signed_duration(bar.ns)}" for bar in bars)
-    return svg(_WIDTH, height + 2, f"{visible(stage.stage)}: from base to new, part by part", parts, more=told)
+    return svg(layout.width, height + 2, f"{visible(stage.stage)}: from base to new, part by part", parts, more=told)
 
 
 _SHORT: Final[dict[ContributionKind, str]] = {
@@ -159,12 +201,6 @@ _SHORT: Final[dict[ContributionKind, str]] = {
 """Kind of a part that is no time of operations → its label in a picture."""
 
 
-def _label(name: str) -> str:
-    if len(name) > _NAME and "." in name and " " not in name:
-        return f"…{name[1 - _NAME :]}"
-    return shortened(name, _NAME)
-
-
 def _broken(x: float, y: float) -> str:
     """The mark of a bar whose beginning is left out."""
     return f'<path class="cut" d="M{x:.1f} {y + _BAR + 2:.1f}l6 -{_BAR + 4}"/>'
@@ -174,13 +210,16 @@ def _linked(anchor: str, parts: list[str]) -> list[str]:
     return [f'<a href="#{escape(anchor)}">{"".join(parts)}</a>'] if anchor else parts
 
 
-def diverging_picture(rows: Sequence[Contribution], title: str, anchors: Mapping[int, str]) -> str | None:
+def diverging_picture(
+    rows: Sequence[Contribution], title: str, anchors: Mapping[Contribution, str], layout: Layout = WIDE
+) -> str | None:
     """Parts of one stage and level as bars to both sides of a line: what became faster to the left, slower to the right.
 
     Args:
-        rows: as `contents.of_level` orders them.
+        rows: those that changed most first.
         title: of the picture.
-        anchors: place of a row → id of the row in the tables.
+        anchors: part → id of its row in the tables.
+        layout: of the picture.
 
     Returns:
         None: no part changed.
@@ -189,37 +228,31 @@ def diverging_picture(rows: Sequence[Contribution], title: str, anchors: Mapping
     if not bars:
         return None
     book = ledger([0.0 for _ in bars], [bar.ns for bar in bars])
-    figure_room = 78.0
-    left, right = _LEFT + figure_room, _WIDTH - figure_room
+    left, right = layout.left + _FIGURE, layout.width - _FIGURE
     least, most = min(0.0, *(bar.ns for bar in bars)), max(0.0, *(bar.ns for bar in bars))
     scale = (right - left) / ((most - least) or 1)
     zero = left - least * scale
-    top = 24.0
-    height = top + _ROW * len(bars)
+    top = 20.0
+    height = top + layout.top(len(bars) - 1) + _BAR + 6
     parts = []
     if least < 0:
         parts.append(text(zero - 8, 12, "◀ faster", anchor="end"))
     if most > 0:
         parts.append(text(zero + 8, 12, "slower ▶"))
-    parts.append(line("roof", zero, top - 4, zero, height))
+    parts.append(line("roof", zero, top, zero, height))
     for row, (bar, figure) in enumerate(zip(bars, book.by, strict=True)):
-        y = top + _ROW * row
+        y = top + layout.top(row)
         end = zero + bar.ns * scale
         begin, wide = min(zero, end), max(1.5, abs(end - zero))
-        after = bar.ns > 0
+        place, anchor = (begin + wide + 5, "start") if bar.ns > 0 else (begin - 5, "end")
         drawn = [
-            text(_LEFT - 10, y + 13, _label(bar.name), kind="ink", anchor="end"),
+            layout.name(bar.name, y),
             rect(COLOURS[bar.kind], begin, y, wide, _BAR, bar.hint, radius=2),
-            text(
-                begin + wide + 5 if after else begin - 5,
-                y + 13,
-                f"{figure} {book.unit}",
-                anchor="start" if after else "end",
-            ),
+            text(place, y + 13, f"{figure} {book.unit}", anchor=anchor),
         ]
         parts += _linked(bar.anchor, drawn)
     told = "; ".join(f"{bar.name} {signed_duration(bar.ns)}" for bar in bars)
-    return svg(_WIDTH, height + 2, title, parts, more=told)
+    return svg(layout.width, height, title, parts, more=told)
 
 
 # --- repetitions and intervals -----------------------------------------------------------------------------------
@@ -229,23 +262,27 @@ _STAGE: Final = 104
 _EDGE: Final = 20
 
 
-def repetitions_picture(comparison: Comparison) -> str | None:
+def repetitions_picture(comparison: Comparison, layout: Layout = WIDE) -> str | None:
     """Every repetition of both sides, stage by stage, and their medians as a dumbbell; None: there is no latency."""
     stages = [stage for stage in comparison.stages if stage.base_ns is not None and stage.new_ns is not None]
     parts: list[str] = []
     for number, stage in enumerate(stages):
-        parts += _repetitions(comparison, stage, _STAGE * number)
-    return svg(_WIDTH, _STAGE * len(stages), "Repetitions of both sides and their medians", parts) if stages else None
+        parts += _repetitions(comparison, stage, _STAGE * number, layout.width)
+    return (
+        svg(layout.width, _STAGE * len(stages), "Repetitions of both sides and their medians", parts)
+        if stages
+        else None
+    )
 
 
-def _repetitions(comparison: Comparison, stage: StageDifference, top: float) -> list[str]:
+def _repetitions(comparison: Comparison, stage: StageDifference, top: float, width: float) -> list[str]:
     sides = [
         ("Base", comparison.base.samples.get(stage.stage, ()), stage.base_ns or 0.0, "side"),
         ("New", comparison.new.samples.get(stage.stage, ()), stage.new_ns or 0.0, "new"),
     ]
     shown = [*(value for _, samples, _, _ in sides for value in samples), *(median for _, _, median, _ in sides)]
     low, high = min(shown), max(shown)
-    scale = _Scale(low, high, 100, _WIDTH - _EDGE)
+    scale = _Scale(low, high, 100, width - _EDGE)
     parts = [text(0, top + 14, f"{visible(stage.stage)}, per {visible(stage.per)}", kind="ink")]
     rows = (top + 36, top + 60)
     for (name, samples, median, kind), y in zip(sides, rows, strict=True):
@@ -263,7 +300,7 @@ def _repetitions(comparison: Comparison, stage: StageDifference, top: float) -> 
     return parts
 
 
-def interval_picture(comparison: Comparison) -> str | None:
+def interval_picture(comparison: Comparison, layout: Layout = WIDE) -> str | None:
     """The difference of each stage with its interval, against none and against what unchanged runs differ by.
 
     None: no stage has an interval.
@@ -275,18 +312,18 @@ def interval_picture(comparison: Comparison) -> str | None:
     ]
     parts: list[str] = []
     for number, (stage, interval, difference) in enumerate(stages):
-        parts += _interval(stage, interval, difference, _STAGE * number)
-    return svg(_WIDTH, _STAGE * len(stages), "Differences with their intervals", parts) if stages else None
+        parts += _interval(stage, interval, difference, _STAGE * number, layout.width)
+    return svg(layout.width, _STAGE * len(stages), "Differences with their intervals", parts) if stages else None
 
 
-def _interval(stage: StageDifference, interval: Interval, middle: float, top: float) -> list[str]:
+def _interval(stage: StageDifference, interval: Interval, middle: float, top: float, width: float) -> list[str]:
     band = interval.band_ns or 0.0
-    scale = _Scale(min(interval.low_ns, -band, middle), max(interval.high_ns, band, middle), _EDGE, _WIDTH - _EDGE)
+    scale = _Scale(min(interval.low_ns, -band, middle), max(interval.high_ns, band, middle), _EDGE, width - _EDGE)
     look = ANSWERS[stage.answer]
     y = top + 48
     parts = [
         text(0, top + 14, f"{visible(stage.stage)}: {look.sign} {look.word}", kind="ink"),
-        text(_WIDTH, top + 14, f"{interval_in_words(interval)}", anchor="end"),
+        text(width, top + 14, f"{interval_in_words(interval)}", anchor="end"),
     ]
     if band:
         hint = f"Unchanged runs differ by {band_in_words(interval)} ({visible(interval.band_from)})"

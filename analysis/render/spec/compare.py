@@ -117,10 +117,10 @@ def _signed(text: str) -> str:
 
 
 def band_in_words(interval: Interval | None) -> str | None:
-    """By how much unchanged runs differ: ``±50.0 µs``; of an assumed band ``±50.0 µs, assumed``."""
+    """By how much unchanged runs differ: ``±50.0 µs``; of an assumed band ``±50.0 µs (assumed)``."""
     if interval is None or interval.band_ns is None:
         return None
-    return f"±{duration(interval.band_ns)}{'' if interval.band_measured else ', assumed'}"
+    return f"±{duration(interval.band_ns)}{'' if interval.band_measured else ' (assumed)'}"
 
 
 def match_in_words(kind: MatchKind, base: int, new: int) -> str:
