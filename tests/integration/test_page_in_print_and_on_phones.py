@@ -1,4 +1,4 @@
-"""Report and review as they are mailed, printed, opened on a phone and in the dark: in a real browser, headless, no network.
+"""Report, review and comparison as they are mailed, printed, opened on a phone and in the dark: in a real browser, no network.
 
 Needs Debian's chromium and chromium-driver.
 """
@@ -17,6 +17,9 @@ from typing import Any
 
 import pytest
 
+import compare_builder
+from analysis.compare.records import Diff
+from analysis.render.compare.page import write_page
 from analysis.render.html import page as html
 from browser_kit import chromium
 from import_graph import ROOT
@@ -25,7 +28,19 @@ from report_builder import hostile_report, plain_report
 pytestmark = pytest.mark.integration
 
 STEP = Path(__file__).parents[1] / "data" / "ncu_h100_decode-step.csv.xz"
-PAGES = ("plain", "hostile", "stages", "steps", "no_stages", "metrics", "engine", "ranks")
+PAGES = (
+    "plain",
+    "hostile",
+    "stages",
+    "steps",
+    "no_stages",
+    "metrics",
+    "engine",
+    "ranks",
+    "diff",
+    "diff_sides",
+    "diff_hostile",
+)
 _MOST_PAGES = 6
 """Of A4, for a report that somebody prints."""
 
@@ -61,6 +76,15 @@ def pages(tmp_path_factory: pytest.TempPathFactory, real_trace: Callable[[str], 
     ranks = [real_trace(f"tensor-parallel_2xh200_rank{rank}") for rank in (0, 1)]
     analyse("report", *ranks, "--out", folder / "ranks")
     made["ranks"] = folder / "ranks" / "report.html"
+    examples = ROOT / "reports" / "examples"
+    sides = [examples / name for name in ("deepseek-ocr_h100", "deepseek-ocr_h100_cuda-graph")]
+    analyse("diff", *sides, "--out", folder / "diff")
+    made["diff"] = folder / "diff" / "diff.html"
+    for name, diff in (
+        ("diff_sides", compare_builder.diff(compare_builder.answered("regression"), compare_builder.forbidden())),
+        ("diff_hostile", Diff("hostile", (compare_builder.hostile(),))),
+    ):
+        made[name] = write_page(diff, folder / name)
     return made
 
 
