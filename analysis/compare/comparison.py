@@ -19,6 +19,11 @@ from analysis.domain.figures import duration, ratio, signed_duration
 
 __all__ = ["compare", "compare_all"]
 
+_MODULE_CHANGE: Final = 0.05
+"""Share of its own GPU time by which a module must change to be named although its stage's latency did not."""
+_MODULE_SHARE: Final = 0.005
+"""And of the stage's GPU time."""
+_MODULES_NAMED: Final = 3
 _OTHER_SCALE: Final = 0.03
 """From here on it is said that the median instance and the mean differ."""
 
@@ -34,7 +39,11 @@ def compare(base: Side, new: Side, bands: Mapping[str, Band | float] | None = No
     both = [stage for stage in base.stages if stage in new.stages]
     timed = [stage for stage in both if None not in (base.stages[stage].unprofiled_ns, new.stages[stage].unprofiled_ns)]
     settings, notes = setting_changes(base, new, unprofiled=bool(timed))
-    remarks = [*notes, *_missing_stages(base, new)]
+    remarks = [
+        *notes,
+        *_missing_stages(base, new),
+        *_profiled_note(base, new, [stage for stage in both if stage not in timed]),
+    ]
     stages: list[StageDifference] = []
     contributions: list[Contribution] = []
     kernels: list[KernelMatch] = []
@@ -46,13 +55,12 @@ def compare(base: Side, new: Side, bands: Mapping[str, Band | float] | None = No
             )
             continue
         unprofiled = stage in timed
-        if not unprofiled:
-            remarks.append(_profiled_note(base, new, stage))
         matches, modules, about = _aligned(base, new, stage)
         remarks += about
         explanation = explain(base, new, stage, matches, modules, unprofiled=unprofiled)
         stages.append(_difference(base, new, stage, settings, explanation, bands, unprofiled=unprofiled))
         remarks += _of_scale(mine, theirs)
+        remarks += _modules_that_changed(stages[-1], explanation.contributions)
         if unprofiled:
             remarks.append(_under_the_profiler(mine, theirs, checked=explanation.checked))
         contributions += explanation.contributions
@@ -176,12 +184,41 @@ def _missing_stages(base: Side, new: Side) -> list[str]:
     return notes
 
 
-def _profiled_note(base: Side, new: Side, stage: str) -> str:
-    without = [side.label for side in (base, new) if side.stages[stage].unprofiled_ns is None]
-    return (
-        f"{stage}: {' and '.join(without)} measured no passes without the profiler, so captured times are compared, which hold "
-        "the profiler's cost."
+def _profiled_note(base: Side, new: Side, stages: Sequence[str]) -> list[str]:
+    if not stages:
+        return []
+    without = [side.label for side in (base, new) if any(side.stages[stage].unprofiled_ns is None for stage in stages)]
+    names = " and ".join(without)
+    return [
+        f"{', '.join(stages)}: {names} measured no passes without the profiler, so captured times are compared, which hold the "
+        "profiler's cost."
+    ]
+
+
+def _modules_that_changed(stage: StageDifference, contributions: Sequence[Contribution]) -> list[str]:
+    """Name modules whose GPU time changed where the latency did not for certain: an idle GPU hides slower kernels.
+
+    The GPU times its kernels itself, so a module's time is far less noisy than a latency that the host makes.
+    """
+    if stage.answer in ("regression", "improvement"):
+        return []
+    rows = [
+        row for row in contributions if (row.level, row.kind) == ("module", "GPU time") and row.base_ns and row.new_ns
+    ]
+    whole = sum(row.base_ns for row in rows)
+    changed = [
+        row for row in rows if abs(row.difference_ns) >= max(_MODULE_CHANGE * row.base_ns, _MODULE_SHARE * whole)
+    ]
+    if not changed:
+        return []
+    changed.sort(key=lambda row: -abs(row.difference_ns))
+    named = ", ".join(
+        f"{row.name} {signed_duration(row.difference_ns)} ({'+' if row.difference_ns > 0 else '−'}"
+        f"{ratio(abs(row.difference_ns / row.base_ns))})"
+        for row in changed[:_MODULES_NAMED]
     )
+    more = f" and {len(changed) - _MODULES_NAMED} more" if len(changed) > _MODULES_NAMED else ""
+    return [f"{stage.stage}: whatever its latency, GPU time per {stage.per} changed in {named}{more}."]
 
 
 def _of_scale(base: StageSide, new: StageSide) -> list[str]:

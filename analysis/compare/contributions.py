@@ -268,18 +268,18 @@ def _idle_rows(sides: _Sides, level: Level) -> list[Contribution]:
     waits = sides.counts(lambda stage: stage.summary.synchronises)
     launches = sides.counts(lambda stage: stage.summary.launches)
     return [
-        sides.row(level, "idle while the host launched", "launches", sides.idle_ns("launching"), launches, _idle_note(sides)),
+        sides.row(level, "GPU idle: launching", "launches", sides.idle_ns("launching"), launches, _idle_note(sides)),
         sides.row(
-            level, "idle while and after the host waited", "waits", sides.idle_ns("synchronising", "draining"), waits,
+            level, "GPU idle: waits", "waits", sides.idle_ns("synchronising", "draining"), waits,
             _idle_note(sides),
         ),
         sides.row(
-            level, "idle while the host made other CUDA calls", "other calls", sides.idle_ns("other calls"),
+            level, "GPU idle: other CUDA calls", "other calls", sides.idle_ns("other calls"),
             note=_idle_note(sides),
         ),
-        sides.row(level, "idle while the host ran Python", "Python", sides.idle_ns("outside calls"), note=_idle_note(sides)),
+        sides.row(level, "GPU idle: Python", "Python", sides.idle_ns("outside calls"), note=_idle_note(sides)),
         sides.row(
-            level, "idle from node to node of CUDA graphs", "in graph", sides.idle_ns("in graph"),
+            level, "GPU idle: inside CUDA graphs", "in graph", sides.idle_ns("in graph"),
             sides.counts(lambda stage: stage.summary.graph_launches), _idle_note(sides),
         ),
     ]  # fmt: skip
@@ -291,11 +291,11 @@ def _host_rows(sides: _Sides) -> list[Contribution]:
     return [
         *rows,
         sides.row(
-            "host", "idle inside synchronising calls", "waits", sides.idle_ns("synchronising"),
+            "host", "GPU idle: synchronising", "waits", sides.idle_ns("synchronising"),
             sides.counts(lambda stage: stage.summary.synchronises), _idle_note(sides),
         ),
         sides.row(
-            "host", "idle after a synchronise let the queue run dry", "waits", sides.idle_ns("draining"),
+            "host", "GPU idle: queue run dry", "waits", sides.idle_ns("draining"),
             sides.counts(lambda stage: stage.summary.gaps.drains if stage.summary.gaps is not None else 0), _idle_note(sides),
         ),
     ]  # fmt: skip

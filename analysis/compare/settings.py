@@ -183,7 +183,7 @@ def _because(
     base: Side, new: Side, group: SettingGroup, name: str, values: tuple[str | None, str | None], *, unprofiled: bool
 ) -> str:
     """Why a setting forbids to put a difference down to the code; empty: it does not."""
-    if None in values and (group, name) not in (("device", "device"),):
+    if None in values:  # what a side does not record may be the same
         return ""
     rule = _RULES.get((group, name))
     if rule is not None:

@@ -171,6 +171,9 @@ def test_a_module_that_was_slowed_is_named_with_its_size(
     assert cause.difference_ns == pytest.approx(stage.difference_ns, rel=0.2)
     assert cause.difference_ns == pytest.approx((factor - 1) * cause.base_ns, rel=0.2)
     assert f"GPU time of {module}" in made.headline
+    sign = "+" if factor > 1 else "−"
+    said = rf"changed in {re.escape(module)} {re.escape(sign)}[\d.]+ .s \({re.escape(sign)}(8|9|10)\.\d %\)"
+    assert any(re.search(said, note) for note in made.notes)
     others = [
         row for row in made.contributions if row.stage == stage.stage and row.level == "module" and row.name != module
     ]

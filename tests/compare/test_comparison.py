@@ -84,9 +84,9 @@ def test_launches_become_one_and_waits_stay() -> None:
     rows = {
         row.name: row for row in comparison(EAGER, GRAPH).contributions if (row.stage, row.level) == ("decode", "host")
     }
-    launches = rows["idle while the host launched"]
+    launches = rows["GPU idle: launching"]
     assert (launches.base_calls, launches.new_calls) == (866, 1)
-    waits = rows["idle inside synchronising calls"]
+    waits = rows["GPU idle: synchronising"]
     assert waits.base_calls == waits.new_calls == 192 / 189
 
 
@@ -227,3 +227,16 @@ def test_what_its_own_trace_says_is_not_called_explained() -> None:
     made = compare(side(EAGER), evolve(side(GRAPH), report=old))
     assert all(stage.explained is None for stage in made.stages)
     assert any("is not checked" in note for note in made.notes)
+
+
+def test_unchanged_modules_are_not_named() -> None:
+    assert not any("whatever its latency" in note for note in comparison(EAGER, EAGER).notes)
+    # The eager prefill against that of the other run: the same code, measured on another day.
+    assert not any(note.startswith("prefill: whatever") for note in comparison(EAGER, GRAPH).notes)
+
+
+def test_a_device_that_is_not_recorded_forbids_nothing() -> None:
+    base = side(EAGER)
+    unknown = evolve(base, report=evolve(base.report, capture=evolve(base.report.capture, device_names=())))
+    made = compare(base, unknown)
+    assert [(row.name, row.values[1], row.forbids) for row in made.settings] == [("device", None, False)]

@@ -36,7 +36,7 @@ def test_the_sentence_comes_first_and_lines_fit(tmp_path: Path) -> None:
     assert done.stdout.startswith("decode is 8.06 times as fast (22.6 ms → 2.80 ms per token)")
     said = [line for line in done.stdout.splitlines() if not line.startswith("Report:")]
     assert max(map(len, said)) <= 80
-    for words in ("improvement", "idle while the host launched", "866 → 1", "decode eager → cuda-graph"):
+    for words in ("improvement", "GPU idle: launching", "866 → 1", "decode eager → cuda-graph"):
         assert words in done.stdout
 
 
