@@ -24,6 +24,7 @@ from analysis.cli.schema import schema
 from analysis.cli.show import show
 from analysis.cli.sweep import sweep
 from analysis.cli.table import table
+from analysis.cli.trend import trend
 
 __all__ = ["EXAMPLES", "app", "main"]
 
@@ -94,12 +95,16 @@ EXAMPLES: Final[dict[str, tuple[str, ...]]] = {
         "dsocr-analyze gate reports/base reports/latest --policy gate.toml",
         "dsocr-analyze gate base/report.json new/report.json --policy gate.toml --band bands.json --out gate",
     ),
+    "trend": (
+        "dsocr-analyze trend --stage decode",
+        "dsocr-analyze trend --store all.sqlite --model deepseek-ocr --out trend.html",
+    ),
     "schema": ("dsocr-analyze schema report",),
     "sweep": ("dsocr-analyze sweep reports/sweep",),
 }
 """Command lines for the end of each help."""
 
-for _command in (report, diff, gate, review, show, table, check, kernels, schema, sweep):
+for _command in (report, diff, gate, review, show, table, check, kernels, trend, schema, sweep):
     app.command(
         help=(_command.__doc__ or "").partition("\n\n    Raises:")[0],  # errors are for readers of the code
         epilog="\n\n".join(("Examples:", *EXAMPLES[_command.__name__])),

@@ -42,6 +42,7 @@ __all__ = [
     "reached",
     "share",
     "signed_duration",
+    "signed_ratio",
     "significant",
     "times",
     "together",
@@ -101,6 +102,11 @@ def duration(ns: float | None) -> str:
 def signed_duration(ns: float | None) -> str:
     """A difference of times, its sign always there: ``+3.41 µs``, ``−78.3 ms``, ``0 ns``."""
     return NOT_AVAILABLE if ns is None else _signed(duration(ns))
+
+
+def signed_ratio(value: float | None) -> str:
+    """A relative difference, its sign always there: ``+4.4 %``, ``−87.5 %``, ``0 %``."""
+    return NOT_AVAILABLE if value is None else _signed(ratio(value))
 
 
 def _signed(written: str) -> str:

@@ -20,6 +20,7 @@ Outcome: TypeAlias = Literal["partly", "better than at best", "slower", "not com
 WHOLE: Final = "all"
 """Stands for the stage where all stages of one unit of work are meant: a page, with its prefill and all its decode steps."""
 
+_VOWELS: Final = tuple("aeiou")
 _NAMED: Final = 3
 """Changes that a sentence names."""
 
@@ -53,7 +54,12 @@ class Prediction:
     @property
     def what(self) -> str:
         """``decode``, or ``a page``."""
-        return f"a {self.unit}" if self.stage == WHOLE else self.stage
+        return self.one_unit if self.stage == WHOLE else self.stage
+
+    @property
+    def one_unit(self) -> str:
+        """``a token``, ``an image``."""
+        return f"{'an' if self.unit[:1] in _VOWELS else 'a'} {self.unit}"
 
 
 @frozen
@@ -127,7 +133,7 @@ def _said(prediction: Prediction, was: str, best: str) -> str:
     where = "" if prediction.stage == WHOLE else f" in {prediction.stage}"
     base = {"unprofiled": "", "profiled": ", profiled", "mixed": ", in part profiled"}[prediction.time_base]
     run, day = prediction.run_id[:8], prediction.made_at[:10]
-    return f"Run {run} of {day} said: {prediction.action}{where}, {was} → {best} a {prediction.unit} at best{base}."
+    return f"Run {run} of {day} said: {prediction.action}{where}, {was} → {best} {prediction.one_unit} at best{base}."
 
 
 def _alone(prediction: Prediction) -> tuple[str, str]:

@@ -27,6 +27,7 @@ from analysis.render.spec.specification import Column, Specification
 from analysis.render.spec.stages import GAPS, INSTANCES, LATENCIES, OVERHEAD, STAGES_TABLE, STEPS, UNIT_TIMES
 from analysis.render.spec.step_kinds import STEP_KINDS_TABLE
 from analysis.render.spec.sweep import CROSSOVERS, SWEEP_POINTS
+from analysis.render.spec.trend import TREND_CHANGES, TREND_RUNS
 from analysis.render.spec.utilisation import METRICS, UTILISATION, VERDICTS
 from analysis.render.spec.verdicts import ACTIONS, BUDGET
 
@@ -79,6 +80,8 @@ _DECLARED: Final[tuple[Specification[Any], ...]] = (
     ENERGY,
     SWEEP_POINTS,
     CROSSOVERS,
+    TREND_RUNS,
+    TREND_CHANGES,
 )
 TABLES: Final = {spec.key: spec for spec in _DECLARED}
 """Key → declaration."""

@@ -183,6 +183,44 @@ def prune(
 
 
 @history.command(
+    epilog=_examples(
+        "dsocr-profile history trend --stage decode",
+        "dsocr-profile history trend --model deepseek-ocr --out trend.html",
+    )
+)
+def trend(
+    stage: Annotated[
+        list[str] | None,
+        typer.Option("--stage", help="Only this stage, such as prefill or decode; repeatable.", metavar="NAME"),
+    ] = None,
+    model: OfModel = None,
+    device: OnDevice = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Write a page, such as trend.html.", metavar="FILE", dir_okay=False)
+    ] = None,
+    reports: Annotated[
+        Path, typer.Option("--reports", help="Folder of the runs, where the history is unless --store says else.")
+    ] = Path("reports"),
+    store: StoreAt = None,
+) -> None:
+    """Show how times of the same work developed over the runs, and where they changed their level."""
+    import subprocess  # here alone: no other command of the history starts a program
+
+    from runner.launcher.recording import HISTORY_FILE, STORE_VARIABLE
+    from runner.process.python import module_command
+
+    # The page is the analysis's: what draws it is there. The place goes by the environment, for it may hold a password.
+    place = store or os.environ.get(STORE_VARIABLE) or str(reports / HISTORY_FILE)
+    asked = [("--model", model), ("--device", device), *(("--stage", name) for name in stage or ()), ("--out", out)]
+    options = [word for name, value in asked if value for word in (name, str(value))]
+    done = subprocess.run(
+        module_command("analysis.cli", "trend", *options), env={**os.environ, STORE_VARIABLE: place}, check=False
+    )
+    if done.returncode:
+        raise typer.Exit(done.returncode)
+
+
+@history.command(
     "import", epilog=_examples("dsocr-profile history import reports", "dsocr-profile history import reports/*/")
 )
 def import_folders(

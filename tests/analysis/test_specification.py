@@ -40,6 +40,7 @@ from analysis.render.spec import (
     stages,
     step_kinds,
     sweep,
+    trend,
     utilisation,
     verdicts,
 )
@@ -191,6 +192,7 @@ def test_every_declaration_is_in_the_catalogue() -> None:
             stages,
             step_kinds,
             sweep,
+            trend,
             utilisation,
             verdicts,
         ):

@@ -307,6 +307,27 @@ def test_exporting_the_samples(examples: Commands, tmp_path: Path) -> None:
     assert "end it in .csv" in examples("export", "--to", str(tmp_path / "a.xlsx"), code=2)[1]
 
 
+def test_the_trend_is_drawn_by_the_analysis(examples: Commands, tmp_path: Path) -> None:
+    def trend(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "runner.cli", "history", "trend", *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=False, env=environment(), cwd=tmp_path)
+
+    page = tmp_path / "trend.html"
+    done = trend("--stage", "decode", "--reports", str(examples.out), "--out", str(page))
+    assert done.returncode == 0, done.stderr
+    assert "2.80 ms per token in the latest of 2 runs" in done.stdout
+    assert "decode eager → cuda-graph" in done.stdout
+    assert "2.80 ms" in page.read_text()
+    elsewhere = trend("--store", str(examples.out / "history.sqlite"), "--device", "A100")
+    assert "No recorded run has unprofiled times to draw." in elsewhere.stdout
+    nothing = trend("--reports", str(tmp_path / "nothing"))
+    assert nothing.returncode == 16
+    assert "there is no history yet" in nothing.stderr
+    hidden = trend("--store", "postgresql://me:hunter2@127.0.0.1:1/none")
+    assert hidden.returncode == 16
+    assert "hunter" not in hidden.stdout + hidden.stderr
+
+
 def test_pruning(examples: Commands) -> None:
     assert "say which runs go" in examples("prune", code=2)[1]
     shown, said = examples("prune", "--keep", "2", "--dry-run")
