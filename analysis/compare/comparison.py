@@ -226,12 +226,14 @@ def _of_scale(base: StageSide, new: StageSide) -> list[str]:
         f"{side.stage} ({where}): the median instance's GPU time is {ratio(side.scale)} of the mean; rows are sums over all "
         "instances, brought to the median one."
         for side, where in ((base, "base"), (new, "new"))
-        if abs(side.scale - 1) > _OTHER_SCALE
+        if abs(side.scale / (side.slowed or 1) - 1) > _OTHER_SCALE
     ]
 
 
 def _under_the_profiler(base: StageSide, new: StageSide, *, checked: bool) -> str:
     captured = signed_duration(new.profiled_ns - base.profiled_ns)
+    if base.slowed is not None or new.slowed is not None:
+        return f"{base.stage}: a CPU ran it, which the profiler slows: parts are the capture's shares of the unprofiled time."
     times = f"{duration(base.profiled_ns)} and {duration(new.profiled_ns)} per {base.per}, {captured}"
     cost = "what profiling itself cost is taken off the idle time"
     if not checked:

@@ -22,7 +22,8 @@ modelled.
 
 A side whose program did not time its captured passes has its cost from the trace's ranges, and where a side has no unprofiled
 passes, the captured times of both are compared. Then busy, idle and cost add up to the latency whatever they are, nothing is
-checked by it, and ``explained`` is unknown.
+checked by it, and ``explained`` is unknown. So it is on a CPU, where the profiler slows the operators as it does everything else:
+there the parts are the capture's shares of the unprofiled time.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ def latency_ns(stage: StageSide, *, unprofiled: bool) -> float:
 
 def profiling_cost_ns(stage: StageSide, *, unprofiled: bool) -> float:
     """By how much profiling lengthened a unit: captured − unprofiled, by the program's clock where it timed both."""
-    if not unprofiled or stage.unprofiled_ns is None:
+    if not unprofiled or stage.unprofiled_ns is None or stage.slowed is not None:
         return 0.0
     captured = stage.profiled_ns if stage.program_ns is None else stage.program_ns
     return captured - stage.unprofiled_ns
@@ -151,7 +152,7 @@ def explain(
             ),
             key=lambda row: (row.kind == "rest", -abs(row.difference_ns), row.name),
         )
-    checked = unprofiled and mine.program_ns is not None and theirs.program_ns is not None
+    checked = unprofiled and all(side.program_ns is not None and side.slowed is None for side in (mine, theirs))
     return Explanation(tuple(rows), rest[1] - rest[0], checked)
 
 
@@ -302,7 +303,7 @@ def _host_rows(sides: _Sides) -> list[Contribution]:
 
 
 def _idle_note(sides: _Sides) -> str:
-    if not sides.unprofiled:
+    if not sides.unprofiled or sides.base.slowed is not None or sides.new.slowed is not None:
         return ""
     said = []
     for side, name in ((sides.base, "base"), (sides.new, "new")):

@@ -10,7 +10,7 @@ from attrs import frozen
 
 from analysis.compare.records import SettingChange, SettingGroup
 from analysis.compare.sides import Side
-from analysis.domain.figures import counted, ratio
+from analysis.domain.figures import counted, rate, ratio
 from analysis.domain.manifest import DeviceState, RunManifest
 
 __all__ = ["setting_changes", "settings_of"]
@@ -71,6 +71,7 @@ def _of_capture(side: Side) -> list[_Setting]:
     if meta is not None:
         rows.append(_Setting("device", "compute capability", meta.compute_capability))
         rows.append(_Setting("versions", "commit", meta.git_commit))
+        rows.append(_Setting("tool", "dsocr-profiler", meta.package_version))
     if model is not None:
         rows += [
             _Setting("model", "model", model.id),
@@ -104,6 +105,12 @@ def _of_manifest(manifest: RunManifest) -> list[_Setting]:
         _Setting("tool", "ranges", manifest.annotation_level),
         _Setting("tool", "preset", manifest.preset),
     ]
+    if manifest.measured_peak is not None:
+        peak = manifest.measured_peak
+        rows += [
+            _Setting("device", f"measured peak, {peak.dtype}", rate(peak.flop_per_s, "FLOP/s")),
+            _Setting("device", "measured bandwidth", rate(peak.bytes_per_s, "B/s")),
+        ]
     for name, value in manifest.options.items():
         if name not in _RESULTS:
             rows.append(_Setting("tool" if name in _TOOL_OPTIONS else "options", name, _text(value)))

@@ -9,7 +9,7 @@ from typing import Final, Literal, TypeAlias
 from attrs import field, frozen
 
 from analysis.compare.records import SideSummary
-from analysis.domain.manifest import RunManifest
+from analysis.domain.manifest import RunManifest, ran_on_cpu
 from analysis.domain.overhead import decode_unit
 from analysis.efficiency.records import UnitTimes
 from analysis.report import Report
@@ -82,7 +82,10 @@ class StageSide:
     idle: IdleTime
     """In the capture, of the median instance."""
     scale: float
-    """Median instance ÷ mean of all: what sums per unit are multiplied with."""
+    """Median instance ÷ mean of all: what sums per unit are multiplied with; of operators on a CPU, times ``slowed``."""
+    slowed: float | None = None
+    """Unprofiled ÷ captured time of a stage on a CPU, where the profiler slows the operators themselves: times of the capture
+    are given as their shares of the unprofiled time. None: on a GPU, which times its kernels itself."""
 
     @property
     def source(self) -> str:
@@ -189,6 +192,8 @@ def _stage_side(report: Report, summary: StageSummary, times: UnitTimes) -> Stag
     overhead = next((row for row in report.overhead if row.stage == summary.stage), None)
     program = overhead.profiled_ms * 1e6 if overhead is not None and overhead.timed_by == "program" else None
     mean_busy = summary.busy_ns / units
+    slowed = _slowed(report, times)
+    factor = 1.0 if slowed is None else slowed
     return StageSide(
         stage=summary.stage,
         per=times.per,
@@ -197,13 +202,19 @@ def _stage_side(report: Report, summary: StageSummary, times: UnitTimes) -> Stag
         unprofiled_ns=times.unprofiled_ns,
         profiled_ns=times.profiled_ns,
         program_ns=program,
-        busy_ns=times.busy_ns,
-        idle=_idle(report, summary, times, units),
-        scale=times.busy_ns / mean_busy if mean_busy else 1.0,
+        busy_ns=times.busy_ns * factor,
+        idle=_idle(report, summary, times, units, factor),
+        scale=(times.busy_ns / mean_busy if mean_busy else 1.0) * factor,
+        slowed=slowed,
     )
 
 
-def _idle(report: Report, summary: StageSummary, times: UnitTimes, units: int) -> IdleTime:
+def _slowed(report: Report, times: UnitTimes) -> float | None:
+    on_cpu = report.capture.on_cpu or (report.manifest is not None and ran_on_cpu(report.manifest))
+    return times.unprofiled_ns / times.profiled_ns if on_cpu and times.unprofiled_ns and times.profiled_ns else None
+
+
+def _idle(report: Report, summary: StageSummary, times: UnitTimes, units: int, factor: float) -> IdleTime:
     """Idle time by kind as all instances have it, as long as that of the median one."""
     gaps = summary.gaps or GapSummary(0, 0, 0, 0, 0, 0, 0)
     by_kind: dict[IdleKind, float] = {
@@ -221,7 +232,7 @@ def _idle(report: Report, summary: StageSummary, times: UnitTimes, units: int) -
         for instance in counted
         if instance.gaps is not None and (done := _units(instance, times.per, report.manifest))
     ]
-    scale = statistics.median(each) / mean if each and mean else 1.0
+    scale = (statistics.median(each) / mean if each and mean else 1.0) * factor
     return IdleTime({kind: time * scale for kind, time in by_kind.items()})
 
 

@@ -14,6 +14,7 @@ from analysis.api.sides import read_side
 from analysis.compare.comparison import compare, compare_all
 from analysis.compare.records import Comparison
 from analysis.compare.sides import Side
+from analysis.sums.grouping import UNATTRIBUTED
 
 EXAMPLES = Path(__file__).parents[2] / "reports" / "examples"
 
@@ -240,3 +241,50 @@ def test_a_device_that_is_not_recorded_forbids_nothing() -> None:
     unknown = evolve(base, report=evolve(base.report, capture=evolve(base.report.capture, device_names=())))
     made = compare(base, unknown)
     assert [(row.name, row.values[1], row.forbids) for row in made.settings] == [("device", None, False)]
+
+
+def test_where_one_side_has_no_modules_kernels_are_paired_without() -> None:
+    """A graph that was recorded before the capture began: its kernels are in no module."""
+    report = side(GRAPH).report
+    blind = evolve(
+        report,
+        kernel_modules=tuple(evolve(row, module=UNATTRIBUTED, order=None) for row in report.kernel_modules),
+        module_rows={
+            stage: (
+                evolve(
+                    rows[0],
+                    name=UNATTRIBUTED,
+                    **{
+                        name: sum(getattr(row, name) for row in rows)
+                        for name in ("kernels", "kernel_sum_ns", "memcpys", "memcpy_ns", "memsets", "memset_ns")
+                    },
+                ),
+            )
+            for stage, rows in report.module_rows.items()
+        },
+    )
+    made = compare(side(EAGER), evolve(side(GRAPH), report=blind))
+    decode = next(stage for stage in made.stages if stage.stage == "decode")
+    modules = [
+        row for row in made.contributions if (row.stage, row.level, row.kind) == ("decode", "module", "GPU time")
+    ]
+    assert [row.name for row in modules] == ["(all modules)"]
+    for level in ("module", "kernel"):
+        rows = [row for row in made.contributions if (row.stage, row.level) == ("decode", level)]
+        assert sum(row.difference_ns for row in rows) == pytest.approx(decode.difference_ns, abs=1)
+    assert sum(row.kind == "same" for row in made.kernels) > 0.7 * len(made.kernels)
+    assert any("does not say which module launched its kernels" in note for note in made.notes)
+
+
+def test_on_a_cpu_parts_are_the_captures_shares_of_the_unprofiled_time() -> None:
+    report = side(EAGER).report
+    base = evolve(side(EAGER), report=evolve(report, capture=evolve(report.capture, on_cpu=True)))
+    made = compare(base, base)
+    rows = [row for row in made.contributions if (row.stage, row.level) == ("decode", "stage")]
+    decode = next(stage for stage in made.stages if stage.stage == "decode")
+    assert sum(row.base_ns for row in rows) == pytest.approx(decode.base_ns, abs=1)
+    gpu = next(row for row in rows if row.kind == "GPU time")
+    times = next(row for row in report.unit_times if row.stage == "decode")
+    assert times.unprofiled_ns is not None
+    assert gpu.base_ns == pytest.approx(times.busy_ns / times.profiled_ns * times.unprofiled_ns, rel=0.02)
+    assert decode.explained is None
