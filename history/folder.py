@@ -199,6 +199,7 @@ def _of_program(manifest: ProgramManifest) -> RunRow:
         preset=manifest.preset,
         device=manifest.device,
         driver=manifest.versions.get("driver"),
+        git_commit=manifest.git_commit,
         command=shlex.join(manifest.command),
         error=manifest.error,
         versions=dict(manifest.versions),

@@ -35,7 +35,8 @@ Mode: TypeAlias = Literal["read", "write"]
 
 _WAIT_S: Final = 30.0
 """How long a writer waits while others write."""
-_CONNECT_S: Final = 10
+_OF_THE_CONNECTION: Final = {"connect_timeout": 10, "tcp_user_timeout": 30_000, "keepalives_idle": 15}
+"""Seconds, milliseconds, seconds: no run waits for long for a server that does not answer or has gone."""
 _LOCK_KEY: Final = 0x64736F6372
 """Of PostgreSQL's advisory lock, under which tables are made and changed: ``dsocr`` in ASCII."""
 _ALWAYS_NEW: Final = frozenset({"run_id", "kind", "status", "recorded_at", "error"})
@@ -255,7 +256,7 @@ class Store:
     def _engine(self, mode: Mode) -> sa.Engine:
         path = self.location.path
         if path is None:
-            return sa.create_engine(self.location.url, poolclass=NullPool, connect_args={"connect_timeout": _CONNECT_S})
+            return sa.create_engine(self.location.url, poolclass=NullPool, connect_args=_OF_THE_CONNECTION)
         writable = mode == "write"
         if not writable:
             if not path.is_file():

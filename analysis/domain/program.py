@@ -66,6 +66,8 @@ class ProgramManifest:
     """All other options, secrets redacted."""
     argv: tuple[str, ...] = ()
     """The whole command line with the profiler in it, secrets redacted."""
+    git_commit: str | None = None
+    """Of the checkout that ``folder`` lies in, ``+changes`` where it had any; None: it lies in none."""
     environment: tuple[str, ...] = ()
     """Names of the variables that were passed on; values are not kept."""
     versions: dict[str, str] = field(factory=dict)

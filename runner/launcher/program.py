@@ -34,7 +34,7 @@ from runner.launcher.device_lock import DeviceLock
 from runner.launcher.log_words import last_line
 from runner.launcher.outside import require_analysed, require_ended_itself, start_analysis, status_of
 from runner.launcher.progress import RunProgress
-from runner.launcher.provenance import now
+from runner.launcher.provenance import commit_of, now
 from runner.launcher.recording import record_run
 from runner.launcher.run_directory import RunDirectory
 from runner.launcher.server import Conversation
@@ -508,6 +508,7 @@ class ProgramRun:
             created_at=datetime.now(UTC),
             device=self.plan.device,
             folder=str(Path.cwd()),
+            git_commit=commit_of(Path.cwd()),
             capture=self.settings.captured,
             ranks=settings.ranks,
             preset=settings.preset,

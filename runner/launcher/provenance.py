@@ -20,7 +20,7 @@ from runner.plan.plan import RunPlan
 from runner.process.driver import DriverFacts, driver_facts, installed_version
 from runner.process.environment import redact
 
-__all__ = ["as_recorded", "first_manifest", "now"]
+__all__ = ["as_recorded", "commit_of", "first_manifest", "now"]
 
 _PACKAGE = "dsocr-profiler"
 
@@ -125,10 +125,15 @@ def _checkout() -> tuple[str | None, str | None]:
     root = Path(__file__).resolve().parents[2]
     if not (root / "pyproject.toml").is_file():
         return None, None
-    commit = _git(root, "rev-parse", "HEAD")
-    if commit is not None and _git(root, "status", "--porcelain", "--untracked-files=no"):
+    return str(root), commit_of(root)
+
+
+def commit_of(folder: Path) -> str | None:
+    """Commit of the git checkout that a folder lies in, with ``+changes`` where tracked files differ; None: it is in none."""
+    commit = _git(folder, "rev-parse", "HEAD")
+    if commit is not None and _git(folder, "status", "--porcelain", "--untracked-files=no"):
         commit += "+changes"
-    return str(root), commit
+    return commit
 
 
 def _git(folder: Path, *arguments: str) -> str | None:

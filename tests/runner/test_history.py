@@ -29,6 +29,7 @@ from runner.launcher.recording import with_history
 from runner.launcher.run_directory import RunDirectory
 from runner.plan.program import ExecSettings
 from runner.process.driver import DriverFacts
+from runner.process.environment import child_environment, program_environment
 from runner.process.process import Interrupts
 
 EXAMPLES = ROOT / "reports" / "examples"
@@ -123,10 +124,15 @@ def test_a_failing_history_is_one_warning_and_no_failure(
     assert "hunter2" not in "".join(said)
 
 
+def program_environ(folder: Path) -> dict[str, str]:
+    """With locks of its own: another run on this machine may hold the CPU."""
+    return environment(DSOCR_LOCK_DIR=str(folder / "locks"))
+
+
 def test_a_program_is_recorded_too(tmp_path: Path, tool: NsysTool) -> None:
     command = [sys.executable, "-c", "print('hello')", "--api-key=hunter2"]
     run: ProgramRun = prepare_program(
-        command, ExecSettings(control=2), tool, DriverFacts(None, None), tmp_path, environment(), print
+        command, ExecSettings(control=2), tool, DriverFacts(None, None), tmp_path, program_environ(tmp_path), print
     )
     with Interrupts() as interrupts:
         run.start(interrupts, wait=False)
@@ -138,6 +144,45 @@ def test_a_program_is_recorded_too(tmp_path: Path, tool: NsysTool) -> None:
     assert [(sample.stage, sample.ns) for sample in recorded.samples] == [("program", round(s * 1e9)) for s in walls]
     assert len(walls) == 2
     assert b"hunter2" not in (tmp_path / "history.sqlite").read_bytes()
+
+
+def test_a_program_is_recorded_with_the_commit_of_its_folder(
+    tmp_path: Path, tool: NsysTool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tree = tmp_path / "tree"
+    tree.mkdir()
+    (tree / "program.py").write_text("")
+    for arguments in (
+        ["init", "-q"],
+        ["add", "program.py"],
+        ["-c", "user.name=a", "-c", "user.email=a@b", "commit", "-q", "-m", "first"],
+    ):
+        subprocess.run(["git", "-C", str(tree), *arguments], check=True)
+    head = subprocess.run(["git", "-C", str(tree), "rev-parse", "HEAD"], check=True, capture_output=True, text=True)
+    monkeypatch.chdir(tree)
+    for text in ("", "print(1)"):
+        (tree / "program.py").write_text(text)
+        command = [sys.executable, "program.py"]
+        run = prepare_program(
+            command,
+            ExecSettings(),
+            tool,
+            DriverFacts(None, None),
+            tmp_path / "out",
+            program_environ(tmp_path),
+            lambda line: None,
+        )
+        with Interrupts() as interrupts:
+            run.start(interrupts, wait=False)
+    commits = [row.git_commit for row in runs_of(tmp_path / "out" / "history.sqlite")]
+    assert sorted(filter(None, commits)) == [head.stdout.strip(), f"{head.stdout.strip()}+changes"]
+
+
+def test_where_the_history_is_stays_hidden_from_what_is_profiled() -> None:
+    environ = {"PATH": "/bin", "DSOCR_STORE": "postgresql://me:hunter2@host/db", "DSOCR_HISTORY": "on"}
+    for given in (child_environment(environ), program_environment(environ)):
+        assert "DSOCR_STORE" not in given
+        assert not any("hunter2" in value for value in given.values())
 
 
 def test_options_become_what_the_run_and_its_background_process_are_given() -> None:
