@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import re
 import textwrap
 from typing import Final
 
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.text import Text
 
+from analysis.render.spec.text import unbroken
+
 __all__ = ["Sentence"]
 
-_BEFORE_UNIT: Final = re.compile(r"(?<=\d) (?=(?:[nµm]?s|%|×|[kMGTP]?(?:B|FLOP)(?:/s)?)(?!\w))")
 _JOINED: Final = "\u00a0"
 
 
@@ -27,7 +27,7 @@ class Sentence:
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """Lay the text out for a console."""
-        joined = _BEFORE_UNIT.sub(_JOINED, self._text)
+        joined = unbroken(self._text)
         lines = textwrap.wrap(joined, max(1, options.max_width), break_on_hyphens=False) or [""]
         made = Text("\n".join(lines).replace(_JOINED, " "), style=self._style)
         if self._word:

@@ -62,7 +62,7 @@ def first_screen(given: Diff) -> str:
     """What stands before the sections of the stages, tags taken out."""
     text = page(given)
     head = text[text.index('id="first"') : text.index('id="c0-s0"')]
-    return " ".join(re.sub(r"<[^>]+>", " ", head).replace("&nbsp;", " ").split())
+    return " ".join(re.sub(r"<[^>]+>", " ", head).replace("&nbsp;", " ").replace("\u00a0", " ").split())
 
 
 def number(text: str) -> Decimal:
@@ -186,9 +186,9 @@ def test_parts_too_many_to_draw_are_one_bar_and_the_rest_stays() -> None:
 @pytest.mark.parametrize(
     ("name", "label"),
     [
-        ("language_model.layers.*.self_attn", "…guage_model.layers.*.self_attn"),
-        ("gather or scatter in layers.*.self_attn", "gather or scatter in …self_attn"),
-        ("fill, bf16 in language_model.layers.*.mlp", "fill, bf16 in …mlp"),
+        ("language_model.layers.*.self_attn.q", "…guage_model.layers.*.self_attn.q"),
+        ("gather or scatter in layers.*.self_attn", "gather or scatter in self_attn"),
+        ("fill, bf16 in language_model.layers.*.mlp", "fill, bf16 in mlp"),
         ("lm_head", "lm_head"),
     ],
 )

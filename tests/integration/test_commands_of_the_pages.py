@@ -85,6 +85,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory, real_trace: Callable[[str],
     shutil.copytree(
         examples / "deepseek-ocr_h100_cuda-graph", place / "reports" / "bae7f3a8-6dbf-4a32-997f-50f19f15dd24"
     )
+    for name, run_of in (("eager", "deepseek-ocr_h100"), ("cuda-graph", "deepseek-ocr_h100_cuda-graph")):
+        shutil.copytree(examples / run_of, place / "runs" / name)
     run([sys.executable, "-m", "runner.cli", "history", "import", str(examples)], place)
     return place
 

@@ -26,7 +26,7 @@ from analysis.render.spec.compare import (
     DIFF_STAGES,
 )
 from analysis.render.spec.shown import Table
-from analysis.render.spec.text import visible
+from analysis.render.spec.text import unbroken, visible
 
 __all__ = ["PAGE", "page", "write_page"]
 
@@ -61,7 +61,7 @@ def page(diff: Diff) -> str:
     return environment.get_template("diff.html.j2").render(
         title=contents.title(diff),
         kind="comparison",
-        headline=visible(diff.headline),
+        headline=unbroken(visible(diff.headline)),
         ran=() if several else contents.subject(diff.comparisons[0]),
         cautions=(),
         sides=contents.sides(diff, "html") if several else None,
@@ -79,7 +79,7 @@ def _comparison(comparison: Comparison, key: str, several: bool) -> dict[str, An
     return {
         "key": key,
         "label": visible(comparison.new.label),
-        "headline": visible(comparison.headline) if several else "",
+        "headline": unbroken(visible(comparison.headline)) if several else "",
         "subject": contents.subject(comparison) if several else (),
         "forbids": [
             {
@@ -119,11 +119,11 @@ def _card(comparison: Comparison, stage: StageDifference, key: str) -> dict[str,
         "answer": look.word,
         "sign": look.sign,
         "look": look.kind,
-        "certainty": contents.certainty(stage),
-        "because": visible(stage.because),
+        "certainty": unbroken(contents.certainty(stage)),
+        "because": unbroken(visible(stage.because)),
         "reasons": contents.reasons(comparison, stage),
         "explained": contents.explained(stage),
-        "next": contents.next_step(comparison, stage),
+        "next": unbroken(contents.next_step(comparison, stage)),
         "anchor": _anchor_of_largest(comparison, stage, key),
     }
 

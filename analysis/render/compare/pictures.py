@@ -51,8 +51,9 @@ class Layout:
         shown = name
         if len(name) > self.most:
             work, inside, module = name.rpartition(" in ")
-            if inside and "." in module:  # a kernel's work and where it is done: the innermost module says most of that
-                name = f"{work} in …{module.rpartition('.')[2]}"
+            if inside:  # a kernel's work and where it is done: the innermost module says most of that
+                shown = name = f"{work} in {module.rpartition('.')[2]}"
+        if len(name) > self.most:
             dotted = "." in name and " " not in name
             shown = f"…{name[1 - self.most :]}" if dotted else shortened(name, self.most)
         if self.left:
@@ -64,7 +65,7 @@ class Layout:
         return self.row * row + (6 if self.left else 20)
 
 
-WIDE: Final = Layout(width=620, left=230, right=104, row=26, most=31)
+WIDE: Final = Layout(width=620, left=230, right=104, row=26, most=33)
 """One of two pictures side by side."""
 NARROW: Final = Layout(width=344, left=0, right=92, row=40, most=50)
 """On a telephone."""

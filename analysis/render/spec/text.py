@@ -7,7 +7,7 @@ from typing import Final
 
 from analysis.domain.names import shortened
 
-__all__ = ["shortened", "visible"]
+__all__ = ["shortened", "unbroken", "visible"]
 
 _INVISIBLE: Final = re.compile(
     "[\x00-\x1f\x7f-\x9f\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f"
@@ -19,6 +19,14 @@ _INVISIBLE: Final = re.compile(
 def visible(name: str) -> str:
     r"""Show every character of a name: what controls, hides or turns text around is written as ``\x1b``, ``\u202e``."""
     return _INVISIBLE.sub(_escaped, name)
+
+
+_BEFORE_UNIT: Final = re.compile(r"(?<=\d) (?=(?:[nµm]?s|%|×|[kMGTP]?(?:B|FLOP)(?:/s)?)(?!\w))")
+
+
+def unbroken(sentence: str) -> str:
+    """A sentence whose numbers stay on one line with their units: no-break spaces between them."""
+    return _BEFORE_UNIT.sub("\u00a0", sentence)
 
 
 def _escaped(match: re.Match[str]) -> str:
