@@ -232,11 +232,10 @@ def _print_result(done: Sweep, directory: RunDirectory, seconds: float) -> None:
     from rich.text import Text
 
     from runner.launcher.progress import duration
-    from runner.launcher.sweep import SWEEP_FILE
 
     measured = [point for point in done.points if point.status == "measured"]
-    lines = [f"{len(measured)} of {len(done.planned)} points measured, took {duration(seconds)}."]
+    lines = directory.log("analysis").read_text(encoding="utf-8", errors="replace").rstrip().splitlines()
+    lines.append(f"{len(measured)} of {len(done.planned)} points measured, took {duration(seconds)}.")
     if done.unfinished_because is not None:
         lines.append(f"Unfinished: {done.unfinished_because}")
-    lines.append(f"Sweep: {directory.path / SWEEP_FILE}")
     Console(highlight=False).print(Text("\n".join(lines)), soft_wrap=True)

@@ -21,6 +21,7 @@ from attrs import Factory, define, evolve, field
 from analysis.domain.convert import from_json_file
 from analysis.domain.entities import InputSet, RunMeta
 from analysis.domain.errors import (
+    AnalysisFailedError,
     ChildFailedError,
     DsocrError,
     InputImagesError,
@@ -55,6 +56,8 @@ from runner.process.python import module_command
 __all__ = ["SWEEP_FILE", "SweepRun", "child_command", "point_line", "require_own_folder", "take_up"]
 
 SWEEP_FILE: Final = "sweep.json"
+_PIPE_COLUMNS: Final = 120
+"""Width of what the analysis prints where the output is no terminal."""
 _BEFORE_THE_RECORD: Final = frozenset({".lock", "logs", "page", "plan.json"})
 """What a sweep that was ended at its very beginning may have left."""
 _MODEL_FILE: Final = "model.json"
@@ -75,6 +78,11 @@ _TOLD: Final[dict[int, type[DsocrError]]] = {
 def child_command(directory: RunDirectory) -> list[str]:
     """Give the command line of the program."""
     return module_command("runner.child.sweep", str(directory.plan_file))
+
+
+def page_command(directory: RunDirectory) -> list[str]:
+    """Give the command line that shows a sweep's points together."""
+    return module_command("analysis.cli", "sweep", str(directory.path))
 
 
 def require_own_folder(folder: Path) -> None:
@@ -238,7 +246,26 @@ class SweepRun:
             raise fault
         if all(point.status == "failed" for point in self.sweep.points):
             raise ChildFailedError(f"no point could be measured: {self.sweep.points[0].reason}")
+        self._show(interrupts)
         return self.sweep
+
+    def _show(self, interrupts: Interrupts) -> None:
+        """Let the analysis say what the points say together; what it prints is in the log.
+
+        Raises:
+            AnalysisFailedError: it failed; all results are kept.
+        """
+        log = self.directory.log("analysis")
+        log.unlink(missing_ok=True)
+        env = child_environment(self.environ, keep=self.settings.keep_env)
+        env["COLUMNS"] = str(shutil.get_terminal_size((_PIPE_COLUMNS, 24)).columns)
+        outcome = run_process(page_command(self.directory), env=env, log=log, interrupts=interrupts)
+        if outcome.returncode != 0:
+            words = last_line(log).removeprefix("dsocr-analyze: ").removeprefix("error: ")
+            raise AnalysisFailedError(
+                f"the points could not be shown (exit code {outcome.returncode}): {words}; all results are in "
+                f"{self.directory.path / SWEEP_FILE}: dsocr-analyze sweep {self.directory.path}"
+            )
 
     # -- the program -------------------------------------------------------------------------------------------------
 

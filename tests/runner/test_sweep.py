@@ -402,6 +402,8 @@ def test_a_sweep_of_four_points_and_once_more_from_the_command_line(tmp_path: Pa
     done = dsocr_profile(*asked, *more)
     assert done.returncode == 0, done.stderr
     assert "4 of 4 points measured" in done.stdout
+    assert "Most throughput: " in done.stdout
+    assert (tmp_path / "s" / "sweep.html").is_file()
     assert done.stderr.count("tokens/s") == 4
     sweep = read(tmp_path / "s")
     assert (sweep.status, sweep.unfinished_because, sweep.weights) == ("complete", None, "random weights")
