@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from attrs import evolve, frozen
 
@@ -23,15 +23,20 @@ from analysis.ranks.names import rank_numbers, runs_among
 
 if TYPE_CHECKING:
     from analysis.attribution.ranks import RankPlace
+    from analysis.ranks.pairing import Pairs
     from analysis.ranks.records import RanksReport
     from analysis.ranks.side_by_side import RankSource
     from analysis.render.html.trace_parts import TraceParts
+    from analysis.render.perfetto import Placement
     from analysis.report import Assembled, Report
 
 __all__ = [
     "RankPart",
     "Ranks",
+    "parts_of",
     "rank_files",
+    "rank_part",
+    "ranks_in",
     "read_ranks",
     "together",
     "write_ranks",
@@ -41,6 +46,8 @@ _TRACES: Final = ((".sqlite",), (".nsys-rep",), tuple(f".sqlite{packed}" for pac
 """Endings of traces; those of one kind are looked for together, in this order."""
 _NAMED: Final = 6
 """So many of several runs are named."""
+_PACKETS: Final = "timeline.part"
+"""A rank's part of the timeline of all, until that is written."""
 _NUMBER: Final = re.compile(r"\d+")
 
 
@@ -56,6 +63,8 @@ class RankPart:
     source: RankSource
     page: TraceParts | None = None
     """What the rank's own page shows of its trace; None: no page is wanted."""
+    first_ns: int = 0
+    """First moment of the trace: of an operation, a range or a call, on the clock of its file."""
 
 
 @frozen
@@ -65,6 +74,8 @@ class Ranks:
     combined: RanksReport
     reports: tuple[Report, ...]
     parts: tuple[RankPart, ...]
+    pairs: Pairs
+    """Of their collectives."""
 
 
 # --- which files --------------------------------------------------------------------------------------------------
@@ -149,18 +160,32 @@ def parts_of(whole: OpenedTrace, formats: Sequence[str] = ()) -> list[RankPart]:
         whole: the trace.
         formats: in which each rank's own report will be written: some show more of the trace than the report holds.
     """
+    return [rank_part(rank, number, place, formats) for number, (rank, place) in enumerate(ranks_in(whole))]
+
+
+def ranks_in(whole: OpenedTrace) -> list[tuple[OpenedTrace, RankPlace | None]]:
+    """The ranks of an open trace, each as a trace of its own, and where it ran; None: no operation says.
+
+    Args:
+        whole: the trace.
+    """
     from analysis.attribution.ranks import RankTrace, rank_places
 
     places = rank_places(whole.trace)
     if len(places) < 2:
-        return [_part(whole, 0, places[0] if places else None, formats)]
-    return [
-        _part(OpenedTrace(RankTrace(whole.trace, place), whole.options), number, place, formats)
-        for number, place in enumerate(places)
-    ]
+        return [(whole, places[0] if places else None)]
+    return [(OpenedTrace(RankTrace(whole.trace, place), whole.options), place) for place in places]
 
 
-def _part(rank: OpenedTrace, number: int, place: RankPlace | None, formats: Sequence[str]) -> RankPart:
+def rank_part(rank: OpenedTrace, number: int, place: RankPlace | None, formats: Sequence[str] = ()) -> RankPart:
+    """Read one rank.
+
+    Args:
+        rank: its trace, open.
+        number: its place among the ranks of its file.
+        place: where it ran.
+        formats: as for `parts_of`.
+    """
     from analysis.attribution.intervals import union_ns
     from analysis.ranks.collectives import collectives_of
     from analysis.ranks.side_by_side import RankSource
@@ -193,6 +218,10 @@ def _part(rank: OpenedTrace, number: int, place: RankPlace | None, formats: Sequ
             collectives=collectives_of(attribution, host, rank.trace.payloads, load_rules(rank.options.kernel_rules)),
         ),
         page=page,
+        first_ns=min(
+            (int(times.min()) for times in (start, attribution.ranges.start, attribution.calls.start) if times.size),
+            default=0,
+        ),
     )
 
 
@@ -238,7 +267,7 @@ def together(parts: Sequence[RankPart], *, one_clock: bool) -> Ranks:
         )
         for rank, part, model_of in zip(numbers, parts, spread, strict=True)
     )
-    return Ranks(side_by_side(sources, reports, pairs, spread), reports, tuple(parts))
+    return Ranks(side_by_side(sources, reports, pairs, spread), reports, tuple(parts), pairs)
 
 
 def _numbered(report: Report, rank: int) -> Report:
@@ -264,6 +293,8 @@ class _Writing:
     formats: tuple[str, ...]
     options: AnalysisOptions
     page: TraceParts | None
+    placement: Placement | None
+    """In the timeline of all ranks; None: it is not wanted."""
 
 
 def _write(task: _Writing) -> tuple[Path, ...]:
@@ -278,13 +309,18 @@ def _write(task: _Writing) -> tuple[Path, ...]:
             written += render(task.report, task.folder, task.page)
         return written
     with opened(task.path, evolve(task.options, rank=task.place if task.several else None)) as rank:
-        return write_report(task.report, rank.attribution, task.folder, task.formats)
+        written = write_report(task.report, rank.attribution, task.folder, task.formats)
+        if task.placement is not None:
+            from analysis.render.ranks.perfetto import write_rank_packets
+
+            write_rank_packets(rank.attribution, task.report.metrics, task.placement, task.folder / _PACKETS)
+        return written
 
 
 def write_ranks(
     ranks: Ranks, out: Path, formats: Sequence[str], options: AnalysisOptions, workers: Workers
-) -> tuple[Path, ...]:
-    """Write each rank's own report into a sub-folder.
+) -> tuple[tuple[Path, ...], tuple[Path, ...]]:
+    """Write each rank's own report into a sub-folder, and the timeline of all ranks if there is to be one.
 
     Args:
         ranks: read and judged.
@@ -293,10 +329,19 @@ def write_ranks(
         options: that they were read with.
         workers: that do it.
 
+    Returns:
+        Files of the ranks' own reports, and those of all ranks.
+
     Raises:
         RequestError: the folder cannot be written to.
     """
     paths = [part.path for part in ranks.parts]
+    wanted = "perfetto" in formats
+    placed: Sequence[Any] = [None] * len(paths)
+    if wanted:
+        from analysis.render.ranks.perfetto import placements
+
+        placed = placements(ranks.combined, [part.first_ns for part in ranks.parts])
     tasks = [
         _Writing(
             part.path,
@@ -307,7 +352,14 @@ def write_ranks(
             tuple(formats),
             options,
             part.page,
+            placement,
         )
-        for part, report, row in zip(ranks.parts, ranks.reports, ranks.combined.ranks, strict=True)
+        for part, report, row, placement in zip(ranks.parts, ranks.reports, ranks.combined.ranks, placed, strict=True)
     ]
-    return tuple(path for written in workers.run(_write, tasks) for path in written)
+    own = tuple(path for written in workers.run(_write, tasks) for path in written)
+    if not wanted:
+        return own, ()
+    from analysis.render.ranks.perfetto import write_ranks_timeline
+
+    packets = [task.folder / _PACKETS for task in tasks]
+    return own, (write_ranks_timeline(ranks.combined, ranks.pairs, placed, packets, out),)

@@ -119,8 +119,8 @@ def _of_files(
         ranks = together(parts, one_clock=False)
         folder, remark = claim_for_ranks(out, [part.path for part in parts])
         say("writing")
-        own = write_ranks(ranks, folder, chosen, options, workers)
-        written = write_combined(ranks.combined, folder, chosen)
+        own, shared = write_ranks(ranks, folder, chosen, options, workers)
+        written = (*write_combined(ranks.combined, folder, chosen), *shared)
     _tell(ranks, written, len(own), remark, explain)
 
 
@@ -137,8 +137,8 @@ def _of_one_file(analysed: OpenedTrace, say: Say, out: Path | None, formats: lis
     folder, remark = claim(out, analysed.trace.path, analysed.manifest)
     say("writing")
     with local_workers(1) as workers:
-        own = write_ranks(ranks, folder, chosen, analysed.options, workers)
-    written = write_combined(ranks.combined, folder, chosen)
+        own, shared = write_ranks(ranks, folder, chosen, analysed.options, workers)
+    written = (*write_combined(ranks.combined, folder, chosen), *shared)
     _tell(ranks, written, len(own), remark, explain)
 
 

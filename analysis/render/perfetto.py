@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-from attrs import define, field
+from attrs import define, field, frozen
 from numpy.typing import NDArray
 from perfetto.protos.perfetto.trace import perfetto_trace_pb2 as pb
 
@@ -32,7 +32,18 @@ from analysis.render.spec.text import shortened, visible
 from analysis.sums.records import MetricSeries
 from analysis.trace.records import TraceInfo
 
-__all__ = ["SHORTEST_IDLE_NS", "render_trace"]
+__all__ = [
+    "SHORTEST_IDLE_NS",
+    "Names",
+    "Placement",
+    "Slices",
+    "Tracks",
+    "events",
+    "opening",
+    "placed",
+    "rank_pieces",
+    "render_trace",
+]
 
 SHORTEST_IDLE_NS: Final = 10_000
 """Idle time shorter than this is not drawn: between any two kernels there is some."""
@@ -43,27 +54,53 @@ Times = NDArray[np.int64]
 Codes = NDArray[np.int64]
 
 
+@frozen
+class Placement:
+    """Where the events of one rank stand in a file of several."""
+
+    place: int
+    """Of the rank among all, from 0."""
+    shift_ns: int
+    """What is added to each of its times: on one clock, and none below 0."""
+
+    @property
+    def root(self) -> int:
+        """Number of the rank's track; those of its other tracks and of its arrows follow it."""
+        return (self.place + 1) << 40
+
+    @property
+    def sequence(self) -> int:
+        """Of its packets."""
+        return SEQUENCE + 1 + self.place
+
+
 @define
-class _Names:
+class Names:
     """Names that events refer to by number."""
 
     known: dict[str, int] = field(factory=dict)
 
     def code(self, name: str) -> int:
+        """The number of a name, given when it is first asked for."""
         return self.known.setdefault(shortened(visible(name), _NAME_LENGTH), len(self.known) + 1)
 
     def codes(self, names: Sequence[str]) -> Codes:
+        """The number of each name, [names]; one 0 where there are none, for codes of nothing to look up."""
         return np.array([self.code(name) for name in names] or [0], dtype=np.int64)
 
 
 @define
-class _Tracks:
+class Tracks:
     """Tracks by number, and the packets that describe them."""
 
     packets: list[bytes] = field(factory=list)
     processes: set[int] = field(factory=set)
+    placement: Placement | None = None
+    """Of a rank whose track is there already: it becomes the parent of all others. They are no processes and threads then, for
+    a file knows a process by its number, which those of two machines may share."""
 
     def is_process(self, track: int) -> bool:
+        """Whether a track stands for a process."""
         return track in self.processes
 
     def add(
@@ -76,7 +113,26 @@ class _Tracks:
         process: Any = None,
         thread: Any = None,
     ) -> int:
+        """Describe a track.
+
+        Args:
+            name: of it.
+            parent: its number; None: it stands at the top, or below the rank's.
+            counter: unit of a counter; None: the track holds slices.
+            order: among the tracks of its parent.
+            process: descriptor of the process that it stands for.
+            thread: descriptor of the thread likewise.
+
+        Returns:
+            Its number.
+        """
         uuid = len(self.packets) + 1
+        sequence = SEQUENCE
+        if self.placement is not None:
+            uuid, sequence = uuid + self.placement.root, self.placement.sequence
+            process = thread = None
+            if parent is None:
+                parent, order = self.placement.root, 1
         described = pb.TrackDescriptor(uuid=uuid, name=shortened(visible(name), _NAME_LENGTH))
         if parent is not None:
             described.parent_uuid = parent
@@ -90,13 +146,13 @@ class _Tracks:
             described.thread.CopyFrom(thread)
         if counter is not None:
             described.counter.unit_name = counter
-        packet = pb.TracePacket(trusted_packet_sequence_id=SEQUENCE, track_descriptor=described)
+        packet = pb.TracePacket(trusted_packet_sequence_id=sequence, track_descriptor=described)
         self.packets.append(framed(packet))
         return uuid
 
 
 @define
-class _Slices:
+class Slices:
     """Slices of all tracks, as they are collected."""
 
     start: list[Times] = field(factory=list)
@@ -117,6 +173,16 @@ class _Slices:
         flow_out: Codes | None = None,
         flow_in: Codes | None = None,
     ) -> None:
+        """Add slices, in any order. Arrays are [n], times in ns.
+
+        Args:
+            start: of each.
+            end: of each.
+            track: number of its track.
+            name: number of its name.
+            flow_out: number of the arrow that leaves it; 0: none does.
+            flow_in: number of the arrow that arrives.
+        """
         none = np.zeros(start.size, dtype=np.int64)
         self.start.append(start)
         self.end.append(end)
@@ -154,8 +220,8 @@ def parallel_tracks(start: Times, end: Times) -> Codes:
     return number_of
 
 
-def _placed(
-    tracks: _Tracks, name: str, parent: int, order: int, start: Times, end: Times
+def placed(
+    tracks: Tracks, name: str, parent: int, order: int, start: Times, end: Times
 ) -> tuple[NDArray[np.intp], Codes]:
     """An order of slices and, in it, the track of each; tracks are added under ``parent``, as many as it takes."""
     in_time = np.lexsort((-end, start))
@@ -180,7 +246,7 @@ class _Host:
     """Tracks of processes and threads, added when they are first asked for."""
 
     info: TraceInfo
-    tracks: _Tracks
+    tracks: Tracks
     known: dict[int, int] = field(factory=dict)
 
     def process(self, process: int) -> int:
@@ -209,7 +275,7 @@ class _Host:
         return self.tracks.add(label, parent, thread=described if self.tracks.is_process(parent) else None)
 
 
-def _add_host(attribution: Attribution, names: _Names, tracks: _Tracks, slices: _Slices, arrow: Codes) -> None:
+def _add_host(attribution: Attribution, names: Names, tracks: Tracks, slices: Slices, arrow: Codes) -> None:
     """Ranges and calls of every thread, by process."""
     ranges, calls = attribution.ranges, attribution.calls
     range_names, call_names = names.codes(ranges.names), names.codes([name or "(unnamed call)" for name in calls.names])
@@ -223,22 +289,22 @@ def _add_host(attribution: Attribution, names: _Names, tracks: _Tracks, slices: 
         for place, domain in enumerate(domains):
             rows = np.flatnonzero((ranges.thread == thread) & (ranges.domain == domain))
             label = ranges.domains[domain] or "ranges"
-            order, track = _placed(tracks, label, parent, place, ranges.start[rows], ranges.end[rows])
+            order, track = placed(tracks, label, parent, place, ranges.start[rows], ranges.end[rows])
             rows = rows[order]
             slices.add(ranges.start[rows], ranges.end[rows], track, range_names[ranges.name[rows]])
         rows = np.flatnonzero(calls.thread == thread)
         if rows.size:
             ends = calls.end
-            order, track = _placed(tracks, "CUDA calls", parent, len(domains), calls.start[rows], ends[rows])
+            order, track = placed(tracks, "CUDA calls", parent, len(domains), calls.start[rows], ends[rows])
             rows = rows[order]
             slices.add(calls.start[rows], ends[rows], track, call_names[calls.name[rows]], flow_out=arrow[rows])
 
 
 def _add_device(
     attribution: Attribution,
-    names: _Names,
-    tracks: _Tracks,
-    slices: _Slices,
+    names: Names,
+    tracks: Tracks,
+    slices: Slices,
     arrow: Codes,
     counters: list[tuple[int, Times, NDArray[np.float64]]],
 ) -> None:
@@ -266,7 +332,7 @@ def _add_device(
             label = f"Stream {stream}"
             if len(processes) > 1:
                 label += f", {_process_label(attribution.info, process)}"
-            order, track = _placed(tracks, label, parent, place, operations.start[rows], operations.end[rows])
+            order, track = placed(tracks, label, parent, place, operations.start[rows], operations.end[rows])
             rows = rows[order]
             slices.add(
                 operations.start[rows],
@@ -299,32 +365,50 @@ def _arrows(attribution: Attribution) -> Codes:
     return arrow
 
 
-def _events(slices: _Slices, counters: list[tuple[int, Times, NDArray[np.float64]]]) -> list[bytes]:
-    """All events in the order of time; at one time ends come first (inner ones first), then begins (outer first)."""
+def events(
+    slices: Slices,
+    counters: Sequence[tuple[int, Times, NDArray[np.float64]]] = (),
+    *,
+    placement: Placement | None = None,
+    sequence: int = SEQUENCE,
+) -> list[bytes]:
+    """All events in the order of time; at one time ends come first (inner ones first), then begins (outer first).
+
+    Args:
+        slices: to write.
+        counters: track, times and values of each.
+        placement: of the rank, in a file of several; None: times are moved only where one is below 0.
+        sequence: of the packets, without a placement.
+    """
+    if placement is not None:
+        sequence = placement.sequence
     start, end = _joined(slices.start), _joined(slices.end)
     track, name = _joined(slices.track), _joined(slices.name)
     flow_out, flow_in = _joined(slices.flow_out), _joined(slices.flow_in)
     first = min([int(start.min()) if start.size else 0, *(int(time.min()) for _, time, _ in counters if time.size), 0])
+    if placement is not None:
+        first = -placement.shift_ns
     start, end = start - first, end - first  # Perfetto's timestamps are unsigned
     lasting = end > start
     groups: list[tuple[Times, int, Times, Any]] = []
+    root = np.uint64(0 if placement is None else placement.root)
     for mask, template, flow in (
-        (lasting & (flow_out == 0) & (flow_in == 0), begin_template(), None),
-        (lasting & (flow_out > 0), begin_template(flow="out"), flow_out),
-        (lasting & (flow_in > 0), begin_template(flow="in"), flow_in),
-        (~lasting, begin_template(instant=True), None),
+        (lasting & (flow_out == 0) & (flow_in == 0), begin_template(sequence=sequence), None),
+        (lasting & (flow_out > 0), begin_template(flow="out", sequence=sequence), flow_out),
+        (lasting & (flow_in > 0), begin_template(flow="in", sequence=sequence), flow_in),
+        (~lasting, begin_template(instant=True, sequence=sequence), None),
     ):
         rows = np.flatnonzero(mask)
         if rows.size:
-            extra = {} if flow is None else {"flow": flow[rows].astype(np.uint64)}
+            extra = {} if flow is None else {"flow": flow[rows].astype(np.uint64) + root}
             made = template.rows(timestamp=start[rows], track=track[rows], name=name[rows], **extra)
             groups.append((start[rows], 1, -end[rows], made))
     rows = np.flatnonzero(lasting)
     if rows.size:
-        made = end_template().rows(timestamp=end[rows], track=track[rows])
+        made = end_template(sequence).rows(timestamp=end[rows], track=track[rows])
         groups.append((end[rows], 0, -start[rows], made))
     for counter, time, value in counters:
-        made = counter_template().rows(timestamp=time - first, track=np.full(time.size, counter), value=value)
+        made = counter_template(sequence).rows(timestamp=time - first, track=np.full(time.size, counter), value=value)
         groups.append((time - first, 2, np.zeros(time.size, dtype=np.int64), made))
     if not groups:
         return []
@@ -341,18 +425,31 @@ def _joined(parts: list[NDArray[np.int64]]) -> NDArray[np.int64]:
     return np.concatenate(parts).astype(np.int64) if parts else np.zeros(0, dtype=np.int64)
 
 
-def render_trace(attribution: Attribution, out: Path, metrics: Sequence[MetricSeries] = ()) -> tuple[Path, ...]:
-    """Write ``timeline.pftrace``. Time and memory are linear in the trace.
+def opening(names: Names, sequence: int) -> bytes:
+    """The first packet of a sequence: the names that its events refer to."""
+    return framed(
+        pb.TracePacket(
+            trusted_packet_sequence_id=sequence,
+            sequence_flags=pb.TracePacket.SEQ_INCREMENTAL_STATE_CLEARED,
+            first_packet_on_sequence=True,
+            interned_data=pb.InternedData(
+                event_names=[pb.EventName(iid=code, name=name) for name, code in names.known.items()]
+            ),
+        )
+    )
+
+
+def rank_pieces(
+    attribution: Attribution, metrics: Sequence[MetricSeries], placement: Placement | None = None
+) -> list[bytes]:
+    """The packets of one trace. Time and memory are linear in it.
 
     Args:
         attribution: of the trace.
-        out: the folder to write to.
         metrics: sampled GPU metrics, drawn as counters.
-
-    Raises:
-        RequestError: the folder cannot be written to.
+        placement: of the rank, in a file of several, which holds the rank's track already; None: the trace has a file of its own.
     """
-    names, tracks, slices = _Names(), _Tracks(), _Slices()
+    names, tracks, slices = Names(), Tracks(placement=placement), Slices()
     counters: list[tuple[int, Times, NDArray[np.float64]]] = []
     arrow = _arrows(attribution)
     _add_device(attribution, names, tracks, slices, arrow, counters)
@@ -365,15 +462,22 @@ def render_trace(attribution: Attribution, out: Path, metrics: Sequence[MetricSe
             counters.append(
                 (track, np.array(metric.time_ns, dtype=np.int64), np.array(metric.values, dtype=np.float64))
             )
-    opening = pb.TracePacket(
-        trusted_packet_sequence_id=SEQUENCE,
-        sequence_flags=pb.TracePacket.SEQ_INCREMENTAL_STATE_CLEARED,
-        first_packet_on_sequence=True,
-        interned_data=pb.InternedData(
-            event_names=[pb.EventName(iid=code, name=name) for name, code in names.known.items()]
-        ),
-    )
-    pieces = [framed(opening), *tracks.packets, *_events(slices, counters)]
+    sequence = SEQUENCE if placement is None else placement.sequence
+    return [opening(names, sequence), *tracks.packets, *events(slices, counters, placement=placement)]
+
+
+def render_trace(attribution: Attribution, out: Path, metrics: Sequence[MetricSeries] = ()) -> tuple[Path, ...]:
+    """Write ``timeline.pftrace``. Time and memory are linear in the trace.
+
+    Args:
+        attribution: of the trace.
+        out: the folder to write to.
+        metrics: sampled GPU metrics, drawn as counters.
+
+    Raises:
+        RequestError: the folder cannot be written to.
+    """
+    pieces = rank_pieces(attribution, metrics)
 
     def write(path: Path) -> None:
         with path.open("wb") as file:

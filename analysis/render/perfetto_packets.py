@@ -18,7 +18,7 @@ from perfetto.protos.perfetto.trace import perfetto_trace_pb2 as pb
 __all__ = ["SEQUENCE", "Packets", "begin_template", "counter_template", "end_template", "framed", "interleaved"]
 
 SEQUENCE: Final = 1
-"""trusted_packet_sequence_id: all packets come from one writer."""
+"""trusted_packet_sequence_id: all packets come from one writer; in a file of several ranks each rank is one more."""
 
 _NEEDS_STATE: Final = 2
 """TracePacket.SEQ_NEEDS_INCREMENTAL_STATE: names are interned."""
@@ -102,10 +102,10 @@ def _plain_varint(value: int) -> bytes:
     return bytes(made)
 
 
-def _event(**fields: Any) -> Any:
+def _event(sequence: int, **fields: Any) -> Any:
     return pb.TracePacket(
         timestamp=_TIME,
-        trusted_packet_sequence_id=SEQUENCE,
+        trusted_packet_sequence_id=sequence,
         sequence_flags=_NEEDS_STATE,
         track_event=pb.TrackEvent(track_uuid=_TRACK, **fields),
     )
@@ -114,29 +114,30 @@ def _event(**fields: Any) -> Any:
 _EVENT_MARKERS: Final = {"timestamp": _TIME, "track": _TRACK}
 
 
-def begin_template(*, flow: str | None = None, instant: bool = False) -> Packets:
+def begin_template(*, flow: str | None = None, instant: bool = False, sequence: int = SEQUENCE) -> Packets:
     """Begin of a slice, or an instant: fields timestamp, track, name – and flow.
 
     Args:
         flow: ``out`` if an arrow starts here, ``in`` if it ends here.
         instant: a slice without duration.
+        sequence: of the writer.
     """
     fields: dict[str, Any] = {"name_iid": _NAME}
     if flow is not None:
         fields["flow_ids" if flow == "out" else "terminating_flow_ids"] = [_FLOW]
     kind = pb.TrackEvent.TYPE_INSTANT if instant else pb.TrackEvent.TYPE_SLICE_BEGIN
     fixed = {"flow": struct.pack("<Q", _FLOW)} if flow is not None else {}
-    return _packets(_event(type=kind, **fields), {**_EVENT_MARKERS, "name": _NAME}, fixed)
+    return _packets(_event(sequence, type=kind, **fields), {**_EVENT_MARKERS, "name": _NAME}, fixed)
 
 
-def end_template() -> Packets:
+def end_template(sequence: int = SEQUENCE) -> Packets:
     """End of the slice that began last on the track: fields timestamp, track."""
-    return _packets(_event(type=pb.TrackEvent.TYPE_SLICE_END), _EVENT_MARKERS, {})
+    return _packets(_event(sequence, type=pb.TrackEvent.TYPE_SLICE_END), _EVENT_MARKERS, {})
 
 
-def counter_template() -> Packets:
+def counter_template(sequence: int = SEQUENCE) -> Packets:
     """A counter's value from now on: fields timestamp, track, value (float64)."""
-    event = _event(type=pb.TrackEvent.TYPE_COUNTER, double_counter_value=_VALUE)
+    event = _event(sequence, type=pb.TrackEvent.TYPE_COUNTER, double_counter_value=_VALUE)
     return _packets(event, _EVENT_MARKERS, {"value": struct.pack("<d", _VALUE)})
 
 
