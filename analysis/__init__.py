@@ -4,6 +4,7 @@
 >>> profile = analysis.load("trace.sqlite")
 >>> profile.kernels().head()
 >>> analysis.diff("runs/eager", "runs/cuda-graph").headline
+>>> analysis.load(["rank0.sqlite", "rank1.sqlite"]).kernels().groupby("rank")["total_ns"].sum()
 
 Nothing heavy is imported before one of these is called.
 """
@@ -14,9 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from analysis.api.comparing import diff
-    from analysis.api.profile import Profile, load
+    from analysis.api.loading import load
+    from analysis.api.profile import Profile
+    from analysis.api.rank_profiles import RankProfiles
 
-__all__ = ["Profile", "diff", "load"]
+__all__ = ["Profile", "RankProfiles", "diff", "load"]
 
 
 def __getattr__(name: str) -> Any:
@@ -26,7 +29,7 @@ def __getattr__(name: str) -> Any:
 
         return comparing.diff
     if name in __all__:
-        from analysis.api import profile
+        from analysis.api import loading
 
-        return getattr(profile, name)
+        return getattr(loading, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -39,6 +39,10 @@ unfit is refused (`UnfitTraceError`), as by the command; `accept_lossy=True` rea
 A `.nsys-rep` is exported beside itself with the nsys in `$NSYS`, on `PATH`, or under `.nsys/` beside it; an export that
 lies there and is not older is taken. Such an export holds the environment of the profiled process, as the report does.
 
+Of a list – the traces of the ranks of one run, a folder of them, or one trace that holds several – `load` gives
+`RankProfiles`: the same methods with a column `rank` in front, `ranks[1]` for the profile of one rank, `report()` for the
+combined report, and its tables `ranks()`, `rank_stages()`, `lateness()` and `rank_steps()` ([Many ranks](ranks.md)).
+
 [analysis.ipynb](analysis.ipynb) asks a real trace the five usual questions.
 
 ## Options of `load`

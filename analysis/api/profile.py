@@ -12,8 +12,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, TypeVar, overload
 
-from analysis.api.opening import opened
-from analysis.api.options import AnalysisOptions
 from analysis.attribution.attribution import Attribution
 from analysis.domain.files import write_text
 from analysis.render.arrow import frame, frame_of
@@ -37,7 +35,7 @@ from analysis.sums.tables import gpu_table
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["TABLES", "Profile", "load"]
+__all__ = ["TABLES", "Place", "Profile"]
 
 Place: TypeAlias = Literal["stage", "module"]
 Method = TypeVar("Method", bound=Callable[..., Any])
@@ -60,7 +58,7 @@ def _returns(spec: Specification[Any]) -> Callable[[Method], Method]:
 
 
 class Profile:
-    """What a trace says, as records and DataFrames. Made by `load`.
+    """What a trace says, as records and DataFrames. Made by `analysis.load`.
 
     Every DataFrame is made anew by each call; ``frame.attrs["definitions"]`` maps its columns to what they mean.
     """
@@ -240,24 +238,3 @@ class Profile:
     def predictions(self) -> pd.DataFrame:
         """What the last run of the same work before this one predicted, and what came; no rows where none is known."""
         return frame(PREDICTIONS, self._report.predictions)
-
-
-def load(path: str | os.PathLike[str], **stated: Any) -> Profile:
-    """Read a trace and analyse it, as ``dsocr-analyze`` does.
-
-    >>> profile = load("trace.sqlite", model="deepseek-ocr", tiles=6, prompt_tokens=916)
-
-    Args:
-        path: a SQLite export, a run folder, or a ``.nsys-rep``, which is exported beside itself if there is an nsys.
-        **stated: fields of `analysis.api.options.AnalysisOptions`: ``manifest``, ``cross_thread``, ``accept_lossy``,
-            ``skip_first``, ``model``, ``config``, ``input_mode``, ``tiles``, ``prompt_tokens``, ``peak_tflops``, ``peak_gbps``,
-            ``vocabulary``, ``rank`` and ``kernel_rules`` mean what the options of the command mean.
-
-    Raises:
-        TypeError: there is no such option.
-        RequestError: an option says what it must not.
-        TraceError: the trace cannot be found, exported or read.
-        UnfitTraceError: by its own evidence the capture must not be trusted; ``accept_lossy=True`` reads it all the same.
-    """
-    with opened(Path(path), AnalysisOptions(**stated)) as trace:
-        return Profile(trace.report(), trace.attribution)
