@@ -60,7 +60,7 @@ def compare(base: Side, new: Side, bands: Mapping[str, Band | float] | None = No
         explanation = explain(base, new, stage, matches, modules, unprofiled=unprofiled)
         stages.append(_difference(base, new, stage, settings, explanation, bands, unprofiled=unprofiled))
         remarks += _of_scale(mine, theirs)
-        remarks += _modules_that_changed(stages[-1], explanation.contributions)
+        remarks += _modules_that_changed(stages[-1], explanation.contributions, on_cpu=base.report.capture.on_cpu)
         if unprofiled:
             remarks.append(_under_the_profiler(mine, theirs, checked=explanation.checked))
         contributions += explanation.contributions
@@ -195,7 +195,7 @@ def _profiled_note(base: Side, new: Side, stages: Sequence[str]) -> list[str]:
     ]
 
 
-def _modules_that_changed(stage: StageDifference, contributions: Sequence[Contribution]) -> list[str]:
+def _modules_that_changed(stage: StageDifference, contributions: Sequence[Contribution], *, on_cpu: bool) -> list[str]:
     """Name modules whose GPU time changed where the latency did not for certain: an idle GPU hides slower kernels.
 
     The GPU times its kernels itself, so a module's time is far less noisy than a latency that the host makes.
@@ -218,7 +218,8 @@ def _modules_that_changed(stage: StageDifference, contributions: Sequence[Contri
         for row in changed[:_MODULES_NAMED]
     )
     more = f" and {len(changed) - _MODULES_NAMED} more" if len(changed) > _MODULES_NAMED else ""
-    return [f"{stage.stage}: whatever its latency, GPU time per {stage.per} changed in {named}{more}."]
+    what = "time of operators" if on_cpu else "GPU time"
+    return [f"{stage.stage}: whatever its latency, {what} per {stage.per} changed in {named}{more}."]
 
 
 def _of_scale(base: StageSide, new: StageSide) -> list[str]:

@@ -78,6 +78,13 @@ class _Sides:
     idle: tuple[IdleTime, IdleTime]
     """Predicted for an unprofiled unit."""
     unprofiled: bool
+    on_cpu: bool
+    """Leaf operators of a CPU stand where the GPU's operations would."""
+
+    @property
+    def idle_name(self) -> str:
+        """How rows of idle time begin."""
+        return "no operator" if self.on_cpu else "GPU idle"
 
     def row(
         self, level: Level, name: str, kind: ContributionKind, times: tuple[float, float],
@@ -118,7 +125,7 @@ def explain(
         mine.idle.without(profiling_cost_ns(mine, unprofiled=unprofiled)),
         theirs.idle.without(profiling_cost_ns(theirs, unprofiled=unprofiled)),
     )
-    sides = _Sides(stage, mine, theirs, idle, unprofiled)
+    sides = _Sides(stage, mine, theirs, idle, unprofiled, base.report.capture.on_cpu)
     predicted = mine.busy_ns + idle[0].total_ns, theirs.busy_ns + idle[1].total_ns
     latency = latency_ns(mine, unprofiled=unprofiled), latency_ns(theirs, unprofiled=unprofiled)
     rest = latency[0] - predicted[0], latency[1] - predicted[1]
@@ -126,7 +133,9 @@ def explain(
     overlap = mine.busy_ns - gpu[0], theirs.busy_ns - gpu[1]
     copies = _copies(base, new, sides)
     gpu_rows = {
-        "stage": [sides.row("stage", "GPU time", "GPU time", gpu, sides.counts(_operations))],
+        "stage": [
+            sides.row("stage", "operators" if sides.on_cpu else "GPU time", "GPU time", gpu, sides.counts(_operations))
+        ],
         "module": [
             sides.row("module", name, "GPU time", (before, after), (calls, new_calls))
             for name, before, after, calls, new_calls in modules
@@ -262,25 +271,31 @@ def _short(name: str, width: int = 60) -> str:
 def _host_gpu(sides: _Sides, gpu: tuple[float, float], copies: Sequence[Contribution]) -> Contribution:
     copied = sum(row.base_ns for row in copies), sum(row.new_ns for row in copies)
     kernels = sides.counts(lambda stage: stage.summary.gpu.kernels)
-    return sides.row("host", "kernels on the GPU", "GPU time", (gpu[0] - copied[0], gpu[1] - copied[1]), kernels)
+    return sides.row(
+        "host",
+        "operators" if sides.on_cpu else "kernels on the GPU",
+        "GPU time",
+        (gpu[0] - copied[0], gpu[1] - copied[1]),
+        kernels,
+    )
 
 
 def _idle_rows(sides: _Sides, level: Level) -> list[Contribution]:
     waits = sides.counts(lambda stage: stage.summary.synchronises)
     launches = sides.counts(lambda stage: stage.summary.launches)
     return [
-        sides.row(level, "GPU idle: launching", "launches", sides.idle_ns("launching"), launches, _idle_note(sides)),
+        sides.row(level, f"{sides.idle_name}: launching", "launches", sides.idle_ns("launching"), launches, _idle_note(sides)),
         sides.row(
-            level, "GPU idle: waits", "waits", sides.idle_ns("synchronising", "draining"), waits,
+            level, f"{sides.idle_name}: waits", "waits", sides.idle_ns("synchronising", "draining"), waits,
             _idle_note(sides),
         ),
         sides.row(
-            level, "GPU idle: other CUDA calls", "other calls", sides.idle_ns("other calls"),
+            level, f"{sides.idle_name}: other CUDA calls", "other calls", sides.idle_ns("other calls"),
             note=_idle_note(sides),
         ),
-        sides.row(level, "GPU idle: Python", "Python", sides.idle_ns("outside calls"), note=_idle_note(sides)),
+        sides.row(level, f"{sides.idle_name}: Python", "Python", sides.idle_ns("outside calls"), note=_idle_note(sides)),
         sides.row(
-            level, "GPU idle: inside CUDA graphs", "in graph", sides.idle_ns("in graph"),
+            level, f"{sides.idle_name}: inside CUDA graphs", "in graph", sides.idle_ns("in graph"),
             sides.counts(lambda stage: stage.summary.graph_launches), _idle_note(sides),
         ),
     ]  # fmt: skip
@@ -292,11 +307,11 @@ def _host_rows(sides: _Sides) -> list[Contribution]:
     return [
         *rows,
         sides.row(
-            "host", "GPU idle: synchronising", "waits", sides.idle_ns("synchronising"),
+            "host", f"{sides.idle_name}: synchronising", "waits", sides.idle_ns("synchronising"),
             sides.counts(lambda stage: stage.summary.synchronises), _idle_note(sides),
         ),
         sides.row(
-            "host", "GPU idle: queue run dry", "waits", sides.idle_ns("draining"),
+            "host", f"{sides.idle_name}: queue run dry", "waits", sides.idle_ns("draining"),
             sides.counts(lambda stage: stage.summary.gaps.drains if stage.summary.gaps is not None else 0), _idle_note(sides),
         ),
     ]  # fmt: skip

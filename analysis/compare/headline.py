@@ -40,11 +40,21 @@ def headline(comparison: Comparison) -> str:
     unsure = [row for row in comparison.stages if row.answer == "cannot judge"]
     if unsure:
         widest = max(unsure, key=_weight)
-        return f"Cannot judge: {_sentence(comparison, widest)}. {widest.because}"
+        return f"Cannot judge: {_sentence(comparison, widest)}. {_reason(widest)}"
     stages = " and ".join(row.stage for row in comparison.stages)
     largest = max(comparison.stages, key=_weight)
     by = signed_duration(largest.difference_ns or 0.0)
     return f"No change beyond noise in {stages}: {largest.stage} {_times(largest)} ({by})."
+
+
+def _reason(stage: StageDifference) -> str:
+    """Why a stage cannot be judged, without the difference, which the sentence in front of it has said."""
+    said = f"{signed_duration(stage.difference_ns)}: "
+    return (
+        stage.because[len(said) :][:1].upper() + stage.because[len(said) + 1 :]
+        if stage.because.startswith(said)
+        else stage.because
+    )
 
 
 def headline_of_all(comparisons: Sequence[Comparison]) -> str:
@@ -108,13 +118,15 @@ def _change(row: StageDifference) -> str:
 
 def _sentence(comparison: Comparison, row: StageDifference) -> str:
     causes = main_causes(comparison, row)
-    named = " and ".join(f"{_cause(cause)} ({signed_duration(cause.difference_ns)})" for cause in causes)
+    on_cpu = (comparison.base.device or "").startswith("CPU")
+    named = " and ".join(f"{_cause(cause, on_cpu=on_cpu)} ({signed_duration(cause.difference_ns)})" for cause in causes)
     mostly = f", mostly {named}" if named else ""
     by = f": {signed_duration(row.difference_ns)}" if row.difference_ns else ""
     return f"{row.stage} is {_change(row)}{by}{mostly}"
 
 
-def _cause(row: Contribution) -> str:
+def _cause(row: Contribution, *, on_cpu: bool) -> str:
     if row.kind == "GPU time":
-        return "GPU time" if row.level == "stage" else f"GPU time of {row.name}"
+        what = "operators" if on_cpu else "GPU time"
+        return what if row.level == "stage" else f"{what} of {row.name}"
     return _IDLE_WORDS[row.kind]

@@ -284,6 +284,8 @@ def test_on_a_cpu_parts_are_the_captures_shares_of_the_unprofiled_time() -> None
     decode = next(stage for stage in made.stages if stage.stage == "decode")
     assert sum(row.base_ns for row in rows) == pytest.approx(decode.base_ns, abs=1)
     gpu = next(row for row in rows if row.kind == "GPU time")
+    assert gpu.name == "operators"
+    assert any(row.name == "no operator: Python" for row in rows)
     times = next(row for row in report.unit_times if row.stage == "decode")
     assert times.unprofiled_ns is not None
     assert gpu.base_ns == pytest.approx(times.busy_ns / times.profiled_ns * times.unprofiled_ns, rel=0.02)
