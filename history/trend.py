@@ -53,14 +53,18 @@ def trend_of(store: Store, query: RunQuery | None = None, stages: Sequence[str] 
     )
 
 
-def _work(run: RunRow) -> Workload | tuple[str, ...] | None:
-    """What is the same in all runs of a line; None: not known, or the run did not end well."""
+def _work(run: RunRow) -> tuple[Workload | str, str | None, int | None] | None:
+    """What is the same in all runs of a line; None: not known, or the run did not end well.
+
+    The report knows a CPU's name, which a workload does not have.
+    """
     if run.status != "complete":
         return None
     if run.kind == "program":
         device = run.gpu_name or run.device
-        return None if run.command is None or device is None else (run.command, device, str(run.ranks))
-    return workload_of(run)
+        return None if run.command is None or device is None else (run.command, device, run.ranks)
+    work = workload_of(run)
+    return None if work is None else (work, run.gpu_name, work.ranks)
 
 
 def _started(recorded: RecordedRun) -> float:

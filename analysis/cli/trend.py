@@ -29,6 +29,7 @@ def trend(
         list[str] | None,
         typer.Option("--stage", help="Only this stage, such as prefill or decode; repeatable.", metavar="NAME"),
     ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Machine-readable, on standard output.")] = False,
     out: Annotated[
         Path | None, typer.Option("--out", help="Write a page, such as trend.html.", metavar="FILE", dir_okay=False)
     ] = None,
@@ -39,6 +40,7 @@ def trend(
         StoreError: the history cannot be read.
         RequestError: the page cannot be written.
     """
+    from analysis.domain.convert import to_json
     from analysis.render import answers
     from analysis.render.trend.page import write_page
     from analysis.render.trend.terminal import print_trend
@@ -49,6 +51,10 @@ def trend(
 
     query = RunQuery(model=model, device=device, limit=MOST_RUNS)
     drawn = trend_of(Store(locate(store), answers.print_remark), query, stage or ())
-    print_trend(drawn, answers.console())
-    if out is not None:
-        answers.print_written((write_page(drawn, out),))
+    if as_json:
+        typer.echo(to_json(drawn))
+    else:
+        print_trend(drawn, answers.console())
+    written = () if out is None else (write_page(drawn, out),)
+    if not as_json:
+        answers.print_written(written)

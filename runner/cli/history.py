@@ -202,6 +202,7 @@ def trend(
         Path, typer.Option("--reports", help="Folder of the runs, where the history is unless --store says else.")
     ] = Path("reports"),
     store: StoreAt = None,
+    as_json: AsJson = False,
 ) -> None:
     """Show how times of the same work developed over the runs, and where they changed their level."""
     import subprocess  # here alone: no other command of the history starts a program
@@ -213,6 +214,7 @@ def trend(
     place = store or os.environ.get(STORE_VARIABLE) or str(reports / HISTORY_FILE)
     asked = [("--model", model), ("--device", device), *(("--stage", name) for name in stage or ()), ("--out", out)]
     options = [word for name, value in asked if value for word in (name, str(value))]
+    options += ["--json"] if as_json else []
     done = subprocess.run(
         module_command("analysis.cli", "trend", *options), env={**os.environ, STORE_VARIABLE: place}, check=False
     )

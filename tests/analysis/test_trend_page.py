@@ -14,6 +14,7 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from analysis.cli.app import app
+from analysis.domain.convert import from_json
 from analysis.domain.trend import ClassTime, LevelChange, Link, StageTrend, Trend, TrendPoint, TrendRun, WorkTrend
 from analysis.render.spec.trend import change_lines, sentence, stage_sentence
 from analysis.render.trend.page import page, write_page
@@ -175,6 +176,16 @@ def test_blocks_follow_the_times() -> None:
     assert len(blocks([1.0, 2.0] * 100)) == 60
 
 
+def test_of_many_runs_the_last_are_blocks_and_the_span_is_theirs(made: Trend) -> None:
+    work = made.works[0]
+    run, point = work.runs[0], work.stages[0].points[0]
+    points = tuple(evolve(point, median_ns=1e9 if place < 40 else 1e6 * (1 + place)) for place in range(100))
+    stage = StageTrend("decode", "token", tuple(evolve(point, run=0) for point in points), ())
+    to = io.StringIO()
+    print_trend(evolve(made, works=(evolve(work, runs=(run,), stages=(stage,)),)), Console(file=to, width=160))
+    assert "the last 60: 41.0 ms to 100 ms" in to.getvalue()
+
+
 def test_the_terminal_tells_levels_changes_and_settings(made: Trend) -> None:
     to = io.StringIO()
     print_trend(made, Console(file=to, width=160))
@@ -201,6 +212,11 @@ def test_the_command_prints_and_writes_a_page(file: Path, tmp_path: Path) -> Non
     assert "NVIDIA H200" in text
     assert "H100" not in text
     assert "Prefill" not in text
+
+
+def test_programs_get_it_as_json(file: Path, made: Trend) -> None:
+    done = CliRunner().invoke(app, ["trend", "--store", str(file), "--json"], catch_exceptions=False)
+    assert from_json(Trend, done.stdout) == made
 
 
 def test_changes_are_listed_newest_first(made: Trend) -> None:

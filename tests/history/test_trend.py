@@ -58,6 +58,7 @@ def test_real_runs_of_the_same_work_are_one_line_and_what_changed_is_told(store:
 
 OTHER_LINES: dict[str, Callable[[RecordedRun, int], RecordedRun]] = {
     "another device": lambda recorded, number: another(recorded, number, gpu_name="NVIDIA H200"),
+    "another CPU": lambda recorded, number: another(recorded, number, device="cpu", gpu_name="CPU (other)"),
     "another model": lambda recorded, number: another(recorded, number, model="deepseek-ocr2"),
     "other weights": lambda recorded, number: another(recorded, number, weights="checkpoint"),
     "other inputs": lambda recorded, number: another(recorded, number, inputs_hash="0" * 64),

@@ -27,6 +27,8 @@ _ONE_BY_ONE: Final = 400
 _SPREAD: Final = 0.28
 """Of the room of a run, in which its samples lie beside each other."""
 _HALF_BAR: Final = 0.42
+_APART: Final = 4.0
+"""Room of a run, pixels, from which on there is a gap between two."""
 _LABEL: Final = 104.0
 """Room of a change's label, pixels."""
 _ROOM: Final = 0.06
@@ -199,10 +201,13 @@ def _dates(axis: _Axis, work: WorkTrend) -> list[str]:
     runs = work.runs
     many = min(_DATES, len(runs))
     places = sorted({round(step * (len(runs) - 1) / max(1, many - 1)) for step in range(many)})
-    return [
-        text(axis.x(place), _TOP + _HIGH + 22, f"{runs[place].started_at:%Y-%m-%d}", anchor="middle")
-        for place in places
-    ]
+    drawn = []
+    for place in places:
+        x = axis.x(place)
+        # Half a date is 36 pixels: at an end it must not leave the picture.
+        anchor = "end" if x > WIDTH - 40 else "start" if x < 40 else "middle"
+        drawn.append(text(x, _TOP + _HIGH + 22, f"{runs[place].started_at:%Y-%m-%d}", anchor=anchor))
+    return drawn
 
 
 def class_colours(work: WorkTrend) -> dict[str, str]:
@@ -237,7 +242,8 @@ def class_picture(work: WorkTrend, stage: StageTrend) -> str | None:
     for value in axis_steps(most):
         y = top + high * (1 - value / most)
         parts += [line("line", _LEFT, y, WIDTH - _RIGHT, y), text(_LEFT - 8, y + 4, axis_time(value), anchor="end")]
-    wide = min(60.0, 2 * _HALF_BAR * room)
+    # Between stacks as narrow as a pixel, gaps would only be stripes.
+    wide = min(60.0, 2 * _HALF_BAR * room) if room >= _APART else room
     for point in stage.points:
         foot = top + high
         stacked = dict.fromkeys((*apart, ""), 0.0)

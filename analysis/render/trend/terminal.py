@@ -75,8 +75,9 @@ def _work(work: WorkTrend) -> list[RenderableType]:
 
 
 def _stage(work: WorkTrend, stage: StageTrend) -> list[RenderableType]:
-    medians = [point.median_ns for point in stage.points]
+    medians = [point.median_ns for point in stage.points[-_MOST_BLOCKS:]]
+    left_out = f"the last {len(medians)}: " if len(medians) < len(stage.points) else ""
     line = Text(f"{visible(stage.stage)} ", style=_STYLE.get(stage.stage, ""))
     line.append(blocks(medians))
-    line.append(f" {duration(min(medians))} to {duration(max(medians))}", style="dim")
+    line.append(f" {left_out}{duration(min(medians))} to {duration(max(medians))}", style="dim")
     return [line, Padding(Sentence(stage_sentence(work, stage)), (0, 0, 0, 2), expand=False)]
