@@ -10,10 +10,10 @@ from attrs import evolve
 from analysis.compare.alignment import ALL_MODULES, KernelTime, align, modules_unknown, same_modules, without_modules
 from analysis.compare.contributions import Explanation, explain, latency_ns
 from analysis.compare.headline import headline, headline_of_all
-from analysis.compare.noise import answer, band_of, interval
+from analysis.compare.noise import answer, band_of, interval, levelled
 from analysis.compare.records import Comparison, Contribution, Diff, KernelMatch, SettingChange, StageDifference
 from analysis.compare.settings import setting_changes
-from analysis.compare.sides import Side, StageSide, samples_of
+from analysis.compare.sides import Side, StageSide, inputs_of, samples_of
 from analysis.domain.bands import Band
 from analysis.domain.figures import duration, ratio, signed_duration
 
@@ -96,8 +96,15 @@ def _difference(
     mine, theirs = base.stages[stage], new.stages[stage]
     before, after = latency_ns(mine, unprofiled=unprofiled), latency_ns(theirs, unprofiled=unprofiled)
     difference = after - before
-    samples = samples_of(base.report, stage), samples_of(new.report, stage)
-    sure = interval(*samples, band_of(stage, bands or {})) if unprofiled and all(samples) else None
+    sure = None
+    if unprofiled:
+        samples = levelled(
+            samples_of(base.report, stage),
+            inputs_of(base.report, stage),
+            samples_of(new.report, stage),
+            inputs_of(new.report, stage),
+        )
+        sure = interval(*samples, band_of(stage, bands or {}))
     judged, because = answer(difference, sure, [change for change in settings if change.forbids])
     return StageDifference(
         stage=stage,

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Final
+from typing import Final, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +29,7 @@ __all__ = [
     "assumed_band",
     "band_of",
     "interval",
+    "levelled",
 ]
 
 CONFIDENCE: Final = 0.95
@@ -53,12 +54,12 @@ _MAD_TO_SIGMA: Final = 1.4826
 _CELLS: Final = 4_000_000
 """Resampled values that are held at once: 32 MB."""
 
-Samples = NDArray[np.float64]
+Samples: TypeAlias = NDArray[np.float64]
 
 
 def interval(
-    base: Sequence[float],
-    new: Sequence[float],
+    base: Sequence[float] | Samples,
+    new: Sequence[float] | Samples,
     band: Band | None,
     *,
     confidence: float = CONFIDENCE,
@@ -86,7 +87,7 @@ def interval(
     Returns:
         None: a side has no repetitions.
     """
-    if not base or not new:
+    if not len(base) or not len(new):
         return None
     first, second = np.asarray(base, np.float64), np.asarray(new, np.float64)
     if min(len(first), len(second)) < FEWEST_FOR_BOOTSTRAP:
@@ -113,6 +114,47 @@ def interval(
         band_from=band.source,
         band_measured=band.measured,
     )
+
+
+def levelled(
+    base: Sequence[float], base_inputs: Sequence[int], new: Sequence[float], new_inputs: Sequence[int]
+) -> tuple[Samples, Samples]:
+    """Repetitions of both sides as if all inputs took the same: pages of different size are no noise.
+
+    Each repetition is divided by its input's level – the mean of both sides' medians of it, so that neither side is favoured – and
+    multiplied with the median of the levels. A side that is slower by so many per cent stays so.
+
+    Args:
+        base: repetitions of the base, ns per unit, [n].
+        base_inputs: input of each, [n].
+        new: those of the new side, [m].
+        new_inputs: input of each, [m].
+
+    Returns:
+        Both in their order. As they are, where the sides have other inputs, where an input has too few repetitions to have a
+        level of its own, and where inputs differ by no more than their repetitions do: levels would then take noise away.
+    """
+    first, second = np.asarray(base, np.float64), np.asarray(new, np.float64)
+    by_input = _by_input(first, base_inputs), _by_input(second, new_inputs)
+    if by_input[0].keys() != by_input[1].keys():
+        return first, second
+    groups = [group for side in by_input for group in side.values()]
+    if len(by_input[0]) < 2 or min(len(group) for group in groups) < FEWEST_FOR_AN_ANSWER:
+        return first, second
+    levels = {image: float(np.median(by_input[0][image]) + np.median(by_input[1][image])) / 2 for image in by_input[0]}
+    apart = max(levels.values()) - min(levels.values())
+    if min(levels.values()) <= 0 or apart <= float(np.median([np.ptp(group) for group in groups])):
+        return first, second
+    typical = float(np.median(list(levels.values())))
+    return (
+        first * typical / np.array([levels[image] for image in base_inputs]),
+        second * typical / np.array([levels[image] for image in new_inputs]),
+    )
+
+
+def _by_input(samples: Samples, inputs: Sequence[int]) -> dict[int, Samples]:
+    of_each = np.asarray(inputs, np.int64)
+    return {image: samples[of_each == image] for image in dict.fromkeys(inputs)}
 
 
 def _medians(samples: Samples, resamples: int, generator: np.random.Generator) -> Samples:

@@ -19,7 +19,7 @@ from analysis.sums.kernel_modules import KernelModuleRow, module_patterns
 from analysis.sums.records import GapSummary, GpuRow, InstanceSummary, StageSummary
 from analysis.sums.stages import WHOLE_CAPTURE
 
-__all__ = ["IdleKind", "IdleTime", "ModuleTime", "Side", "StageSide", "samples_of"]
+__all__ = ["IdleKind", "IdleTime", "ModuleTime", "Side", "StageSide", "inputs_of", "samples_of"]
 
 IdleKind: TypeAlias = Literal["launching", "synchronising", "draining", "other calls", "outside calls", "in graph"]
 """What the host did while the GPU was idle (`GapSummary`)."""
@@ -256,10 +256,19 @@ def samples_of(report: Report, stage: str) -> tuple[float, ...]:
     One per pass and image: of prefill the time to the first token, of decode the mean time of a step. Images that were not
     captured are left out, as in `UnitTimes`: the median is its ``unprofiled_ns``.
     """
+    return tuple(sample for _, sample in _repetitions(report, stage))
+
+
+def inputs_of(report: Report, stage: str) -> tuple[int, ...]:
+    """Index of the image or prompt of each repetition that `samples_of` gives."""
+    return tuple(image for image, _ in _repetitions(report, stage))
+
+
+def _repetitions(report: Report, stage: str) -> list[tuple[int, float]]:
     if report.manifest is None or stage not in ("prefill", "decode"):
-        return ()
+        return []
     images = {instance.image_index for instance in _counted(report, stage)}
     passes = [timed for timed in report.manifest.control if timed.image_index in images]
     if stage == "prefill":
-        return tuple(float(timed.prefill_ns) for timed in passes if timed.prefill_ns > 0)
-    return tuple(timed.step_mean_ns for timed in passes if timed.step_mean_ns is not None)
+        return [(timed.image_index, float(timed.prefill_ns)) for timed in passes if timed.prefill_ns > 0]
+    return [(timed.image_index, timed.step_mean_ns) for timed in passes if timed.step_mean_ns is not None]

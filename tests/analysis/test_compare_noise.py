@@ -15,6 +15,7 @@ from analysis.compare.noise import (
     assumed_band,
     band_of,
     interval,
+    levelled,
 )
 from analysis.compare.records import Answer, Interval, SettingChange
 from analysis.domain.bands import Band, interleaved_band, student_t, unchanged_band
@@ -253,6 +254,55 @@ def test_a_setting_that_forbids_comes_before_all_numbers() -> None:
         == "The sides differ in more than the code (GPU: H100 against not recorded), another device has other speeds."
     )
     assert answer(2 * MS, made(1, 3, 0.5), changes[1:])[0] == "regression"
+
+
+def pages_run(generator: np.random.Generator, factor: float = 1.0) -> tuple[list[float], list[int]]:
+    """Three passes over five pages of very different size, 1 % of noise."""
+    pages = [50.0, 60.0, 90.0, 150.0, 220.0]
+    inputs = list(range(5)) * 3
+    return [pages[page] * factor * MS * (1 + 0.01 * generator.standard_normal()) for page in inputs], inputs
+
+
+def test_pages_of_different_size_are_no_noise() -> None:
+    generator = np.random.default_rng(4)
+    (base, base_inputs), (new, new_inputs) = pages_run(generator), pages_run(generator, 1.1)
+    raw, level = interval(base, new, None), interval(*levelled(base, base_inputs, new, new_inputs), None)
+    assert raw is not None
+    assert level is not None
+    difference = statistics.median(new) - statistics.median(base)
+    assert answer(difference, raw, ())[0] != "regression"
+    assert answer(difference, level, ())[0] == "regression"
+    assert level.low_ns < 9 * MS < level.high_ns
+
+
+def test_unchanged_pages_of_different_size_raise_no_alarm() -> None:
+    generator = np.random.default_rng(5)
+    raised = 0
+    for _ in range(5 * PAIRS):
+        (base, base_inputs), (new, new_inputs) = (
+            pages_run(generator),
+            pages_run(generator, 1 + 0.015 * generator.standard_normal()),
+        )
+        measured = interval(*levelled(base, base_inputs, new, new_inputs), None)
+        given, _ = answer(statistics.median(new) - statistics.median(base), measured, ())
+        raised += given in ("regression", "improvement")
+    assert raised <= 5
+
+
+def test_levelling_changes_nothing_where_it_cannot_help() -> None:
+    small, large = [10.0, 11.0, 12.0], [30.0, 31.0, 32.0]
+    inputs = [0, 0, 0, 1, 1, 1]
+    for base, base_inputs, new_inputs in (
+        (small + large, [0] * 6, [0] * 6),  # one input
+        (small + large, inputs, [0, 0, 0, 2, 2, 2]),  # others
+        (small + large, [0, 0, 1, 1, 1, 1], inputs),  # too few repetitions of one
+        ([10.0, 20.0, 30.0, 12.0, 22.0, 32.0], inputs, inputs),  # inputs that are alike
+    ):
+        first, second = levelled(base, base_inputs, base, new_inputs)
+        assert first.tolist() == second.tolist() == base
+    first, second = levelled(small + large, inputs, large + small, [1, 1, 1, 0, 0, 0])
+    assert first.tolist() == pytest.approx([21 * ms / 11 for ms in small] + [21 * ms / 31 for ms in large])
+    assert sorted(second) == pytest.approx(sorted(first))
 
 
 def test_what_was_not_measured_cannot_be_judged() -> None:
