@@ -3,27 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import Annotated
 
 import typer
 
 from analysis.api.options import AnalysisOptions
-from analysis.cli.options import OF_A_REPORT, with_options
+from analysis.cli.options import OF_A_COMPARISON, with_options
 from analysis.cli.progress import progress
-
-if TYPE_CHECKING:
-    from analysis.domain.bands import Band
 
 __all__ = ["diff"]
 
 
-_OF_ONE_RUN: Final = (
-    "manifest", "model", "config", "input_mode", "tiles", "prompt_tokens", "peak_tflops", "peak_gbps",
-)  # fmt: skip
-"""Options that say something of one trace, or only of costs, which no comparison reads."""
-
-
-@with_options(*(name for name in OF_A_REPORT if name not in _OF_ONE_RUN))
+@with_options(*OF_A_COMPARISON)
 def diff(
     runs: Annotated[
         list[Path],
@@ -58,11 +49,12 @@ def diff(
     with progress() as say:
         say("reading")
         from analysis.cli.report_folder import claim_for_diff
+        from analysis.compare.bands import read_bands
         from analysis.render.compare.writing import check_formats, write_diff
 
         check_formats(formats)
-        bands = _bands(band)
         sides = read_sides(runs, options)
+        bands = read_bands(band, sides) if band is not None else {}
         say("comparing")
         from analysis.compare.comparison import compare_all
 
@@ -77,17 +69,3 @@ def diff(
         answers.print_remark(remark)
     print_diff(made, answers.console())
     answers.print_written(written)
-
-
-def _bands(path: Path | None) -> dict[str, Band]:
-    """A/A bands by stage; none without a file.
-
-    Raises:
-        RequestError: the file is not one of bands.
-    """
-    if path is None:
-        return {}
-    from analysis.domain.bands import Bands
-    from analysis.domain.convert import from_json_file
-
-    return dict(from_json_file(Bands, path).bands)

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from analysis.api.options import AnalysisOptions
+from analysis.cli.options import OF_A_COMPARISON, with_options
 from analysis.cli.progress import progress
 from analysis.domain.errors import GateFailedError, GateUndecidedError
 from analysis.domain.figures import counted
@@ -14,6 +16,7 @@ from analysis.domain.figures import counted
 __all__ = ["gate"]
 
 
+@with_options(*OF_A_COMPARISON)
 def gate(
     base: Annotated[
         Path,
@@ -24,6 +27,7 @@ def gate(
         Path,
         typer.Option("--policy", metavar="FILE", readable=False, help="Limits, as TOML (docs/gate.md has every key)."),
     ],
+    options: AnalysisOptions,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -62,7 +66,7 @@ def gate(
         from analysis.render.gate.terminal import print_gate
         from analysis.render.gate.writing import write_gate
 
-        sides = read_sides((base, new))
+        sides = read_sides((base, new), options)
         medians = {name: stage.unprofiled_ns for name, stage in sides[0].stages.items()}
         bands = read_bands(band, sides) if band is not None else {}
         bands |= bands_of_policy(rules, {name: ns for name, ns in medians.items() if ns is not None})

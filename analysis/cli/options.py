@@ -13,7 +13,16 @@ from attrs import NOTHING, fields_dict, resolve_types
 
 from analysis.api.options import AnalysisOptions, option_name
 
-__all__ = ["OF_A_REPORT", "OF_A_TABLE", "SHARED", "StageChoice", "TableFormat", "TraceFile", "with_options"]
+__all__ = [
+    "OF_A_COMPARISON",
+    "OF_A_REPORT",
+    "OF_A_TABLE",
+    "SHARED",
+    "StageChoice",
+    "TableFormat",
+    "TraceFile",
+    "with_options",
+]
 
 StageChoice: TypeAlias = Literal["prefill", "mixed", "decode", "empty", "step"]
 TableFormat: TypeAlias = Literal["text", "markdown", "md", "csv", "json"]
@@ -66,6 +75,12 @@ OF_A_TABLE: Final = ("manifest", "cross_thread", "accept_lossy", "rank", "vocabu
 """What a command takes that only adds up."""
 OF_A_REPORT: Final = tuple(SHARED)
 """What a command takes that judges."""
+_OF_ONE_RUN: Final = (
+    "manifest", "model", "config", "input_mode", "tiles", "prompt_tokens", "peak_tflops", "peak_gbps",
+)  # fmt: skip
+"""What says something of one trace, or only of costs, which no comparison reads."""
+OF_A_COMPARISON: Final = tuple(name for name in OF_A_REPORT if name not in _OF_ONE_RUN)
+"""What a command takes that holds runs against each other."""
 
 
 def with_options(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:

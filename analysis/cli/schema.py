@@ -13,10 +13,8 @@ __all__ = ["schema"]
 
 def schema(
     document: Annotated[
-        Literal["report", "summary", "review", "ranks", "diff", "sweep"],
-        typer.Argument(
-            help="Of report.json, summary.json, review.json, diff.json or sweep.json; ranks: of the report.json of several ranks."
-        ),
+        Literal["report", "summary", "review", "ranks", "diff", "gate", "sweep"],
+        typer.Argument(help="Of the JSON file of this name; ranks: of the report.json of several ranks."),
     ],
 ) -> None:
     """Print the JSON Schema of an output, draft 2020-12."""

@@ -13,6 +13,7 @@ from analysis.report import Report
 
 __all__ = [
     "DIFF_SCHEMA_VERSION",
+    "GATE_SCHEMA_VERSION",
     "RANKS_SCHEMA_VERSION",
     "REVIEW_SCHEMA_VERSION",
     "SCHEMA_VERSION",
@@ -34,6 +35,9 @@ REVIEW_SCHEMA_VERSION: Final = 1
 
 DIFF_SCHEMA_VERSION: Final = 1
 """Of diff.json, likewise."""
+
+GATE_SCHEMA_VERSION: Final = 1
+"""Of gate.json, likewise."""
 
 
 def summary_of(report: Report) -> LLMProfileReportSummary:

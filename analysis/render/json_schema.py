@@ -16,8 +16,15 @@ from analysis.compare.records import Diff
 from analysis.domain.contracts import LLMProfileReportSummary
 from analysis.domain.entities import LLMProfileReport
 from analysis.domain.sweep import Sweep
+from analysis.gate.records import GateResult
 from analysis.ranks.records import RanksReport
-from analysis.render.json import DIFF_SCHEMA_VERSION, RANKS_SCHEMA_VERSION, REVIEW_SCHEMA_VERSION, SCHEMA_VERSION
+from analysis.render.json import (
+    DIFF_SCHEMA_VERSION,
+    GATE_SCHEMA_VERSION,
+    RANKS_SCHEMA_VERSION,
+    REVIEW_SCHEMA_VERSION,
+    SCHEMA_VERSION,
+)
 from analysis.report import Report
 from analysis.review import Review
 from analysis.verdict.ranking import Ranking
@@ -36,7 +43,7 @@ _SCALARS: Final[dict[Any, dict[str, Any]]] = {
 }
 
 
-def schema_of(document: Literal["report", "summary", "review", "ranks", "diff", "sweep"]) -> dict[str, Any]:
+def schema_of(document: Literal["report", "summary", "review", "ranks", "diff", "gate", "sweep"]) -> dict[str, Any]:
     """The schema of a JSON file as this release writes it; ``ranks``: of the ``report.json`` of several ranks.
 
     Every field of a record is required: what is unknown is null. Fields that a later release adds are allowed.
@@ -54,9 +61,10 @@ def schema_of(document: Literal["report", "summary", "review", "ranks", "diff", 
         "review": REVIEW_SCHEMA_VERSION,
         "ranks": RANKS_SCHEMA_VERSION,
         "diff": DIFF_SCHEMA_VERSION,
+        "gate": GATE_SCHEMA_VERSION,
     }.get(document, SCHEMA_VERSION)
     version: dict[str, Any] = {"schema_version": {"const": number, "description": "Of this schema."}}
-    if document not in ("review", "diff"):  # a diff's record has a headline of its own
+    if document not in ("review", "diff", "gate"):  # the records of the last two have a headline of their own
         version["headline"] = {"type": "string", "description": "Where to start and what it brings, in one sentence."}
     if document == "summary":
         body = made.record(LLMProfileReportSummary)
@@ -68,6 +76,8 @@ def schema_of(document: Literal["report", "summary", "review", "ranks", "diff", 
         body = made.record(RanksReport)
     elif document == "diff":
         body = made.record(Diff)
+    elif document == "gate":
+        body = made.record(GateResult)
     else:
         body = made.record(LLMProfileReport)
         body["properties"]["detail"] = made.record(Report, without=("report",))

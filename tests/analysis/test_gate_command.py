@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from jsonschema import Draft202012Validator
 
 from analysis.api.sides import read_side
 from analysis.compare.bands import read_bands
@@ -66,6 +67,15 @@ def test_it_prints_what_was_exceeded_with_its_numbers(tmp_path: Path) -> None:
     assert "limits kept to" in done.stdout
     assert done.stderr.endswith("exceeded, 0 cannot be judged\n")
     assert "passed: decode · layers.*.mlp" in gate(GRAPH, EAGER, "--policy", tmp_path / "gate.toml", "--all").stdout
+
+
+def test_the_json_is_as_its_schema_says(tmp_path: Path) -> None:
+    text = '[[stage]]\nmax_increase = "3 %"\n[[launches]]\nmax = 5\n[[memory]]\nmax = "1 GB"\n'
+    gate(GRAPH, EAGER, "--policy", policy(tmp_path, text), "--out", tmp_path)
+    schema = json.loads((ROOT / "docs" / "schemas" / "gate.schema.json").read_text())
+    document = json.loads((tmp_path / "gate.json").read_text())
+    assert set(document) == set(schema["properties"])
+    Draft202012Validator(schema).validate(document)
 
 
 def bands(folder: Path, ns: float, device: str = H100) -> Path:

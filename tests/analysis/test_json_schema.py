@@ -39,7 +39,7 @@ def closed(schema: Any) -> Any:
     return [closed(one) for one in schema] if isinstance(schema, list) else schema
 
 
-@pytest.mark.parametrize("document", ["report", "summary", "review", "ranks", "diff"])
+@pytest.mark.parametrize("document", ["report", "summary", "review", "ranks", "diff", "gate"])
 def test_the_committed_schema_is_that_of_the_records(document: Document) -> None:
     """After a change of records: make docs (and see `analysis.render.json.SCHEMA_VERSION`)."""
     schema = schema_of(document)

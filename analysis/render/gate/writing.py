@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Final
 
 from analysis.compare.records import StageDifference
 from analysis.domain.convert import to_plain
 from analysis.domain.files import write_bytes, write_text
 from analysis.gate.records import GateResult
 from analysis.render.gate import benchmark, junit, markdown
+from analysis.render.json import GATE_SCHEMA_VERSION
 
-__all__ = ["GATE_SCHEMA_VERSION", "write_gate"]
-
-GATE_SCHEMA_VERSION: Final = 1
-"""Of gate.json: raised when a field goes or means something else, not when one is added."""
+__all__ = ["write_gate"]
 
 
 def write_gate(result: GateResult, stages: tuple[StageDifference, ...], out: Path) -> tuple[Path, ...]:
