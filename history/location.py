@@ -15,7 +15,8 @@ from analysis.domain.errors import RequestError
 __all__ = ["Location", "locate"]
 
 _POSTGRES: Final = frozenset({"postgresql", "postgres", "postgresql+psycopg"})
-_HAS_SCHEME: Final = re.compile(r"[a-z][a-z0-9+.\-]*:", re.IGNORECASE)
+_HAS_SCHEME: Final = re.compile(r"[a-z][a-z0-9+.\-]*://|(postgres|sqlite|mysql|maria)[^/]*:", re.IGNORECASE)
+"""A database's name is taken for the beginning of a URL also where a slash is missing: the rest may hold a password."""
 _NOT_SHOWN: Final = re.compile(r"(?i)passw|sslkey|secret|token")
 """Parameters behind the ``?`` that hold a password or say where one lies."""
 REDACTED: Final = "***"

@@ -4,28 +4,24 @@ from __future__ import annotations
 
 import json
 import shutil
-import sqlite3
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 from attrs import evolve
 
 from analysis.domain.errors import RequestError, StoreError
 from history.folder import read_folder
 from history.location import locate
 from history.records import RecordedRun, RunQuery, RunRow
+from history.schema import METADATA
 from history.store import Store
 
 EXAMPLES = Path(__file__).parents[2] / "reports" / "examples"
 EAGER, GRAPH = EXAMPLES / "deepseek-ocr_h100", EXAMPLES / "deepseek-ocr_h100_cuda-graph"
 EAGER_ID, GRAPH_ID = "26fb91c7-1a2b-4cb5-be28-ba7344041b0a", "bae7f3a8-6dbf-4a32-997f-50f19f15dd24"
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store(locate(str(tmp_path / "history.sqlite")))
 
 
 def made_run(run_id: str, started_at: datetime | None = None, **values: Any) -> RecordedRun:
@@ -170,17 +166,16 @@ def test_a_run_is_named_by_the_beginning_of_its_id(store: Store) -> None:
         store.find("%")
 
 
-def test_deleting_takes_all_that_belongs_to_a_run(store: Store, tmp_path: Path) -> None:
+def test_deleting_takes_all_that_belongs_to_a_run(store: Store) -> None:
     for folder in (EAGER, GRAPH):
         store.record(read_folder(folder))
     assert store.delete([GRAPH_ID, "nobody"]) == 1
     assert [row.run_id for row in store.runs()] == [EAGER_ID]
-    with sqlite3.connect(tmp_path / "history.sqlite") as database:
-        tables = [name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
-        for table in tables:
-            if table != "dsocr_history_version":
-                ids = {run_id for (run_id,) in database.execute(f"SELECT run_id FROM {table}")}
-                assert ids <= {EAGER_ID}, table
+    engine = sa.create_engine(store.location.url)
+    with engine.connect() as connection:
+        for table in METADATA.tables.values():
+            assert set(connection.execute(sa.select(table.c.run_id)).scalars()) <= {EAGER_ID}, table.name
+    engine.dispose()
 
 
 def test_names_with_characters_that_no_database_takes(store: Store) -> None:
@@ -190,7 +185,7 @@ def test_names_with_characters_that_no_database_takes(store: Store) -> None:
     assert row.options == {"k\N{REPLACEMENT CHARACTER}": ["?"]}
 
 
-def test_more_runs_than_sqlite_takes_parameters(store: Store) -> None:
+def test_more_runs_than_a_database_takes_parameters(store: Store) -> None:
     store.record(read_folder(GRAPH))
     ids = [f"id-{number}" for number in range(40_000)]
     assert [one.run.run_id for one in store.recorded([*ids, GRAPH_ID])] == [GRAPH_ID]
@@ -205,7 +200,7 @@ def test_a_folder_that_is_none_of_a_run(tmp_path: Path) -> None:
         read_folder(tmp_path)
 
 
-def test_reading_makes_no_history(store: Store, tmp_path: Path) -> None:
+def test_reading_makes_no_file(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="there is no history yet"):
-        store.runs()
+        Store(locate(str(tmp_path / "history.sqlite"))).runs()
     assert not list(tmp_path.iterdir())

@@ -473,6 +473,8 @@ def test_a_wrong_password_is_not_repeated(database: str) -> None:
         ("postgresql+psycopg://me@host:5433/db", "postgresql://me@host:5433/db"),
         ("sqlite:////tmp/a b.sqlite", "/tmp/a b.sqlite"),
         ("/tmp/a.sqlite", "/tmp/a.sqlite"),
+        ("/tmp/runs:old/a.sqlite", "/tmp/runs:old/a.sqlite"),
+        ("postgres.sqlite", str(Path.cwd() / "postgres.sqlite")),
         ("/tmp/what?mode=ro#%41.sqlite", "/tmp/what?mode=ro#%41.sqlite"),
     ],
 )
@@ -482,7 +484,14 @@ def test_a_place_is_shown_without_its_password(text: str, shown: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["mysql://me:hunter2@host/db", "postgresql://", "sqlite://", "postgresql://me:hunter2@h:port/db"]
+    "text",
+    [
+        "mysql://me:hunter2@host/db",
+        "postgresql://",
+        "sqlite://",
+        "postgresql:/me:hunter2@host/db",
+        "postgresql://me:hunter2@h:port/db",
+    ],
 )
 def test_what_is_no_place_is_refused_in_one_line(text: str) -> None:
     with pytest.raises(RequestError) as refused:
