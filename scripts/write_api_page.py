@@ -30,7 +30,8 @@ profile.to_html("report.html")  # without a name: the page as text
 ```
 
 `analysis.diff(base, new)` holds a run against another one (folders, traces or `report.json`) and gives the record that
-[diff.json](schemas/diff.schema.json) holds.
+[diff.json](schemas/diff.schema.json) holds; `analysis.api.comparing.frames` makes DataFrames of it: `stages`, `settings`,
+`contributions` and `kernels`, with the columns `diff_…` of [columns.md](columns.md).
 
 `import analysis` imports nothing heavy; `load` reads the trace once and closes it. A capture that its own evidence calls
 unfit is refused (`UnfitTraceError`), as by the command; `accept_lossy=True` reads it all the same. Errors are those of

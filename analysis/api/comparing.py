@@ -5,15 +5,29 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Final
 
 from analysis.api.options import AnalysisOptions
 from analysis.api.sides import read_sides
 from analysis.compare.comparison import compare
 from analysis.compare.records import Comparison
 from analysis.domain.bands import Band
+from analysis.render.arrow import frame
+from analysis.render.spec.compare import DIFF_CONTRIBUTIONS, DIFF_KERNELS, DIFF_SETTINGS, DIFF_STAGES
+from analysis.render.spec.specification import Specification
 
-__all__ = ["diff"]
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["DIFF_TABLES", "diff", "frames"]
+
+DIFF_TABLES: Final[dict[str, Specification[Any]]] = {
+    "stages": DIFF_STAGES,
+    "settings": DIFF_SETTINGS,
+    "contributions": DIFF_CONTRIBUTIONS,
+    "kernels": DIFF_KERNELS,
+}
+"""Field of `Comparison` → the declaration of its DataFrame."""
 
 
 def diff(
@@ -42,3 +56,15 @@ def diff(
     """
     first, second = read_sides([Path(base), Path(new)], AnalysisOptions(**stated))
     return compare(first, second, bands)
+
+
+def frames(comparison: Comparison) -> dict[str, pd.DataFrame]:
+    """A comparison's records as DataFrames, by the declarations that its page and files are rendered from.
+
+    Args:
+        comparison: from `diff`.
+
+    Returns:
+        ``stages``, ``settings``, ``contributions`` and ``kernels``; docs/columns.md lists their columns (``diff_…``).
+    """
+    return {name: frame(spec, getattr(comparison, name)) for name, spec in DIFF_TABLES.items()}

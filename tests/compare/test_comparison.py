@@ -10,6 +10,7 @@ import pytest
 from attrs import evolve
 
 import analysis
+from analysis.api.comparing import DIFF_TABLES, frames
 from analysis.api.sides import read_side
 from analysis.compare.comparison import compare, compare_all
 from analysis.compare.records import Comparison
@@ -187,6 +188,18 @@ def test_from_python_it_is_the_same() -> None:
     assert decode.interval is not None
     assert decode.interval.band_ns == 1e9
     assert decode.answer != "improvement"
+
+
+def test_its_tables_are_data_frames() -> None:
+    made = comparison(EAGER, GRAPH)
+    tables = frames(made)
+    assert set(tables) == set(DIFF_TABLES)
+    for name, table in tables.items():
+        assert len(table) == len(getattr(made, name)) > 0
+        assert set(table.attrs["definitions"]) == set(table.columns)
+    parts = tables["contributions"].query("stage == 'decode' and level == 'module'")["difference_ns"].sum()
+    (decode,) = tables["stages"].query("stage == 'decode'")["difference_ns"]
+    assert parts == pytest.approx(decode)
 
 
 def test_traffic_is_that_of_the_counters_and_unknown_elsewhere() -> None:
