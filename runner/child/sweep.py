@@ -59,8 +59,13 @@ _WINDOW_S: Final = 3.0
 """Beside its pass, what the recording of a window takes, s: a decoder made anew, a warm-up, some ten thousand events written."""
 _FILLER: Final = "The text goes on as it began, line after line, until the prompt is as long as it was asked to be."
 _RECORD: Final = WriteOptions(durable=True, error=ChildFailedError)
-_NO_MEMORY_OF_A_CPU: Final = ("DefaultCPUAllocator: can't allocate memory", "DefaultCPUAllocator: not enough memory")
-"""What a RuntimeError of torch's allocator says where the system gives no more; it has no class of its own."""
+_NO_MEMORY: Final = (
+    "DefaultCPUAllocator: can't allocate memory",
+    "DefaultCPUAllocator: not enough memory",
+    "CUDA error: out of memory",  # of the driver itself, such as where it instantiates a graph
+    "CUBLAS_STATUS_ALLOC_FAILED",
+)
+"""What a RuntimeError says where memory ran out elsewhere than in torch's allocator of a GPU, which alone has a class for it."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -96,8 +101,8 @@ def out_of_memory(error: BaseException) -> str | None:
     """
     seen: BaseException | None = error
     while seen is not None:
-        no_memory_of_a_cpu = isinstance(seen, RuntimeError) and any(words in str(seen) for words in _NO_MEMORY_OF_A_CPU)
-        if isinstance(seen, (torch.OutOfMemoryError, MemoryError)) or no_memory_of_a_cpu:
+        said = isinstance(seen, RuntimeError) and any(words in str(seen) for words in _NO_MEMORY)
+        if said or isinstance(seen, (torch.OutOfMemoryError, MemoryError)):
             return next((line.strip() for line in str(seen).splitlines() if line.strip()), "no memory is left")
         seen = seen.__cause__ or seen.__context__
     return None

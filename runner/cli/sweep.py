@@ -128,7 +128,7 @@ def sweep(
         modes,
         _numbers("--max-new-tokens", max_new_tokens),
         (None,) if prompt_tokens is None else _numbers("--prompt-tokens", prompt_tokens),
-        _decode_modes(decode, request.device),
+        _decode_modes(decode, "any" if dry_run else request.device),
     )
     require_own_folder(folder)
     base = RunPlan(
@@ -190,6 +190,10 @@ def _numbers(flag: str, text: str) -> tuple[int, ...]:
 
 def _decode_modes(text: str, device: str) -> tuple[DecodeMode, ...]:
     """The decode modes of a list.
+
+    Args:
+        text: with commas between them.
+        device: where they are to run; of a dry run it does not matter.
 
     Raises:
         RequestError: one of them is unknown, or needs a GPU that is not used.

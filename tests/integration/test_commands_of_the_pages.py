@@ -34,7 +34,7 @@ TRACES: Final = {
 }
 """A name on the pages → the real trace that it stands for."""
 COUNTERS: Final = {"census.csv": "ncu_h100_decode-step.csv.xz"}
-DRY: Final = ("run", "ab", "exec", "submit", "review")
+DRY: Final = ("run", "ab", "exec", "submit", "review", "sweep")
 """Commands of the runner that would capture."""
 RANKS: Final = ("tensor-parallel_2xh100_graph_rank0", "tensor-parallel_2xh100_graph_rank1")
 """``rank0.sqlite`` and ``rank1.sqlite``, alone, in the folder ``traces`` and in one file, ``both.sqlite``."""

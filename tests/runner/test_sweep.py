@@ -20,7 +20,14 @@ from attrs import evolve
 
 from analysis.domain.contracts import LLMProfileRequest
 from analysis.domain.convert import from_json_file, to_json
-from analysis.domain.errors import BusyError, ChildFailedError, InterruptedRunError, ModelError, RequestError
+from analysis.domain.errors import (
+    BusyError,
+    ChildFailedError,
+    InterruptedRunError,
+    ModelError,
+    RequestError,
+    TimeoutExceededError,
+)
 from analysis.domain.manifest import ControlPass, PromptTokens, RunManifest
 from analysis.domain.sweep import Sweep, SweepPoint, SweepSetting
 from graph_tape import play_graphs_on_the_cpu
@@ -206,6 +213,11 @@ def test_a_cpu_that_has_no_more_memory_is_told_from_a_bug(tmp_path: Path) -> Non
 def test_memory_that_runs_out_is_found_behind_other_errors() -> None:
     assert child.out_of_memory(RuntimeError("a bug")) is None
     assert child.out_of_memory(MemoryError()) == "no memory is left"
+    for words in (
+        "CUDA error: out of memory",
+        "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+    ):
+        assert child.out_of_memory(RuntimeError(f"{words}\nMore of it.")) == words
 
     def ends_badly() -> None:
         try:
@@ -440,10 +452,13 @@ def test_a_sweep_of_four_points_and_once_more_from_the_command_line(tmp_path: Pa
     assert "holds a sweep of another model, page or settings" in other.stderr
 
 
-def test_a_sweep_goes_on_after_sigkill(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("number", "code", "status"), [(signal.SIGKILL, -signal.SIGKILL, "running"), (signal.SIGINT, 130, "unfinished")]
+)
+def test_a_sweep_goes_on_after_a_signal(tmp_path: Path, number: signal.Signals, code: int, status: str) -> None:
     folder = tmp_path / "s"
     argv = [
-        *("sweep", "llama-tiny", "--device", "cpu", "--batch-size", "1,2", "--max-new-tokens", "4", "--passes", "1"),
+        *("sweep", "llama-tiny", "--device", "cpu", "--batch-size", "1,2,64", "--max-new-tokens", "4", "--passes", "1"),
         *("--window-steps", "0", "--out", str(folder)),
     ]
     launcher = subprocess.Popen(
@@ -459,14 +474,15 @@ def test_a_sweep_goes_on_after_sigkill(tmp_path: Path) -> None:
             assert launcher.poll() is None
             time.sleep(0.01)
     finally:
-        launcher.send_signal(signal.SIGKILL)
+        launcher.send_signal(number)
         launcher.wait()
+    assert launcher.returncode == code
     timed = from_json_file(PointResult, first).passes
-    assert read(folder).status == "running"
+    assert read(folder).status == status
     done = dsocr_profile(*argv)
     assert done.returncode == 0, done.stderr
     assert from_json_file(PointResult, first).passes == timed
-    assert [point.status for point in read(folder).points] == ["measured", "measured"]
+    assert [point.status for point in read(folder).points] == ["measured"] * 3
 
 
 def scripted(text: str) -> Callable[[RunDirectory], list[str]]:
@@ -545,6 +561,16 @@ def test_a_sweep_of_which_no_point_can_be_measured_fails(tmp_path: Path) -> None
     assert [point.status for point in read(tmp_path / "s").points] == ["failed", "failed"]
 
 
+def test_a_sweep_that_takes_too_long_fails_and_can_be_gone_on_with(tmp_path: Path) -> None:
+    work, _ = run_for(tmp_path / "s", batches(1), timeout_s=0.2)
+    with (
+        Interrupts() as interrupts,
+        pytest.raises(TimeoutExceededError, match=r"--timeout 0\.2; 0 of 1 results are in"),
+    ):
+        work.carry_out(interrupts, wait=False)
+    assert (read(tmp_path / "s").status, read(tmp_path / "s").points) == ("unfinished", ())
+
+
 def test_a_sweep_that_gets_no_device_can_be_asked_for_again(tmp_path: Path) -> None:
     folder = tmp_path / "s"
     work, _ = run_for(folder, batches(1))
@@ -596,10 +622,11 @@ def test_mistakes_are_one_line(tmp_path: Path, argv: list[str], code: int, words
 
 def test_a_dry_run_names_the_points_and_starts_nothing(tmp_path: Path) -> None:
     done = dsocr_profile(
-        "sweep", "llama-tiny", "--device", "cpu", "--batch-size", "1,2", "--dry-run", "--out", str(tmp_path / "s")
+        *("sweep", "llama-tiny", "--device", "cpu", "--batch-size", "1,2", "--decode", "eager,cuda-graph"),
+        *("--dry-run", "--out", str(tmp_path / "s")),
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines()[:2] == ["# b1_text_64tok_eager", "# b2_text_64tok_eager"]
+    assert done.stdout.splitlines()[:2] == ["# b1_text_64tok_eager", "# b1_text_64tok_cuda-graph"]
     assert "runner.child.sweep" in done.stdout
     assert not (tmp_path / "s").exists()
 
