@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -16,7 +17,7 @@ from attrs import evolve, frozen
 from analysis.api.export import PACKED, find_trace
 from analysis.api.opening import OpenedTrace, opened
 from analysis.api.options import AnalysisOptions
-from analysis.api.workers import Workers
+from analysis.api.workers import Workers, shared_by_fork
 from analysis.domain.errors import DsocrError, RequestError, TraceError
 from analysis.domain.figures import count
 from analysis.ranks.names import rank_numbers, runs_among
@@ -38,6 +39,7 @@ __all__ = [
     "rank_part",
     "ranks_in",
     "read_ranks",
+    "read_ranks_of",
     "together",
     "write_ranks",
 ]
@@ -163,18 +165,51 @@ def parts_of(whole: OpenedTrace, formats: Sequence[str] = ()) -> list[RankPart]:
     return [rank_part(rank, number, place, formats) for number, (rank, place) in enumerate(ranks_in(whole))]
 
 
+@frozen
+class _Sharing:
+    path: Path
+    number: int
+    formats: tuple[str, ...]
+
+
+def _read_shared(task: _Sharing) -> RankPart:
+    """Read one rank of the trace that this worker shares with the process that read the file."""
+    rank, place = _rank_in(shared_by_fork(), task.number)
+    return rank_part(rank, task.number, place, task.formats)
+
+
+def read_ranks_of(whole: OpenedTrace, workers: Workers, formats: Sequence[str] = ()) -> list[RankPart]:
+    """Read the ranks of one trace, each by a worker that shares it.
+
+    Args:
+        whole: the trace, which is read already.
+        workers: `local_workers` that were given it to share.
+        formats: as for `parts_of`.
+    """
+    from analysis.attribution.ranks import rank_places
+
+    ranks = range(len(rank_places(whole.trace)))
+    return workers.run(_read_shared, [_Sharing(whole.trace.path, number, tuple(formats)) for number in ranks])
+
+
 def ranks_in(whole: OpenedTrace) -> list[tuple[OpenedTrace, RankPlace | None]]:
     """The ranks of an open trace, each as a trace of its own, and where it ran; None: no operation says.
 
     Args:
         whole: the trace.
     """
+    from analysis.attribution.ranks import rank_places
+
+    return [_rank_in(whole, number) for number in range(max(1, len(rank_places(whole.trace))))]
+
+
+def _rank_in(whole: OpenedTrace, number: int) -> tuple[OpenedTrace, RankPlace | None]:
     from analysis.attribution.ranks import RankTrace, rank_places
 
     places = rank_places(whole.trace)
     if len(places) < 2:
-        return [(whole, places[0] if places else None)]
-    return [(OpenedTrace(RankTrace(whole.trace, place), whole.options), place) for place in places]
+        return whole, places[0] if places else None
+    return OpenedTrace(RankTrace(whole.trace, places[number]), whole.options), places[number]
 
 
 def rank_part(rank: OpenedTrace, number: int, place: RankPlace | None, formats: Sequence[str] = ()) -> RankPart:
@@ -308,7 +343,13 @@ def _write(task: _Writing) -> tuple[Path, ...]:
 
             written += render(task.report, task.folder, task.page)
         return written
-    with opened(task.path, evolve(task.options, rank=task.place if task.several else None)) as rank:
+    with ExitStack() as stack:
+        whole = shared_by_fork()
+        if whole is not None:
+            rank, _ = _rank_in(whole, task.place)
+        else:
+            of_file = evolve(task.options, rank=task.place if task.several else None)
+            rank = stack.enter_context(opened(task.path, of_file))
         written = write_report(task.report, rank.attribution, task.folder, task.formats)
         if task.placement is not None:
             from analysis.render.ranks.perfetto import write_rank_packets

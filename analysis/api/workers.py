@@ -12,7 +12,7 @@ from typing import Any, Final, Protocol, TypeVar
 from analysis.api.allocator import keep_freed_memory
 from analysis.domain.errors import DsocrError, RequestError, TraceError
 
-__all__ = ["Workers", "dask_workers", "local_workers"]
+__all__ = ["Workers", "dask_workers", "local_workers", "shared_by_fork"]
 
 Task = TypeVar("Task")
 Answer = TypeVar("Answer")
@@ -30,6 +30,15 @@ _OF_JEMALLOC: Final = "jemalloc_bg_thd"
 """The thread that Arrow's allocator begins when it is imported: jemalloc makes itself ready for a fork (``pthread_atfork``)."""
 
 
+_SHARED: Final[list[Any]] = []
+"""What workers see of the process that forked them; the last counts."""
+
+
+def shared_by_fork() -> Any:
+    """What `local_workers` was given to share, in a worker or in the process that began it; None: nothing."""
+    return _SHARED[-1] if _SHARED else None
+
+
 class Workers(Protocol):
     """What runs a function once per task, each in a process of its own."""
 
@@ -45,7 +54,7 @@ class Workers(Protocol):
 
 
 @contextmanager
-def local_workers(tasks: int) -> Iterator[Workers]:
+def local_workers(tasks: int, shared: object = None) -> Iterator[Workers]:
     """Processes of this machine, at most one per core and per task; for a single task none but this one.
 
     What they need is imported once: here, before they are forked, where this process has but one thread (a fork takes no
@@ -53,8 +62,17 @@ def local_workers(tasks: int) -> Iterator[Workers]:
 
     Args:
         tasks: how many there will be.
+        shared: what all tasks look at, such as a trace that is read: forked workers have it without a copy, as
+            `shared_by_fork`. Where no fork is possible this process does the work, for it could not be handed over.
     """
-    workers = min(tasks, len(os.sched_getaffinity(0)))
+    _SHARED.append(shared)
+    try:
+        yield from _local_workers(min(tasks, len(os.sched_getaffinity(0))), shares=shared is not None)
+    finally:
+        _SHARED.pop()
+
+
+def _local_workers(workers: int, *, shares: bool) -> Iterator[Workers]:
     if workers < 2:
         yield _Here()
         return
@@ -68,6 +86,9 @@ def local_workers(tasks: int) -> Iterator[Workers]:
             import_module(name)
         if _threads() == 1:  # no library began one meanwhile
             context = multiprocessing.get_context("fork")
+    if shares and context.get_start_method() != "fork":
+        yield _Here()
+        return
     with ProcessPoolExecutor(workers, mp_context=context, initializer=_begin_worker) as pool:
         pool.submit(os.getpid)  # forks them all, before the caller begins threads
         yield _Pool(pool)

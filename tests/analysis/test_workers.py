@@ -5,9 +5,15 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
+
+from merged_trace import merge_exports
+
+ROOT = Path(__file__).parents[2]
 
 _ASK = """
 import json, os, resource, sys, threading
@@ -56,3 +62,43 @@ def test_workers_begin_with_all_imports_and_use_freed_columns_again(tmp_path: An
     assert len(pids) <= 2
     assert all(answer["imported"] for answer in said["answers"])
     assert all(answer["faults"] * 10 < said["own"]["faults"] for answer in said["answers"])
+
+
+_REPORT = """
+import os, resource, sys
+os.environ["OPENBLAS_NUM_THREADS"] = "1"
+os.sched_getaffinity = lambda process: {0, 1}
+import atexit
+from analysis.cli import report
+from analysis.cli.app import main
+report.WORTH_FORKING = int(sys.argv.pop(1))
+process = os.getpid()
+
+@atexit.register
+def say():
+    if os.getpid() == process:
+        print("forked" if resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime > 0.02 else "alone", file=sys.stderr)
+
+main()
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere nothing says how many threads there are")
+def test_ranks_of_one_file_are_the_same_from_workers_that_share_it(
+    real_trace: Callable[[str], Path], tmp_path: Path
+) -> None:
+    """The trace is read once and shared by a fork; formats that need the trace itself do not read it again."""
+    files = [real_trace(f"tensor-parallel_2xh200_rank{rank}") for rank in (0, 1)]
+    both = merge_exports(files[0], files[1], tmp_path / "both.sqlite")
+    said = {}
+    for name, least in (("shared", 0), ("alone", 10_000_000)):
+        formats = ("--format", "json", "--format", "html", "--format", "perfetto")
+        command = [sys.executable, "-c", _REPORT, str(least), str(both), "--out", str(tmp_path / name), *formats]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+        said[name] = done.stderr.splitlines()[-1]
+    assert said == {"shared": "forked", "alone": "alone"}
+    alone = sorted(path for path in (tmp_path / "alone").rglob("*") if path.is_file())
+    assert len(alone) > 6
+    for path in alone:
+        other = tmp_path / "shared" / path.relative_to(tmp_path / "alone")
+        assert other.read_bytes() == path.read_bytes(), path.name
