@@ -61,6 +61,7 @@ def main() -> int:
         prompts=(PromptTokens(0, "text", 0, 0, 3, 3),),
         passes=(ControlPass(0, 0, 2_000_000 if role == "capture" else 1_000_000, 500, 2, (500,)),),
         decode_mode="eager",
+        peak_memory_bytes=5_000 if role == "control" else None,
         notes=(f"secret: {os.environ.get('PLANTED', 'not seen')}",) if "tell" in behaviour else (),
     )
     (folder / RESULTS[role]).write_text(to_json(result))

@@ -222,6 +222,8 @@ class RunManifest:
     measured_peak: MeasuredPeak | None = None
     energy: Energy | None = None
     """Of each stage, from loops outside the profiler; None: not asked for."""
+    peak_memory_bytes: int | None = None
+    """The most that torch's allocator had given out at once in the control passes; None: not on a GPU, or not recorded."""
     control: tuple[ControlPass, ...] = ()
     profiled: tuple[ControlPass, ...] = ()
     """The captured passes, timed by the program itself (absent in the mark, which is written before them)."""

@@ -32,7 +32,7 @@ def figures(comparison: Comparison, base: Report, new: Report) -> tuple[Figure, 
         *_kernels(comparison),
         *_counts(comparison, base, new),
         *_utilisation(comparison, base, new),
-        Figure("memory", "", "", None, None, unknown_because="runs do not record it"),
+        Figure("memory", "", "", _memory(base), _memory(new), unknown_because=_NO_MEMORY),
     )
 
 
@@ -106,6 +106,14 @@ def _per_unit(report: Report, stage: str, number: Callable[[StageSummary], int])
     if summary is None or units is None or not units.count:
         return None
     return number(summary) / units.count
+
+
+_NO_MEMORY = "a side did not run on a GPU, or its run.json is older than this record"
+
+
+def _memory(report: Report) -> float | None:
+    """The most that was allocated on the GPU at once, bytes."""
+    return None if report.manifest is None else report.manifest.peak_memory_bytes
 
 
 def _utilisation(comparison: Comparison, base: Report, new: Report) -> Iterator[Figure]:

@@ -23,6 +23,7 @@ __all__ = [
     "nvml_answer",
     "nvml_handle",
     "open_nvml",
+    "peak_memory",
     "software_versions",
 ]
 
@@ -53,6 +54,21 @@ def gpu_name(device: torch.device) -> str | None:
 def compute_capability(device: torch.device) -> str | None:
     """Such as ``9.0``; None on a CPU."""
     return ".".join(map(str, torch.cuda.get_device_capability(device))) if device.type == "cuda" else None
+
+
+@contextmanager
+def peak_memory(device: torch.device) -> Iterator[list[int]]:
+    """The most that torch's allocator had given out at once while the context lasts, bytes.
+
+    Yields:
+        A list that holds it when the context is over; it stays empty on a CPU, where no allocator of ours tells.
+    """
+    peak: list[int] = []
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    yield peak
+    if device.type == "cuda":
+        peak.append(torch.cuda.max_memory_allocated(device))
 
 
 def device_state(device: torch.device, when: Literal["before", "after"]) -> tuple[DeviceState, ...]:

@@ -29,7 +29,7 @@ from analysis.domain.errors import ChildFailedError, DsocrError, ModelError
 from analysis.domain.files import WriteOptions, write_text
 from analysis.domain.manifest import ControlPass, RunManifest, StageCost
 from runner.child.annotate import Annotator
-from runner.child.device import compute_capability, device_state, gpu_name, measure_peak, software_versions
+from runner.child.device import compute_capability, device_state, gpu_name, measure_peak, peak_memory, software_versions
 from runner.child.energy import measure_energy
 from runner.child.flops import count_costs, meta_network
 from runner.child.generate import SYNCHRONISES, Decoder
@@ -187,8 +187,10 @@ def run(
         progress(f"warm-up {index + 1}/{plan.settings.warmup_passes}: {len(shapes)} prompts, one of each shape")
         run_pass(captured, model, decoder, shapes, Annotator(), index)
     tokens_of: dict[int, tuple[int, ...]] = {}
+    peak_bytes: list[int] = []
     if role == "control":
-        passes = _control_passes(plan, model, decoder, inputs, progress, reporter, tokens_of)
+        with peak_memory(model.device) as peak_bytes:
+            passes = _control_passes(plan, model, decoder, inputs, progress, reporter, tokens_of)
     else:
         passes = _captured_passes(captured, model, decoder, shown, mark, progress, reporter)
 
@@ -208,6 +210,7 @@ def run(
         costs_unknown_because="FLOPs are counted in the control run",
         measured_peak=measure_peak(model.device, model.dtype, model.subject.dtype) if wants_peak else None,
         energy=energy,
+        peak_memory_bytes=peak_bytes[0] if peak_bytes else None,
         device_states=before + after,
         versions=software_versions(model.device),
         gpu_name=gpu_name(model.device),

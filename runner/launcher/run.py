@@ -176,9 +176,17 @@ class Run:
             passes = tuple(evolve(timed, pass_index=first + timed.pass_index) for timed in result.passes)
             before = tuple(state for state in earlier.device_states if state.when == "before")
             after = tuple(state for state in result.device_states if state.when == "after")
-            whole = evolve(earlier, passes=(*earlier.passes, *passes), device_states=(*before, *after))
+            peaks = [peak for peak in (earlier.peak_memory_bytes, result.peak_memory_bytes) if peak is not None]
+            whole = evolve(
+                earlier,
+                passes=(*earlier.passes, *passes),
+                device_states=(*before, *after),
+                peak_memory_bytes=max(peaks, default=None),
+            )
             self.directory.write(self.directory.path / CONTROL, whole)
-            self._update(control=whole.passes, device_states=whole.device_states)
+            self._update(
+                control=whole.passes, device_states=whole.device_states, peak_memory_bytes=whole.peak_memory_bytes
+            )
         return passes
 
     def capture_measured(self, interrupts: Interrupts) -> RunManifest:
@@ -419,6 +427,7 @@ class Run:
             costs_unknown_because=result.costs_unknown_because,
             measured_peak=result.measured_peak,
             energy=result.energy,
+            peak_memory_bytes=result.peak_memory_bytes,
             device_states=result.device_states,
             synchronises=result.synchronises,
             decode_mode=result.decode_mode,

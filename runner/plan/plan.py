@@ -59,6 +59,7 @@ class WorkloadResult:
     costs_unknown_because: str | None = None
     measured_peak: MeasuredPeak | None = None
     energy: Energy | None = None
+    peak_memory_bytes: int | None = None
     """None: not asked for."""
     device_states: tuple[DeviceState, ...] = ()
     versions: dict[str, str] = field(factory=dict)

@@ -240,6 +240,17 @@ def test_what_is_not_recorded_cannot_be_judged(tmp_path: Path) -> None:
     assert result.checks[0].because.startswith("n/a: ")
 
 
+def test_memory_is_the_peak_of_the_control_passes(tmp_path: Path) -> None:
+    report = plain_report()
+    assert report.manifest is not None
+    sides = [evolve(report, manifest=evolve(report.manifest, peak_memory_bytes=size)) for size in (10**9, 11 * 10**8)]
+    text = '[[memory]]\nmax = "1.2 GB"\nmax_increase = "5 %"\n'
+    result = judge(policy(tmp_path, text), compared(), sides[0], sides[1])
+    assert outcomes(result) == ["passed", "failed"]
+    assert result.checks[1].because == "1.00 GB → 1.10 GB (+10.0 %): more than +5.0 %."
+    assert result.checks[1].subject == "memory"
+
+
 @pytest.mark.parametrize(("choice", "expected"), [("report", "cannot judge"), ("fail", "failed"), ("pass", "passed")])
 def test_the_policy_says_what_becomes_of_what_cannot_be_judged(choice: str, expected: str, tmp_path: Path) -> None:
     text = f'on_cannot_judge = "{choice}"\n[[stage]]\nstage = "decode"\nmax_increase = "3 %"\n'

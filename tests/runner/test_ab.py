@@ -68,6 +68,7 @@ def test_rounds_alternate_and_every_repetition_is_kept(tmp_path: Path, tool: Nsy
         control = one_side.directory.read_result("control.json")
         assert control is not None
         assert control.passes == manifest.control
+        assert control.peak_memory_bytes == manifest.peak_memory_bytes == 5_000
         assert not one_side.directory.trace_file.exists()
     assert result.unchanged
     assert result.finished_at is not None

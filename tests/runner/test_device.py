@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from analysis.domain.manifest import DeviceState
-from runner.child.device import device_state, software_versions
+from runner.child.device import device_state, peak_memory, software_versions
 
 GPU = torch.device("cuda:1")
 UUID = "11111111-2222-3333-4444-555555555555"
@@ -68,3 +68,15 @@ def test_a_machine_without_a_driver_says_nothing(monkeypatch: pytest.MonkeyPatch
     assert device_state(GPU, "before") == ()
     assert "driver" not in software_versions(GPU)
     assert device_state(torch.device("cpu"), "before") == ()
+
+
+def test_peak_memory_is_that_of_what_runs_inside(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[object] = []
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda device: asked.append(("reset", device)))
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: 7_000 if asked == [("reset", GPU)] else 0)
+    with peak_memory(GPU) as peak:
+        assert peak == []
+    assert peak == [7_000]
+    with peak_memory(torch.device("cpu")) as peak:
+        pass
+    assert peak == []
