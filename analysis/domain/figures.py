@@ -380,7 +380,7 @@ def ledger(before_ns: Sequence[float], after_ns: Sequence[float]) -> Ledger:
     largest = max(map(abs, (*sums, *before_ns, *after_ns)), default=0.0)
     unit, size, exact = _sum_unit(largest)
     moved = [abs(after - before) for before, after in zip(before_ns, after_ns, strict=True)]
-    smallest = min((value for value in moved if value > largest / 10**_MOST_DIGITS), default=largest)
+    smallest = min((value for value in moved if value > largest / 10**_MOST_DIGITS), default=largest / 10**_MOST_DIGITS)
     digits = min(
         exact,
         max(_decimals(largest / size, 3), min(_decimals(smallest / size, 2), _decimals(largest / size, _MOST_DIGITS))),

@@ -105,6 +105,16 @@ def diff_of(given: Comparison) -> Diff:
 
 
 @pytest.mark.parametrize("write", [first_screen, markdown, printed])
+def test_what_was_changed_is_said_beside_what_came_of_it(write: Callable[[Diff], str]) -> None:
+    said = " ".join(write(diff()).split())
+    assert "decode mode eager → cuda-graph; torch 2.13.0 → 2.13.1" in said
+    assert "SM clock" not in contents.changed(comparison()), "nobody changed that"
+    many = evolve(comparison(), settings=comparison().settings * 4)
+    assert contents.changed(many).endswith("; 4 more")
+    assert contents.changed(evolve(comparison(), settings=())) == ""
+
+
+@pytest.mark.parametrize("write", [first_screen, markdown, printed])
 def test_what_forbids_to_judge_is_said_first(write: Callable[[Diff], str]) -> None:
     said = " ".join(write(diff_of(forbidden())).split())
     assert "NVIDIA H100 80GB HBM3 against NVIDIA H200" in said
@@ -333,9 +343,16 @@ def test_markdown_is_short_enough_for_a_pull_request(sides: int) -> None:
 
 def test_markdown_folds_its_tables() -> None:
     text = markdown(diff())
-    assert text.count("<details>") == text.count("</details>") == 4
+    assert text.count("<details>") == text.count("</details>") == 3  # prefill is equal
     assert "| language_model.layers.\\*.self_attn |" in text
     assert "Next: Keep it" in text
+
+
+def test_units_are_told_apart_where_stages_share_them() -> None:
+    given = comparison()
+    assert "captured: 12 images, 1,008 tokens" in contents.subject(given)[1]
+    steps = evolve(given, stages=tuple(evolve(stage, per="step") for stage in given.stages))
+    assert "captured: prefill 12 steps, decode 1,008 steps" in contents.subject(steps)[1]
 
 
 @pytest.mark.parametrize("width", [80, 120])

@@ -11,7 +11,16 @@ from typing import Any, Final
 
 from attrs import evolve, frozen
 
-from analysis.compare.records import Comparison, Contribution, Diff, KernelMatch, Level, SettingChange, StageDifference
+from analysis.compare.records import (
+    Comparison,
+    Contribution,
+    Diff,
+    KernelMatch,
+    Level,
+    SettingChange,
+    SideSummary,
+    StageDifference,
+)
 from analysis.domain.figures import Change, change, counted, decimal, ledger, ratio, signed_duration
 from analysis.render.spec.compare import (
     ANSWERS,
@@ -36,6 +45,7 @@ from analysis.render.spec.text import visible
 __all__ = [
     "Reason",
     "certainty",
+    "changed",
     "contributions",
     "explained",
     "forbidding",
@@ -77,9 +87,7 @@ def subject(comparison: Comparison) -> tuple[str, ...]:
     ]
     lines = [" · ".join(same)] if same else []
     for name, side in (("Base", base), ("New", new)):
-        units = ", ".join(
-            counted(side.units[row.stage], visible(row.per)) for row in comparison.stages if row.stage in side.units
-        )
+        units = _units(comparison, side)
         differing = [
             visible(value)
             for value, other in (
@@ -93,9 +101,38 @@ def subject(comparison: Comparison) -> tuple[str, ...]:
     return tuple(lines)
 
 
+def _units(comparison: Comparison, side: SideSummary) -> str:
+    """What a side captured: ``3 images, 189 tokens``; stages with the same unit are named: ``prefill 1 step, decode 59 steps``."""
+    stages = [stage for stage in comparison.stages if stage.stage in side.units]
+    alike = len({stage.per for stage in stages}) < len(stages)
+    return ", ".join(
+        f"{f'{visible(stage.stage)} ' if alike else ''}{counted(side.units[stage.stage], visible(stage.per))}"
+        for stage in stages
+    )
+
+
 def forbidding(comparison: Comparison) -> tuple[SettingChange, ...]:
     """Settings because of which a difference cannot be put down to the code."""
     return tuple(change_ for change_ in comparison.settings if change_.forbids)
+
+
+_OF_THE_USER: Final = ("model", "inputs", "options", "versions", "driver")
+"""Groups of settings that somebody changes; clocks and the tool differ by themselves."""
+_CHANGED: Final = 4
+
+
+def changed(comparison: Comparison) -> str:
+    """What was changed between the sides, as far as it is recorded, in a line; empty: nothing.
+
+    What forbids to judge is not among it, for that is said apart.
+    """
+    rows = [row for row in comparison.settings if row.group in _OF_THE_USER and not row.forbids]
+    told = [
+        f"{visible(row.name)} {' → '.join('not recorded' if value is None else visible(value) for value in row.values)}"
+        for row in rows[:_CHANGED]
+    ]
+    more = [f"{len(rows) - _CHANGED} more"] if len(rows) > _CHANGED else []
+    return "; ".join((*told, *more))
 
 
 def of_level(comparison: Comparison, stage: str, level: Level) -> tuple[Contribution, ...]:

@@ -81,6 +81,7 @@ def _comparison(comparison: Comparison, key: str, several: bool) -> dict[str, An
         "label": visible(comparison.new.label),
         "headline": unbroken(visible(comparison.headline)) if several else "",
         "subject": contents.subject(comparison) if several else (),
+        "changed": contents.changed(comparison),
         "forbids": [
             {
                 "name": visible(row.name),

@@ -44,6 +44,9 @@ def print_diff(diff: Diff, console: Console) -> None:
 
 def _comparison(comparison: Comparison) -> list[RenderableType]:
     lines: list[RenderableType] = [Text(line, style="dim") for line in contents.subject(comparison)]
+    changed = contents.changed(comparison)
+    if changed:
+        lines.append(Sentence(f"Changed: {changed}"))
     for row in contents.forbidding(comparison):
         values = " against ".join("not recorded" if value is None else visible(value) for value in row.values)
         lines.append(Sentence(f"differs: {visible(row.name)}: {values} – {visible(row.because)}", "bold yellow"))
@@ -51,6 +54,8 @@ def _comparison(comparison: Comparison) -> list[RenderableType]:
     for stage in comparison.stages:
         lines += _stage(comparison, stage)
     for stage in comparison.stages:
+        if stage.answer == "equal":  # of noise nobody reads the parts; they are in the files
+            continue
         parts = contents.contributions(comparison, stage.stage, "module", "terminal", _PARTS)
         if not parts.rows:
             parts = contents.contributions(comparison, stage.stage, "stage", "terminal", _PARTS)
@@ -62,7 +67,7 @@ def _comparison(comparison: Comparison) -> list[RenderableType]:
 
 
 def _settings(comparison: Comparison) -> list[RenderableType]:
-    rows = [row for row in comparison.settings if not row.forbids]
+    rows = [row for row in comparison.settings if not row.forbids and row.group in ("device", "clocks", "tool")]
     if not rows:
         return []
     shown = [
@@ -70,7 +75,7 @@ def _settings(comparison: Comparison) -> list[RenderableType]:
         for row in rows[:_SETTINGS]
     ]
     more = f"; {len(rows) - _SETTINGS} more" if len(rows) > _SETTINGS else ""
-    return [Sentence(f"Settings that differ: {'; '.join(shown)}{more}."), Text()]
+    return [Sentence(f"Differs by itself: {'; '.join(shown)}{more}."), Text()]
 
 
 def _stage(comparison: Comparison, stage: StageDifference) -> list[RenderableType]:
