@@ -179,10 +179,15 @@ def _utilisation(report: Report, tables: ReportTables) -> list[_Section]:
         suspect = f" **{escaped(visible(row.suspect))}**" if row.suspect else ""
         base = utilisation.TIME_BASES[row.time_base]
         arithmetic.append(f"- {escaped(row.stage)}, {base}: {escaped(visible(row.derivation or ''))}{suspect}")
+    joules = tables.energy()
+    energy: list[str] = []
+    if joules is not None:
+        energy = [f"## {joules.title}", "", *(table_lines(joules) if joules.rows else [escaped(joules.note), ""])]
     sampled = ["## GPU metrics, sampled", "", *table_lines(tables.metric_means())] if report.metrics else []
     return [
         _Section("Utilisation", lines, 2),
         _Section("Arithmetic of MFU and MBU", [*arithmetic, ""] if derived else [], 4),
+        _Section("Energy", energy, 2),
         _Section("GPU metrics, sampled", sampled, 5),
     ]
 

@@ -168,4 +168,7 @@ def print_report(report: Report, console: Console, *, top: int = 10) -> None:
             parts += [FittedTable(tables.module_kinds(stage, top)), Text()]
     if report.utilisation:
         parts += [FittedTable(tables.utilisation()), Text()]
+    energy = tables.energy()
+    if energy is not None:
+        parts += [FittedTable(energy) if energy.rows else Text(energy.note, style="dim"), Text()]
     console.print(Group(*parts))

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from typing import Final
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from analysis.domain.annotations import STAGES, Stage
-from analysis.domain.figures import count, counted, duration, significant
-from analysis.domain.sweep import Sweep, SweepPoint
+from analysis.domain.figures import count, counted, duration, ratio, significant, times
+from analysis.domain.sweep import Sweep, SweepPoint, SweepSetting
 from analysis.sweep.crossover import Crossover, crossovers
-from analysis.sweep.series import SweepSeries, figures_of, page_ns, point_words, series_of
+from analysis.sweep.series import SweepSeries, bound_of, figures_of, page_ns, point_words, series_of, spread
 
 __all__ = ["SweepAnswers", "answers_of", "latency_ns", "pareto_front", "throughput"]
 
+_FASTER: Final = 0.8
+"""Of the best point's latency: what that point must not exceed."""
+_NOISY: Final = 0.1
+"""Spread of a point's passes from which on it is told."""
 _WORTH: Final = 0.5
 """Of the best throughput: what the point for low latency must still reach to be named beside it."""
 
@@ -83,7 +87,10 @@ def _sentence(sweep: Sweep, series: tuple[SweepSeries, ...], front: tuple[SweepP
     best, fastest = front[-1], front[0]
     told = [f"Most throughput: {_rate(best)} at {point_words(sweep, best)}, {_latency(best)}"]
     limit = _WORTH * (throughput(best) or 0.0)
-    middle = next(point for point in front if (throughput(point) or 0.0) >= limit)
+    soon = _FASTER * (latency_ns(best) or 0.0)
+    middle = next(
+        (point for point in front if (throughput(point) or 0.0) >= limit and (latency_ns(point) or 0.0) <= soon), best
+    )
     if middle is not best:
         told.append(
             f"for {duration(latency_ns(middle))} a {_unit(middle)} take {point_words(sweep, middle)} ({_rate(middle)})"
@@ -112,6 +119,7 @@ def _latency(point: SweepPoint) -> str:
 
 def _then(sweep: Sweep, series: tuple[SweepSeries, ...]) -> list[str]:
     told = _limits(series)
+    told += _decode_modes(series) + _energy(sweep) + _noise(sweep)
     missing = [point for point in sweep.points if point.status == "out of memory"]
     if missing:
         least = min(missing, key=lambda point: point.setting.batch_size)
@@ -134,6 +142,64 @@ def _then(sweep: Sweep, series: tuple[SweepSeries, ...]) -> list[str]:
     return told
 
 
+def _decode_modes(series: tuple[SweepSeries, ...]) -> list[str]:
+    """How many more tokens a second decode from a CUDA graph, or on a static cache, gives than eager decode."""
+    ratios: dict[str, list[float]] = {}
+    eager = {_without_mode(point): point.tokens_per_s for row in series for point in row.measured
+             if point.setting.decode_mode == "eager"}  # fmt: skip
+    for row in series:
+        for point in row.measured:
+            base = eager.get(_without_mode(point))
+            if point.setting.decode_mode != "eager" and base and point.tokens_per_s:
+                ratios.setdefault(point.setting.decode_mode, []).append(point.tokens_per_s / base)
+    words = {"cuda-graph": "A CUDA graph", "static": "A static cache"}
+    return [
+        f"{words[mode]} gives {times(min(factors), 1)} to {times(max(factors), 1)} as many tokens per second as eager decode."
+        if len(factors) > 1
+        else f"{words[mode]} gives {times(factors[0], 1)} as many tokens per second as eager decode."
+        for mode, factors in ratios.items()
+    ]
+
+
+def _without_mode(point: SweepPoint) -> SweepSetting:
+    return evolve(point.setting, decode_mode="eager")
+
+
+def _energy(sweep: Sweep) -> list[str]:
+    """From the most to the fewest joules a page."""
+    known = [
+        (point.energy.joules_per_page, point)
+        for point in sweep.points
+        if point.energy is not None and point.energy.joules_per_page is not None
+    ]
+    if len(known) < 2:
+        return []
+    (most, first), (least, last) = max(known, key=lambda pair: pair[0]), min(known, key=lambda pair: pair[0])
+    return [
+        f"Energy of a page: from {significant(most)} J ({point_words(sweep, first)}) down to {significant(least)} J "
+        f"({point_words(sweep, last)})."
+    ]
+
+
+def _noise(sweep: Sweep) -> list[str]:
+    """How far the passes of one point differ at most, if that is worth a word."""
+    known = [
+        (difference, stage.stage, point)
+        for point in sweep.points
+        for stage in point.stages
+        if (difference := spread(stage)) is not None
+    ]
+    if not known:
+        return []
+    most, stage, point = max(known, key=lambda noted: noted[0])
+    if most < _NOISY:
+        return []
+    return [
+        f"Noise: passes of one point differ by up to {ratio(most)} ({stage}, {point_words(sweep, point)}); smaller differences "
+        "between points may be none."
+    ]
+
+
 def _limits(series: tuple[SweepSeries, ...]) -> list[str]:
     """What limits each stage over the batch, a sentence for all series of which the same is true."""
     told = []
@@ -152,9 +218,9 @@ def _limits(series: tuple[SweepSeries, ...]) -> list[str]:
 def _limit_words(series: SweepSeries, stage: Stage) -> str:
     """``launch-bound up to batch 8, memory-bound from 16 on``; empty: no point has a verdict."""
     verdicts = [
-        (point.setting.batch_size, figures.bound)
+        (point.setting.batch_size, bound)
         for point in series.measured
-        if (figures := figures_of(point, stage)) is not None and figures.bound is not None
+        if (bound := bound_of(figures_of(point, stage))) is not None
     ]
     if not verdicts:
         return ""

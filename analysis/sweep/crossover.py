@@ -1,15 +1,18 @@
 """Where a stage's limit changes as the batch grows: predicted from one point, and measured.
 
-One unit of a stage (a prefill, a decode step) of batch b takes the longer of what the host and what the GPU need:
+One unit of a stage (a prefill, a decode step) of batch b takes the longer of what the host and what the GPU need. All times
+come from one point, that of the smallest batch, here 1; FLOP and bytes are counted, not measured:
 
-    host(b) = the unit's time at the first point, if the host sets the pace there: it launches as many kernels at any batch
+    host    = the unit's time at batch 1, if the GPU is busy for less than 70 % of it
     roof(b) = max(bytes(b) ÷ peak bandwidth, FLOP(b) ÷ peak)
-    gpu(b)  = GPU-busy time at the first point × roof(b) ÷ roof(first point)
+    most(b) = busy(1) × roof(b) ÷ roof(1)          all of the GPU's time grows as its roof does
+    least(b) = busy(1) − roof(1) + roof(b)         only the roof grows: what kernels take beyond it stays
 
-so that all times come from one point, that of the smallest batch; FLOP and bytes are counted, not measured. The batch from
-which on gpu(b) ≥ host is the predicted end of the launch-bound range. The GPU is never faster than its roof, so the range ends
-at the latest where roof(b) ≥ host. Which of the two quotients makes the roof says what limits the GPU; the batch from which on
-FLOP(b) ÷ peak ≥ bytes(b) ÷ bandwidth is that from which on it can be compute-bound.
+The host launches as many kernels at any batch, so its time stays. Large kernels are near the first line, kernels of few
+microseconds, whose time is mostly their start, near the second. So the GPU overtakes the host between the least batch with
+most(b) ≥ host and the least batch with least(b) ≥ host. Measured is the batch from which on the GPU's busy time, in the recorded
+window, is not less than the host's at batch 1. Which of the two quotients makes the roof says what limits the GPU then; the batch
+from which on FLOP(b) ÷ peak ≥ bytes(b) ÷ bandwidth is that from which on it can be compute-bound.
 
 Between two batches of the sweep FLOP and bytes are taken to be linear; beyond the largest, FLOP and KV cache grow with the
 batch and the weights stay. (A mixture of experts touches more experts with each sequence, until all are touched.)
@@ -17,7 +20,7 @@ batch and the weights stay. (A mixture of experts touches more experts with each
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from typing import Final, Literal, TypeAlias
 
 from attrs import frozen
@@ -25,20 +28,18 @@ from attrs import frozen
 from analysis.domain.annotations import Stage
 from analysis.domain.figures import bytes_, count, duration, flop, rate
 from analysis.domain.sweep import StageFigures, Sweep
-from analysis.sweep.series import SweepSeries, figures_of
+from analysis.sweep.series import SweepSeries, bound_of, figures_of
 
-__all__ = ["BOUND_BY_DEVICE", "Crossover", "Forecast", "Limit", "crossovers", "forecast"]
+__all__ = ["Crossover", "Forecast", "Limit", "crossovers", "forecast"]
 
-Limit: TypeAlias = Literal["launch-bound", "memory-bound", "compute-bound"]
-
-BOUND_BY_DEVICE: Final = frozenset({"memory-bound", "compute-bound", "kernel-bound"})
-"""Verdicts by which the GPU's kernels limit a stage; by the others the host, or what stands between the two."""
+Limit: TypeAlias = Literal["host-bound", "memory-bound", "compute-bound"]
+"""``host-bound``: launch-bound or bound in Python; the GPU waits for the host."""
 
 LARGEST_BATCH: Final = 4096
 """Up to which a change is looked for."""
 
-_BUSY: Final = 0.9
-"""GPU-busy share from which on the host no longer sets the pace, whatever the verdict says."""
+_BUSY: Final = 0.7
+"""GPU-busy share from which on the host does not set the pace at the first point."""
 
 
 @frozen
@@ -48,7 +49,9 @@ class Forecast:
     batch_size: int
     host_ns: float
     gpu_ns: float
-    """Busy time, scaled from the first point."""
+    """Busy time at most: that of the first point, scaled as the roof grows."""
+    gpu_least_ns: float
+    """Busy time at least: that of the first point and by how much the roof is longer."""
     memory_ns: float
     """Bytes ÷ peak bandwidth."""
     compute_ns: float
@@ -56,8 +59,13 @@ class Forecast:
 
     @property
     def unit_ns(self) -> float:
-        """The longer of host and GPU."""
+        """The longer of host and GPU, the GPU at most."""
         return max(self.host_ns, self.gpu_ns)
+
+    @property
+    def unit_least_ns(self) -> float:
+        """The longer of host and GPU, the GPU at least."""
+        return max(self.host_ns, self.gpu_least_ns)
 
     @property
     def roof_ns(self) -> float:
@@ -67,8 +75,11 @@ class Forecast:
     @property
     def limit(self) -> Limit:
         """What sets the pace."""
-        if self.gpu_ns < self.host_ns:
-            return "launch-bound"
+        return "host-bound" if self.gpu_ns < self.host_ns else self.roof_limit
+
+    @property
+    def roof_limit(self) -> Limit:
+        """Which quotient makes the roof."""
         return "memory-bound" if self.memory_ns >= self.compute_ns else "compute-bound"
 
 
@@ -80,15 +91,15 @@ class Crossover:
     """Label of the series; empty: the sweep has one only."""
     stage: Stage
     change: str
-    """``launch-bound → memory-bound``."""
+    """``host-bound → memory-bound``."""
     predicted: int | None
-    """Least batch behind the change; None: there is none up to `LARGEST_BATCH`, or it cannot be predicted."""
-    at_the_latest: int | None
-    """The same if the GPU reached its roof; None: not up to `LARGEST_BATCH`, or there is no such bound."""
+    """Least batch behind the change if all of the GPU's time grows as its roof; None: none up to `LARGEST_BATCH`, or unknown."""
+    predicted_latest: int | None
+    """The same if only the roof grows; None: as above."""
     measured_before: int | None
-    """Largest batch of the sweep before the change; None: none was measured before it."""
+    """Largest batch of the sweep before the change; None: no point was measured before it."""
     measured_from: int | None
-    """Least batch of the sweep behind it; None: none was measured behind it."""
+    """Least batch of the sweep behind it; None: no point was measured behind it."""
     arithmetic: str
     """How it was predicted, with the numbers."""
     unknown_because: str | None = None
@@ -143,6 +154,7 @@ def forecast(sweep: Sweep, series: SweepSeries, stage: Stage) -> tuple[Model | N
             batch_size=size,
             host_ns=host_ns,
             gpu_ns=busy_ns * max(memory_ns, compute_ns) / roof_ns,
+            gpu_least_ns=busy_ns - roof_ns + max(memory_ns, compute_ns),
             memory_ns=memory_ns,
             compute_ns=compute_ns,
         )
@@ -161,48 +173,51 @@ def crossovers(sweep: Sweep, series: SweepSeries, stage: Stage) -> tuple[Crossov
     The first is left out where the host does not set the pace at the first point, the second where compute limits as soon as
     the host does not: there is no such change then.
     """
-    model, told = forecast(sweep, series, stage)
-    measured = [
-        (point.setting.batch_size, figures.bound)
+    known = [
+        (point.setting.batch_size, figures)
         for point in series.measured
-        if (figures := figures_of(point, stage)) is not None and figures.bound is not None
+        if (figures := figures_of(point, stage)) is not None
     ]
-    if not series.measured or figures_of(series.measured[0], stage) is None:
+    if not known:
         return ()
+    model, told = forecast(sweep, series, stage)
+    first, at_first = known[0]
+    host_ns = at_first.median_ns if _paced_by_host(at_first) else None
+    overtaken = _measured_change([(batch, figures.busy_ns >= (host_ns or 0.0)) for batch, figures in known
+                                  if figures.busy_ns is not None])  # fmt: skip
     if model is None:
-        before, after = _measured_change(measured, BOUND_BY_DEVICE)
-        change = Crossover(series.label, stage, "launch-bound → GPU-bound", None, None, before, after, "", told)
-        return (change,) if measured else ()
-    first = series.measured[0].setting.batch_size
+        change = Crossover(series.label, stage, "host-bound → GPU-bound", None, None, *overtaken, "", told)
+        return () if host_ns is None else (change,)
     rows = []
-    at_first = model(first)
-    if at_first.host_ns:
-        end = _least(first, lambda size: model(size).gpu_ns >= at_first.host_ns)
-        latest = _least(first, lambda size: model(size).roof_ns >= at_first.host_ns)
-        behind = "memory-bound" if end is None else model(end).limit
-        before, after = _measured_change(measured, BOUND_BY_DEVICE)
+    if host_ns is not None:
+        earliest = _least(first, lambda size: model(size).gpu_ns >= host_ns)
+        latest = _least(first, lambda size: model(size).gpu_least_ns >= host_ns)
+        limit = model(LARGEST_BATCH if earliest is None else earliest).roof_limit
         rows.append(
             Crossover(
                 series=series.label,
                 stage=stage,
-                change=f"launch-bound → {behind}",
-                predicted=end,
-                at_the_latest=latest,
-                measured_before=before,
-                measured_from=after,
-                arithmetic=f"{told}. {_host_words(model, at_first, end)}",
+                change=f"host-bound → {limit}",
+                predicted=earliest,
+                predicted_latest=latest,
+                measured_before=overtaken[0],
+                measured_from=overtaken[1],
+                arithmetic=f"{told}. {_host_words(model, host_ns, earliest, latest)}",
             )
         )
-    if at_first.memory_ns > at_first.compute_ns and not (rows and rows[0].change.endswith("compute-bound")):
+    counted = model(first)
+    if counted.memory_ns > counted.compute_ns and not (rows and rows[0].change.endswith("compute-bound")):
         end = _least(first, lambda size: model(size).compute_ns >= model(size).memory_ns)
-        before, after = _measured_change(measured, {"compute-bound"}, {"memory-bound"})
+        verdicts = [(batch, bound == "compute-bound") for batch, figures in known
+                    if (bound := bound_of(figures)) in ("memory-bound", "compute-bound")]  # fmt: skip
+        before, after = _measured_change(verdicts)
         rows.append(
             Crossover(
                 series=series.label,
                 stage=stage,
                 change="memory-bound → compute-bound",
                 predicted=end,
-                at_the_latest=None,
+                predicted_latest=end,
                 measured_before=before,
                 measured_from=after,
                 arithmetic=f"{told}. {_ridge_words(model, end)}",
@@ -211,17 +226,17 @@ def crossovers(sweep: Sweep, series: SweepSeries, stage: Stage) -> tuple[Crossov
     return tuple(rows)
 
 
-def _host_words(model: Model, at_first: Forecast, end: int | None) -> str:
-    if end is None:
-        return (
-            f"GPU busy × roof(batch) ÷ roof stays below {duration(at_first.host_ns)} up to batch {count(LARGEST_BATCH)}"
-        )
-    after = model(end)
-    factor = after.roof_ns / at_first.roof_ns
-    return (
-        f"At batch {count(end)} the roof is {duration(after.roof_ns)}, {factor:.3g} times as long, so the GPU is busy for "
-        f"{duration(after.gpu_ns)}: not less than the {duration(at_first.host_ns)} that the host takes"
-    )
+def _host_words(model: Model, host_ns: float, earliest: int | None, latest: int | None) -> str:
+    def words(batch: int | None, how: str, busy_ns: Callable[[Forecast], float]) -> str:
+        at = model(LARGEST_BATCH if batch is None else batch)
+        if batch is None:
+            return f"if {how}, the GPU is busy for {duration(busy_ns(at))} at batch {count(at.batch_size)}, not yet the host's time"
+        busy = f"it is busy for {duration(busy_ns(at))} at batch {count(batch)}"
+        return f"if {how}, {busy}, where the roof is {duration(at.roof_ns)}"
+
+    at_most = words(earliest, "all of the busy time grows as the roof", lambda at: at.gpu_ns)
+    at_least = words(latest, "only the roof grows", lambda at: at.gpu_least_ns)
+    return f"The host takes {duration(host_ns)} at any batch; {at_most}; {at_least}"
 
 
 def _ridge_words(model: Model, end: int | None) -> str:
@@ -236,8 +251,6 @@ def _ridge_words(model: Model, end: int | None) -> str:
 
 
 def _paced_by_host(figures: StageFigures) -> bool:
-    if figures.bound in BOUND_BY_DEVICE:
-        return False
     return figures.busy_share is not None and figures.busy_share < _BUSY
 
 
@@ -271,14 +284,8 @@ def _least(first: int, holds: Callable[[int], bool]) -> int | None:
     return next((size for size in range(first, LARGEST_BATCH + 1) if holds(size)), None)
 
 
-def _measured_change(
-    measured: Sequence[tuple[int, str]], behind: Collection[str], ahead: Collection[str] | None = None
-) -> tuple[int | None, int | None]:
-    """Largest batch before and least batch behind a change, by the points' own verdicts; ``ahead`` None: all others."""
-    after = next((batch for batch, bound in measured if bound in behind), None)
-    before = [
-        batch
-        for batch, bound in measured
-        if (bound not in behind if ahead is None else bound in ahead) and (after is None or batch < after)
-    ]
+def _measured_change(measured: Sequence[tuple[int, bool]]) -> tuple[int | None, int | None]:
+    """Largest batch before and least batch behind a change, of batches and whether they lie behind it."""
+    after = next((batch for batch, behind in measured if behind), None)
+    before = [batch for batch, behind in measured if not behind and (after is None or batch < after)]
     return (before[-1] if before else None), after

@@ -11,7 +11,7 @@ from analysis.domain.annotations import Stage
 from analysis.domain.figures import count
 from analysis.domain.sweep import StageFigures, Sweep, SweepPoint, SweepSetting
 
-__all__ = ["SweepSeries", "figures_of", "page_ns", "point_words", "series_of"]
+__all__ = ["SweepSeries", "bound_of", "figures_of", "page_ns", "point_words", "series_of", "spread"]
 
 _DECODE_MODES: Final = {"eager": "eager", "static": "static cache", "cuda-graph": "CUDA graph"}
 
@@ -36,6 +36,18 @@ class SweepSeries:
 def figures_of(point: SweepPoint, stage: Stage) -> StageFigures | None:
     """A stage's figures; None: it has none."""
     return point.prefill if stage == "prefill" else point.decode
+
+
+def bound_of(figures: StageFigures | None) -> str | None:
+    """What limits a stage by its verdict; None: there is none, or it says that this is not known."""
+    return None if figures is None or figures.bound == "unknown" else figures.bound
+
+
+def spread(figures: StageFigures | None) -> float | None:
+    """How far a stage's passes differ: (slowest − fastest) ÷ median; None: it has one pass only, or none."""
+    if figures is None or len(figures.pass_ns) < 2:
+        return None
+    return (max(figures.pass_ns) - min(figures.pass_ns)) / figures.median_ns
 
 
 def page_ns(point: SweepPoint) -> float | None:

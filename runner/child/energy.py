@@ -134,8 +134,8 @@ class _Counter:
         self.idle_w: float | None = (last.value - first.value) / self.idle_s
         self.sampling_s: float | None = self.idle_s / (len(idle) - 1)
         self.how = (
-            "the driver's counter of the board's energy (nvmlDeviceGetTotalEnergyConsumption), read before and after each loop; "
-            f"it advanced every {self.sampling_s * 1e3:.0f} ms, so that each end of a loop is known to that"
+            "the driver's counter of the board's energy (nvmlDeviceGetTotalEnergyConsumption), read before and after each loop, "
+            "each end of which is known to the counter's period"
         )
 
     def measure(self, go_on: Callable[[float], int]) -> _Loop | None:

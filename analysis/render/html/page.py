@@ -145,6 +145,7 @@ def page(report: Report, folder: Path | None = None, parts: TraceParts | None = 
         waits=_longest(tables.host_calls("stage")),
         host_calls=[_capped(tables.host_calls("stage")), _capped(tables.host_calls("module"))],
         utilisation=tables.utilisation(),
+        energy=tables.energy(),
         derivations=[
             (row.stage, utilisation.TIME_BASES[row.time_base], visible(row.derivation), visible(row.suspect or ""))
             for row in report.utilisation

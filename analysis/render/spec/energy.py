@@ -75,7 +75,8 @@ def energy_note(energy: Energy) -> str:
         else "Idle power n/a."
     )
     how = visible(energy.how or "")
-    return f"{idle} Measured by {how}." if how else idle
+    period = f" New readings about every {duration(round(energy.sampling_s * 1e3) * 1e6)}." if energy.sampling_s else ""
+    return f"{idle} Measured by {how}.{period}" if how else f"{idle}{period}"
 
 
 _E = Column[EnergyLine]

@@ -24,7 +24,7 @@ from analysis.render.spec.specification import (
     decimals,
 )
 from analysis.sweep.crossover import LARGEST_BATCH, Crossover
-from analysis.sweep.series import figures_of
+from analysis.sweep.series import bound_of, figures_of, spread
 
 __all__ = ["CROSSOVERS", "SWEEP_POINTS", "prompt_tokens_of"]
 
@@ -39,6 +39,13 @@ def prompt_tokens_of(point: SweepPoint) -> int | None:
 
 def _not_measured(point: SweepPoint) -> str | None:
     return point.reason or (None if point.status == "measured" else point.status)
+
+
+def _one_pass(point: SweepPoint) -> str | None:
+    return _not_measured(point) or "there is one pass only"
+
+
+_SPREAD: Final = "(slowest − fastest pass) ÷ their median."
 
 
 def _stage(
@@ -81,7 +88,7 @@ def _of_stage(stage: Stage) -> tuple[_P, ...]:
                lambda row: row.launches, window=True),
         _stage(stage, "busy_share", "GPU busy", SHARE, "Union of the GPU's operations ÷ unprofiled time.",
                lambda row: row.busy_share, window=True),
-        _stage(stage, "bound", "verdict", TEXT, GLOSSARY["bound"], lambda row: row.bound, window=True, type_="string",
+        _stage(stage, "bound", "verdict", TEXT, GLOSSARY["bound"], bound_of, window=True, type_="string",
                shown=("html", "markdown", "terminal"), priority=2),
         _stage(stage, "busy_ns", "GPU busy time", DURATION, f"Union of the GPU's operations, per {unit}.",
                lambda row: row.busy_ns, window=True, shown=()),
@@ -139,6 +146,10 @@ SWEEP_POINTS: Final = Specification[SweepPoint](
         _P("tpot_ns", "TPOT", "float64", DURATION, f"{GLOSSARY['tpot']} Median of the passes.",
            value=lambda point: None if point.decode is None else point.decode.median_ns, nullable=True, why=_not_measured,
            priority=0),
+        _P("ttft_spread", "TTFT spread", "float64", RATIO, f"TTFT: {_SPREAD}", value=lambda point: spread(point.prefill),
+           nullable=True, why=_one_pass, shown=("html",), priority=5),
+        _P("tpot_spread", "TPOT spread", "float64", RATIO, f"TPOT: {_SPREAD}", value=lambda point: spread(point.decode),
+           nullable=True, why=_one_pass, shown=("html",), priority=5),
         _P("tokens_per_s", "Tokens/s", "float64", SIGNIFICANT, "Output tokens of all sequences per second of decode: batch ÷ TPOT.",
            nullable=True, why=_not_measured, priority=0),
         _P("pages_per_min", "Pages/min", "float64", SIGNIFICANT, "Sequences per minute, prefill and decode.",
@@ -167,6 +178,7 @@ SWEEP_POINTS: Final = Specification[SweepPoint](
 )  # fmt: skip
 
 
+_NO_POINT: Final = "no point"
 _NONE: Final = f"none up to {LARGEST_BATCH:,}"
 
 
@@ -182,17 +194,17 @@ CROSSOVERS: Final = Specification[Crossover](
         _C("stage", "Stage", "string", TEXT, GLOSSARY["stage"], priority=0),
         _C("series", "Of", "string", TEXT, "What tells the series from the others.", optional=True, priority=0),
         _C("change", "Change", "string", TEXT, "What limits before, and behind.", priority=0),
-        _C("predicted", "Predicted from batch", "int64", COUNT,
-           "Least batch behind the change: the first point's GPU-busy time, scaled by bytes ÷ bandwidth or FLOP ÷ peak, reaches "
-           "the host's time; or FLOP ÷ peak reaches bytes ÷ bandwidth.", nullable=True, why=_not_predicted, priority=0),
-        _C("at_the_latest", "At the latest", "int64", COUNT, "The same if the GPU reached its roof.", nullable=True,
-           why=lambda row: row.unknown_because or (
-               "no bound" if row.change.startswith("memory") else _NONE),
-           priority=2),
-        _C("measured_before", "Measured: still at", "int64", COUNT, "Largest batch of the sweep before the change, by its verdict.",
-           nullable=True, why=lambda _: "no point", priority=1),
-        _C("measured_from", "Measured: from", "int64", COUNT, "Least batch of the sweep behind the change, by its verdict.",
-           nullable=True, why=lambda _: "no point", priority=0),
+        _C("predicted", "Predicted: not before", "int64", COUNT,
+           "Least batch behind the change, by the first point's times and counted FLOP and bytes, if all of the GPU's busy time "
+           "grows as its roof does.", nullable=True, why=_not_predicted, priority=0),
+        _C("predicted_latest", "Predicted: by", "int64", COUNT,
+           "The same if only the roof grows, and what kernels take beyond it stays.", nullable=True, why=_not_predicted,
+           priority=0),
+        _C("measured_before", "Measured: not yet at", "int64", COUNT, "Largest batch of the sweep before the change: the GPU's "
+           "busy time is below the host's time of the first point; or the verdict is memory-bound.",
+           nullable=True, why=lambda _: _NO_POINT, priority=1),
+        _C("measured_from", "Measured: at", "int64", COUNT, "Least batch of the sweep behind the change.",
+           nullable=True, why=lambda _: _NO_POINT, priority=0),
         _C("arithmetic", "How", "string", TEXT, "The prediction with its numbers.", shown=(), priority=5),
     ),
 )  # fmt: skip

@@ -8,7 +8,7 @@ from attrs import evolve
 
 from analysis.domain.entities import KernelSummary
 from analysis.domain.overhead import noise_sentence
-from analysis.render.spec import gpu_time, host, kernels, predictions, stages, step_kinds, utilisation, verdicts
+from analysis.render.spec import energy, gpu_time, host, kernels, predictions, stages, step_kinds, utilisation, verdicts
 from analysis.render.spec.shown import Table, pivoted, shown, transposed
 from analysis.render.spec.specification import Reader
 from analysis.report import Report
@@ -135,6 +135,15 @@ class ReportTables:
         """What each stage needed against what the device can give."""
         rows = self._report.utilisation
         return shown(utilisation.UTILISATION, rows, self._reader, note=utilisation.utilisation_note(rows))
+
+    def energy(self) -> Table | None:
+        """Joules per page and per output token; without rows where the note says why; None: it was not asked for."""
+        manifest = self._report.manifest
+        if manifest is None or manifest.energy is None:
+            return None
+        return shown(
+            energy.ENERGY, energy.energy_lines(manifest.energy), self._reader, note=energy.energy_note(manifest.energy)
+        )
 
     def metric_means(self) -> Table:
         """Sampled GPU metrics, the means over the stages beside one another."""

@@ -9,7 +9,7 @@ from attrs import evolve, frozen
 
 from analysis.domain.annotations import STAGES
 from analysis.domain.energy import Energy
-from analysis.domain.figures import NOT_AVAILABLE, bytes_, count, counted, duration, rate, ratio, significant
+from analysis.domain.figures import NOT_AVAILABLE, bytes_, count, counted, decimal, duration, rate, ratio, significant
 from analysis.domain.sweep import StageFigures, Sweep, SweepPoint
 from analysis.render.spec.energy import energy_note
 from analysis.render.spec.shown import Cell, Heading, Table, Tile, shown
@@ -17,7 +17,7 @@ from analysis.render.spec.specification import Reader
 from analysis.render.spec.sweep import CROSSOVERS, SWEEP_POINTS
 from analysis.render.spec.text import visible
 from analysis.sweep.answers import SweepAnswers
-from analysis.sweep.series import figures_of, point_words
+from analysis.sweep.series import bound_of, figures_of, point_words
 
 __all__ = [
     "LIMIT_COLOURS",
@@ -34,19 +34,22 @@ __all__ = [
     "ran",
     "tiles",
     "title",
+    "unknowns",
     "verdicts",
 ]
 
+_LIMIT_WORDS: Final = {"host-bound in Python": "host: Python", "kernel-bound": "kernels", "compute-bound": "compute"}
+"""Verdicts whose words are too long for a cell."""
 _SHORT: Final = 24
 """Characters of a reason that has room in a cell."""
 
 LIMIT_COLOURS: Final = {
     "launch-bound": "launching",
-    "host-bound in Python": "launching",
+    "host-bound in Python": "other",
     "synchronise-bound": "synchronising",
     "memory-bound": "transfer",
     "compute-bound": "busy",
-    "kernel-bound": "busy",
+    "kernel-bound": "ideal",
     "communication-bound": "ranks",
 }
 """Verdict → colour of the palette; others are ``idle``."""
@@ -68,7 +71,7 @@ def ran(sweep: Sweep) -> tuple[str, str]:
         title(sweep),
         *([sweep.dtype] if sweep.dtype else []),
         *([sweep.weights] if sweep.weights else []),
-        *([f"{significant(sweep.parameters / 1e9)} billion parameters"] if sweep.parameters else []),
+        *([_parameters(sweep.parameters)] if sweep.parameters else []),
     ]
     swept = [
         ", ".join(of_model),
@@ -87,6 +90,11 @@ def ran(sweep: Sweep) -> tuple[str, str]:
         visible(sweep.started_at[:10]),
     ]
     return " · ".join(swept), " · ".join(machine)
+
+
+def _parameters(number: int) -> str:
+    size, word = (1e9, "billion") if number >= 1e9 else (1e6, "million")
+    return f"{significant(number / size)} {word} parameters"
 
 
 def _listed(values: list[str]) -> str:
@@ -141,7 +149,27 @@ def points(answers: SweepAnswers, reader: Reader) -> Table:
     ]
     if all(point.status == "measured" for point in rows):
         same.append("status")
+    # What no point knows is told once, with its reason, by `unknowns`.
+    same += [column.key for column in SWEEP_POINTS.columns if all(column.value(point) is None for point in rows)]
     return shown(SWEEP_POINTS, rows, reader, leave_out=same)
+
+
+def unknowns(answers: SweepAnswers) -> tuple[str, ...]:
+    """What is not known of the measured points, each reason once."""
+    told: dict[str, None] = {}
+    for point in answers.sweep.points:
+        if point.status != "measured":
+            continue
+        if point.memory is None and point.memory_unknown_because:
+            told[f"Memory n/a: {visible(point.memory_unknown_because)}."] = None
+        for stage in point.stages:
+            if stage.utilisation_unknown_because:
+                told[f"MFU and MBU n/a: {visible(stage.utilisation_unknown_because)}."] = None
+            if stage.window_unknown_because:
+                told[f"Launches, GPU busy and verdict n/a: {visible(stage.window_unknown_because)}."] = None
+            elif bound_of(stage) is None and stage.sentence:
+                told[f"Verdict n/a: {visible(stage.sentence)}"] = None
+    return tuple(told)
 
 
 def crossovers(answers: SweepAnswers, reader: Reader) -> Table:
@@ -180,14 +208,15 @@ def verdicts(answers: SweepAnswers) -> tuple[tuple[str, tuple[str, ...]], ...]:
 
 
 def energy_notes(answers: SweepAnswers) -> tuple[str, ...]:
-    """How energy was measured, or why it was not, each once."""
-    return tuple(
-        dict.fromkeys(
-            energy_note(point.energy) if point.energy.unknown_because else f"Energy: {visible(point.energy.how or '')}."
-            for point in answers.sweep.points
-            if point.energy is not None
-        )
-    )
+    """How energy was measured, with the idle power, or why it was not, each once."""
+    every = [point.energy for point in answers.sweep.points if point.energy is not None]
+    told = [energy_note(energy) for energy in every if energy.unknown_because is not None]
+    for source in dict.fromkeys(energy.source for energy in every if energy.source is not None):
+        same = [energy for energy in every if energy.source == source]
+        idle = [energy.idle_w for energy in same if energy.idle_w is not None]
+        range_ = f" Idle, model loaded: {decimal(min(idle), 1)} to {decimal(max(idle), 1)} W." if idle else ""
+        told.append(f"Energy by {visible(same[0].how or source)}.{range_}")
+    return tuple(dict.fromkeys(told))
 
 
 # --- heat maps -------------------------------------------------------------------------------------------------------
@@ -283,17 +312,20 @@ def limit_maps(answers: SweepAnswers) -> tuple[HeatMap, ...]:
     """What limits each stage, over series and batch."""
     maps = []
     for stage in STAGES:
-        if not any((figures := figures_of(point, stage)) and figures.bound for point in answers.sweep.points):
+        if not any(bound_of(figures_of(point, stage)) for point in answers.sweep.points):
             continue
 
         def cell(point: SweepPoint, stage: Literal["prefill", "decode"] = stage) -> HeatCell:
             figures = figures_of(point, stage)
-            if figures is None or figures.bound is None:
-                return _without(point, "" if figures is None else figures.window_unknown_because or "")
+            bound = bound_of(figures)
+            if figures is None or bound is None:
+                return _without(
+                    point, "" if figures is None else figures.window_unknown_because or figures.sentence or ""
+                )
             return HeatCell(
-                visible(figures.bound.removesuffix("-bound")),
-                visible(figures.sentence or figures.bound),
-                colour=LIMIT_COLOURS.get(figures.bound, "idle"),
+                visible(_LIMIT_WORDS.get(bound, bound.removesuffix("-bound"))),
+                visible(figures.sentence or bound),
+                colour=LIMIT_COLOURS.get(bound, "idle"),
             )
 
         maps.append(HeatMap(f"limit_{stage}", f"What limits {stage}", "", stage, *_rows(answers, cell)))

@@ -45,7 +45,8 @@ def write_markdown(answers: SweepAnswers, out: Path) -> tuple[Path, ...]:
     lines += _image("sweep-limits.svg", "Decode, measured and predicted", made)
     lines += _image("sweep-utilisation.svg", "MFU and MBU over the batch", made)
     lines += _image("sweep-memory.svg", "Memory at the peak", made)
-    lines += [escaped(contents.peaks(sweep)), "", *(f"{escaped(note)}\n" for note in contents.energy_notes(answers))]
+    notes = (contents.peaks(sweep), *contents.energy_notes(answers), *contents.unknowns(answers))
+    lines += [f"{escaped(note)}\n" for note in notes]
     return (write_text(out / "sweep.md", "\n".join(lines).rstrip() + "\n"), *written)
 
 

@@ -66,7 +66,7 @@ def page(answers: SweepAnswers) -> str:
             method=inspect.cleandoc(crossover.__doc__ or "").split("\n\n")[1:],
             verdicts=contents.verdicts(answers),
             points=contents.points(answers, "html"),
-            energy_notes=contents.energy_notes(answers),
+            energy_notes=(*contents.energy_notes(answers), *contents.unknowns(answers)),
             peaks=contents.peaks(sweep),
             notes=[visible(note) for note in sweep.notes],
             command=visible(" ".join(sweep.argv)),

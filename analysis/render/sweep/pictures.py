@@ -10,14 +10,14 @@ from attrs import frozen
 
 from analysis.domain.annotations import Stage
 from analysis.domain.figures import bytes_, count, duration, ratio, significant
-from analysis.domain.sweep import SweepPoint
+from analysis.domain.sweep import StageFigures, SweepPoint
 from analysis.render.pictures.palette import text_on
 from analysis.render.pictures.svg import axis_steps, axis_time, circle, legend, line, path, polyline, rect, svg, text
 from analysis.render.spec.sweep import prompt_tokens_of
 from analysis.render.spec.text import shortened, visible
 from analysis.sweep.answers import SweepAnswers, latency_ns, throughput
 from analysis.sweep.crossover import Forecast, forecast
-from analysis.sweep.series import SweepSeries, figures_of, point_words
+from analysis.sweep.series import SweepSeries, bound_of, figures_of, point_words
 
 __all__ = [
     "SERIES_COLOURS",
@@ -295,23 +295,22 @@ def forecast_picture(answers: SweepAnswers, stage: Stage, width: int = 860) -> s
         )
         expected = [model(size) for size in sizes]
         measured = tuple(
-            (float(batch), figures.median_ns, visible(f"batch {count(batch)}: measured {duration(figures.median_ns)}, "
-             f"predicted {duration(model(batch).unit_ns)}; {figures.bound or 'verdict n/a'}"))
-            for batch, figures in points
-        )  # fmt: skip
+            (float(batch), figures.median_ns, _forecast_hint(batch, figures, model(batch))) for batch, figures in points
+        )
         busy = tuple(
             (float(batch), figures.busy_ns, f"batch {count(batch)}: GPU busy {duration(figures.busy_ns)}")
             for batch, figures in points
             if figures.busy_ns
         )
         marks = [
-            (float(change.predicted), f"predicted {count(change.predicted)}")
+            (float(change.predicted), f"predicted from {count(change.predicted)} on")
             for change in answers.crossovers
             if change.series == row.label and change.stage == stage and change.predicted
         ]
         curves = (
             _Curve("idle", _line(expected, lambda point: point.roof_ns), "curve dashed", dotted=False),
             _Curve("launching", _line(expected, lambda point: point.unit_ns), "curve dashed", dotted=False),
+            _Curve("transfer", _line(expected, lambda point: point.unit_least_ns), "curve dashed", dotted=False),
             _Curve("busy", busy),
             _Curve(stage, measured),
         )
@@ -324,10 +323,17 @@ def forecast_picture(answers: SweepAnswers, stage: Stage, width: int = 860) -> s
     keys = [
         (f"{stage} round", "measured"),
         ("busy round", "GPU busy, measured"),
-        ("launching", "predicted from the first batch"),
+        ("launching", "predicted at most"),
+        ("transfer", "predicted at least"),
         ("idle", "roof: bytes or FLOP at peak"),
     ]
     return _grid(panels, keys, f"{stage.capitalize()}: measured and predicted time over the batch", width)
+
+
+def _forecast_hint(batch: int, figures: StageFigures, expected: Forecast) -> str:
+    predicted = f"{duration(expected.unit_least_ns)} to {duration(expected.unit_ns)}"
+    bound = bound_of(figures) or "verdict n/a"
+    return visible(f"batch {count(batch)}: measured {duration(figures.median_ns)}, predicted {predicted}; {bound}")
 
 
 def _line(points: Sequence[Forecast], value: Callable[[Forecast], float]) -> tuple[tuple[float, float, str], ...]:

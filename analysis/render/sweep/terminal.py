@@ -23,5 +23,5 @@ def print_sweep(answers: SweepAnswers, console: Console) -> None:
     changes = contents.crossovers(answers, "terminal")
     if changes.rows:
         parts += [FittedTable(changes), Text()]
-    parts += [Text(note, style="dim") for note in contents.energy_notes(answers)]
+    parts += [Text(note, style="dim") for note in (*contents.energy_notes(answers), *contents.unknowns(answers))]
     console.print(Group(*parts))
