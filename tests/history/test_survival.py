@@ -125,6 +125,20 @@ def test_a_writer_that_waits_too_long_says_for_whom(
         store.record(read_folder(EAGER))
 
 
+def test_a_file_that_another_process_keeps_to_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "history.sqlite"
+    store = Store(locate(str(path)))
+    store.record(read_folder(EAGER))
+    monkeypatch.setattr(history.store, "_WAIT_S", 0.2)
+    holder = sqlite3.connect(path, isolation_level=None)
+    holder.execute("BEGIN EXCLUSIVE")
+    for use in (store.runs, lambda: store.record(read_folder(EAGER))):
+        with pytest.raises(StoreError, match="other processes have been writing"):
+            use()
+    holder.close()
+    assert ids(store) == [EAGER_ID]
+
+
 # -- disks -------------------------------------------------------------------------------------------------------------
 
 LIMITED = """
