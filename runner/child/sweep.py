@@ -152,11 +152,12 @@ class Sweeping:
         self.reporter.begin("passes", passes=len(points), pages=2 + self.plan.base.request.repeats)
         seconds: dict[SweepSetting, float] = {}
         for number, setting in enumerate(points, start=1):
-            if self._result(setting) is None:
+            result = self._result(setting)
+            if result is None:
                 result = self._left_out(setting, seconds) or self._timed(setting)
-                if result.status == "measured" and result.seconds is not None:
-                    seconds[setting] = result.seconds
                 self._write(result)
+            if result.status == "measured" and result.seconds is not None:
+                seconds[setting] = result.seconds
             self.reporter.pass_done(number, 0, 0.0)
             self.reporter.page(0)
 

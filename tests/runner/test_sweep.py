@@ -341,6 +341,17 @@ def test_a_point_that_may_not_be_over_in_time_is_not_begun(tmp_path: Path) -> No
     assert "and it may take 1200 s" in (late.reason or "")
 
 
+def test_points_of_an_earlier_start_say_how_long_the_next_may_take(tmp_path: Path) -> None:
+    plan = plan_for(tmp_path, batches(1, 2), until=time.monotonic() + 1000, window_steps=0)
+    before = PointResult(plan.points[0], "measured", seconds=900.0, window_unknown_because="none was asked for")
+    file = Path(plan_of_point(plan, plan.points[0]).run_dir) / RESULT_NAME
+    file.parent.mkdir(parents=True)
+    file.write_text(to_json(before))
+    results = swept(plan)
+    assert results[plan.points[0]] == before
+    assert results[plan.points[1]].for_lack_of_time
+
+
 def test_points_of_another_model_are_not_gone_on_with(tmp_path: Path) -> None:
     plan = plan_for(tmp_path, (EAGER,), window_steps=0)
     swept(plan)
