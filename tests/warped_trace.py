@@ -18,7 +18,7 @@ from analysis.attribution.attribution import Attribution
 from analysis.trace.reader import Trace
 from analysis.trace.records import KERNEL
 
-__all__ = ["rename_kernels", "slow_down"]
+__all__ = ["fuse_kernels", "rename_kernels", "slow_down"]
 
 MOMENTS = ("start", "end", "timestamp", "rawTimestamp")
 
@@ -84,3 +84,46 @@ def rename_kernels(source: Path, target: Path, rename: Callable[[str], str]) -> 
         changed = [(new, key) for key, name in names if (new := rename(name)) != name]
         database.executemany("UPDATE StringIds SET value = ? WHERE id = ?", changed)
     return len(changed)
+
+
+def fuse_kernels(
+    source: Path,
+    target: Path,
+    module: Callable[[str], bool],
+    parts: Callable[[str], bool],
+    into: Callable[[str], bool],
+    fused: str,
+) -> int:
+    """Copy an export and let one kernel of a module do the work of several: the others did not run.
+
+    Args:
+        source: the export.
+        target: the copy.
+        module: of a module's path, whether it is meant.
+        parts: of a demangled name, whether the kernel is one of those that are fused.
+        into: which of them stands for all.
+        fused: its new name.
+
+    Returns:
+        How many launches are gone.
+    """
+    with Trace(source) as trace:
+        attribution = Attribution.of(trace)
+        of_range, names = attribution.module_names
+        operations = attribution.operations
+        inside = np.array([module(name) for name in names] + [False])[of_range[attribution.operation_level("module")]]
+        wanted = np.array([parts(name) for name in operations.names])[operations.name]
+        stays = np.array([into(name) for name in operations.names])[operations.name]
+        chosen = inside & (operations.kind == KERNEL) & wanted
+        gone, renamed = operations.start[chosen & ~stays].tolist(), operations.start[chosen & stays].tolist()
+    shutil.copyfile(source, target)
+    with closing(sqlite3.connect(target)) as database, database:
+        (key,) = database.execute("SELECT max(id) + 1 FROM StringIds").fetchone()
+        database.execute("INSERT INTO StringIds (id, value) VALUES (?, ?)", (key, fused))
+        # Kernels of one stream never begin at the same moment.
+        database.executemany("DELETE FROM CUPTI_ACTIVITY_KIND_KERNEL WHERE start = ?", ((start,) for start in gone))
+        database.executemany(
+            "UPDATE CUPTI_ACTIVITY_KIND_KERNEL SET demangledName = ?, shortName = ? WHERE start = ?",
+            ((key, key, start) for start in renamed),
+        )
+    return len(gone)

@@ -240,8 +240,10 @@ def match_note(match: KernelMatch) -> str:
     )
     if match.kind == "same work, another kernel":
         return f"The same work by another kernel: {before} became {after}."
-    many, few = _launches(match.base_calls), _launches(match.new_calls)
-    return f"These {many} a unit became these {few}: {before} became {after}."
+    many, few = len(match.base_names), len(match.new_names)
+    first = f"{'This one' if many == 1 else f'These {many} kernels'} ({_launches(match.base_calls)} a unit)"
+    second = f"{'this one' if few == 1 else f'these {few}'} ({_launches(match.new_calls)})"
+    return f"{first} became {second}: {before} became {after}."
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 from attrs import evolve
 
+from analysis.api.options import AnalysisOptions
 from analysis.api.sides import read_side
 from analysis.compare.alignment import KernelTime, align, family_of, identity_of, same_modules
 from analysis.compare.comparison import compare
 from analysis.compare.headline import main_causes
-from warped_trace import rename_kernels, slow_down
+from warped_trace import fuse_kernels, rename_kernels, slow_down
 
 ALIKE = [
     ("nvjet_sm90_tst_64x8_64x16_4x1_v_bz_TNT", "nvjet_sm90_tst_128x16_64x8_2x1_h_bz_TNT"),
@@ -178,3 +179,45 @@ def test_a_module_that_was_slowed_is_named_with_its_size(
         row for row in made.contributions if row.stage == stage.stage and row.level == "module" and row.name != module
     ]
     assert max(abs(row.difference_ns) for row in others) < 0.2 * abs(cause.difference_ns)
+
+
+NORM = (
+    "cast, to fp32, unrolled",
+    "elementwise power, fp32, vectorised ×4",
+    "reduction (mean), fp32",
+    "elementwise add, fp32, vectorised ×4",
+    "elementwise reciprocal square root, fp32, vectorised ×4",
+    "elementwise multiply, fp32, strided",
+    "cast, to bf16, vectorised ×8",
+)
+"""The seven kernels of an RMS norm that nobody has fused, in words."""
+
+
+def test_the_seven_kernels_of_a_real_norm_became_one(real_trace: Callable[[str], Path], tmp_path: Path) -> None:
+    trace = real_trace("deepseek-ocr_h100_small")
+    base = read_side(trace)
+    words = {
+        row.name: row.human_name
+        for row in base.report.kernel_modules
+        if (row.stage, row.module) == ("decode", "layers.*") and row.human_name in NORM
+    }
+    seven = set(words)
+    assert len(seven) == 7
+    gone = fuse_kernels(
+        trace,
+        tmp_path / "new.sqlite",
+        lambda path: bool(re.fullmatch(r"layers\.\d+", path)),
+        seven.__contains__,
+        lambda name: words.get(name) == "reduction (mean), fp32",
+        "void rms_norm_kernel<float>(float *)",
+    )
+    assert gone
+    made = compare(base, read_side(tmp_path / "new.sqlite", AnalysisOptions(accept_lossy=True)))
+    match = next(row for row in made.kernels if (row.stage, row.module, row.kind) == ("decode", "layers.*", "fused"))
+    assert set(match.base_names) == seven
+    assert match.new_names == ("void rms_norm_kernel<float>(float *)",)
+    assert match.base_calls == 7 * match.new_calls
+    row = next(row for row in made.contributions if (row.stage, row.level, row.match) == ("decode", "kernel", "fused"))
+    assert row.note.startswith("These 7 kernels (168 launches a unit) became this one (24 launches)")
+    others = [row for row in made.kernels if (row.stage, row.module) == ("decode", "layers.*") and row != match]
+    assert {row.kind for row in others} == {"same"}
