@@ -1,8 +1,10 @@
 """Differences of latencies under realistic noise: unchanged runs raise no alarm, real changes do."""
 
+import importlib
 import json
 import statistics
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -338,3 +340,32 @@ def test_bands_of_rounds_by_hand() -> None:
     assert student_t(120) == pytest.approx(1.980, abs=0.003)
     with pytest.raises(ValueError, match="two values"):
         student_t(0)
+
+
+def test_alarms_of_unchanged_rounds_are_counted_from_what_ab_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.syspath_prepend(str(ROOT))  # benchmarks are not installed
+    unchanged_pairs = importlib.import_module("benchmarks.unchanged_pairs")
+    generator = np.random.default_rng(6)
+    rounds = [
+        {"number": number, "side": side, "samples": {"decode": run_of(generator)}, "medians": {"decode": 1.0}}
+        for number in range(1, PAIRS + 1)
+        for side in ("A", "B")
+    ]
+    document = {"unchanged": True, "rounds": rounds}
+    path = tmp_path / "ab.json"
+    path.write_text(json.dumps(document))
+    monkeypatch.setattr("sys.argv", ["unchanged_pairs", str(path)])
+    assert unchanged_pairs.main() == 0
+    printed = capsys.readouterr().out
+    assert "decode, band assumed: 20 pairs, " in printed
+    assert "decode, band of the other rounds: 20 pairs, " in printed
+    for done in rounds[1::2]:
+        done["samples"] = {"decode": run_of(generator, 30.0)}
+    assert (
+        unchanged_pairs.answers(document, "decode", measured=True).count("regression") == 0
+    )  # the others drift as much
+    assert unchanged_pairs.answers(document, "decode", measured=False).count("regression") >= PAIRS - 4
+    path.write_text(json.dumps(document))
+    assert unchanged_pairs.main() == 1
