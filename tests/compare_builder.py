@@ -213,7 +213,7 @@ def answered(answer: Answer, difference_ns: float = 1_400_000.0) -> Comparison:
         headline=f"decode: {answer}",
         stages=(given.stages[0], changed),
         contributions=(*rows, *made),
-        new=evolve(given.new, label=answer.replace(" ", "-")),
+        new=evolve(given.new, label=answer.replace(" ", "-"), path=f"reports/{answer.replace(' ', '-')}"),
     )
 
 

@@ -130,7 +130,14 @@ def test_the_next_step_follows_from_the_answer_and_the_largest_part() -> None:
     assert step(answered("regression")) == (
         "Launch less: fuse what was split, or replay a CUDA graph (812 → 1,012 calls)."
     )
-    assert "dsocr-profile ab" in step(answered("cannot judge"))
+    assert step(answered("cannot judge")) == (
+        "Measure both in turns on one device: dsocr-profile ab reports/eager reports/cannot-judge --rounds 5"
+    )
+    unknown = answered("cannot judge")
+    unknown = evolve(unknown, new=evolve(unknown.new, run_id=None), base=evolve(unknown.base, path="a b/report.json"))
+    assert step(unknown).endswith("dsocr-profile ab BASE.json NEW.json --rounds 5")
+    spaced = evolve(unknown, base=evolve(unknown.base, path="a b/run"))
+    assert "ab 'a b/run' NEW.json" in step(spaced)
     assert "noise" in step(answered("equal"))
     assert step(answered("improvement", -2e6)) == "Keep it. The new run's own report says what bounds it now."
     given = answered("regression")

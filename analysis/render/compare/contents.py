@@ -6,6 +6,7 @@ parts in one unit (`analysis.domain.figures.ledger`), a stage's latencies as `an
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -57,6 +58,7 @@ __all__ = [
     "next_step",
     "of_level",
     "reasons",
+    "repeat",
     "settings",
     "sides",
     "subject",
@@ -225,7 +227,19 @@ def reasons(comparison: Comparison, stage: StageDifference) -> list[Reason]:
     ]
 
 
-_REPEAT: Final = "dsocr-profile ab BASE.json NEW.json --rounds 5"
+_FILES: Final = (".json", ".sqlite", ".xz", ".gz", ".zst", ".nsys-rep")
+
+
+def _settings_of(side: SideSummary, otherwise: str) -> str:
+    """What ``dsocr-profile ab`` can take a side's settings from: the folder of its run; else a name for the user to fill in."""
+    known = side.run_id is not None and not side.path.endswith(_FILES)
+    return shlex.quote(visible(side.path)) if known else otherwise
+
+
+def repeat(comparison: Comparison) -> str:
+    """The command that measures both sides in turns on one device."""
+    base, new = _settings_of(comparison.base, "BASE.json"), _settings_of(comparison.new, "NEW.json")
+    return f"dsocr-profile ab {base} {new} --rounds 5"
 
 
 def next_step(comparison: Comparison, stage: StageDifference) -> str:
@@ -237,7 +251,7 @@ def next_step(comparison: Comparison, stage: StageDifference) -> str:
         names = ", ".join(dict.fromkeys(visible(row.name) for row in forbids))
         return f"Run both sides again with the same {names}."
     if stage.answer == "cannot judge":
-        return f"Measure both, interleaved on one device: {_REPEAT}"
+        return f"Measure both in turns on one device: {repeat(comparison)}"
     if stage.answer == "equal":
         return "Nothing: what differs is noise. More rounds would show a smaller difference."
     rows = [row for row in largest(comparison, stage) if row.kind != "rest"]

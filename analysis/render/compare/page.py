@@ -108,6 +108,8 @@ def _card(comparison: Comparison, stage: StageDifference, key: str) -> dict[str,
     """A stage on the first screen: by how much, is it real, why, what next."""
     look = ANSWERS[stage.answer]
     told = contents.written(stage)
+    step = contents.next_step(comparison, stage)
+    command = contents.repeat(comparison)
     return {
         "key": key,
         "name": visible(stage.stage),
@@ -124,7 +126,8 @@ def _card(comparison: Comparison, stage: StageDifference, key: str) -> dict[str,
         "because": unbroken(visible(stage.because)),
         "reasons": contents.reasons(comparison, stage),
         "explained": contents.explained(stage),
-        "next": unbroken(contents.next_step(comparison, stage)),
+        "next": unbroken(step.removesuffix(command)),
+        "command": command if step.endswith(command) else "",
         "anchor": _anchor_of_largest(comparison, stage, key),
     }
 

@@ -87,7 +87,7 @@ def _stage(comparison: Comparison, stage: StageDifference) -> list[RenderableTyp
     lines: list[RenderableType] = [Text.assemble((f"{name}: ", "bold"), figures, "  ", (answer, _STYLES[stage.answer]))]
     certainty = contents.certainty(stage)
     indented = [(certainty, "dim")] if certainty else []
-    if stage.answer == "cannot judge":
+    if stage.answer == "cannot judge" and not contents.forbidding(comparison):  # that stands above all stages
         indented.append((visible(stage.because), "yellow"))
     reasons = ", ".join(f"{reason.name} {reason.by}" for reason in contents.reasons(comparison, stage))
     if reasons:
