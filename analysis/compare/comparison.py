@@ -104,7 +104,9 @@ def _difference(
             samples_of(new.report, stage),
             inputs_of(new.report, stage),
         )
-        sure = interval(*samples, band_of(stage, bands or {}))
+        # On a CPU the operators are the host's work: nothing tells what of the time paces the rest.
+        busy = None if base.report.capture.on_cpu or new.report.capture.on_cpu else (mine.busy_ns, theirs.busy_ns)
+        sure = interval(*samples, band_of(stage, bands or {}), busy=busy)
     judged, because = answer(difference, sure, [change for change in settings if change.forbids])
     return StageDifference(
         stage=stage,

@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import math
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
@@ -318,6 +319,16 @@ def test_the_assumed_band_is_a_share_of_the_base_or_follows_its_scatter() -> Non
     restless = assumed_band([80.0, 90.0, 100.0, 110.0, 120.0], [100.0] * 5)
     assert restless.ns == pytest.approx(2 * 1.4826 * 10)
     assert assumed_band([80.0, 90.0, 100.0, 110.0, 900.0], [100.0] * 5) == restless
+
+
+def test_the_assumed_band_follows_what_the_host_paces() -> None:
+    # Both sides take 100, the GPU works 60 and 90 of it.
+    band = assumed_band([100.0] * 9, [100.0] * 9, (60.0, 90.0))
+    drifts = [math.hypot(0.30 * 40, 0.02 * 60), math.hypot(0.30 * 10, 0.02 * 90)]
+    assert band.ns == pytest.approx(2 * math.hypot(*drifts))
+    assert "30 % of what the host paces" in band.source
+    # A GPU that works longer than the stage takes, as the captured instance may, leaves the host no time.
+    assert assumed_band([100.0] * 9, [100.0] * 9, (120.0, 120.0)).ns == pytest.approx(2 * math.hypot(2, 2))
 
 
 def test_a_band_comes_from_a_mapping_of_bands_or_of_plain_numbers() -> None:
