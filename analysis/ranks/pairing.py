@@ -216,14 +216,16 @@ def _clocks(row: NDArray[np.int64], end: Ints) -> dict[int, ClockOffset]:
 
 
 def _by_name(ranks: Sequence[Collectives], row: NDArray[np.int64]) -> tuple[int, str | None]:
-    """How many pairs no communicator names, and why, each reason with its number."""
+    """How many pairs no communicator names, and why; of several reasons each with its number."""
     first = (row >= 0).argmax(axis=0)
     why = np.full(row.shape[1], -1, dtype=np.int64)
     for number, rank in enumerate(ranks):
         mine = first == number
         why[mine] = rank.not_named[row[number, mine]]
-    numbers = [(int((why == code).sum()), words) for code, words in enumerate(NOT_NAMED)]
-    told = "; ".join(f"{count(size)} {words}" for size, words in numbers if size)
+    reasons = [(size, words) for code, words in enumerate(NOT_NAMED) if (size := int((why == code).sum()))]
+    if len(reasons) == 1:
+        return reasons[0][0], f"these {reasons[0][1]}"
+    told = "; ".join(f"{count(size)} {words}" for size, words in reasons)
     return int((why >= 0).sum()), told or None
 
 

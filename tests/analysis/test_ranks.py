@@ -268,8 +268,13 @@ def test_only_what_no_communicator_names_is_paired_by_name_and_says_why() -> Non
     pairing = pair(ranks, one_clock=True).pairing
     assert (pairing.how, pairing.collectives, pairing.by_name) == ("communicator or name, and order", 5, 3)
     assert told(pairing).startswith(
-        "5 collectives are paired by order: 2 by communicator, 3 by name (3 are replays of CUDA graphs, which have no NCCL "
+        "5 collectives are paired by order: 2 by communicator, 3 by name (these are replays of CUDA graphs, which have no NCCL "
         "range of their own to name a communicator); all ranks are on one clock"
+    )
+    other = joined(made((0, 100), (200, 300), not_named=0), made((400, 500), not_named=2))
+    assert pair([other, other], one_clock=True).pairing.by_name_because == (
+        "2 are replays of CUDA graphs, which have no NCCL range of their own to name a communicator; "
+        "1 are not NCCL's, which alone names communicators"
     )
     by_communicator = pair([made((0, 100), communicator=7)] * 2, one_clock=True).pairing
     assert (by_communicator.how, by_communicator.by_name_because) == ("communicator and order", None)
@@ -302,7 +307,7 @@ def test_a_model_is_spread_over_ranks_that_meet_outside_nccl(tmp_path: Path) -> 
     assert set(mine.not_named.tolist()) == {2}
     pairs = pair([mine, mine], one_clock=True)
     assert model_ranks(pairs) == (2, 2)
-    assert "2 are not NCCL's, which alone names communicators" in told(pairs.pairing)
+    assert "these are not NCCL's, which alone names communicators" in told(pairs.pairing)
 
 
 def test_three_ranks_on_clocks_of_their_own() -> None:
