@@ -159,12 +159,21 @@ def _aligned(
         )
         for module in dict.fromkeys((*own, *at))
     ]
-    notes = [
-        f"{stage}: {module} of the new side is taken for {name} of the base."
-        for module, name in renamed.items()
-        if module != name
+    return align(stage, before, after), rows, _renamed_note(stage, renamed)
+
+
+def _renamed_note(stage: str, renamed: Mapping[str, str]) -> list[str]:
+    """Say which modules are taken for which; of many, for the first."""
+    others = [(module, name) for module, name in renamed.items() if module != name]
+    if not others:
+        return []
+    module, name = others[0]
+    if len(others) == 1:
+        return [f"{stage}: {module} of the new side is taken for {name} of the base."]
+    return [
+        f"{stage}: {len(others)} modules of the new side are taken for modules of other names on the base, such as {module} for "
+        f"{name}."
     ]
-    return align(stage, before, after), rows, notes
 
 
 def _kernel_times(side: Side, stage: StageSide) -> list[KernelTime]:

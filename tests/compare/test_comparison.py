@@ -303,3 +303,25 @@ def test_on_a_cpu_parts_are_the_captures_shares_of_the_unprofiled_time() -> None
     assert times.unprofiled_ns is not None
     assert gpu.base_ns == pytest.approx(times.busy_ns / times.profiled_ns * times.unprofiled_ns, rel=0.02)
     assert decode.explained is None
+
+
+def test_modules_in_a_wrapper_are_found_again_and_said_once() -> None:
+    """What torch.compile makes of a path."""
+    report = side(EAGER).report
+
+    def wrapped(path: str) -> str:
+        return path if path == UNATTRIBUTED else f"_orig_mod.{path}"
+
+    other = evolve(
+        report,
+        kernel_modules=tuple(evolve(row, module=wrapped(row.module)) for row in report.kernel_modules),
+        module_rows={
+            stage: tuple(evolve(row, name=wrapped(row.name)) for row in rows)
+            for stage, rows in report.module_rows.items()
+        },
+    )
+    made = compare(side(EAGER), evolve(side(EAGER), report=other))
+    assert {row.kind for row in made.kernels} == {"same"}
+    assert all(row.difference_ns == 0 for row in made.contributions)
+    said = [note for note in made.notes if "are taken for modules of other names" in note]
+    assert len(said) == len(made.stages)
