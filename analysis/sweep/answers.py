@@ -195,8 +195,8 @@ def _noise(sweep: Sweep) -> list[str]:
     if most < _NOISY:
         return []
     return [
-        f"Noise: passes of one point differ by up to {ratio(most)} ({stage}, {point_words(sweep, point)}); smaller differences "
-        "between points may be none."
+        f"Noise: the middle half of one point's passes spreads over up to {ratio(most)} ({stage}, {point_words(sweep, point)}); "
+        "smaller differences between points may be none."
     ]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from statistics import quantiles
 from typing import Final
 
 from attrs import frozen
@@ -13,6 +14,7 @@ from analysis.domain.sweep import StageFigures, Sweep, SweepPoint, SweepSetting
 
 __all__ = ["SweepSeries", "bound_of", "figures_of", "page_ns", "point_words", "series_of", "spread"]
 
+_LEAST_PASSES: Final = 3
 _DECODE_MODES: Final = {"eager": "eager", "static": "static cache", "cuda-graph": "CUDA graph"}
 
 
@@ -44,10 +46,14 @@ def bound_of(figures: StageFigures | None) -> str | None:
 
 
 def spread(figures: StageFigures | None) -> float | None:
-    """How far a stage's passes differ: (slowest − fastest) ÷ median; None: it has one pass only, or none."""
-    if figures is None or len(figures.pass_ns) < 2:
+    """How far a stage's passes differ: (upper − lower quartile) ÷ median, linear in between; None: fewer than three passes.
+
+    Quartiles, for one pass that something else on the machine held up says nothing of the others.
+    """
+    if figures is None or len(figures.pass_ns) < _LEAST_PASSES:
         return None
-    return (max(figures.pass_ns) - min(figures.pass_ns)) / figures.median_ns
+    lower, _, upper = quantiles(figures.pass_ns, n=4, method="inclusive")
+    return (upper - lower) / figures.median_ns
 
 
 def page_ns(point: SweepPoint) -> float | None:

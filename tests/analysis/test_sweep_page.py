@@ -74,10 +74,11 @@ def test_a_point_that_is_hardly_faster_is_not_offered_for_latency() -> None:
 def test_noise_is_told_where_passes_differ() -> None:
     quiet, noisy = timed(1, 5, 200), timed(2, 6, 300)
     assert noisy.decode is not None
-    noisy = evolve(noisy, decode=evolve(noisy.decode, pass_ns=(5e6, 6e6, 8e6)))
+    noisy = evolve(noisy, decode=evolve(noisy.decode, pass_ns=(5e6, 5e6, 6e6, 8e6, 90e6)))
     told = [line for line in answers_of(of_points(quiet, noisy)).then if line.startswith("Noise")]
     assert told == [
-        "Noise: passes of one point differ by up to 50.0 % (decode, batch 2); smaller differences between points may be none."
+        "Noise: the middle half of one point's passes spreads over up to 50.0 % (decode, batch 2); smaller differences between "
+        "points may be none."
     ]
     assert not any(line.startswith("Noise") for line in answers_of(of_points(quiet)).then)
     assert SWEEP_POINTS["tpot_spread"].value(noisy) == 0.5
@@ -267,6 +268,17 @@ def test_the_best_of_a_map_is_the_best_of_its_points() -> None:
     assert coolest[0].text == f"{fastest / 1e6:.2f} ms"
     missing = [cell for _, cells in maps["tpot"].rows for cell in cells if cell.heat is None]
     assert {cell.text for cell in missing} == {"out of memory"}
+
+
+def test_the_two_tables_of_the_page_hold_every_column_of_a_point() -> None:
+    answers = answers_of(made_sweep(energy=True))
+    times, stages = contents.times_of_points(answers), contents.stages_of_points(answers)
+    labels = {column.label for table in (times, stages) for column in table.columns}
+    same_in_all = {"New tokens"}
+    assert labels == {column.label for column in SWEEP_POINTS.for_reader("html")} - same_in_all
+    settings = ["Batch", "Input", "Prompt", "Decode"]
+    assert [column.label for column in times.columns][:4] == [column.label for column in stages.columns][:4] == settings
+    assert len(times.rows) == len(stages.rows) == len(answers.sweep.points)
 
 
 def test_points_that_did_not_fit_are_in_every_output(tmp_path: Path) -> None:

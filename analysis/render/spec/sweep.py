@@ -42,10 +42,10 @@ def _not_measured(point: SweepPoint) -> str | None:
 
 
 def _one_pass(point: SweepPoint) -> str | None:
-    return _not_measured(point) or "there is one pass only"
+    return _not_measured(point) or "there are fewer than three passes"
 
 
-_SPREAD: Final = "(slowest − fastest pass) ÷ their median."
+_SPREAD: Final = "(upper − lower quartile of the passes) ÷ their median."
 
 
 def _stage(

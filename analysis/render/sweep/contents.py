@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Final, Literal
 
 from attrs import evolve, frozen
@@ -32,7 +32,9 @@ __all__ = [
     "peaks",
     "points",
     "ran",
+    "stages_of_points",
     "tiles",
+    "times_of_points",
     "title",
     "unknowns",
     "verdicts",
@@ -140,6 +142,32 @@ def _best(
 
 def points(answers: SweepAnswers, reader: Reader) -> Table:
     """Every point, in the order of the series and of the batch; columns that are the same in all rows are left out."""
+    return _points(answers, reader, ())
+
+
+def times_of_points(answers: SweepAnswers) -> Table:
+    """For the page, whose width has no room for all: every point with its times, verdicts, memory and energy."""
+    stages = [column.key for column in SWEEP_POINTS.columns if _of_a_stage(column.key)]
+    return _points(answers, "html", [*stages, "seconds"])
+
+
+def stages_of_points(answers: SweepAnswers) -> Table:
+    """The rest of it: utilisation, launches and the GPU's work of each stage."""
+    settings = ("batch_size", "input_mode", "prompt_tokens", "max_new_tokens", "decode_mode")
+    others = [
+        column.key for column in SWEEP_POINTS.columns if not _of_a_stage(column.key) and column.key not in settings
+    ]
+    table = _points(answers, "html", [key for key in others if key not in ("ttft_spread", "tpot_spread", "seconds")])
+    return evolve(table, key="sweep_stages", title="Utilisation, launches and GPU busy of each point")
+
+
+def _of_a_stage(key: str) -> bool:
+    """Whether a column belongs to the second table: figures of one stage but its verdict, and spreads."""
+    of_stage = key.startswith(tuple(f"{stage}_" for stage in STAGES)) and key != "decode_mode"
+    return (of_stage and not key.endswith("_bound")) or key.endswith("_spread")
+
+
+def _points(answers: SweepAnswers, reader: Reader, leave_out: Collection[str]) -> Table:
     rows = [point for series in answers.series for point in series.points]
     settings = [point.setting for point in rows]
     same = [
@@ -151,7 +179,7 @@ def points(answers: SweepAnswers, reader: Reader) -> Table:
         same.append("status")
     # What no point knows is told once, with its reason, by `unknowns`.
     same += [column.key for column in SWEEP_POINTS.columns if all(column.value(point) is None for point in rows)]
-    return shown(SWEEP_POINTS, rows, reader, leave_out=same)
+    return shown(SWEEP_POINTS, rows, reader, leave_out=(*same, *leave_out))
 
 
 def unknowns(answers: SweepAnswers) -> tuple[str, ...]:
