@@ -61,10 +61,10 @@ def _parts(stage: str, level: Level, rows: tuple[_Part, ...]) -> tuple[Contribut
 
 
 _IDLE: tuple[_Part, ...] = (
-    ("idle while the host launched", "launches", 7_410_000.0, 96_000.0, 812.0, 2.0),
-    ("idle while and after the host waited", "waits", 310_500.0, 303_250.0, 3.0, 3.0),
-    ("idle while the host ran Python", "Python", 4_881_000.0, 512_400.0, None, None),
-    ("idle from node to node of CUDA graphs", "in graph", 0.0, 741_900.0, 0.0, 1.0),
+    ("GPU idle: launching", "launches", 7_410_000.0, 96_000.0, 812.0, 2.0),
+    ("GPU idle: waits", "waits", 310_500.0, 303_250.0, 3.0, 3.0),
+    ("GPU idle: Python", "Python", 4_881_000.0, 512_400.0, None, None),
+    ("GPU idle: inside CUDA graphs", "in graph", 0.0, 741_900.0, 0.0, 1.0),
     ("rest", "rest", 38_500.0, 130_250.0, None, None),
 )
 _DECODE = (
@@ -105,7 +105,7 @@ _PREFILL = (
         "stage",
         (
             ("GPU time", "GPU time", 61_200_000.0, 61_900_000.0, 4_100.0, 4_100.0),
-            ("idle while the host launched", "launches", 16_000_000.0, 16_350_000.0, 4_140.0, 4_140.0),
+            ("GPU idle: launching", "launches", 16_000_000.0, 16_350_000.0, 4_140.0, 4_140.0),
             ("rest", "rest", 1_090_000.0, 1_310_000.0, None, None),
         ),
     ),
@@ -114,7 +114,7 @@ _PREFILL = (
         "module",
         (
             ("vision.blocks.*.attn", "GPU time", 61_200_000.0, 61_900_000.0, 4_100.0, 4_100.0),
-            ("idle while the host launched", "launches", 16_000_000.0, 16_350_000.0, 4_140.0, 4_140.0),
+            ("GPU idle: launching", "launches", 16_000_000.0, 16_350_000.0, 4_140.0, 4_140.0),
             ("rest", "rest", 1_090_000.0, 1_310_000.0, None, None),
         ),
     ),
@@ -195,7 +195,7 @@ def answered(answer: Answer, difference_ns: float = 1_400_000.0) -> Comparison:
         "stage",
         (
             ("GPU time", "GPU time", 4_272_000.0, 4_272_000.0, 790.0, 790.0),
-            ("idle while the host launched", "launches", 7_410_000.0, 7_410_000.0 + difference_ns, 812.0, 1_012.0),
+            ("GPU idle: launching", "launches", 7_410_000.0, 7_410_000.0 + difference_ns, 812.0, 1_012.0),
             ("rest", "rest", base - 11_682_000.0, base - 11_682_000.0, None, None),
         ),
     )

@@ -84,8 +84,8 @@ def test_the_first_screen_says_how_much_whether_it_is_real_why_and_what_next() -
     assert "16.91 → 5.78 ms" in said
     assert "▼ Improvement −11.13 ms (−66 %)" in said
     assert "95 % interval −11.170 … −11.101 ms; unchanged runs differ by ±51.0 µs (20 A/A pairs)" in said
-    assert "idle while the host launched −7.31 ms" in said
-    assert "look at what became slower all the same: idle from node to node of CUDA graphs, +742 µs" in said
+    assert "GPU idle: launching −7.31 ms" in said
+    assert "look at what became slower all the same: GPU idle: inside CUDA graphs, +742 µs" in said
 
 
 @pytest.mark.parametrize("answer", get_args(Answer))

@@ -11,7 +11,7 @@ from typing import Final
 from attrs import frozen
 from markupsafe import escape
 
-from analysis.compare.records import Comparison, Contribution, ContributionKind, Interval, StageDifference
+from analysis.compare.records import Comparison, Contribution, Interval, StageDifference
 from analysis.domain.figures import counted, duration, ledger, signed_duration
 from analysis.render.compare import contents
 from analysis.render.pictures.svg import axis_time, circle, line, rect, svg, text
@@ -124,7 +124,7 @@ def _bar(row: Contribution, anchor: str) -> _Bar:
         f"{f'. {visible(row.note)}' if row.note else ''}"
     )
     kind = "rest" if row.kind == "rest" else _direction(row.difference_ns)
-    return _Bar(_SHORT.get(row.kind, name), row.difference_ns, kind, hint, anchor)
+    return _Bar("rest, not explained" if row.kind == "rest" else name, row.difference_ns, kind, hint, anchor)
 
 
 def waterfall_picture(
@@ -188,18 +188,6 @@ def waterfall_picture(
         height += 14
     told = "; ".join(f"{bar.name} {signed_duration(bar.ns)}" for bar in bars)
     return svg(layout.width, height + 2, f"{visible(stage.stage)}: from base to new, part by part", parts, more=told)
-
-
-_SHORT: Final[dict[ContributionKind, str]] = {
-    "launches": "idle: host launches",
-    "waits": "idle: host waits",
-    "other calls": "idle: other CUDA calls",
-    "Python": "idle: host in Python",
-    "in graph": "idle: inside CUDA graphs",
-    "overlap": "overlap, taken off",
-    "rest": "rest, not explained",
-}
-"""Kind of a part that is no time of operations → its label in a picture."""
 
 
 def _broken(x: float, y: float) -> str:
