@@ -12,7 +12,7 @@ from fnmatch import fnmatchcase
 from analysis.compare.records import Comparison, SettingChange, StageDifference
 from analysis.domain.bands import Band
 from analysis.domain.errors import RequestError
-from analysis.domain.figures import bytes_, count, counted, duration, ratio, signed_duration, significant
+from analysis.domain.figures import bytes_, count, counted, duration, ratio, signed_duration, signed_ratio, significant
 from analysis.gate.figures import figures
 from analysis.gate.records import (
     TABLES,
@@ -271,5 +271,4 @@ def _per(figure: Figure) -> str:
 def _in_per_cent(figure: Figure) -> str:
     if not figure.base or figure.new is None:
         return ""
-    change = figure.new / figure.base - 1
-    return f" ({'+' if change > 0 else ''}{ratio(change)})"
+    return f" ({signed_ratio(figure.new / figure.base - 1)})"

@@ -17,7 +17,7 @@ from attrs import evolve, field, frozen, validators
 
 from analysis.domain.bands import Band, Bands, interleaved_band, unchanged_band
 from analysis.domain.errors import AnalysisFailedError, DsocrError, RequestError
-from analysis.domain.figures import counted, duration, ratio, signed_duration
+from analysis.domain.figures import counted, duration, signed_duration, signed_ratio
 from analysis.domain.manifest import ControlPass, RunManifest, one_input
 from analysis.domain.overhead import decode_unit
 from runner.collectors.choosing import Choice
@@ -316,7 +316,7 @@ def lines_of(result: AbResult) -> tuple[str, ...]:
     lines = []
     for stage in result.stages:
         change = signed_duration(stage.difference_ns)
-        share = f" ({'+' if stage.difference_ns > 0 else ''}{ratio(stage.difference_ns / stage.a_ns)})"
+        share = f" ({signed_ratio(stage.difference_ns / stage.a_ns)})"
         if stage.band_ns is None:
             said = "too few rounds to tell it from noise"
         elif stage.exceeds:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
+from analysis.domain.figures import signed_ratio
 from analysis.gate.judging import written
 from analysis.gate.records import Check, GateResult
 from analysis.render.markdown_tables import code, escaped, head_lines, row_line
@@ -84,7 +85,7 @@ def _table(title: str, checks: Sequence[Check], *, reasons: bool) -> list[str]:
 def _change(check: Check) -> str:
     if check.ratio is None:
         return "n/a" if check.difference is None else "new"
-    return f"{100 * (check.ratio - 1):+.1f} %"
+    return signed_ratio(check.ratio - 1)
 
 
 def _sentence(text: str) -> str:
