@@ -82,7 +82,9 @@ def read_report(path: Path) -> Report:
         raise RequestError(f"{path}: is no report.json of dsocr-analyze; name one, a run folder or a trace")
     if "detail" not in document:
         what = (
-            "the report of several ranks: name the report.json of one rank" if "ranks" in document else "no report.json"
+            "the report of several ranks: name the report.json of one rank"
+            if "ranks" in document
+            else "no report.json of dsocr-analyze: name one"
         )
         raise RequestError(f"{path}: is {what}, a run folder or a trace")
     version = document.pop("schema_version")
@@ -135,6 +137,8 @@ def labels_of(paths: Sequence[Path]) -> tuple[str, ...]:
     ``runs/a/trace.sqlite`` and ``runs/b/trace.sqlite`` are ``a`` and ``b``; what is the same at the end says nothing.
     """
     parts = [list(path.absolute().parts) for path in paths]
+    if len({tuple(part) for part in parts}) == 1:  # nothing tells them apart
+        return tuple(part[-1] for part in parts)
     while len(parts) > 1 and all(len(part) > 1 for part in parts) and len({part[-1] for part in parts}) == 1:
         for part in parts:
             part.pop()

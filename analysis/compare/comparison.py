@@ -40,6 +40,7 @@ def compare(base: Side, new: Side, bands: Mapping[str, Band | float] | None = No
     timed = [stage for stage in both if None not in (base.stages[stage].unprofiled_ns, new.stages[stage].unprofiled_ns)]
     settings, notes = setting_changes(base, new, unprofiled=bool(timed))
     remarks = [
+        *_same_run(base, new),
         *notes,
         *_missing_stages(base, new),
         *_profiled_note(base, new, [stage for stage in both if stage not in timed]),
@@ -107,7 +108,7 @@ def _difference(
         # On a CPU the operators are the host's work: nothing tells what of the time paces the rest.
         busy = None if base.report.capture.on_cpu or new.report.capture.on_cpu else (mine.busy_ns, theirs.busy_ns)
         sure = interval(*samples, band_of(stage, bands or {}), busy=busy)
-    judged, because = answer(difference, sure, [change for change in settings if change.forbids])
+    judged, because = answer(difference, sure, [change for change in settings if change.forbids], before)
     return StageDifference(
         stage=stage,
         per=mine.per,
@@ -193,6 +194,14 @@ def _kernel_times(side: Side, stage: StageSide) -> list[KernelTime]:
         )
         for row in side.kernels(stage)
     ]
+
+
+def _same_run(base: Side, new: Side) -> list[str]:
+    """A run that is held against itself by mistake differs in nothing, and passes every relative limit."""
+    run_id = base.report.report.run_id
+    if run_id is None or run_id != new.report.report.run_id:
+        return []
+    return [f"Both sides are the same run ({run_id}): that they do not differ says nothing."]
 
 
 def _missing_stages(base: Side, new: Side) -> list[str]:

@@ -22,6 +22,7 @@ from analysis.domain.figures import counted, duration, ratio, signed_duration
 __all__ = [
     "ASSUMED_SHARE",
     "CONFIDENCE",
+    "EQUAL_WITHIN",
     "FEWEST_FOR_AN_ANSWER",
     "FEWEST_FOR_BOOTSTRAP",
     "HOST_DRIFT",
@@ -54,6 +55,9 @@ KERNEL_DRIFT: Final = 0.02
 """The same of the time that the GPU works."""
 WIDE: Final = 2.0
 """Bands: an interval that holds 0 and reaches further to one side than so many hides more than it shows."""
+EQUAL_WITHIN: Final = 0.10
+"""Share of the base that an interval may reach to be called equal by an assumed band. That one is wide where a host sets the
+pace: 70 % of a token of 23 ms, within which a change of 15 % is nothing that was shown to be noise."""
 
 _MAD_TO_SIGMA: Final = 1.4826
 """Standard deviation ÷ median absolute deviation of a normal distribution."""
@@ -104,9 +108,13 @@ def interval(
         confidence = min(confidence, 1 - 2 / math.comb(len(first) + len(second), len(first)))
     else:
         generator = np.random.default_rng(seed)
-        # In this order: the base's draws do not depend on how long the new side is.
-        base_medians = _medians(first, resamples, generator)
-        differences = _medians(second, resamples, generator) - base_medians
+        # Drawn in an order that does not depend on which side is called the base: swapped sides have the mirrored interval.
+        swapped = (second.size, *second) < (first.size, *first)
+        drawn_first, drawn_second = (second, first) if swapped else (first, second)
+        medians = _medians(drawn_first, resamples, generator)
+        differences = _medians(drawn_second, resamples, generator) - medians
+        if swapped:
+            differences = -differences
         tail = (1 - confidence) / 2
         low, high = np.quantile(differences, (tail, 1 - tail))
     if band is None:
@@ -243,7 +251,10 @@ def band_of(stage: str, given: Mapping[str, Band | float], source: str = "given"
 
 
 def answer(
-    difference: float | None, interval: Interval | None, forbidding: Sequence[SettingChange]
+    difference: float | None,
+    interval: Interval | None,
+    forbidding: Sequence[SettingChange],
+    base: float | None = None,
 ) -> tuple[Answer, str]:
     """Say what a difference of latencies means.
 
@@ -251,6 +262,7 @@ def answer(
         difference: of the medians, new − base, ns per unit; None: a side has none.
         interval: of the difference; None: not measured without the profiler on both sides.
         forbidding: settings in which the sides differ; those that do not forbid a judgement are passed over.
+        base: median of the base, ns per unit; None: how far an interval reaches is held against the band alone.
 
     Returns:
         The answer, and its reason in one sentence with its numbers.
@@ -269,10 +281,10 @@ def answer(
             f"{interval.base_samples} and {counted(interval.new_samples, 'repetition')} are too few; "
             f"{FEWEST_FOR_AN_ANSWER} a side are the least."
         )
-    return _measured(difference, interval)
+    return _measured(difference, interval, base)
 
 
-def _measured(difference: float, interval: Interval) -> tuple[Answer, str]:
+def _measured(difference: float, interval: Interval, base: float | None) -> tuple[Answer, str]:
     band = interval.band_ns or 0.0
     said = f"{signed_duration(difference)}: {_interval(interval)}"
     beyond = f"the band of {duration(band)} ({interval.band_from})"
@@ -286,6 +298,11 @@ def _measured(difference: float, interval: Interval) -> tuple[Answer, str]:
         if not small or reach > WIDE * band:
             return "cannot judge", (
                 f"{said} includes 0, yet reaches as far as {duration(reach)}, beyond {beyond}: more repetitions would tell."
+            )
+        if difference and base and not interval.band_measured and reach > EQUAL_WITHIN * base:
+            return "cannot judge", (
+                f"{said} includes 0, yet reaches as far as {ratio(reach / base)} of the base, and {beyond} was not measured: "
+                "measure it with dsocr-profile ab."
             )
         return "equal", f"{said} includes 0, and the difference is within {beyond}."
     if interval.band_measured:

@@ -47,6 +47,9 @@ class Bands:
     model: str | None = None
     device: str | None = None
     """Name of the GPU, or ``cpu``: a band holds on the machine on which it was measured."""
+    decode: str | None = None
+    """How tokens were decoded, such as ``cuda-graph``: with a CUDA graph unchanged runs differ by far less; None: not recorded,
+    or not alike in what was measured."""
     rounds: int | None = None
     measured_at: str | None = None
 

@@ -12,7 +12,17 @@ from fnmatch import fnmatchcase
 from analysis.compare.records import Comparison, SettingChange, StageDifference
 from analysis.domain.bands import Band
 from analysis.domain.errors import RequestError
-from analysis.domain.figures import bytes_, count, counted, duration, ratio, signed_duration, signed_ratio, significant
+from analysis.domain.figures import (
+    bytes_,
+    count,
+    counted,
+    decimal,
+    duration,
+    ratio,
+    signed_duration,
+    signed_ratio,
+    significant,
+)
 from analysis.gate.figures import figures
 from analysis.gate.records import (
     TABLES,
@@ -76,8 +86,18 @@ def judge(policy: Policy, comparison: Comparison, base: Report, new: Report) -> 
         new=comparison.new,
         checks=checks,
         settings=comparison.settings,
-        notes=comparison.notes,
+        notes=(*_bands_of_nothing(policy, comparison), *comparison.notes),
     )
+
+
+def _bands_of_nothing(policy: Policy, comparison: Comparison) -> list[str]:
+    """Bands whose stage no side has: misspelled, or of another model that the policy serves as well."""
+    stages = [stage.stage for stage in comparison.stages]
+    return [
+        f"{policy.path}: bands.{stage} is used for nothing: the stages that are compared are {', '.join(stages) or 'none'}."
+        for stage in policy.bands
+        if stage not in stages
+    ]
 
 
 def _overall(checks: Sequence[Check], policy: Policy) -> Outcome:
@@ -158,9 +178,7 @@ def _bound(limit: Limit, figure: Figure, amount: Amount, difference: StageDiffer
     shown = f"{written(figure.new, unit)}{_per(figure)}"
     if over <= 0:
         return _check(limit, figure, words, "passed", f"{shown} is within the limit of {written(amount.value, unit)}.")
-    said = (
-        f"{shown} is {written(over, unit)} {'above' if upper else 'below'} the limit of {written(amount.value, unit)}"
-    )
+    said = f"{shown} is {_apart(over, unit)} {'above' if upper else 'below'} the limit of {written(amount.value, unit)}"
     interval = difference.interval if difference is not None and limit.table == "stage" else None
     if interval is not None and interval.band_ns is not None and over <= interval.band_ns:
         because = f"{said}, which is within the band of {duration(interval.band_ns)} ({interval.band_from})."
@@ -262,6 +280,11 @@ def written(value: float | None, unit: UnitName) -> str:
     if unit == "share":
         return ratio(value)
     return count(int(value)) if value is not None and value == int(value) else significant(value)
+
+
+def _apart(amount: float, unit: UnitName) -> str:
+    """How far two figures are apart: shares in points, for 20 % is not 30 % below 50 %."""
+    return f"{decimal(100 * amount, 1)} points" if unit == "share" else written(amount, unit)
 
 
 def _per(figure: Figure) -> str:

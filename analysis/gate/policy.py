@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import tomllib
 from collections.abc import Iterable, Mapping
@@ -46,7 +47,7 @@ def read_policy(path: Path) -> Policy:
         raise RequestError(f"{path}: cannot be read ({error.strerror})") from error
     except UnicodeDecodeError as error:
         raise RequestError(f"{path}: is not UTF-8 text") from error
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:  # an integer of thousands of digits is no TOMLDecodeError
         raise RequestError(f"{path}: is no TOML: {error}") from error
     _require_known(content, (*_OWN_KEYS, *TABLES), str(path))
     version = content.get("policy_version", 1)
@@ -98,6 +99,8 @@ def _limit(entry: Mapping[str, Any], table: TableName, number: int, where: str) 
                     f"{where}: {key} = {amount.text} is no {_what(table)}; write {_EXAMPLES[TABLES[table]]}"
                 )
             amounts[key] = Amount(amount.value, False, amount.text)
+        elif TABLES[table] == "share" and not amount.relative and amount.value > 1:
+            raise RequestError(f'{where}: {key} = {amount.text} is more than all of the peak; write "{amount.text} %"')
     named = {key: entry[key] for key in patterns if key in entry}
     return Limit(table, number, **named, **amounts, optional=entry.get("optional", False))  # type: ignore[arg-type]
 
@@ -110,6 +113,8 @@ def _amount(value: Any, unit: UnitName, where: str) -> Amount:
     """Read ``"3 %"``, ``"1.2 ms"``, ``250``."""
     text = str(value)
     match = _NUMBER.fullmatch(text) if isinstance(value, (str, int, float)) and not isinstance(value, bool) else None
+    if match and not math.isfinite(float(match[1]) * max(_UNITS[unit].values())):
+        match = None
     suffix = match[2] if match else ""
     if match and suffix == "%":
         return Amount(float(match[1]) / 100, True, text)

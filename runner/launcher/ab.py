@@ -81,6 +81,8 @@ class AbSide:
     """Path of its file."""
     run_id: str
     run_dir: str
+    decode: str | None = None
+    """How it decodes, such as ``cuda-graph``; None: written by an older release."""
 
 
 @frozen
@@ -168,7 +170,7 @@ def run_in_turns(
     plans = [side.directory.read_plan() for side in sides]
     unchanged = plans[0].request == plans[1].request and plans[0].settings == plans[1].settings
     described = [
-        AbSide(side.name, str(path), plan.run_id, plan.run_dir)
+        AbSide(side.name, str(path), plan.run_id, plan.run_dir, plan.settings.decode_mode)
         for side, path, plan in zip(sides, settings, plans, strict=True)
     ]
     result = AbResult(described[0], described[1], unchanged, (), (), started_at=now())
@@ -297,11 +299,19 @@ def _write(folder: Path, result: AbResult) -> None:
             single[stage] = band
         if band := interleaved_band(medians["A"], medians["B"], f"{counted(number, 'round')} a side in turns"):
             turns[stage] = band
-    for name, bands in ((BANDS_FILE, single), (TURNS_FILE, turns)):
+    in_turns = result.a.decode if result.a.decode == result.b.decode else None
+    for name, bands, decode in ((BANDS_FILE, single, result.a.decode), (TURNS_FILE, turns, in_turns)):
         if bands:
             files.write(
                 folder / name,
-                Bands(bands, model=result.model, device=_known(result.device), rounds=number, measured_at=now()),
+                Bands(
+                    bands,
+                    model=result.model,
+                    device=_known(result.device),
+                    decode=decode,
+                    rounds=number,
+                    measured_at=now(),
+                ),
             )
 
 

@@ -245,6 +245,21 @@ def test_the_four_answers(
     assert "4 rounds" in why
 
 
+@pytest.mark.parametrize(
+    ("difference", "measured", "base", "expected"),
+    [(-3.5, False, 22.6, "cannot judge"), (-3.5, True, 22.6, "equal"), (-3.5, False, 226.0, "equal"), (0.0, False, 22.6, "equal")],
+    ids=["assumed", "measured", "narrow beside the base", "a run against itself"],
+)  # fmt: skip
+def test_what_is_only_assumed_makes_a_wide_interval_not_equal(
+    difference: float, measured: bool, base: float, expected: Answer
+) -> None:
+    given, why = answer(difference * MS, made(-9.2, 2.1, 15.7, measured=measured), (), base * MS)
+    assert given == expected
+    if given == "cannot judge":
+        assert "reaches as far as 40.7 % of the base" in why
+        assert "dsocr-profile ab" in why
+
+
 def test_a_setting_that_forbids_comes_before_all_numbers() -> None:
     changes = (
         SettingChange("device", "GPU", ("H100", None), True, "another device has other speeds"),

@@ -283,6 +283,10 @@ def test_the_policy_says_what_becomes_of_what_cannot_be_judged(choice: str, expe
         ('[bands]\ndecode = "x"\n[[launches]]\nmax = 1\n', "bands.decode = 'x' is not understood"),
         ("bands = 3\n[[launches]]\nmax = 1\n", "bands is a table"),
         ('[[launches]]\nmax = 1\noptional = "yes"\n', "optional is true or false"),
+        (f'[[stage]]\nmax = "{"9" * 400} ms"\n', "is not understood"),
+        (f"[[launches]]\nmax = {'9' * 5000}\n", "is no TOML"),
+        (f"x = {'[' * 5000}\n", "is no TOML"),
+        ("[[mfu]]\nmin = 12\n", '[[mfu]] 1: min = 12 is more than all of the peak; write "12 %"'),
     ],
 )
 def test_what_a_policy_says_wrongly_is_one_line_with_its_place(text: str, message: str, tmp_path: Path) -> None:
@@ -324,6 +328,21 @@ def test_a_limit_that_matches_nothing_is_a_mistake_unless_it_is_optional(
         judged(tmp_path, text)
     assert message in str(raised.value)
     assert judged(tmp_path, text + "optional = true\n").checks == ()
+
+
+def test_a_band_of_no_stage_is_said_to_be_used_for_nothing(tmp_path: Path) -> None:
+    text = '[bands]\ndecoding = "2 %"\ndecode = "2 %"\n[[stage]]\nmax_increase = "90 %"\n'
+    result = judged(tmp_path, text)
+    (note,) = [note for note in result.notes if "used for nothing" in note]
+    assert "bands.decoding" in note
+    assert "prefill, decode" in note
+    assert "used for nothing" in markdown.render(result)
+
+
+def test_shares_are_points_apart(tmp_path: Path) -> None:
+    (check,) = judged(tmp_path, '[[mfu]]\nstage = "prefill"\nmin = "90 %"\n').checks
+    assert check.new is not None
+    assert f"is {90 - 100 * check.new:.1f} points below the limit of 90.0 %" in check.because
 
 
 def test_bands_of_a_policy_are_of_the_base_or_fixed(tmp_path: Path) -> None:

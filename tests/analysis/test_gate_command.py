@@ -78,9 +78,9 @@ def test_the_json_is_as_its_schema_says(tmp_path: Path) -> None:
     Draft202012Validator(schema).validate(document)
 
 
-def bands(folder: Path, ns: float, device: str = H100) -> Path:
+def bands(folder: Path, ns: float, device: str = H100, decode: str | None = None) -> Path:
     path = folder / "bands.json"
-    path.write_text(to_json(Bands({"prefill": Band(ns, "8 rounds")}, device=device, rounds=8)))
+    path.write_text(to_json(Bands({"prefill": Band(ns, "8 rounds")}, device=device, decode=decode, rounds=8)))
     return path
 
 
@@ -103,6 +103,21 @@ def test_a_band_of_another_device_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RequestError, match=r"was measured on NVIDIA A100, and .* ran on NVIDIA H100 80GB HBM3"):
         read_bands(bands(tmp_path, 1.0, "NVIDIA A100"), [read_side(EAGER)])
     assert read_bands(bands(tmp_path, 1.0), [read_side(EAGER)])["prefill"].ns == 1.0
+
+
+def test_a_run_against_itself_is_said_to_be_the_same(tmp_path: Path) -> None:
+    done = gate(EAGER, EAGER, "--policy", policy(tmp_path, "[[launches]]\nmax_increase = 0\n"), "--out", tmp_path)
+    assert done.returncode == 0
+    for told in (done.stdout, (tmp_path / "gate.md").read_text()):
+        assert "Both sides are the same run" in " ".join(told.split())
+
+
+def test_a_band_of_another_decode_mode_than_the_bases_is_refused(tmp_path: Path) -> None:
+    eager, graph = read_side(EAGER), read_side(GRAPH)
+    path = bands(tmp_path, 1.0, decode="cuda-graph")
+    with pytest.raises(RequestError, match=r"was measured with decode cuda-graph, and .* ran with eager"):
+        read_bands(path, [eager, graph])
+    assert read_bands(path, [graph, eager])["prefill"].ns == 1.0
 
 
 def test_the_example_policy_is_understood_and_every_table_is_described() -> None:

@@ -107,6 +107,26 @@ def test_a_run_against_itself_is_equal() -> None:
     assert all(stage.difference_ns == 0 and stage.explained is None for stage in made.stages)
     assert all(match.kind == "same" and match.difference_ns == 0 for match in made.kernels)
     assert made.headline.startswith("No change beyond noise in prefill and decode")
+    assert made.notes[0].startswith("Both sides are the same run (")
+    assert not any("same run" in note for note in comparison(EAGER, GRAPH).notes)
+
+
+def test_swapped_sides_have_the_mirrored_difference() -> None:
+    for there, back in zip(comparison(EAGER, GRAPH).stages, comparison(GRAPH, EAGER).stages, strict=True):
+        assert there.difference_ns == -(back.difference_ns or 0)
+        assert there.interval is not None
+        assert back.interval is not None
+        ends = there.interval.low_ns, there.interval.high_ns
+        assert ends == pytest.approx((-back.interval.high_ns, -back.interval.low_ns))
+
+
+def test_what_a_user_set_is_told_apart_from_how_it_was_measured() -> None:
+    base, given = side(EAGER), side(EAGER).report.manifest
+    assert given is not None
+    options = {**given.options, "keep_env": "TORCH_BLAS_PREFER_CUBLASLT", "measure_energy": True}
+    changed = evolve(base, report=evolve(base.report, manifest=evolve(given, options=options)))
+    groups = {row.name: row.group for row in compare(base, changed).settings}
+    assert groups == {"keep_env": "options", "measure_energy": "tool"}
 
 
 def test_profiled_times_are_compared_where_a_side_has_no_others_and_not_judged() -> None:

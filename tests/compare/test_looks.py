@@ -161,6 +161,15 @@ def test_tables_of_parts_add_up_as_they_are_shown(level: str, limit: int | None)
     assert float(by[-1]) == pytest.approx(-11.132, abs=0.006)
 
 
+@pytest.mark.parametrize("write", [first_screen, markdown, printed])
+def test_a_rest_larger_than_the_difference_is_no_share_that_is_explained(write: Callable[[Diff], str]) -> None:
+    given = answered("regression")
+    stages = tuple(evolve(stage, explained=4.348) for stage in given.stages)
+    said = " ".join(write(diff_of(evolve(given, stages=stages))).split())
+    assert "not explained: the rest is larger than the difference" in said
+    assert "434.8" not in said
+
+
 def test_a_stage_is_written_so_that_its_difference_holds() -> None:
     table = contents.latencies(comparison(), "html")
     base, new, by = (list(map(number, column(table, label))) for label in ("Base", "New", "Difference"))

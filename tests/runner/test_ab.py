@@ -75,6 +75,7 @@ def test_rounds_alternate_and_every_repetition_is_kept(tmp_path: Path, tool: Nsy
     assert from_json_file(AbResult, tmp_path / "ab" / "ab.json") == result
     bands = from_json_file(Bands, tmp_path / "ab" / "bands.json")
     assert bands.rounds == 3
+    assert bands.decode == "eager"
     assert bands.bands["prefill"].source == "6 rounds of the same setting"
     assert "--no-costs" not in sides[0].command(sides[0].directory, "control")
 

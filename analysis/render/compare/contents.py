@@ -22,7 +22,7 @@ from analysis.compare.records import (
     SideSummary,
     StageDifference,
 )
-from analysis.domain.figures import Change, change, counted, decimal, ledger, ratio, signed_duration
+from analysis.domain.figures import Change, change, counted, decimal, ledger, signed_duration
 from analysis.render.spec.compare import (
     ANSWERS,
     BASE,
@@ -34,8 +34,10 @@ from analysis.render.spec.compare import (
     DIFFERENCE,
     LEVELS,
     NEW,
+    UNEXPLAINED,
     Outcome,
     band_in_words,
+    explained_in_words,
     interval_in_words,
     part_in_words,
 )
@@ -176,8 +178,11 @@ def certainty(stage: StageDifference) -> str:
 
 
 def explained(stage: StageDifference) -> str:
-    """How much of the difference its parts add up to."""
-    return "" if stage.explained is None else f"{ratio(stage.explained)} explained"
+    """How much of the difference its parts add up to; a share only where the rest is smaller than the difference."""
+    if stage.explained is None:
+        return ""
+    told = explained_in_words(stage.explained)
+    return "not explained: the rest is larger than the difference" if told == UNEXPLAINED else f"{told} explained"
 
 
 @frozen

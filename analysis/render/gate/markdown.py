@@ -45,6 +45,10 @@ def render(result: GateResult) -> str:
             f"- {escaped(visible(change.name))}: {' → '.join(_named(value) for value in change.values)}"
             for change in changed
         ]
+    if result.notes:
+        lines += ["", "<details><summary>What limits the comparison</summary>", ""]
+        lines += [f"- {escaped(visible(note))}" for note in result.notes]
+        lines += ["", "</details>"]
     return "\n".join(lines) + "\n"
 
 

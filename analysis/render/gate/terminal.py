@@ -45,6 +45,7 @@ def print_gate(result: GateResult, console: Console, written: Sequence[Path] = (
     passed = len(result.of("passed"))
     if passed and not all_checks:
         parts.append(Text(f"{counted(passed, 'limit')} kept to", style="dim"))
+    parts += [Text(visible(note), style="dim") for note in result.notes]
     if written:
         parts.append(Text())
     console.print(Group(*parts))

@@ -22,7 +22,7 @@ from analysis.compare.records import (
     SettingChange,
     StageDifference,
 )
-from analysis.domain.figures import change, decimal, difference, duration
+from analysis.domain.figures import change, decimal, difference, duration, ratio
 from analysis.render.spec.glossary import GLOSSARY
 from analysis.render.spec.specification import (
     BYTES,
@@ -51,10 +51,12 @@ __all__ = [
     "DIFF_STAGES",
     "LEVELS",
     "NEW",
+    "UNEXPLAINED",
     "AnswerLook",
     "Outcome",
     "answer_in_words",
     "band_in_words",
+    "explained_in_words",
     "interval_in_words",
     "kernels_in_words",
     "match_in_words",
@@ -123,6 +125,19 @@ def band_in_words(interval: Interval | None) -> str | None:
     return f"±{duration(interval.band_ns)}{'' if interval.band_measured else ' (assumed)'}"
 
 
+UNEXPLAINED: Final = "not"
+"""Instead of a share that says nothing."""
+
+
+def explained_in_words(share: float) -> str:
+    """How much of a difference is explained: ``97.2 %``; `UNEXPLAINED` where the rest is larger than the whole difference.
+
+    Args:
+        share: of the difference; what it lacks to 1, or has beyond it, is the rest.
+    """
+    return ratio(share) if 0 <= share <= 2 else UNEXPLAINED
+
+
 def match_in_words(kind: MatchKind, base: int, new: int) -> str:
     """What became of kernels: ``these 7 became this one``.
 
@@ -160,6 +175,7 @@ def part_in_words(row: Contribution) -> str:
 
 _CALLS: Final = Style("calls", lambda value: decimal(value, 2).removesuffix(".00"))
 """Calls per unit, which are whole or not."""
+_EXPLAINED: Final = Style("ratio", explained_in_words)
 _FIGURES: Final = Style("text", str)
 """Figures that are written already."""
 
@@ -255,7 +271,7 @@ DIFF_STAGES: Final = Specification[StageDifference](
         _D("answer_shown", "Answer", "string", TEXT, _ANSWER, value=lambda row: answer_in_words(row.answer), data=False,
            priority=0),
         _D("answer", "Answer", "string", TEXT, _ANSWER, shown=()),
-        _D("explained", "Explained", "float64", RATIO,
+        _D("explained", "Explained", "float64", _EXPLAINED,
            GLOSSARY["explained"], nullable=True, priority=4, why=_unexplained),
         _D("because", "Because", "string", TEXT, "The answer's reason.", shown=()),
     ),
@@ -280,7 +296,7 @@ DIFF_SIDES: Final = Specification[Outcome](
         _O("answer_shown", "Answer", "string", TEXT, _ANSWER, value=lambda row: answer_in_words(row.stage.answer), data=False,
            priority=0),
         _O("answer", "Answer", "string", TEXT, _ANSWER, value=lambda row: row.stage.answer, shown=()),
-        _O("explained", "Explained", "float64", RATIO, GLOSSARY["explained"],
+        _O("explained", "Explained", "float64", _EXPLAINED, GLOSSARY["explained"],
            value=lambda row: row.stage.explained, nullable=True, priority=3,
            why=_unexplained),
     ),
