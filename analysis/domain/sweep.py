@@ -63,7 +63,7 @@ class StageFigures:
     flop: int | None
     """What one unit needs, the whole batch, multiply-add counted as 2; None: it could not be counted."""
     weight_bytes: int | None
-    """Weights that one unit touches (those of the experts that the whole batch can reach at most)."""
+    """Weights that one unit touches; of experts, those of one sequence: the batch is copies of it, which go to the same ones."""
     kv_bytes: int | None
     """KV cache that one unit reads and writes, the whole batch."""
     mfu: float | None

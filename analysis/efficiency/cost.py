@@ -271,7 +271,7 @@ def closed_form(
         prompts: what each image becomes; ``expected_new_tokens`` takes precedence over ``max_new_tokens``.
         max_new_tokens: tokens generated, the first one (prefill's) included.
         dtype: of weights and KV cache.
-        batch_size: sequences that run at once, each as the prompt says.
+        batch_size: copies of each prompt that run at once, as in a run of ours.
 
     Returns:
         Per image a prefill, and a decode if there is a second token.
@@ -327,7 +327,7 @@ def prefill_cost(
         prompt_tokens: positions of the prefill.
         image_index: of the input set.
         dtype_bytes: size of a weight and of a cached value.
-        batch_size: such prompts at once.
+        batch_size: copies of the prompt that run at once.
 
     Returns:
         The sums over the batch.
@@ -365,7 +365,7 @@ def decode_cost(
         steps: at least 1; each attends over one token more.
         image_index: of the input set.
         dtype_bytes: size of a weight and of a cached value.
-        batch_size: sequences at once.
+        batch_size: copies of the sequence that run at once.
 
     Returns:
         The sums over steps and batch. ``tokens`` are the steps.
@@ -530,7 +530,8 @@ def _decoder(
     shared_weights = shape.moe_layers * shape.shared_experts * expert_weights
     router_weights = shape.moe_layers * width * shape.experts
     tokens_at_once = tokens // passes * batch_size
-    touched = expected_experts(shape.experts, shape.experts_per_token, tokens_at_once) if shape.experts else 0
+    # Copies of a token go to the same experts: a batch touches no more of them than one of its sequences.
+    touched = expected_experts(shape.experts, shape.experts_per_token, tokens // passes) if shape.experts else 0
     rows_read = 0 if shape.tied and tokens_at_once >= shape.vocabulary else tokens * batch_size
     kv_token_bytes = 2 * shape.layers * cached * dtype_bytes
     positions = tokens * batch_size

@@ -119,7 +119,7 @@ def _latency(point: SweepPoint) -> str:
 
 def _then(sweep: Sweep, series: tuple[SweepSeries, ...]) -> list[str]:
     told = _limits(series)
-    told += _decode_modes(series) + _energy(sweep) + _noise(sweep)
+    told += _decode_modes(series) + _energy(sweep) + _noise(sweep) + _copies(sweep)
     missing = [point for point in sweep.points if point.status == "out of memory"]
     if missing:
         least = min(missing, key=lambda point: point.setting.batch_size)
@@ -197,6 +197,17 @@ def _noise(sweep: Sweep) -> list[str]:
     return [
         f"Noise: the middle half of one point's passes spreads over up to {ratio(most)} ({stage}, {point_words(sweep, point)}); "
         "smaller differences between points may be none."
+    ]
+
+
+def _copies(sweep: Sweep) -> list[str]:
+    """What a batch is made of, where there is one: times and bytes of different pages may be more."""
+    if all(setting.batch_size == 1 for setting in sweep.planned):
+        return []
+    what = "prompt" if sweep.page is None else "page"
+    return [
+        f"A batch is copies of one {what}: in a mixture of experts all copies go to the same experts, while different {what}s "
+        "would read more weights and may take longer; FLOP, bytes, MFU, MBU and predictions are those of the copies."
     ]
 
 

@@ -15,7 +15,8 @@ window, is not less than the host's at batch 1. Which of the two quotients makes
 from which on FLOP(b) ÷ peak ≥ bytes(b) ÷ bandwidth is that from which on it can be compute-bound.
 
 Between two batches of the sweep FLOP and bytes are taken to be linear; beyond the largest, FLOP and KV cache grow with the
-batch and the weights stay. (A mixture of experts touches more experts with each sequence, until all are touched.)
+batch and the weights stay. The batch is copies of one page, so a mixture of experts touches no more experts in a larger one; a
+batch of different pages does, until all are touched, and its GPU overtakes the host earlier.
 """
 
 from __future__ import annotations
@@ -160,7 +161,7 @@ def forecast(sweep: Sweep, series: SweepSeries, stage: Stage) -> tuple[Model | N
         )
 
     told = (
-        f"From batch {count(batch)}: {duration(first.median_ns)} a {first.per}, GPU busy {duration(busy_ns)}; "
+        f"From batch {count(batch)}: {duration(first.median_ns)} per {first.per}, GPU busy {duration(busy_ns)}; "
         f"{bytes_(moved)} ÷ {rate(bytes_per_s, 'B/s')} = {duration(moved / bytes_per_s * 1e9)}, "
         f"{flop(work)} ÷ {rate(flop_per_s, 'FLOP/s')} = {duration(work / flop_per_s * 1e9)}"
     )

@@ -78,7 +78,7 @@ def count_costs(
             ``max_new_tokens``.
         max_new_tokens: tokens generated per image, the first one (prefill's) included.
         dtype_bytes: size of a weight and of a cached value in the run.
-        batch_size: sequences that run at once.
+        batch_size: copies of a prompt that run at once.
 
     Returns:
         Per image a prefill, and a decode if there is a second token; sums over the batch.
@@ -261,7 +261,8 @@ class _Meter:
             experts = self.components.experts(name)
             if experts is not None:
                 count, per_token = experts
-                elements = round(elements * expected_experts(count, per_token, tokens * self.batch_size) / count)
+                # The batch is copies of one prompt (`runner.child.passes.repeated`): each token's copies go to the same experts.
+                elements = round(elements * expected_experts(count, per_token, tokens) / count)
             needs[component, "weight_bytes"] += elements * self.dtype_bytes
         return needs, output.past_key_values
 

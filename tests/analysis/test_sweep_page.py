@@ -34,6 +34,10 @@ from analysis.sweep.series import series_of
 from sweep_builder import BYTES_PER_S, FLOP_PER_S, made_point, made_sweep
 
 ROOT = Path(__file__).parents[2]
+COPIES = (
+    "A batch is copies of one page: in a mixture of experts all copies go to the same experts, while different pages would "
+    "read more weights and may take longer; FLOP, bytes, MFU, MBU and predictions are those of the copies."
+)
 
 
 def of_points(*points: SweepPoint) -> Sweep:
@@ -100,7 +104,20 @@ def test_one_sentence_for_all_series_of_which_the_same_is_true() -> None:
         "Decode, eager: launch-bound at every batch from 1 to 8.",
         "Decode, CUDA graph: memory-bound at every batch from 1 to 8.",
         "A CUDA graph gives 4.3 × to 6.0 × as many tokens per second as eager decode.",
+        COPIES,
     )
+
+
+def test_a_batch_is_said_to_be_copies_wherever_there_is_one(tmp_path: Path) -> None:
+    sweep = made_sweep(batches=(1, 2))
+    (tmp_path / "sweep.json").write_text(to_json(sweep))
+    shown = CliRunner().invoke(app, ["sweep", str(tmp_path)], env={"COLUMNS": "400"})
+    assert COPIES in shown.output
+    assert COPIES in (tmp_path / "sweep.md").read_text()
+    assert COPIES in (tmp_path / "sweep.html").read_text()
+    assert not any("copies" in line for line in answers_of(made_sweep(batches=(1,))).then)
+    of_text = answers_of(evolve(sweep, page=None)).then
+    assert any(line.startswith("A batch is copies of one prompt:") for line in of_text)
 
 
 def test_what_was_not_measured_is_told_with_its_reason() -> None:

@@ -89,6 +89,20 @@ def test_counter_and_closed_form_agree_per_component(deepseek_ocr: Any, batch_si
                 assert getattr(left[name], field) == pytest.approx(getattr(right[name], field), rel=1e-3), (name, field)
 
 
+def test_copies_of_a_prompt_touch_no_more_experts_than_one(deepseek_ocr: Any) -> None:
+    """On an H100 the expert kernels of a decode step took as long for 16 copies as for 1; at 16 times the draws, no memory could."""
+    inputs = page_inputs()
+    options: Any = {"max_new_tokens": 3, "dtype_bytes": 2}
+    alone = count_costs(DeepseekOcr(), deepseek_ocr, [inputs], batch_size=1, **options)
+    copies = count_costs(DeepseekOcr(), deepseek_ocr, [inputs], batch_size=16, **options)
+    for one, many in zip(alone, copies, strict=True):
+        of_one, of_many = by_component(one)["routed_experts"], by_component(many)["routed_experts"]
+        assert of_many.weight_bytes == of_one.weight_bytes
+        assert of_many.flop == 16 * of_one.flop
+    steps, layers, per_token, expert = 2, 11, 6, 3 * 1280 * 896
+    assert by_component(copies[1])["routed_experts"].weight_bytes == steps * layers * per_token * expert * 2
+
+
 @cache
 def family_and_network(preset: str) -> tuple[Any, Any]:
     family = FAMILIES[registry.PRESETS[preset].family]()
