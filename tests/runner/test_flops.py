@@ -90,7 +90,7 @@ def test_counter_and_closed_form_agree_per_component(deepseek_ocr: Any, batch_si
 
 
 def test_copies_of_a_prompt_touch_no_more_experts_than_one(deepseek_ocr: Any) -> None:
-    """On an H100 the expert kernels of a decode step took as long for 16 copies as for 1; at 16 times the draws, no memory could."""
+    """On an H100 the expert kernels of a decode step took 365 µs for one copy and 338 µs for 16: they read the same weights."""
     inputs = page_inputs()
     options: Any = {"max_new_tokens": 3, "dtype_bytes": 2}
     alone = count_costs(DeepseekOcr(), deepseek_ocr, [inputs], batch_size=1, **options)
