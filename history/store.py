@@ -132,6 +132,10 @@ class Store:
             latest = self.runs(RunQuery(limit=1))
             if latest:
                 return latest[0]
+            raise StoreError(
+                f"{self.location.shown}: holds no run; every finished run is recorded, and `dsocr-profile history import` "
+                "records those that are there"
+            )
         begins = RUNS.c.run_id.startswith(beginning, autoescape=True)
         with self._reporting_damage(), self._transaction("read") as connection:
             rows = [RunRow(**row) for row in connection.execute(sa.select(RUNS).where(begins)).mappings()]

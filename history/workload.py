@@ -35,6 +35,7 @@ _OF_THE_CAPTURE: Final = frozenset(
         "nsys",
         "nsys_args",
         "measure_peak",
+        "measure_energy",
         "preset",
         "store",
         "history",

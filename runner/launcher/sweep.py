@@ -144,7 +144,7 @@ def take_up(plan: SweepPlan, settings: SweepSettings, argv: Sequence[str]) -> tu
 def _first_record(plan: SweepPlan, settings: SweepSettings, argv: Sequence[str]) -> Sweep:
     _, options = as_recorded(settings)
     own = ("passes", "window_steps", "budget_s")
-    pages = plan.base.input_set
+    pages = plan.base.input_set if any(setting.input_mode != "text" for setting in plan.points) else None
     return Sweep(
         sweep_id=plan.base.run_id,
         status="running",

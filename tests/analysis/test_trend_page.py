@@ -214,6 +214,15 @@ def test_the_command_prints_and_writes_a_page(file: Path, tmp_path: Path) -> Non
     assert "Prefill" not in text
 
 
+def test_a_stage_that_no_run_has_is_not_called_a_failure_of_runs(file: Path, tmp_path: Path) -> None:
+    page = tmp_path / "trend.html"
+    done = CliRunner().invoke(
+        app, ["trend", "--store", str(file), "--stage", "nope", "--out", str(page)], env={"COLUMNS": "200"}
+    )
+    assert "in no line: failed, without unprofiled times of the stages asked for, or" in done.output
+    assert "in no line: failed, without unprofiled times of the stages asked for, or" in page.read_text()
+
+
 def test_programs_get_it_as_json(file: Path, made: Trend) -> None:
     done = CliRunner().invoke(app, ["trend", "--store", str(file), "--json"], catch_exceptions=False)
     assert from_json(Trend, done.stdout) == made

@@ -175,6 +175,13 @@ def test_what_changed_is_named_and_what_only_the_profiler_sees_is_not(eager: Run
     assert changes(before, before) == ()
 
 
+def test_energy_is_measured_outside_of_what_is_timed(eager: RunManifest, tmp_path: Path) -> None:
+    with_energy, without = (
+        as_recorded(with_options(eager, measure_energy=measured), tmp_path) for measured in (True, False)
+    )
+    assert changes(with_energy, without) == ()
+
+
 # --- what is predicted ------------------------------------------------------------------------------------------
 
 

@@ -160,6 +160,14 @@ def test_a_run_is_named_by_the_beginning_of_its_id(store: Store) -> None:
     assert store.find("abc").run_id == "abc"
     assert store.find("ab").run_id == "ab"  # exactly
     assert store.find("latest").run_id == "new"
+    store.delete([run.run_id for run in store.runs(RunQuery())])
+    with pytest.raises(StoreError, match="holds no run; every finished run is recorded"):
+        store.find("latest")
+
+
+def test_a_beginning_that_names_no_run_or_several_is_refused(store: Store) -> None:
+    for run_id in ("abc", "abd", "ab"):
+        store.record(made_run(run_id, datetime(2026, 1, 1, tzinfo=UTC)))
     with pytest.raises(StoreError, match="3 runs with an id"):
         store.find("a")
     with pytest.raises(StoreError, match="no run with an id that begins with '%'"):

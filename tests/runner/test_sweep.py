@@ -431,6 +431,8 @@ def test_a_sweep_of_four_points_and_once_more_from_the_command_line(tmp_path: Pa
     assert done.stderr.count("tokens/s") == 4
     sweep = read(tmp_path / "s")
     assert (sweep.status, sweep.unfinished_because, sweep.weights) == ("complete", None, "random weights")
+    assert sweep.page is None, "a model of text reads none"
+    assert "A batch is copies of one prompt" in done.stdout
     assert [(point.setting.batch_size, point.setting.decode_mode) for point in sweep.points] == [
         (1, "eager"), (1, "static"), (2, "eager"), (2, "static"),
     ]  # fmt: skip

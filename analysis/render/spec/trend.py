@@ -17,6 +17,7 @@ from analysis.render.spec.text import visible
 __all__ = [
     "TREND_CHANGES",
     "TREND_RUNS",
+    "WHY_IN_NO_LINE",
     "ChangeLine",
     "RunLine",
     "change_lines",
@@ -26,6 +27,9 @@ __all__ = [
     "sentence",
     "stage_sentence",
 ]
+
+WHY_IN_NO_LINE: Final = "failed, without unprofiled times of the stages asked for, or of work that is not known"
+"""What runs are that no line holds."""
 
 _FEWEST: Final = 6
 """Runs from which on a change of level can be told: three on either side."""

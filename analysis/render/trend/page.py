@@ -25,6 +25,7 @@ from analysis.render.spec.text import visible
 from analysis.render.spec.trend import (
     TREND_CHANGES,
     TREND_RUNS,
+    WHY_IN_NO_LINE,
     change_lines,
     moment,
     run_lines,
@@ -62,9 +63,7 @@ def page(trend: Trend, folder: Path) -> str:
     ran = [f"{counted(runs, 'run')} of {counted(len(trend.works), 'workload')} in {visible(trend.source)}"]
     if trend.left_out:
         what = "run is" if trend.left_out == 1 else "runs are"
-        ran.append(
-            f"{count(trend.left_out)} more {what} in no line: failed, without unprofiled times, or of work that is not known"
-        )
+        ran.append(f"{count(trend.left_out)} more {what} in no line: {WHY_IN_NO_LINE}")
     return environment.get_template("trend.html.j2").render(
         title="Times over time",
         kind="history",

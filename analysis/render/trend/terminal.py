@@ -14,7 +14,7 @@ from analysis.domain.figures import count, counted, duration
 from analysis.domain.trend import StageTrend, Trend, WorkTrend
 from analysis.render.spec.shown import shown
 from analysis.render.spec.text import visible
-from analysis.render.spec.trend import TREND_CHANGES, change_lines, moment, sentence, stage_sentence
+from analysis.render.spec.trend import TREND_CHANGES, WHY_IN_NO_LINE, change_lines, moment, sentence, stage_sentence
 from analysis.render.terminal_tables import FittedTable
 from analysis.render.terminal_text import Sentence
 
@@ -51,7 +51,7 @@ def print_trend(trend: Trend, console: Console) -> None:
         parts += [
             Text(),
             Sentence(
-                f"{counted(trend.left_out, 'run')} in no line: failed, without unprofiled times, or of work that is not known.",
+                f"{counted(trend.left_out, 'run')} in no line: {WHY_IN_NO_LINE}.",
                 "dim",
             ),
         ]
