@@ -39,7 +39,7 @@ class SweepSetting:
     """What a point was asked for. Two points of one sweep differ in at least one field."""
 
     batch_size: int = field(validator=validators.ge(1))
-    """Sequences that run at once: one prompt, and the same with its page (or text) moved, so that each takes experts of its own."""
+    """Sequences that run at once, copies of one prompt."""
     input_mode: str
     """How a page is shown to the model: tiny, small, base, large, gundam, native – or ``text`` where it reads none."""
     max_new_tokens: int = field(validator=validators.ge(1))

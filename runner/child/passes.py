@@ -94,36 +94,13 @@ def with_prompt_tokens(inputs: ModelInputs, tokens: int, filler: Sequence[int]) 
 
 
 def repeated(inputs: ModelInputs, size: int) -> ModelInputs:
-    """Repeat a prompt along the batch, on its device: the first as it is, the others with other contents of the same shape.
-
-    Copies would take the same experts of a mixture, and a batch of them would touch no more weights than one sequence. So the
-    page of each further sequence is moved around its edge, or, where there is no page, the text is.
-    """
+    """Repeat a prompt along the batch, on its device."""
     if size == 1:
         return inputs
-    read = any(tensor.is_floating_point() for tensor in inputs.tensors.values())
-    tensors = {
-        name: torch.cat(
-            [_moved(tensor, number) if tensor.is_floating_point() or not read else tensor for number in range(size)]
-        )
-        for name, tensor in inputs.tensors.items()
-    }
+    tensors = {name: tensor.repeat(size, *[1] * (tensor.ndim - 1)) for name, tensor in inputs.tensors.items()}
     # Per-image lists, such as the number of tiles, are as long as the batch.
     options = {name: value * size if isinstance(value, list) else value for name, value in inputs.options.items()}
     return ModelInputs(tensors, inputs.prompt, options)
-
-
-_STEP: Final = 37
-"""Pixels by which each further page is moved down and sideways: no multiple of a patch's size."""
-
-
-def _moved(tensor: torch.Tensor, number: int) -> torch.Tensor:
-    """What sequence ``number`` of a batch reads, 0 for the first: pixels moved, or text behind its first token."""
-    if not number:
-        return tensor
-    if tensor.is_floating_point():
-        return torch.roll(tensor, (number * _STEP, number * _STEP), dims=(-2, -1))
-    return torch.cat([tensor[..., :1], torch.roll(tensor[..., 1:], number, dims=-1)], dim=-1)
 
 
 def distinct_shapes(inputs: Sequence[ModelInputs]) -> list[ModelInputs]:

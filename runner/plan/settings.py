@@ -31,9 +31,7 @@ class Settings:
     """What is asked of a run beyond its request, as it was asked: ``None`` and ``auto`` are resolved by the plan."""
 
     # -- the run ----------------------------------------------------------------------------------------------------
-    batch_size: int = option(
-        1, "Sequences at once: each prompt, and its page moved around.", _RUN, validator=validators.ge(1)
-    )
+    batch_size: int = option(1, "Copies of each prompt at once.", _RUN, validator=validators.ge(1))
     warmup_passes: int = option(
         1, "Passes before anything is measured.", _RUN, flag="--warmup", validator=validators.ge(0)
     )

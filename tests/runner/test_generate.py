@@ -14,7 +14,7 @@ from runner.child.annotate import Annotator
 from runner.child.generate import Decoder, DynamicDecoder, Generation, GraphDecoder, StaticDecoder, generate
 from runner.child.models.family import LoadedModel, ModelInputs
 from runner.child.models.loading import load_model
-from runner.child.passes import record_annotated, repeated
+from runner.child.passes import record_annotated
 from runner.collectors.torch_profiler.recording import MemorySink
 from runner.collectors.torch_profiler.trace import RangeRecord
 from runner.plan.plan import RunPlan
@@ -308,18 +308,3 @@ def test_a_step_that_waits_for_the_host_cannot_be_recorded() -> None:
     decoder.warm_up(inputs)
     with pytest.raises(ModelError, match="cannot be recorded"):
         decoder.record()
-
-
-def test_the_sequences_of_a_batch_read_different_things_of_one_shape(model: LoadedModel) -> None:
-    # Copies would be routed to the same experts, and a batch of them would touch the weights of one sequence.
-    inputs = inputs_of(model)
-    batch = repeated(inputs, 3)
-    whole = inputs.prompt.image_tokens > 0
-    for name, tensor in batch.tensors.items():
-        parts = tensor.chunk(3)
-        assert all(part.shape == inputs.tensors[name].shape for part in parts)
-        assert parts[0].equal(inputs.tensors[name])
-        moved = tensor.is_floating_point() or not whole
-        assert all(part.equal(parts[0]) != moved for part in parts[1:]), name
-        assert all(part.flatten().sort().values.equal(parts[0].flatten().sort().values) for part in parts)
-    assert repeated(inputs, 1) is inputs
