@@ -105,10 +105,11 @@ class AbStage:
     stage: str
     per: str
     a_ns: float
-    """Median of all repetitions."""
+    """Mean of the rounds' medians: what ``band_ns`` is the band of. A median of all repetitions scatters more from one set of
+    rounds to the next, and would exceed that band without a cause."""
     b_ns: float
     band_ns: float | None
-    """By how much such medians may differ by chance, with 95 % confidence; None: too few rounds."""
+    """By how much such means may differ by chance, with 95 % confidence; None: too few rounds."""
 
     @property
     def difference_ns(self) -> float:
@@ -267,11 +268,11 @@ def _samples(passes: Sequence[ControlPass], stage: str) -> tuple[float, ...]:
 def _stages(rounds: Sequence[AbRound], manifests: Sequence[RunManifest]) -> tuple[AbStage, ...]:
     stages = []
     for stage in _STAGES:
-        values = [_all_samples(rounds, name, stage) for name in ("A", "B")]
-        if all(values):
+        medians = [_medians(rounds, name, stage) for name in ("A", "B")]
+        if all(medians):
             per = one_input(manifests[0]) if stage == "prefill" else decode_unit(manifests[0].batch_size)
-            band = interleaved_band(_medians(rounds, "A", stage), _medians(rounds, "B", stage), "these rounds")
-            a_ns, b_ns = (statistics.median(side) for side in values)
+            band = interleaved_band(medians[0], medians[1], "these rounds")
+            a_ns, b_ns = map(statistics.fmean, medians)
             stages.append(AbStage(stage, per, a_ns, b_ns, None if band is None else band.ns))
     return tuple(stages)
 
@@ -298,7 +299,7 @@ def _write(folder: Path, result: AbResult) -> None:
         if band := unchanged_band(same, f"{counted(len(same), 'round')} of the same setting"):
             single[stage] = band
         if band := interleaved_band(medians["A"], medians["B"], f"{counted(number, 'round')} a side in turns"):
-            turns[stage] = band
+            turns[stage] = evolve(band, ns=band.ns + _beside_the_means(result.rounds, stage))
     in_turns = result.a.decode if result.a.decode == result.b.decode else None
     for name, bands, decode in ((BANDS_FILE, single, result.a.decode), (TURNS_FILE, turns, in_turns)):
         if bands:
@@ -313,6 +314,19 @@ def _write(folder: Path, result: AbResult) -> None:
                     measured_at=now(),
                 ),
             )
+
+
+def _beside_the_means(rounds: Sequence[AbRound], stage: str) -> float:
+    """How far the difference that a comparison of both runs tells is from that of the rounds' means, ns.
+
+    A comparison takes the median of all repetitions of a run. With so much added to the band of the means, its difference
+    exceeds the band only where that of the means does.
+    """
+    base, new = (
+        statistics.fmean(_medians(rounds, name, stage)) - statistics.median(_all_samples(rounds, name, stage))
+        for name in ("A", "B")
+    )
+    return abs(new - base)
 
 
 def _known(device: str | None) -> str | None:

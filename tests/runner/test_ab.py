@@ -222,6 +222,27 @@ def test_of_two_settings_rounds_of_one_make_the_band(tmp_path: Path, tool: NsysT
     )
 
 
+@pytest.mark.parametrize("mode", ["eager", "graph"])
+def test_twenty_unchanged_rounds_on_a_gpu_raise_no_alarm(mode: str, tmp_path: Path, tool: NsysTool) -> None:
+    given = json.loads((Path(__file__).parents[1] / "data" / "unchanged" / f"{mode}.json").read_text())
+    sides = side("A", tmp_path, tool), side("B", tmp_path, tool)
+    rounds = tuple(
+        AbRound(
+            row["number"], row["side"], "now", row["samples"],
+            {stage: statistics.median(values) for stage, values in row["samples"].items()},
+        )
+        for row in given["rounds"]
+    )  # fmt: skip
+    stages = ab._stages(rounds, [each.directory.read_manifest() for each in sides])
+    assert [(stage.stage, stage.exceeds) for stage in stages] == [("prefill", False), ("decode", False)]
+    (tmp_path / "ab").mkdir()
+    ab._write(tmp_path / "ab", AbResult(AbSide("A", "a", "1", "/a"), AbSide("B", "b", "2", "/b"), True, rounds, stages))
+    turns = from_json_file(Bands, tmp_path / "ab" / "bands-of-these-rounds.json").bands
+    for stage in ("prefill", "decode"):
+        base, new = (statistics.median(ab._all_samples(rounds, name, stage)) for name in ("A", "B"))
+        assert abs(new - base) < turns[stage].ns
+
+
 def test_of_the_same_setting_twice_all_rounds_make_the_band(tmp_path: Path, tool: NsysTool) -> None:
     a_ms, b_ms = [10.0, 11.0, 12.0], [10.5, 11.0, 11.5]
     result = result_of(tmp_path, tool, a_ms, b_ms, unchanged=True)
