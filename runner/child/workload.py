@@ -373,7 +373,8 @@ def _notes(plan: RunPlan, model: LoadedModel) -> tuple[str, ...]:
     notes = list(model.notes)
     if plan.settings.batch_size > 1:
         notes.append(
-            f"batch size {plan.settings.batch_size}: every image is repeated; token counts are those of one sequence"
+            f"batch size {plan.settings.batch_size}: every image is repeated; token counts are those of one sequence, and "
+            "copies go to the same experts, so that a batch of different images may read more weights"
         )
     if plan.settings.decode_mode == "cuda-graph":
         notes.append("decode is replayed from a CUDA graph: its modules are those of the recording, not of the replay")

@@ -159,6 +159,7 @@ def test_without_decode_pages_are_what_counts() -> None:
     text = page(answers)
     assert "Time of a batch of pages" in text
     assert "heat_tpot" not in text
+    assert " 1 new token " in f"{contents.ran(answers)[0]} "
 
 
 # --- where the limit changes -------------------------------------------------------------------------------------------

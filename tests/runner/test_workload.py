@@ -133,7 +133,8 @@ def test_a_batch_counts_one_sequence(plan: RunPlan) -> None:
     control = result(plan, "control")
     assert control.prompts[0].image_tokens == 73
     assert all(one.new_tokens == NEW_TOKENS for one in control.passes)
-    assert any("batch size 2" in note for note in control.notes)
+    (note,) = (note for note in control.notes if "batch size 2" in note)
+    assert "copies go to the same experts" in note
 
 
 def test_a_text_only_model_takes_no_image(plan: RunPlan) -> None:

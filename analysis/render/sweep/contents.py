@@ -80,7 +80,7 @@ def ran(sweep: Sweep) -> tuple[str, str]:
         f"batch {_listed([count(batch) for batch in batches])}",
         _listed([visible(mode) for mode in modes]),
         *([f"prompt {_listed([count(value) for value in prompts])} tokens"] if prompts else []),
-        f"{_listed([count(value) for value in tokens])} new tokens",
+        f"{_listed([count(value) for value in tokens])} new {'token' if tokens == [1] else 'tokens'}",
         f"decode {_listed([visible(mode) for mode in decodes])}",
         f"{counted(sweep.passes, 'pass', 'passes')} a point",
     ]
