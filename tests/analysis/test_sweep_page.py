@@ -159,7 +159,7 @@ def test_without_decode_pages_are_what_counts() -> None:
     text = page(answers)
     assert "Time of a batch of pages" in text
     assert "heat_tpot" not in text
-    assert " 1 new token " in f"{contents.ran(answers)[0]} "
+    assert " 1 new token " in f"{contents.ran(answers.sweep)[0]} "
 
 
 # --- where the limit changes -------------------------------------------------------------------------------------------
