@@ -207,7 +207,7 @@ def _copies(sweep: Sweep) -> list[str]:
     what = "prompt" if sweep.page is None else "page"
     return [
         f"A batch is copies of one {what}: in a mixture of experts all copies go to the same experts, while different {what}s "
-        "would read more weights and may take longer; FLOP, bytes, MFU, MBU and predictions are those of the copies."
+        "may read more weights and take longer; FLOP, bytes, MFU, MBU and predictions are those of the copies."
     ]
 
 

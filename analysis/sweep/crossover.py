@@ -16,7 +16,7 @@ from which on FLOP(b) ÷ peak ≥ bytes(b) ÷ bandwidth is that from which on it
 
 Between two batches of the sweep FLOP and bytes are taken to be linear; beyond the largest, FLOP and KV cache grow with the
 batch and the weights stay. The batch is copies of one page, so a mixture of experts touches no more experts in a larger one; a
-batch of different pages does, until all are touched, and its GPU overtakes the host earlier.
+batch of different pages may, until all are touched, and its GPU then overtakes the host earlier.
 """
 
 from __future__ import annotations

@@ -35,8 +35,8 @@ from sweep_builder import BYTES_PER_S, FLOP_PER_S, made_point, made_sweep
 
 ROOT = Path(__file__).parents[2]
 COPIES = (
-    "A batch is copies of one page: in a mixture of experts all copies go to the same experts, while different pages would "
-    "read more weights and may take longer; FLOP, bytes, MFU, MBU and predictions are those of the copies."
+    "A batch is copies of one page: in a mixture of experts all copies go to the same experts, while different pages may "
+    "read more weights and take longer; FLOP, bytes, MFU, MBU and predictions are those of the copies."
 )
 
 
