@@ -263,6 +263,8 @@ class Store:
             return sa.create_engine(self.location.url, poolclass=NullPool, connect_args=_OF_THE_CONNECTION)
         writable = mode == "write"
         if not writable:
+            if path.is_dir():
+                raise StoreError(f"{path}: is a folder; name the history's file, such as {path / 'history.sqlite'}")
             if not path.is_file():
                 raise StoreError(f"{path}: there is no history yet; every finished run is recorded in one")
             # A file that can be written is opened so also to read: what a killed writer left half done is undone first,

@@ -212,3 +212,8 @@ def test_reading_makes_no_file(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="there is no history yet"):
         Store(locate(str(tmp_path / "history.sqlite"))).runs()
     assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_is_no_history(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="is a folder; name the history's file"):
+        Store(locate(str(tmp_path))).runs()
