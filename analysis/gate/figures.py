@@ -28,12 +28,22 @@ def figures(comparison: Comparison, base: Report, new: Report) -> tuple[Figure, 
             Figure("stage", stage.stage, "", stage.base_ns, stage.new_ns, stage.per, (), stage.because)
             for stage in comparison.stages
         ),
+        *_not_compared(comparison),
         *_contributions(comparison),
         *_kernels(comparison),
         *_counts(comparison, base, new),
         *_utilisation(comparison, base, new),
         Figure("memory", "", "", _memory(base), _memory(new), unknown_because=_NO_MEMORY),
     )
+
+
+def _not_compared(comparison: Comparison) -> Iterator[Figure]:
+    """Stages of the base that the new side lacks or counts otherwise: a stage that is gone keeps to no limit."""
+    compared = {stage.stage for stage in comparison.stages}
+    for stage in comparison.base.units:
+        if stage not in compared:
+            why = "is counted per another unit on" if stage in comparison.new.units else "is not there on"
+            yield Figure("stage", stage, "", None, None, unknown_because=f"{stage} {why} the new side")
 
 
 def _contributions(comparison: Comparison) -> Iterator[Figure]:

@@ -330,6 +330,19 @@ def test_a_limit_that_matches_nothing_is_a_mistake_unless_it_is_optional(
     assert judged(tmp_path, text + "optional = true\n").checks == ()
 
 
+def test_a_stage_that_is_gone_cannot_be_judged(tmp_path: Path) -> None:
+    given = compared(stage("prefill", 80, 80))
+    lost = evolve(given, base=evolve(given.base, units={"prefill": 3, "decode": 189}))
+    result = judged(tmp_path, '[[stage]]\nmax_increase = "3 %"\n', lost)
+    assert [(check.stage, check.outcome) for check in result.checks] == [
+        ("prefill", "passed"),
+        ("decode", "cannot judge"),
+    ]
+    assert "decode is not there on the new side" in result.checks[1].because
+    assert result.outcome == "cannot judge"
+    assert judged(tmp_path, '[[stage]]\nmax_increase = "3 %"\n', given).outcome == "passed"
+
+
 def test_a_band_of_no_stage_is_said_to_be_used_for_nothing(tmp_path: Path) -> None:
     text = '[bands]\ndecoding = "2 %"\ndecode = "2 %"\n[[stage]]\nmax_increase = "90 %"\n'
     result = judged(tmp_path, text)
