@@ -236,6 +236,9 @@ def import_folders(
     opened = _open(out, store)
     failed = done = 0
     for folder in _runs_in(folders):
+        if (made := _made_of_runs(folder)) is not None:
+            say(f"passed over: {_printable(str(folder))} holds {made}, and no run")
+            continue
         try:
             recorded = read_folder(folder)
         except RequestError as error:
@@ -248,6 +251,22 @@ def import_folders(
     say(f"{opened.location.shown}: {counted(done, 'run')} recorded")
     if failed:
         raise RequestError(f"{counted(failed, 'folder')} could not be recorded")
+
+
+_MADE_OF_RUNS: Final = {
+    "sweep.json": "a sweep",
+    "diff.json": "a comparison",
+    "gate.json": "a gate's answer",
+    "ab.json": "rounds of two settings",
+}
+"""File → what a folder among those of runs holds, if it is no run's."""
+
+
+def _made_of_runs(folder: Path) -> str | None:
+    """What a folder holds that is no run and is not meant to be one; None: nothing of that kind."""
+    if (folder / "run.json").is_file() or (folder / "report.json").is_file():
+        return None
+    return next((what for name, what in _MADE_OF_RUNS.items() if (folder / name).is_file()), None)
 
 
 # -- pieces ------------------------------------------------------------------------------------------------------------

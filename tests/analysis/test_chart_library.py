@@ -53,7 +53,7 @@ def test_a_wheel_holds_all_that_the_page_is_made_of(tmp_path: Path) -> None:
     )
     source = tmp_path / "source"
     source.mkdir()
-    for name in ("analysis", "runner", "nsys_configs"):
+    for name in ("analysis", "runner", "history", "nsys_configs"):
         shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source)

@@ -274,7 +274,9 @@ def test_importing_the_folders_of_runs(history: Commands, tmp_path: Path) -> Non
     shown, said = history("import", str(EXAMPLES))
     assert len(shown.splitlines()) == 5
     assert "5 runs recorded" in said
-    history("import", *(str(folder) for folder in EXAMPLES.iterdir()))
+    _, said = history("import", *(str(folder) for folder in EXAMPLES.iterdir()))
+    assert "deepseek-ocr_h100_sweep holds a sweep, and no run" in said
+    assert "eager-to-cuda-graph_h100 holds a comparison, and no run" in said
     assert len(runs_of(history.out / "history.sqlite")) == 5
     broken = tmp_path / "broken"
     broken.mkdir()
