@@ -5,15 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from types import TracebackType
 from typing import Final, Literal, TypeAlias
 
 from rich.console import Console
-from rich.live import Live
-from rich.spinner import Spinner
 from rich.text import Text
 
 from analysis.domain.manifest import PhaseTime
+from runner.launcher.live_line import LiveLine
 from runner.launcher.run_directory import RunDirectory
 from runner.process.progress import ChildStep, Event, ProgressReader
 
@@ -50,8 +48,6 @@ STEPS: Final[Mapping[Key, str]] = {
 }
 """Every phase of a run in order, with its name for a person."""
 
-_REFRESH_S: Final = 0.2
-
 
 class Follower:
     """What a program has told so far; it may be followed before it is shown."""
@@ -84,7 +80,7 @@ class Follower:
         return self._reader.page()
 
 
-class RunProgress:
+class RunProgress(LiveLine):
     """Shows and times the phases of one run while the context lasts.
 
     Args:
@@ -102,33 +98,16 @@ class RunProgress:
         expected: Mapping[Key, float] | None = None,
         console: Console | None = None,
     ) -> None:
-        self._say = say
+        super().__init__(say, console)
         self._began = time.monotonic() if began is None else began
         self._expected = dict(expected or {})
         self._phases: list[PhaseTime] = []
-        self._console = Console(stderr=True, highlight=False) if console is None else console
-        self._live: Live | None = None
-        self._spinner = Spinner("dots")
         self._current: Key = ("launcher", "preflight")
         self._since = self._began
         self._event: Event | None = None
         self._page = 0
         self._rate: float | None = None
         self._run: tuple[int, int] | None = None
-        self._drawn_at = 0.0
-
-    def __enter__(self) -> RunProgress:
-        if self._console.is_terminal:
-            self._live = Live(console=self._console, transient=True, auto_refresh=False)
-            self._live.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._live is not None:
-            self._live.stop()
-            self._live = None
 
     def expect(self, seconds: Mapping[Key, float]) -> None:
         """Say how long each phase of an earlier run like this one took; empty: not known."""
@@ -138,13 +117,6 @@ class RunProgress:
     def phases(self) -> tuple[PhaseTime, ...]:
         """Those that are over, in the order of their starts."""
         return tuple(sorted(self._phases, key=lambda phase: phase.start_s))
-
-    def say(self, line: str) -> None:
-        """Tell a line, above what is live."""
-        if self._live is not None:
-            self._console.print(Text(line), soft_wrap=True)
-        else:
-            self._say(line)
 
     def add(self, program: Literal["launcher", "control", "capture"], step: str, start: float, end: float) -> None:
         """Note a phase that is over; times on ``time.monotonic()``'s clock."""
@@ -218,11 +190,7 @@ class RunProgress:
 
     def draw(self) -> None:
         """Show the state of now; does nothing where there is no terminal, or if it was shown just before."""
-        now = time.monotonic()
-        if self._live is not None and now - self._drawn_at >= _REFRESH_S:
-            self._drawn_at = now
-            self._spinner.update(text=Text(self.line(now), no_wrap=True, overflow="ellipsis"))
-            self._live.update(self._spinner, refresh=True)
+        self._show_now_and_then(self.line)
 
     def line(self, now: float) -> str:
         """The state in words: step, pass, page, tokens/s, time so far and left."""

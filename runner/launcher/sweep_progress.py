@@ -5,21 +5,17 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from types import TracebackType
 from typing import Final
 
 from rich.console import Console
-from rich.live import Live
-from rich.spinner import Spinner
-from rich.text import Text
 
+from runner.launcher.live_line import LiveLine
 from runner.launcher.progress import duration
 from runner.launcher.run_directory import RunDirectory
 from runner.process.progress import Event, ProgressReader
 
 __all__ = ["SweepProgress"]
 
-_REFRESH_S: Final = 0.2
 _STEPS: Final = {
     "start": "the program starts",
     "model": "model",
@@ -29,7 +25,7 @@ _STEPS: Final = {
 }
 
 
-class SweepProgress:
+class SweepProgress(LiveLine):
     """Shows a sweep while the context lasts.
 
     Args:
@@ -40,39 +36,15 @@ class SweepProgress:
     """
 
     def __init__(self, say: Callable[[str], None], points: int, began: float, console: Console | None = None) -> None:
-        self._say = say
+        super().__init__(say, console)
         self._points = points
         self._began = began
-        self._console = Console(stderr=True, highlight=False) if console is None else console
-        self._live: Live | None = None
-        self._spinner = Spinner("dots")
-        self._drawn_at = 0.0
         self._event = Event(began, "start")
         self._first: Event | None = None
         self.setup_s: float | None = None
         """From the start of the program to its first point, s; None: not so far."""
         self.points_began = False
         """Whether the program of the last start came as far as a point."""
-
-    def __enter__(self) -> SweepProgress:
-        if self._console.is_terminal:
-            self._live = Live(console=self._console, transient=True, auto_refresh=False)
-            self._live.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._live is not None:
-            self._live.stop()
-            self._live = None
-
-    def say(self, line: str) -> None:
-        """Tell a line, above what is live."""
-        if self._live is not None:
-            self._console.print(Text(line), soft_wrap=True)
-        else:
-            self._say(line)
 
     @contextmanager
     def following(self, directory: RunDirectory, told: Callable[[], None]) -> Iterator[Callable[[], None]]:
@@ -123,10 +95,7 @@ class SweepProgress:
 
     def draw(self, phase: int) -> None:
         """Show the state of now; does nothing where there is no terminal, or if it was shown just before."""
-        now = time.monotonic()
-        if self._live is not None and now - self._drawn_at >= _REFRESH_S:
-            self._drawn_at = now
-            self._show(self.line(now, phase))
+        self._show_now_and_then(lambda now: self.line(now, phase))
 
     def line(self, now: float, phase: int) -> str:
         """The state in words.
@@ -158,8 +127,3 @@ class SweepProgress:
             return None
         pace = (event.at_s - first.at_s) / event.passes_done
         return max(0.0, pace * (event.passes - event.passes_done) - (now - event.at_s))
-
-    def _show(self, line: str) -> None:
-        if self._live is not None:
-            self._spinner.update(text=Text(line, no_wrap=True, overflow="ellipsis"))
-            self._live.update(self._spinner, refresh=True)
