@@ -1,5 +1,15 @@
 """``dsocr-analyze``: one file per command. Heavy modules are imported where they are used, so that --help is quick."""
 
-from analysis.cli.app import app, main
+from typing import NoReturn
 
-__all__ = ["app", "main"]
+from analysis.domain.ending import end_at_once
+
+__all__ = ["main"]
+
+
+def main() -> NoReturn:
+    """Entry point. Imports the commands itself, so that Ctrl-C meanwhile is no traceback."""
+    end_at_once("dsocr-analyze")
+    from analysis.cli.app import main as run
+
+    run()

@@ -5,8 +5,6 @@ from __future__ import annotations
 import atexit
 import gc
 import os
-import sys
-from io import TextIOWrapper
 from typing import Annotated, Any, Final, NoReturn
 
 import typer
@@ -121,12 +119,4 @@ def main() -> NoReturn:
     atexit.register(gc.freeze)
     # numpy's linear algebra, which we never call, would start threads that spin beside the reading: 60 ms of a core.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    _speak_utf8()
     run(app)
-
-
-def _speak_utf8() -> None:
-    """Write UTF-8 into files and pipes whatever the locale; a terminal keeps its encoding, and never fails on a name."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, TextIOWrapper):
-            stream.reconfigure(encoding=None if stream.isatty() else "utf-8", errors="backslashreplace")

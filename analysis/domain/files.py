@@ -6,12 +6,14 @@ import errno
 import os
 import secrets
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
 from attrs import frozen
 
 from analysis.domain.errors import DsocrError, RequestError
+from analysis.domain.system_errors import is_disk_full, reason_of
 
 __all__ = ["REPORT_FILE", "WriteOptions", "write_bytes", "write_text", "write_with"]
 
@@ -59,16 +61,14 @@ def write_with(path: Path, write: Callable[[Path], None], options: WriteOptions 
         DsocrError: ``options.error``: the folder or the file cannot be written to, or the disk is full.
     """
     temporary = path.with_name(f".{path.name[:_LONGEST_STEM]}.{secrets.token_hex(8)}.tmp")
+    faults: tuple[type[Exception], ...] = (OSError, *options.same_as_oserror)
+    made = False
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         # The kernel applies the umask to a mode given here. Reading the umask would mean setting it, for all threads
         # of the process, and two threads that do so at once can leave it changed for good.
         os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, options.mode))
-    except OSError as error:
-        remedy = f"; {options.remedy}" if options.remedy else ""
-        raise options.error(f"{path}: cannot be written ({_reason(error)}){remedy}") from error
-    faults: tuple[type[Exception], ...] = (OSError, *options.same_as_oserror)
-    try:
+        made = True
         write(temporary)
         if options.durable:
             _flush(temporary)
@@ -76,9 +76,12 @@ def write_with(path: Path, write: Callable[[Path], None], options: WriteOptions 
         if options.durable:
             _flush(path.parent)
     except faults as error:
-        raise options.error(f"{path}: cannot be written ({_reason(error)})") from error
-    finally:
-        temporary.unlink(missing_ok=True)
+        remedy = f"; {options.remedy}" if options.remedy and not made else ""
+        remedy = "; free space" if is_disk_full(error) else remedy
+        raise options.error(f"{path}: cannot be written ({reason_of(error)}){remedy}") from error
+    finally:  # Ctrl-C too may come anywhere
+        with suppress(OSError):  # its folder has gone, or was never there
+            temporary.unlink(missing_ok=True)
     return path
 
 
@@ -110,9 +113,3 @@ def _flush(path: Path) -> None:
             raise
     finally:
         os.close(descriptor)
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, OSError):
-        return "the disk is full" if error.errno == errno.ENOSPC else error.strerror or str(error)
-    return str(error)

@@ -1,5 +1,16 @@
 """``dsocr-profile``: one file per command."""
 
-from runner.cli.app import app, main
+from collections.abc import Sequence
+from typing import NoReturn
 
-__all__ = ["app", "main"]
+from analysis.domain.ending import end_at_once
+
+__all__ = ["main"]
+
+
+def main(argv: Sequence[str] | None = None) -> NoReturn:
+    """Entry point. Imports the commands itself, so that Ctrl-C meanwhile is no traceback."""
+    end_at_once("dsocr-profile")
+    from runner.cli.app import main as run
+
+    run(argv)

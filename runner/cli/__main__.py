@@ -1,5 +1,5 @@
 """``python -m runner.cli``."""
 
-from runner.cli.app import main
+from runner.cli import main
 
 main()

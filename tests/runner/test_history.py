@@ -229,7 +229,7 @@ def _pages(folder: Path) -> Path:
 
 LEAN = """
 import sys
-from runner.cli import app
+from runner.cli.app import app
 import runner.launcher.launch, runner.launcher.run, runner.launcher.program, runner.launcher.queue
 heavy = {"sqlalchemy", "alembic", "psycopg", "pandas"} & {name.split(".")[0] for name in sys.modules}
 assert not heavy, heavy
