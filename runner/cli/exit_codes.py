@@ -13,7 +13,7 @@ __all__ = ["run"]
 
 _PROGRAM: Final = "dsocr-profile"
 _OF_THE_EXTRA: Final = frozenset(
-    {"PIL", "filelock", "nvtx", "psutil", "pynvml", "pypdfium2", "safetensors", "torch", "transformers"}
+    {"PIL", "nvtx", "platformdirs", "psutil", "pynvml", "pypdfium2", "safetensors", "torch", "transformers"}
 )
 """Modules that ``dsocr-profiler[runner]`` brings and ``dsocr-profiler`` does not."""
 

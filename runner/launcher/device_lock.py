@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-import tempfile
+import os
+import stat
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -10,16 +12,25 @@ from typing import Final
 
 from analysis.domain.errors import BusyError, InterruptedRunError, RequestError
 from runner.process.driver import VisibleGpu, physical_device
-from runner.process.lock import LockFile, Timeout
+from runner.process.lock import LockFile, LockTakenError, user_name
+from runner.process.machine_lock import Holder, MachineLock
 from runner.process.process import Interrupts
 
 __all__ = ["LOCK_FOLDER_VARIABLE", "DeviceLock"]
 
 LOCK_FOLDER_VARIABLE: Final = "DSOCR_LOCK_DIR"
 
+_OTHERS_WRITE: Final = 0o022
+
 
 class DeviceLock:
-    """The lock of one device: the same file for every process that means the same GPU, however it is spelled."""
+    """The lock of one device: the same for every process that means the same GPU, however it is spelled.
+
+    It is a file in a folder that nobody but the user may write, for his own runs, and a name that all users of the machine
+    share (`MachineLock`), for those of others. ``$DSOCR_LOCK_DIR`` puts a folder in the place of both: who is to wait for
+    whom is then for those who name the same folder to say. A folder of several users belongs to root and is sticky
+    (``install -d -m 1777 FOLDER``).
+    """
 
     def __init__(self, device: str, gpus: Sequence[VisibleGpu], environ: Mapping[str, str]) -> None:
         """Name the lock.
@@ -27,12 +38,17 @@ class DeviceLock:
         Args:
             device: of the request.
             gpus: as CUDA numbers them here.
-            environ: ``$DSOCR_LOCK_DIR`` moves the folder of locks out of the system's temporary one.
+            environ: ``$DSOCR_LOCK_DIR`` names the folder.
+
+        Raises:
+            RequestError: there is no folder that could hold locks.
         """
         self.device = device
+        name = physical_device(device, gpus)
         chosen = environ.get(LOCK_FOLDER_VARIABLE)
-        self.folder = Path(chosen) if chosen else Path(tempfile.gettempdir()) / "dsocr-profiler-devices"
-        self.file = LockFile(self.folder / f"{physical_device(device, gpus)}.lock", mode=0o666)
+        self.folder = Path(chosen).absolute() if chosen else _own_folder()
+        self.machine = None if chosen else MachineLock(name)
+        self.file = LockFile(self.folder / f"{name}.lock", mode=0o666 if chosen and _is_shared(self.folder) else 0o600)
 
     @contextmanager
     def held(
@@ -48,37 +64,88 @@ class DeviceLock:
         Raises:
             BusyError: another run holds it, and ``wait`` is false.
             InterruptedRunError: ended while waiting.
-            RequestError: the lock's file cannot be used.
+            RequestError: the lock's file or folder cannot be used, or may not be trusted.
         """
 
-        def tell(holder: str) -> None:
+        def tell(holder: Holder | int | None) -> None:
             if waiting is not None:
                 waiting(f"{self._busy(holder)}; waiting")
 
+        def stop() -> bool:
+            return interrupts is not None and interrupts.count > 0
+
         with ExitStack() as stack:
             try:
-                self._make_folder()
-                stack.enter_context(
-                    self.file.held(
-                        wait=tell if wait else None, stop=lambda: interrupts is not None and interrupts.count > 0
-                    )
-                )
-            except Timeout as error:
-                if wait:
-                    raise InterruptedRunError("interrupted while waiting for the device") from error
-                raise BusyError(f"{self._busy(self.file.written())}; wait with --wait, or queue with submit") from error
+                self._require_folder()
+                stack.enter_context(self.file.held(wait=tell if wait else None, stop=stop))
+            except LockTakenError as error:
+                raise self._taken(wait, self.file.written()) from error
             except OSError as error:
-                raise RequestError(
-                    f"{self.file.path}: the device's lock cannot be used ({error.strerror}); set "
-                    f"{LOCK_FOLDER_VARIABLE} to a folder that can be written"
-                ) from error
+                raise self._unusable(self.file.path, error.strerror or str(error)) from error
+            if self.machine is not None:
+                try:
+                    stack.enter_context(self.machine.held(wait=tell if wait else None, stop=stop))
+                except LockTakenError as error:
+                    raise self._taken(wait, self.machine.holder()) from error
             yield
 
-    def _busy(self, holder: str) -> str:
+    def _taken(self, wait: bool, holder: Holder | int | None) -> BusyError | InterruptedRunError:
+        if wait:
+            return InterruptedRunError("interrupted while waiting for the device")
+        return BusyError(f"{self._busy(holder)}; wait with --wait, or queue with submit")
+
+    def _busy(self, holder: Holder | int | None) -> str:
+        if isinstance(holder, Holder):
+            process = "unknown" if holder.process is None else holder.process
+            whose = "" if holder.user == os.geteuid() else f" of {user_name(holder.user)}"
+            return f"device {self.device} is held by another run (process {process}{whose})"
         return f"device {self.device} is held by another run (process {holder or 'unknown'})"
 
-    def _make_folder(self) -> None:
-        # Not sticky: where it is, filelock refuses files of other users, which all of them are meant to share.
-        if not self.folder.is_dir():
-            self.folder.mkdir(parents=True, exist_ok=True)
-            self.folder.chmod(0o777)
+    def _require_folder(self) -> None:
+        """Make the folder, or check that of those who could change what lies in it all may be trusted."""
+        try:
+            facts = self.folder.lstat()
+        except FileNotFoundError:
+            self.folder.parent.mkdir(parents=True, exist_ok=True)
+            self.folder.mkdir(mode=0o700, exist_ok=True)
+            facts = self.folder.lstat()
+        if stat.S_ISLNK(facts.st_mode):
+            raise self._unusable(self.folder, "it is a symbolic link")
+        if not stat.S_ISDIR(facts.st_mode):
+            raise self._unusable(self.folder, "it is no folder")
+        if facts.st_uid not in (os.geteuid(), 0):
+            raise self._unusable(
+                self.folder, f"it belongs to {user_name(facts.st_uid)}, who could replace what is in it"
+            )
+        if facts.st_mode & _OTHERS_WRITE and not facts.st_mode & stat.S_ISVTX:
+            raise self._unusable(
+                self.folder, "others may write there and replace locks: chmod go-w it, or chmod +t it to share it"
+            )
+
+    def _unusable(self, path: Path, reason: str) -> RequestError:
+        return RequestError(
+            f"{path}: the device's lock cannot be used ({reason}); set {LOCK_FOLDER_VARIABLE} to a folder of your own"
+        )
+
+
+def _is_shared(folder: Path) -> bool:
+    """Whether a folder is there for several users."""
+    try:
+        return bool(folder.lstat().st_mode & _OTHERS_WRITE)
+    except OSError:
+        return False
+
+
+def _own_folder() -> Path:
+    """The user's own folder for what lasts as long as his programs: in ``$XDG_RUNTIME_DIR`` or ``/run/user``, else temporary."""
+    import platformdirs  # here alone: 20 ms that `status` and `--help` need not wait for
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # without a session there is none of the two, which is nobody's fault
+        try:
+            folder = platformdirs.user_runtime_path("dsocr-profiler", ensure_exists=True)
+        except OSError as error:
+            raise RequestError(
+                f"the device's lock has no folder ({error}); set {LOCK_FOLDER_VARIABLE} to a folder of your own"
+            ) from error
+    return folder / "devices"

@@ -19,7 +19,7 @@ from analysis.domain.manifest import RunManifest
 from analysis.domain.program import PROGRAM_MARK, ProgramManifest
 from runner.plan.plan import RunPlan, WorkloadResult, trace_names
 from runner.plan.program import ExecPlan
-from runner.process.lock import LockFile, Timeout
+from runner.process.lock import LockFile, LockTakenError
 
 __all__ = ["RunDirectory"]
 
@@ -168,7 +168,7 @@ class RunDirectory:
         with ExitStack() as stack:
             try:
                 stack.enter_context(self._lock.held())
-            except Timeout as error:
+            except LockTakenError as error:
                 raise BusyError(
                     f"{self.path}: another process works on this run (process {self._lock.written() or 'unknown'})"
                 ) from error

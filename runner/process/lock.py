@@ -1,26 +1,37 @@
 """A file that one process holds at a time, and that names its holder.
 
-The lock is ``flock`` (by filelock): the system frees it when its holder dies, by SIGKILL too, so none goes stale.
+The lock is ``flock``: the system frees it when its holder dies, by SIGKILL too, so none goes stale. The file may lie where
+others can put files: it is never opened through a symbolic link, and it must be a regular file that has no second name and
+belongs to somebody who may hold it. What it says of its holder is a number or nothing.
 """
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
+import stat
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
 from attrs import frozen
-from filelock import FileLock, Timeout
 
-__all__ = ["LockFile", "Timeout"]
+__all__ = ["LockFile", "LockTakenError", "user_name"]
 
-_LOOK_S: Final = 0.1
-"""How long `LockFile.holder` tries: it holds the lock itself for an instant, so two lookers can meet."""
 _TAKE_S: Final = 1.0
 """How long `LockFile.held` tries before the lock counts as another's: somebody may only be looking."""
 _POLL_S: Final = 0.02
+_WAIT_POLL_S: Final = 0.2
+_LONGEST_NUMBER: Final = 10
+"""Digits of a process id: Linux' largest is 4,194,304."""
+_OPEN: Final = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
+
+
+class LockTakenError(Exception):
+    """Another process holds the lock, or the waiting for it was ended."""
 
 
 @frozen
@@ -28,67 +39,135 @@ class LockFile:
     """The file."""
 
     path: Path
-    mode: int
-    """File mode, whatever the umask: whoever may write the file may hold it."""
+    mode: int = 0o600
+    """File mode, whatever the umask: whoever may write the file may hold it. Where others may, it may be theirs too."""
 
     @contextmanager
     def held(
-        self, *, wait: Callable[[str], None] | None = None, stop: Callable[[], bool] = lambda: False
+        self, *, wait: Callable[[int | None], None] | None = None, stop: Callable[[], bool] = lambda: False
     ) -> Iterator[None]:
         """Hold it, with the own process id in the file.
 
         Args:
-            wait: told the holder once if it is another; then waited for. None: not waited for.
+            wait: told the holder once, None if it is not known, if it is another; then waited for. None: not waited for.
             stop: ends the waiting when it says true.
 
         Raises:
-            Timeout: another process holds it; or ``stop`` ended the waiting.
-            OSError: the file cannot be used, or its file system has no locks.
+            LockTakenError: another process holds it; or ``stop`` ended the waiting.
+            OSError: the file cannot be used or is none that may be trusted, or its file system has no locks.
         """
-        lock = self._lock(sign=True)
+        descriptor = self._open_to_hold()
         try:
-            lock.acquire(timeout=_TAKE_S, poll_interval=_POLL_S)
-        except Timeout:
-            if wait is None:
-                raise
-            wait(self.written())
-            lock.acquire(poll_interval=10 * _POLL_S, cancel_check=stop)
-        try:
+            if not _taken(descriptor, until=time.monotonic() + _TAKE_S):
+                if wait is None:
+                    raise LockTakenError
+                wait(self.written())
+                while not _taken(descriptor):
+                    if stop():
+                        raise LockTakenError
+                    time.sleep(_WAIT_POLL_S)
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, str(os.getpid()).encode("ascii"), 0)
             yield
         finally:
-            lock.release()
+            os.close(descriptor)  # which frees it: no program that we start inherits it
 
     def holder(self) -> int | None:
-        """Process that holds it, None if nobody does; 0 if somebody does, or may, and it cannot be told who."""
-        if not self.path.exists():
+        """Process that holds it, None if nobody does; 0 if somebody does, or may, and it cannot be told who.
+
+        To look takes a lock that all who look share, for an instant; `held` waits that long.
+        """
+        try:
+            descriptor = _open_regular(self.path, os.O_RDONLY)
+        except FileNotFoundError:
             return None
-        lock = self._lock(sign=False)
-        try:
-            lock.acquire(timeout=_LOOK_S, poll_interval=_POLL_S)
-        except Timeout:
-            written = self.written()
-            return int(written) if written.isdigit() else 0
-        except PermissionError:
-            return 0
-        lock.release()
-        return None
-
-    def written(self) -> str:
-        """What the last holder wrote, which is its process id; empty if it cannot be read."""
-        try:
-            return self.path.read_text(encoding="ascii", errors="replace").strip()
         except OSError:
-            return ""
+            return 0
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError:
+            return _number_in(descriptor) or 0
+        else:
+            return None
+        finally:
+            os.close(descriptor)
 
-    def _lock(self, *, sign: bool) -> FileLock:
-        return FileLock(
-            self.path,
-            mode=self.mode,
-            fallback_to_soft=False,  # a file that only stands for a lock would outlive a killed holder
-            on_acquired=_sign if sign else None,
-        )
+    def written(self) -> int | None:
+        """The process id that the last holder wrote; None: there is none."""
+        try:
+            descriptor = _open_regular(self.path, os.O_RDONLY)
+        except OSError:
+            return None
+        try:
+            return _number_in(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def _open_to_hold(self) -> int:
+        try:
+            descriptor = _open_regular(self.path, os.O_RDWR)
+        except FileNotFoundError:
+            # Never O_CREAT on a file that is there: in a folder of several users Linux refuses that (protected_regular).
+            with suppress(FileExistsError):
+                made = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | _OPEN, self.mode)
+                os.fchmod(made, self.mode)
+                return made
+            descriptor = _open_regular(self.path, os.O_RDWR)
+        try:
+            facts = os.fstat(descriptor)
+            if facts.st_nlink != 1:
+                raise OSError(errno.EPERM, "it has a second name elsewhere (a hard link)")
+            if not self.mode & 0o066 and facts.st_uid not in (os.geteuid(), 0):
+                raise OSError(errno.EPERM, f"it belongs to {user_name(facts.st_uid)}")
+        except OSError:
+            os.close(descriptor)
+            raise
+        return descriptor
 
 
-def _sign(descriptor: int) -> None:
-    os.ftruncate(descriptor, 0)
-    os.pwrite(descriptor, str(os.getpid()).encode("ascii"), 0)
+def user_name(user: int) -> str:
+    """Name of a user, for a message."""
+    import pwd
+
+    try:
+        return f"user {pwd.getpwuid(user).pw_name}"
+    except KeyError:
+        return f"user {user}"
+
+
+def _open_regular(path: Path, flags: int) -> int:
+    """Open a file if it is a regular one: a FIFO would wait for its other end, a device do who knows what."""
+    if stat.S_ISLNK(kind := path.lstat().st_mode):
+        raise OSError(errno.ELOOP, "it is a symbolic link")
+    if not stat.S_ISREG(kind):
+        raise OSError(errno.EINVAL, "it is no regular file")
+    try:
+        descriptor = os.open(path, flags | _OPEN)
+    except OSError as error:
+        if error.errno == errno.ELOOP:  # put there since
+            raise OSError(errno.ELOOP, "it is a symbolic link") from error
+        raise
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "it is no regular file")
+    return descriptor
+
+
+def _taken(descriptor: int, until: float = 0.0) -> bool:
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= until:
+                return False
+            time.sleep(_POLL_S)
+        else:
+            return True
+
+
+def _number_in(descriptor: int) -> int | None:
+    try:
+        content = os.pread(descriptor, _LONGEST_NUMBER + 1, 0).strip()
+    except OSError:
+        return None
+    return int(content) or None if content.isdigit() and len(content) <= _LONGEST_NUMBER else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import stat
@@ -9,17 +10,17 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
-from filelock import FileLock
 
 from analysis.domain.errors import BusyError, InterruptedRunError, RequestError
 from launch_kit import environment, hold_device
 from runner.launcher.device_lock import DeviceLock
 from runner.process.driver import VisibleGpu, driver_facts, physical_device
 from runner.process.lock import LockFile
+from runner.process.machine_lock import Holder
 from runner.process.process import Interrupts
 
 FIRST = VisibleGpu("NVIDIA H100", "3f2c9a7e-0000-0000-0000-000000000001")
@@ -78,19 +79,19 @@ def test_waiting_can_be_interrupted(environ: dict[str, str]) -> None:
 
 def test_looking_at_a_lock_takes_it_from_nobody(tmp_path: Path) -> None:
     """`status`, and `submit` before, looked at locks that a run was about to take: it must start all the same."""
-    file = LockFile(tmp_path / "lock", 0o600)
+    file = LockFile(tmp_path / "lock")
     with file.held():
         pass
-    looking = FileLock(file.path, thread_local=False)
-    looking.acquire()
-    threading.Timer(0.2, looking.release).start()  # a look that the system interrupted in its middle
+    looking = os.open(file.path, os.O_RDONLY)
+    fcntl.flock(looking, fcntl.LOCK_SH)
+    threading.Timer(0.2, os.close, [looking]).start()  # a look that the system interrupted in its middle
     with file.held():
-        assert file.written() == str(os.getpid())
+        assert file.written() == os.getpid()
     assert file.holder() is None
 
 
 def test_two_who_look_do_not_take_each_other_for_the_holder(tmp_path: Path) -> None:
-    file = LockFile(tmp_path / "lock", 0o600)
+    file = LockFile(tmp_path / "lock")
     with file.held():
         pass
     seen: set[int | None] = set()
@@ -110,37 +111,221 @@ def test_two_who_look_do_not_take_each_other_for_the_holder(tmp_path: Path) -> N
 def test_a_lock_that_cannot_be_used_says_how_to_move_it(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     lock = DeviceLock("cpu", (), {"DSOCR_LOCK_DIR": str(tmp_path / "file")})
-    with pytest.raises(RequestError, match="DSOCR_LOCK_DIR"), lock.held(wait=False):
+    with pytest.raises(RequestError, match=r"it is no folder.*DSOCR_LOCK_DIR"), lock.held(wait=False):
         pass
 
 
+# -- what others may have put there --------------------------------------------------------------------------------------
+
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root may act as other users")
+STRANGER, OTHER = 65531, 65532
+
+
 @pytest.fixture
-def shared_folder() -> Iterator[Path]:
-    """A place that every user may reach, unlike pytest's own."""
+def reachable() -> Iterator[Path]:
+    """A folder that every user may reach, unlike pytest's own, and write."""
     folder = Path(tempfile.mkdtemp(prefix="dsocr-test-", dir="/tmp"))
-    folder.chmod(0o777)
+    folder.chmod(0o1777)
     yield folder
     shutil.rmtree(folder)
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root may act as other users")
-def test_users_share_a_device(shared_folder: Path) -> None:
-    """The folder is one user's, the file another's, and a third may hold it."""
-    environ = {"DSOCR_LOCK_DIR": str(shared_folder / "locks")}
-    for user, device in ((65531, "cuda:1"), (65532, "cpu"), (65533, "cpu")):
-        process = os.fork()
-        if process == 0:
-            try:
-                os.setgroups([])
-                os.setgid(user)
-                os.setuid(user)
-                os.umask(0o077)
-                with DeviceLock(device, (), environ).held(wait=False):
-                    os._exit(0)
-            finally:
-                os._exit(1)
-        assert os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) == 0, user
-    assert stat.S_IMODE((shared_folder / "locks" / "cpu.lock").stat().st_mode) == 0o666
+def as_user(user: int, act: Callable[[], None]) -> None:
+    """Do something in a process that is another user's."""
+    process = os.fork()
+    if process == 0:
+        code = 1
+        try:
+            os.setgroups([])
+            os.setgid(user)
+            os.setuid(user)
+            os.umask(0o077)
+            act()
+            code = 0
+        finally:
+            os._exit(code)
+    assert os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) == 0, user
+
+
+def hold(environ: Mapping[str, str], device: str = "cpu") -> None:
+    with DeviceLock(device, (), environ).held(wait=False):
+        pass
+
+
+@as_root
+def test_a_folder_that_root_made_for_all_is_shared_by_all(reachable: Path) -> None:
+    """One user's file, and another may hold it; Linux refuses to create what is there (protected_regular)."""
+    environ = {"DSOCR_LOCK_DIR": str(reachable)}
+    for user in (STRANGER, OTHER):
+        as_user(user, lambda: hold(environ))
+    hold(environ)
+    assert (reachable / "cpu.lock").stat().st_uid == STRANGER
+    assert stat.S_IMODE((reachable / "cpu.lock").stat().st_mode) == 0o666
+
+
+@as_root
+@pytest.mark.parametrize("kind", ["link", "hard link", "fifo", "folder"])
+def test_what_a_stranger_put_in_a_locks_place_is_neither_followed_nor_waited_for(reachable: Path, kind: str) -> None:
+    """A link in the old folder of locks, which all could write, made root's next run overwrite a file that it named."""
+    precious = reachable / "precious"
+    precious.write_text("a key")
+    precious.chmod(0o600)
+    lock = reachable / "cpu.lock"
+    if kind == "hard link":
+        os.link(precious, lock)  # which Linux forbids strangers where protected_hardlinks is set, but not everywhere
+    else:
+        plant: dict[str, Callable[[], object]] = {
+            "link": lambda: lock.symlink_to(precious),
+            "fifo": lambda: os.mkfifo(lock),
+            "folder": lock.mkdir,
+        }
+        as_user(STRANGER, lambda: (plant[kind](), None)[1])
+    words = {"link": "symbolic link", "hard link": "second name", "fifo": "no regular", "folder": "no regular"}[kind]
+    device = DeviceLock("cpu", (), {"DSOCR_LOCK_DIR": str(reachable)})
+    for _ in range(2):
+        with pytest.raises(RequestError, match=rf"cpu.lock: .*{words}"), device.held(wait=False):
+            pass
+    assert device.file.holder() == (None if kind == "hard link" else 0)  # nobody holds it, or it cannot be told
+    assert device.file.written() is None
+    assert precious.read_text() == "a key"
+
+
+@as_root
+@pytest.mark.parametrize("named", ["file", "folder"])
+def test_a_strangers_folder_of_locks_is_not_used(reachable: Path, named: str) -> None:
+    own = reachable / "own"
+    own.mkdir(mode=0o700)
+    folder = reachable / "locks"
+    if named == "folder":  # owned by the stranger
+        as_user(STRANGER, lambda: folder.mkdir(mode=0o755))
+    else:  # a link to a folder of ours
+        as_user(STRANGER, lambda: folder.symlink_to(own))
+    words = {"folder": "belongs to user 65531", "file": "symbolic link"}[named]
+    with pytest.raises(RequestError, match=words):
+        hold({"DSOCR_LOCK_DIR": str(folder)})
+    assert not list(own.iterdir())
+
+
+def test_a_folder_in_which_others_could_replace_a_lock_is_not_used(tmp_path: Path) -> None:
+    (tmp_path / "locks").mkdir()
+    (tmp_path / "locks").chmod(0o777)
+    with pytest.raises(RequestError, match="others may write there"):
+        hold({"DSOCR_LOCK_DIR": str(tmp_path / "locks")})
+    (tmp_path / "locks").chmod(0o1777)
+    hold({"DSOCR_LOCK_DIR": str(tmp_path / "locks")})
+
+
+@as_root
+def test_a_file_of_somebody_else_in_an_own_folder_is_not_used(tmp_path: Path) -> None:
+    (tmp_path / "cpu.lock").write_text("")
+    os.chown(tmp_path / "cpu.lock", STRANGER, STRANGER)
+    with pytest.raises(RequestError, match="belongs to user 65531"):
+        hold({"DSOCR_LOCK_DIR": str(tmp_path)})
+
+
+@pytest.mark.parametrize("content", ["", "\x1b[31mroot\x1b[0m", "12 34", "9" * 5000, "-1", "0", "٣"])
+def test_a_holder_is_a_number_or_unknown(tmp_path: Path, content: str) -> None:
+    file = LockFile(tmp_path / "lock")
+    with file.held():
+        file.path.write_text(content)
+        assert file.holder() == 0
+        assert file.written() is None
+    assert file.holder() is None
+
+
+def test_a_folder_of_locks_is_the_users_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
+    old = os.umask(0)
+    try:
+        lock = DeviceLock(f"cuda:{os.getpid()}", (), {})  # a device that nobody else's test has
+        with lock.held(wait=False):
+            for folder in (lock.folder, lock.folder.parent):
+                assert (stat.S_IMODE(folder.stat().st_mode), folder.stat().st_uid) == (0o700, os.geteuid())
+            assert stat.S_IMODE(lock.file.path.stat().st_mode) == 0o600
+    finally:
+        os.umask(old)
+    lock.file.path.unlink()
+
+
+@as_root
+def test_a_temporary_folder_of_that_name_that_is_a_strangers_is_not_used(
+    reachable: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if Path("/run/user/0").is_dir():
+        pytest.skip("root has a runtime folder of its own here")
+    monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
+    monkeypatch.setenv("TMPDIR", str(reachable))
+    monkeypatch.setattr(tempfile, "tempdir", str(reachable))
+    as_user(STRANGER, lambda: (reachable / "runtime-0").mkdir(mode=0o777))
+    with pytest.raises(RequestError, match=r"runtime-0 .*set DSOCR_LOCK_DIR"):
+        hold({})
+
+
+# -- a lock that users share who trust each other in nothing -------------------------------------------------------------
+
+NAME_HOLDER = """
+import os, sys, time
+from runner.process.machine_lock import MachineLock
+os.setgroups([]); os.setgid(int(sys.argv[2])); os.setuid(int(sys.argv[2]))
+with MachineLock(sys.argv[1]).held():
+    print("held", flush=True)
+    time.sleep(300)
+"""
+
+
+@pytest.fixture
+def strangers_run() -> Iterator[subprocess.Popen[str]]:
+    """Another user's run on the device ``cuda:<this process>``."""
+    argv = [sys.executable, "-c", NAME_HOLDER, f"cuda-{os.getpid()}", str(STRANGER)]
+    process = subprocess.Popen(argv, env=environment(), stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "held\n"
+    yield process
+    process.kill()
+    process.wait()
+
+
+@as_root
+def test_another_users_run_on_the_same_device_is_waited_for(strangers_run: subprocess.Popen[str]) -> None:
+    device = f"cuda:{os.getpid()}"
+    words = rf"device {device} is held by another run \(process {strangers_run.pid} of user 65531\)"
+    with pytest.raises(BusyError, match=words):
+        hold({}, device)
+    told: list[str] = []
+
+    def waiting(line: str) -> None:
+        told.append(line)
+        strangers_run.kill()
+
+    lock = DeviceLock(device, (), {})
+    with lock.held(wait=True, waiting=waiting):
+        strangers_run.wait()
+        assert lock.machine is not None
+        assert lock.machine.holder() == Holder(os.getpid(), os.geteuid())
+    assert lock.machine.holder() is None
+    assert len(told) == 1
+    lock.file.path.unlink()
+
+
+@as_root
+def test_waiting_for_another_user_can_be_interrupted(strangers_run: subprocess.Popen[str]) -> None:
+    lock = DeviceLock(f"cuda:{os.getpid()}", (), {})
+    with Interrupts() as interrupts:
+        interrupts.count = 1
+        with pytest.raises(InterruptedRunError), lock.held(wait=True, interrupts=interrupts):
+            pass
+    lock.file.path.unlink()
+
+
+def test_a_sandbox_without_such_names_holds_the_users_own_lock(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*arguments: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr("socket.socket.bind", refuse)
+    lock = DeviceLock(f"cuda:{os.getpid()}", (), {})
+    with lock.held(wait=False):
+        assert lock.file.holder() == os.getpid()
+    lock.file.path.unlink()
 
 
 def test_a_gpu_has_one_name_wherever_it_stands() -> None:

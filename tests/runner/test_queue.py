@@ -9,11 +9,12 @@ import stat
 import subprocess
 import sys
 import time
+from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from attrs import evolve
-from filelock import FileLock
 
 from analysis.domain.errors import BusyError, InterruptedRunError, RequestError
 from launch_kit import ROOT, environment, fake_nsys, hold_device, prepare
@@ -25,6 +26,7 @@ from runner.launcher.queue import submit as submit_run
 from runner.launcher.run_directory import RunDirectory
 from runner.plan.options import options_of
 from runner.plan.settings import Settings
+from runner.process.lock import LockFile
 
 
 @pytest.fixture
@@ -187,13 +189,13 @@ def test_submit_takes_no_devices_lock_itself(
     from runner.cli.submit import submit
 
     taken: list[str] = []
-    acquire = FileLock.acquire
+    held = LockFile.held
 
-    def noted(self: FileLock, *arguments: object, **options: object) -> object:
-        taken.append(Path(self.lock_file).name)
-        return acquire(self, *arguments, **options)  # type: ignore[arg-type]
+    def noted(self: LockFile, **options: Any) -> AbstractContextManager[None]:
+        taken.append(self.path.name)
+        return held(self, **options)
 
-    monkeypatch.setattr(FileLock, "acquire", noted)
+    monkeypatch.setattr(LockFile, "held", noted)
     for name, value in environ.items():
         monkeypatch.setenv(name, value)
     submit(request_file=request_file, out=tmp_path / "out", **{one.name: one.default for one in options_of(Settings)})

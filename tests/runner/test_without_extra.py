@@ -10,7 +10,7 @@ FORBID = """
 import sys
 class Forbid:
     def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in ("PIL", "filelock", "nvtx", "psutil", "pynvml", "safetensors", "torch", "transformers"):
+        if name.split(".")[0] in ("PIL", "nvtx", "platformdirs", "psutil", "pynvml", "safetensors", "torch", "transformers"):
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 sys.meta_path.insert(0, Forbid())
 from runner.cli import main
