@@ -13,7 +13,7 @@ from sqlalchemy.sql.expression import ColumnElement
 
 from analysis.trace import schema
 from analysis.trace.buffers import IntColumn, KeyColumn, integers
-from analysis.trace.database import Database
+from analysis.trace.database import Database, Stretch
 from analysis.trace.records import Calls, OtherCalls
 
 __all__ = ["CallPart", "combine_calls", "read_call_part"]
@@ -63,15 +63,13 @@ def _name_and_result(packed: int) -> tuple[int, int]:
     return (-1 if low == _LOW else low), packed >> 32
 
 
-def read_call_part(
-    database: Database, strings: dict[int, bytes], rows: tuple[int, int] | None = None
-) -> CallPart | None:
+def read_call_part(database: Database, strings: dict[int, bytes], rows: Stretch | None = None) -> CallPart | None:
     """Read the API table: of most calls no more than when they ran, and on which thread.
 
     Args:
         database: the trace.
         strings: of the trace, to tell which calls can own work or wait.
-        rows: first and last row id, to read a stretch only.
+        rows: which of them; None: all.
 
     Returns:
         None where the file has no such table.
@@ -81,10 +79,8 @@ def read_call_part(
     if query is None:
         return None
     query = query.add_columns((column("end") - column("start")).label("duration"), _packed_name(database).label("name"))
-    count = database.last_row(spec)
-    if rows is not None:
-        count = rows[1] - rows[0] + 1
-        query = query.where(column("rowid").between(*rows))
+    rows = rows or Stretch(database.last_row(spec))
+    query, count = rows.of(query), rows.count
     start, duration, correlation = IntColumn(count, np.int64), IntColumn(count), IntColumn(count)
     thread, name = KeyColumn(count), KeyColumn(count)
     other_start, other_duration, other_thread = IntColumn(count, np.int64), IntColumn(count), KeyColumn(count)

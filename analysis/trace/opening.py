@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from pathlib import Path
+from typing import Final
 from urllib.parse import quote
 
 from analysis.domain.errors import TraceError
@@ -16,7 +18,7 @@ _HEADER_BYTES = 100
 
 
 def check_file(path: Path) -> None:
-    """Check a trace file's outside: there, a file, readable, SQLite, whole.
+    """Check a trace file's outside: there, a file, readable, SQLite, whole, and finished by whoever wrote it.
 
     Raises:
         TraceError: it is not; the text says what to do.
@@ -29,6 +31,8 @@ def check_file(path: Path) -> None:
         raise TraceError(f"{path}: cannot be looked at ({error.strerror})") from error
     if stat.S_ISDIR(status.st_mode):
         raise TraceError(f"{path}: is a directory; name the trace.sqlite inside it")
+    if not stat.S_ISREG(status.st_mode):
+        raise TraceError(f"{path}: is no file but a pipe, a socket or a device; name an export that lies on a disk")
     try:
         with path.open("rb") as file:
             header = file.read(_HEADER_BYTES)
@@ -41,6 +45,7 @@ def check_file(path: Path) -> None:
     if not header.startswith(_SQLITE_MAGIC):
         raise TraceError(_not_sqlite(path))
     _check_whole(path, header, status.st_size)
+    _check_finished(path)
 
 
 def _not_sqlite(path: Path) -> str:
@@ -69,9 +74,54 @@ def _check_whole(path: Path, header: bytes, size: int) -> None:
         raise TraceError(
             f"{path}: is truncated ({size:,} of {page * pages:,} bytes); copy it again or export the report again"
         )
-    wal = path.with_name(path.name + "-wal")
-    if header[18] == 2 and wal.exists() and wal.stat().st_size:
-        raise TraceError(f"{path}: another program is still writing it ({wal.name} is not empty); wait for its end")
+
+
+def _check_finished(path: Path) -> None:
+    """Refuse a file with a journal: what it holds is then not what was committed, and reading must not roll it back.
+
+    SQLite (file format, § 3 and 4; pager.c, ``hasHotJournal``) takes a rollback journal for one that is to be rolled back unless
+    its first byte is 0, as a journal is left that is kept after its commit; a write-ahead log holds pages from its 33rd
+    byte on. Both lie beside the file itself, where the path is a link.
+    """
+    real = path.resolve()
+    journal, log = (real.with_name(real.name + ending) for ending in ("-journal", "-wal"))
+    if _first_bytes(path, journal)[:1] not in (b"", b"\0"):
+        raise TraceError(
+            f"{path}: was being written when its writer ended or the copy was made ({journal.name} is not empty): pages in it were "
+            f"never committed. {_REPAIR}"
+        )
+    if len(_first_bytes(path, log)) > _LOG_HEADER_BYTES:
+        raise TraceError(
+            f"{path}: another program is still writing it, or ended without finishing ({log.name} is not empty): its newest "
+            f"rows are not in the file yet. Wait for its end; {_REPAIR}"
+        )
+
+
+_REPAIR: Final = (
+    "export the report again, or open a copy of both files once with sqlite3, which finishes or undoes what was begun"
+)
+_LOG_HEADER_BYTES: Final = 32
+
+
+def _first_bytes(trace: Path, beside: Path) -> bytes:
+    """The begin of a file that may not be there; of what is no regular file nothing, for SQLite reads none either.
+
+    Raises:
+        TraceError: it is there, and cannot be read.
+    """
+    try:
+        if not stat.S_ISREG(beside.stat().st_mode):
+            return b""
+        with beside.open("rb") as file:
+            return file.read(_LOG_HEADER_BYTES + 1)
+    except FileNotFoundError:
+        return b""
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            return b""
+        raise TraceError(
+            f"{trace}: whether it is finished cannot be told: {beside.name} cannot be read ({error.strerror})"
+        ) from error
 
 
 def read_only_uri(path: Path) -> str:

@@ -16,7 +16,7 @@ from sqlalchemy.sql.expression import ColumnElement
 
 from analysis.trace import launch_shapes, schema
 from analysis.trace.buffers import IntColumn, KeyColumn, integers
-from analysis.trace.database import Database
+from analysis.trace.database import Database, Stretch
 from analysis.trace.records import GRAPH, KERNEL, MEMCPY, MEMSET, Operations
 
 __all__ = ["KINDS", "Part", "combine", "read_part"]
@@ -115,13 +115,13 @@ def _packed_place(database: Database, kind: _Kind) -> ColumnElement[int]:
     return packed
 
 
-def read_part(database: Database, kind: _Kind, rows: tuple[int, int] | None = None) -> Part | None:
+def read_part(database: Database, kind: _Kind, rows: Stretch | None = None) -> Part | None:
     """Read one table.
 
     Args:
         database: the trace.
         kind: which table.
-        rows: first and last row id, to read a stretch only.
+        rows: which of them; None: all.
 
     Returns:
         None where the file has no such table.
@@ -140,11 +140,8 @@ def read_part(database: Database, kind: _Kind, rows: tuple[int, int] | None = No
         _packed_place(database, kind).label("place"),
         *(launch_shapes.packed_columns() if shaped else ()),
     )
-    if rows is None:
-        count = database.last_row(kind.spec)
-    else:
-        count = rows[1] - rows[0] + 1
-        query = query.where(column("rowid").between(*rows))
+    rows = rows or Stretch(database.last_row(kind.spec))
+    query, count = rows.of(query), rows.count
     start, duration, correlation = IntColumn(count, np.int64), IntColumn(count), IntColumn(count)
     size = IntColumn(count if sized else 0)
     keys = {key: KeyColumn(count) for key in ("name", "place", "globalPid")}

@@ -16,7 +16,7 @@ from analysis.domain.errors import TraceSchemaError
 from analysis.trace import schema
 from analysis.trace.buffers import IntColumn, KeyColumn, integers
 from analysis.trace.calls import combine_calls, read_call_part
-from analysis.trace.database import Database, as_bytes
+from analysis.trace.database import Database, Stretch, as_bytes
 from analysis.trace.info import read_info
 from analysis.trace.nvtx import NvtxReader
 from analysis.trace.operations import KINDS, combine, read_part
@@ -247,12 +247,13 @@ class Trace:
         if rows:
             self.backwards[spec.names[0]] = self.backwards.get(spec.names[0], 0) + rows
 
-    def _stretches(self, spec: schema.TableSpec) -> list[tuple[int, int] | None]:
-        """Row ids to read a table by: whole, or in two halves."""
+    def _stretches(self, spec: schema.TableSpec) -> list[Stretch]:
+        """A table whole, or in two parts, of equal length if its row ids have no gaps."""
         last = self.database.last_row(spec)
         if last < _WORTH_SPLITTING:
-            return [None]
-        return [(0, last // 2), (last // 2 + 1, last)]
+            return [Stretch(last)]
+        middle = last // 2
+        return [Stretch(middle, until=middle), Stretch(last - middle, after=middle)]
 
     def require_operations(self) -> None:
         """Insist on something to attribute.

@@ -7,9 +7,7 @@ import json
 import os
 import shutil
 import sqlite3
-import subprocess
-import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -22,25 +20,9 @@ from analysis.domain.errors import RequestError, TraceError, TraceSchemaError
 from analysis.domain.manifest import RunManifest
 from analysis.trace.manifest import find_manifest
 from analysis.trace.reader import Trace
+from analyze_command import analyze, assert_one_line
 from trace_builder import TraceBuilder
 from whole_trace import read_everything, whole
-
-ROOT = Path(__file__).parents[2]
-
-
-def analyze(
-    *arguments: str | Path, prefix: Sequence[str] = (), environ: Mapping[str, str] | None = None
-) -> subprocess.CompletedProcess[str]:
-    """Run the command as a user would, in another process, on a machine without nsys if ``environ`` says no other."""
-    plain = {name: value for name, value in os.environ.items() if name != "NSYS"} | {"PATH": "/nowhere"}
-    return subprocess.run(
-        [*prefix, sys.executable, "-m", "analysis.cli", *map(str, arguments)],
-        cwd=ROOT / "docs",  # a checkout may hold an nsys in .nsys/ (make nsys), which a command in it would find
-        env={**plain, "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1", "COLUMNS": "400", **(environ or {})},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
 
 
 @pytest.fixture
@@ -53,14 +35,6 @@ def unprivileged() -> list[str]:
         pytest.skip("the tests run as root, and setpriv is not there to give root's rights away")
     without = "-dac_override,-dac_read_search"
     return [setpriv, f"--inh-caps={without}", f"--bounding-set={without}"]
-
-
-def assert_one_line(done: subprocess.CompletedProcess[str], code: int, *words: str) -> None:
-    assert done.returncode == code, done.stderr
-    lines = done.stderr.strip().splitlines()
-    assert len(lines) == 1, done.stderr
-    assert all(word in lines[0] for word in words), lines[0]
-    assert done.stdout == ""
 
 
 # --- the file itself ------------------------------------------------------------------------------------------
