@@ -49,6 +49,7 @@ from analysis.sums.records import (
     GpuRow,
     HostCallRow,
     InstanceSummary,
+    LeftOut,
     MetricSeries,
     StageSummary,
     StepPoint,
@@ -136,6 +137,8 @@ class Report:
     """Of the program that ``dsocr-profile exec`` ran; None: there was no control run, or nothing says."""
     predictions: tuple[Scored, ...] = ()
     """What the last run of the same work before this one predicted, and what came; empty: none is known."""
+    left_out: tuple[LeftOut, ...] = ()
+    """Of a report that was written as JSON: what its tables of kernels lack."""
 
 
 @frozen

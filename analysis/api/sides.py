@@ -13,6 +13,7 @@ from analysis.api.options import AnalysisOptions
 from analysis.compare.sides import Side
 from analysis.domain.convert import from_plain
 from analysis.domain.errors import RequestError, TraceError
+from analysis.domain.figures import count
 from analysis.render.json import REVIEW_SCHEMA_VERSION, SCHEMA_VERSION
 from analysis.report import Report
 from analysis.review import Review
@@ -96,9 +97,15 @@ def read_report(path: Path) -> Report:
     if not isinstance(detail, dict):
         raise RequestError(f"{path}: $.detail: expected an object; {again}")
     try:
-        return from_plain(Report, {**detail, "report": document}, source=str(path))
+        report = from_plain(Report, {**detail, "report": document}, source=str(path))
     except RequestError as error:
         raise RequestError(f"{_first(str(error))}: it was written by another release; {again}") from error
+    if report.left_out:
+        rows = max(left.rows for left in report.left_out)
+        raise RequestError(
+            f"{path}: leaves out {count(rows)} rows of kernels, so it cannot be compared; name its trace"
+        )
+    return report
 
 
 def _review_beside(folder: Path, report: Report | None = None) -> Review | None:

@@ -79,9 +79,25 @@ def mfu_per_stage_in_guardrails(instance: _Instance, attribute: _Attr, value: Ma
 
 
 _positive = validators.and_(_finite, validators.gt(0))
-_not_negative = validators.and_(_finite, validators.ge(0))
-_known_ratio = validators.optional(validators.and_(_finite, validators.ge(0), validators.le(1)))
-_known_amount = validators.optional(_not_negative)
+_amount = validators.and_(_finite, validators.ge(0))
+_ratio = validators.and_(_finite, validators.ge(0), validators.le(1))
+
+
+# A trace whose every launch has a name of its own has a hundred thousand records: what holds is seen in one step, and what
+# does not is told by the validators above.
+def _known_ratio(instance: _Instance, attribute: _Attr, value: float | None) -> None:
+    if not (value is None or 0 <= value <= 1):
+        _ratio(instance, attribute, value)
+
+
+def _known_amount(instance: _Instance, attribute: _Attr, value: float | None) -> None:
+    if not (value is None or 0 <= value < math.inf):
+        _amount(instance, attribute, value)
+
+
+def _not_negative(instance: _Instance, attribute: _Attr, value: float) -> None:
+    if not 0 <= value < math.inf:
+        _amount(instance, attribute, value)
 
 
 @frozen

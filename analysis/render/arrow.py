@@ -55,8 +55,7 @@ def arrow_table(spec: Specification[R], rows: Sequence[R]) -> Any:
 
 
 def _values(spec: Specification[R], column: Column[R], rows: Sequence[R]) -> list[Any]:
-    value = column.value
-    values = [value(row) for row in rows]
+    values = list(map(column.value, rows))
     if not column.nullable and None in values:
         raise ValueError(f"internal error: {spec.key}.{column.key} is unknown in row {values.index(None)}")
     return values
@@ -71,8 +70,10 @@ def _validity(values: Sequence[Any]) -> Any:
 
 def _numbers(dtype: str) -> Callable[[Sequence[Any]], Any]:
     def array(values: Sequence[Any]) -> Any:
-        known = np.array([0 if value is None else value for value in values], dtype=dtype)
-        return pa.Array.from_buffers(_ARROW[dtype], len(values), [_validity(values), pa.py_buffer(known)])
+        validity = _validity(values)
+        known = values if validity is None else [0 if value is None else value for value in values]
+        numbers = pa.py_buffer(np.array(known, dtype=dtype))
+        return pa.Array.from_buffers(_ARROW[dtype], len(values), [validity, numbers])
 
     return array
 
@@ -87,9 +88,16 @@ def _encoded(name: str) -> bytes:
 
 
 def _strings(values: Sequence[Any]) -> Any:
-    parts = [b"" if value is None else _encoded(value) for value in values]
-    buffers = [_validity(values), pa.py_buffer(_offsets(parts)), pa.py_buffer(b"".join(parts))]
-    return pa.Array.from_buffers(pa.string(), len(values), buffers)
+    validity = _validity(values)
+    texts = values if validity is None else ["" if value is None else value for value in values]
+    joined = "".join(texts)
+    parts: Sequence[Any] = texts
+    if joined.isascii():  # as almost always: as many bytes as characters
+        raw = joined.encode("ascii")
+    else:
+        parts = [_encoded(text) for text in texts]
+        raw = b"".join(parts)
+    return pa.Array.from_buffers(pa.string(), len(values), [validity, pa.py_buffer(_offsets(parts)), pa.py_buffer(raw)])
 
 
 def _shapes(values: Sequence[Any]) -> Any:
@@ -102,7 +110,7 @@ def _shapes(values: Sequence[Any]) -> Any:
 
 def _offsets(parts: Sequence[Any]) -> Any:
     offsets = np.zeros(len(parts) + 1, dtype=np.int64)
-    np.cumsum([len(part) for part in parts], out=offsets[1:])
+    np.cumsum(np.fromiter(map(len, parts), np.int64, len(parts)), out=offsets[1:])
     return offsets.astype(np.int32)
 
 

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal, TypeVar
+
+from attrs import evolve
 
 from analysis.domain.contracts import LLMProfileReportSummary
 from analysis.domain.convert import to_plain
+from analysis.domain.entities import KernelSummary
 from analysis.domain.files import write_text
 from analysis.report import Report
+from analysis.sums.kernel_modules import KernelModuleRow
+from analysis.sums.records import LeftOut
 
 __all__ = [
     "DIFF_SCHEMA_VERSION",
     "GATE_SCHEMA_VERSION",
+    "MOST_KERNEL_ROWS",
     "RANKS_SCHEMA_VERSION",
     "REVIEW_SCHEMA_VERSION",
     "SCHEMA_VERSION",
@@ -39,6 +46,12 @@ DIFF_SCHEMA_VERSION: Final = 1
 GATE_SCHEMA_VERSION: Final = 1
 """Of gate.json, likewise."""
 
+MOST_KERNEL_ROWS: Final = 5000
+"""Of each table of kernels in report.json. Traces of models have some hundreds; one with a name for every launch has as
+many rows as launches, which kernels.parquet and kernel_modules.parquet hold."""
+
+_Row = TypeVar("_Row", KernelSummary, KernelModuleRow)
+
 
 def summary_of(report: Report) -> LLMProfileReportSummary:
     """The contract's screenful of a report."""
@@ -54,10 +67,36 @@ def summary_of(report: Report) -> LLMProfileReportSummary:
 
 
 def as_plain(report: Report) -> dict[str, Any]:
-    """``schema_version`` and ``headline``, then ``LLMProfileReport``'s fields; those of `Report` itself under ``detail``."""
-    detail = to_plain(report)
+    """``schema_version`` and ``headline``, then ``LLMProfileReport``'s fields; those of `Report` itself under ``detail``.
+
+    Of a table of kernels with more than `MOST_KERNEL_ROWS` rows those with most time are there, in their order;
+    ``detail.left_out`` tells of the others.
+    """
+    detail = to_plain(_of_bounded_size(report))
     top: dict[str, Any] = detail.pop("report")
     return {"schema_version": SCHEMA_VERSION, "headline": report.ranking.sentence, **top, "detail": detail}
+
+
+def _of_bounded_size(report: Report) -> Report:
+    kernels, of_kernels = _longest("kernels", report.kernels)
+    shapes, of_shapes = _longest("kernel_shapes", report.kernel_shapes)
+    modules, of_modules = _longest("kernel_modules", report.kernel_modules)
+    left_out = (*report.left_out, *of_kernels, *of_shapes, *of_modules)
+    return evolve(report, kernels=kernels, kernel_shapes=shapes, kernel_modules=modules, left_out=left_out)
+
+
+def _longest(
+    table: Literal["kernels", "kernel_shapes", "kernel_modules"], rows: Sequence[_Row]
+) -> tuple[tuple[_Row, ...], tuple[LeftOut, ...]]:
+    """The rows with most time in their order, and what the others add up to, if there are any."""
+    if len(rows) <= MOST_KERNEL_ROWS:
+        return tuple(rows), ()
+    places = sorted(range(len(rows)), key=lambda place: -rows[place].total_ns)
+    rest = [rows[place] for place in places[MOST_KERNEL_ROWS:]]
+    return (
+        tuple(rows[place] for place in sorted(places[:MOST_KERNEL_ROWS])),
+        (LeftOut(table, len(rest), sum(row.calls for row in rest), sum(row.total_ns for row in rest)),),
+    )
 
 
 def summary_as_plain(report: Report) -> dict[str, Any]:

@@ -10,10 +10,13 @@ import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
 from attrs import field, frozen
+from numpy.typing import NDArray
 
 from analysis.domain.errors import RequestError
 
@@ -64,13 +67,14 @@ class Rule:
     all: tuple[str, ...] = ()
     none: tuple[str, ...] = ()
 
-    def holds(self, subject: _Subject) -> bool:
-        """Whether a name meets every condition of the rule."""
+    def begins(self, subject: _Subject) -> bool:
+        """Whether a name meets the conditions on its begin and on the whole."""
         if self.prefix and not (subject.name.startswith(self.prefix) or subject.short.startswith(self.prefix)):
             return False
-        if self.equal and subject.name not in self.equal and subject.short not in self.equal:
-            return False
-        parts = subject.parts
+        return not self.equal or subject.name in self.equal or subject.short in self.equal
+
+    def allows(self, parts: frozenset[str]) -> bool:
+        """Whether a name with these texts in it meets the conditions on what is inside."""
         if self.any and parts.isdisjoint(self.any):
             return False
         return parts.issuperset(self.all) and parts.isdisjoint(self.none)
@@ -95,13 +99,29 @@ class Operation:
     none: tuple[str, ...] = ()
 
 
-# Which of a thousand texts a name contains is found by its groups of three characters: three times as fast as asking for
-# each text.
+# Which of a thousand texts a name contains is found by its groups of three bytes, of many names at once: of 114,744 names
+# in a tenth of the time that asking for each text takes.
 _GROUP: Final = 3
+_CODES: Final = 1 << 21
+"""Codes of groups: seven bits of each byte. That others than ASCII share codes costs a look, no more."""
+_AT_ONCE: Final = 1 << 22
+"""Bytes of names that are looked through at once."""
+_SEEN: Final = 10_000
+"""Combinations of texts and begins that are remembered."""
 
 
-def _groups(text: str) -> set[str]:
-    return {text[at : at + _GROUP] for at in range(len(text) - _GROUP + 1)}
+def _codes(raw: NDArray[np.uint8]) -> NDArray[np.int32]:
+    """The code of the group that begins at each byte but the last two, [bytes - 2]."""
+    low = (raw & 0x7F).astype(np.int32)
+    codes = low[2:] << 7
+    codes |= low[1:-1]
+    codes <<= 7
+    codes |= low[:-2]
+    return codes
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode("utf-8", "surrogatepass")
 
 
 @frozen
@@ -111,16 +131,12 @@ class Rules:
     rules: tuple[Rule, ...]
     operations: tuple[Operation, ...]
     categories: tuple[Category, ...]
-    by_group: Mapping[str, tuple[str, ...]] = field(init=False, eq=False, repr=False)
-    """First three characters → the rules' texts that begin so; shorter ones are under the empty text."""
+    groups: _Groups = field(init=False, eq=False, repr=False)
+    """The texts that the rules ask for inside a name."""
 
-    @by_group.default
-    def _texts_by_group(self) -> Mapping[str, tuple[str, ...]]:
-        by_group: dict[str, tuple[str, ...]] = {}
-        for text in {text for rule in self.rules for text in (*rule.any, *rule.all, *rule.none)}:
-            group = text[:_GROUP] if len(text) >= _GROUP else ""
-            by_group[group] = (*by_group.get(group, ()), text)
-        return by_group
+    @groups.default
+    def _texts_by_group(self) -> _Groups:
+        return _Groups.of({text for rule in self.rules for text in (*rule.any, *rule.all, *rule.none)})
 
     by_text: Mapping[str, tuple[int, ...]] = field(init=False, eq=False, repr=False)
     """Text → places of the rules that hold only for names that contain it, or another text of theirs."""
@@ -146,17 +162,79 @@ class Rules:
                     by_begin.setdefault(begin, []).append(place)
         return {begin: tuple(places) for begin, places in by_begin.items()}
 
-    def first_that_holds(self, subject: _Subject) -> Rule | None:
-        """The first rule whose conditions a name meets. Only those are tried that a text in the name may call for."""
-        places = {place for text in subject.parts for place in self.by_text.get(text, ())}
-        for begin in {subject.name[:_GROUP], subject.short[:_GROUP], ""}:
-            places.update(self.by_begin.get(begin, ()))
-        return next((rule for place in sorted(places) if (rule := self.rules[place]).holds(subject)), None)
+    may_hold: dict[tuple[frozenset[str], str, str], tuple[Rule, ...]] = field(
+        init=False, factory=dict, eq=False, repr=False
+    )
+    """What `_candidates` found, by what it looked at."""
 
-    def texts_in(self, name: str) -> frozenset[str]:
-        """The texts of the rules' conditions that a name contains."""
-        groups = self.by_group.keys() & _groups(name)
-        return frozenset(text for group in (*groups, "") for text in self.by_group.get(group, ()) if text in name)
+    def first_that_holds(self, subject: _Subject) -> Rule | None:
+        """The first rule whose conditions a name meets."""
+        seen = (subject.parts, subject.name[:_GROUP], subject.short[:_GROUP])
+        rules = self.may_hold.get(seen)
+        if rules is None:
+            if len(self.may_hold) >= _SEEN:
+                self.may_hold.clear()
+            rules = self.may_hold[seen] = self._candidates(*seen)
+        return next((rule for rule in rules if rule.begins(subject)), None)
+
+    def _candidates(self, parts: frozenset[str], *begins: str) -> tuple[Rule, ...]:
+        """The rules, in their order, that a name with these texts in it and one of these begins may meet."""
+        places = {place for text in parts for place in self.by_text.get(text, ())}
+        for begin in {*begins, ""}:
+            places.update(self.by_begin.get(begin, ()))
+        return tuple(rule for place in sorted(places) if (rule := self.rules[place]).allows(parts))
+
+    def texts_in(self, names: Sequence[str]) -> list[frozenset[str]]:
+        """The texts of the rules' conditions that each name contains, [names]."""
+        texts: list[frozenset[str]] = []
+        size, first = 0, 0
+        for at, name in enumerate(names):
+            size += len(name)
+            if size >= _AT_ONCE or at == len(names) - 1:
+                texts += self.groups.texts_in(names[first : at + 1])
+                size, first = 0, at + 1
+        return texts
+
+
+@frozen(eq=False)
+class _Groups:
+    """Texts by the group that they begin with."""
+
+    number: NDArray[np.int16]
+    """Code of a group → its place in ``texts``, from 1; 0: no text begins so. [codes]"""
+    texts: tuple[tuple[str, ...], ...]
+    short: tuple[str, ...]
+    """Of fewer bytes than a group: every name is asked for them."""
+
+    @classmethod
+    def of(cls, texts: set[str]) -> _Groups:
+        by_code: dict[int, tuple[str, ...]] = {}
+        for text in sorted(texts):
+            if len(raw := _bytes(text)) >= _GROUP:
+                code = int(_codes(np.frombuffer(raw[:_GROUP], np.uint8))[0])
+                by_code[code] = (*by_code.get(code, ()), text)
+        number = np.zeros(_CODES, dtype=np.int16)
+        number[list(by_code)] = np.arange(1, len(by_code) + 1)
+        return cls(number, tuple(by_code.values()), tuple(text for text in sorted(texts) if len(_bytes(text)) < _GROUP))
+
+    def texts_in(self, names: Sequence[str]) -> list[frozenset[str]]:
+        raws = [_bytes(name) for name in names]
+        ends = np.cumsum([len(raw) for raw in raws])
+        text = np.frombuffer(b"".join(raws), np.uint8)
+        groups = self.number[_codes(text)] if text.size >= _GROUP else np.empty(0, np.int16)
+        at = np.flatnonzero(groups)
+        # A group across the border of two names is one more look, at the name in which it begins.
+        pairs = np.searchsorted(ends, at, side="right") * (len(self.texts) + 1) + groups[at]
+        pairs.sort(kind="stable")  # in order but for the groups of one name
+        name_of, group = np.divmod(pairs[np.diff(pairs, prepend=-1) > 0], len(self.texts) + 1)
+        first = np.searchsorted(name_of, np.arange(len(names) + 1)).tolist()
+        numbers = (group - 1).tolist()
+        asked = [tuple(numbers[begin:end]) for begin, end in pairwise(first)]
+        candidates = {key: tuple(text for place in key for text in self.texts[place]) for key in set(asked)}
+        return [
+            frozenset([text for text in (*candidates[key], *self.short) if text in name])
+            for key, name in zip(asked, names, strict=True)
+        ]
 
 
 @frozen
@@ -165,8 +243,12 @@ class _Subject:
 
     name: str
     short: str
-    text: str
     parts: frozenset[str]
+    """The rules' texts in both."""
+
+    @property
+    def text(self) -> str:
+        return f"{self.name}\n{self.short}"
 
 
 def load_rules(extra: Path | None = None) -> Rules:
@@ -200,13 +282,7 @@ def classify(name: str, short_name: str, rules: Rules | None = None) -> KernelCl
     Returns:
         The class; category ``other`` if no rule holds, with the short name as its human name.
     """
-    rules = rules or _built_in()
-    subject = _subject(name, short_name, rules)
-    rule = rules.first_that_holds(subject)
-    if rule is not None:
-        return KernelClass(rule.category, rule.library, _human_name(rule, subject, rules), rule.tensor_core)
-    shown = (short_name or name or "(no name)")[:_HUMAN_NAME_LENGTH]
-    return KernelClass(OTHER, None, shown, None)
+    return classify_all([name], [short_name], rules)[0]
 
 
 def classify_all(names: Sequence[str], short_names: Sequence[str], rules: Rules | None = None) -> list[KernelClass]:
@@ -224,14 +300,23 @@ def classify_all(names: Sequence[str], short_names: Sequence[str], rules: Rules 
         ValueError: the sequences differ in length.
     """
     rules = rules or _built_in()
-    known: dict[tuple[str, str], KernelClass] = {}
-    classes = []
-    for pair in zip(names, short_names, strict=True):
-        kind = known.get(pair)
-        if kind is None:
-            kind = known[pair] = classify(*pair, rules)
-        classes.append(kind)
-    return classes
+    pairs = list(zip(names, short_names, strict=True))
+    distinct = list(dict.fromkeys(pairs))
+    heads = [_head(*pair) for pair in distinct]
+    parts = rules.texts_in([f"{name}\n{short}" for name, short in heads])
+    known = {
+        pair: _class_of(_Subject(*head, inside), pair, rules)
+        for pair, head, inside in zip(distinct, heads, parts, strict=True)
+    }
+    return [known[pair] for pair in pairs]
+
+
+def _class_of(subject: _Subject, pair: tuple[str, str], rules: Rules) -> KernelClass:
+    rule = rules.first_that_holds(subject)
+    if rule is not None:
+        return KernelClass(rule.category, rule.library, _human_name(rule, subject, rules), rule.tensor_core)
+    name, short_name = pair
+    return KernelClass(OTHER, None, (short_name or name or "(no name)")[:_HUMAN_NAME_LENGTH], None)
 
 
 def is_communication(category: str) -> bool:
@@ -244,12 +329,10 @@ def _communication() -> frozenset[str]:
     return frozenset(category.name for category in _built_in().categories if category.communication)
 
 
-def _subject(name: str, short_name: str, rules: Rules) -> _Subject:
+def _head(name: str, short_name: str) -> tuple[str, str]:
+    """Name and short name as the rules see them."""
     head = name if len(name) <= _HEAD + _TAIL else f"{name[:_HEAD]}\n{name[-_TAIL:]}"
-    short = short_name[:_HEAD].lower().removeprefix("void ")
-    head = head.lower().removeprefix("void ")
-    text = f"{head}\n{short}"
-    return _Subject(name=head, short=short, text=text, parts=rules.texts_in(text))
+    return head.lower().removeprefix("void "), short_name[:_HEAD].lower().removeprefix("void ")
 
 
 # --- human names -----------------------------------------------------------------------------------------------------

@@ -170,11 +170,16 @@ def kernel_module_rows(
     stage_ns = dict.fromkeys(stages, 0)
     for place, total in zip(place_of.tolist(), sums.total.tolist(), strict=True):
         stage_ns[place_names[place][0]] += total
+    in_common: dict[tuple[int, ...], dict[str, Any]] = {}  # most rows have one of few shapes
     rows = []
-    for number, (place, name) in enumerate(zip(place_of.tolist(), name_of.tolist(), strict=True)):
+    for place, name, codes_of_shapes, row_sums, number_of_paths, at in zip(
+        place_of.tolist(), name_of.tolist(), map(tuple, shapes_of), sums.groups(), paths_of.tolist(), order.tolist(),
+        strict=True,
+    ):  # fmt: skip
         stage, where = place_names[place]
-        calls, total = int(sums.count[number]), int(sums.total[number])
         unit, kernel = units.get(stage), known[names[name]]
+        if codes_of_shapes not in in_common:
+            in_common[codes_of_shapes] = _in_common(operations.shapes, codes_of_shapes)
         rows.append(
             KernelModuleRow(
                 stage=stage,
@@ -182,20 +187,20 @@ def kernel_module_rows(
                 name=kernel.name,
                 short_name=kernel.short_name,
                 category=kernel.category,
-                calls=calls,
-                total_ns=total,
-                mean_ns=total / calls,
-                min_ns=int(sums.low[number]),
-                max_ns=int(sums.high[number]),
-                share=total / stage_ns[stage] if stage_ns[stage] else None,
+                calls=row_sums.launches,
+                total_ns=row_sums.total,
+                mean_ns=row_sums.total / row_sums.launches,
+                min_ns=row_sums.low,
+                max_ns=row_sums.high,
+                share=row_sums.total / stage_ns[stage] if stage_ns[stage] else None,
                 human_name=kernel.human_name,
                 per=unit.per if unit else None,
-                calls_per_unit=calls / unit.count if unit else None,
-                total_per_unit_ns=total / unit.count if unit else None,
-                shapes=len(shapes_of[number]),
-                paths=int(paths_of[number]),
-                order=int(order[number]),
-                **_in_common(operations.shapes, shapes_of[number]),
+                calls_per_unit=row_sums.launches / unit.count if unit else None,
+                total_per_unit_ns=row_sums.total / unit.count if unit else None,
+                shapes=len(codes_of_shapes),
+                paths=number_of_paths,
+                order=at,
+                **in_common[codes_of_shapes],
             )
         )
     return _by_stage_then_time(rows, stages)

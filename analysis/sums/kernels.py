@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from attrs import astuple, evolve, frozen
@@ -93,11 +94,15 @@ def per_token(tables: KernelTables, tokens: dict[str, int | None]) -> KernelTabl
         tables: of `kernel_tables`.
         tokens: stage → prompt tokens of prefill and emitted ones of decode; None: unknown.
     """
+    made: dict[int, KernelSummary] = {}  # by the row's identity: a kernel of one shape is one record in both tables
 
     def counted(rows: tuple[KernelSummary, ...]) -> tuple[KernelSummary, ...]:
-        return tuple(
-            evolve(row, per_token=row.calls / count) if (count := tokens.get(row.stage)) else row for row in rows
-        )
+        return tuple(made[id(row)] if id(row) in made else with_count(row) for row in rows)
+
+    def with_count(row: KernelSummary) -> KernelSummary:
+        count = tokens.get(row.stage)
+        made[id(row)] = evolve(row, per_token=row.calls / count) if count else row
+        return made[id(row)]
 
     return KernelTables(by_name=counted(tables.by_name), by_shape=counted(tables.by_shape))
 
@@ -138,26 +143,29 @@ def kernel_tables(attribution: Attribution, device: Device | None, rules: Rules)
     folded = duration_statistics(by_name, duration, name_keys.size)
     stage_total = sum_by_group(stage_of, folded.total, len(stages)).tolist()
 
-    def summary(statistics: DurationStatistics, row: int, key: int, shape: _LaunchShape, shapes: int) -> KernelSummary:
-        stage, name = int(stage_of[key]), int(name_of[key])
+    stage_names_of = [stages[stage] for stage in stage_of.tolist()]
+    stage_total_of = [stage_total[stage] for stage in stage_of.tolist()]
+    name_at: list[int] = name_of.tolist()
+
+    def summary(sums: _Statistics, key: int, shape: _LaunchShape, shapes: int) -> KernelSummary:
+        name, whole = name_at[key], stage_total_of[key]
         kind = classes[name]
-        calls, total = int(statistics.count[row]), int(statistics.total[row])
         return KernelSummary(
             name=names[name],
             short_name=shorts[name],
             category=kind.category,
-            stage=stages[stage],
-            calls=calls,
-            total_ns=total,
-            mean_ns=total / calls,
-            median_ns=float(statistics.median[row]),
-            min_ns=int(statistics.low[row]),
-            max_ns=int(statistics.high[row]),
+            stage=stage_names_of[key],
+            calls=sums.launches,
+            total_ns=sums.total,
+            mean_ns=sums.total / sums.launches,
+            median_ns=sums.median,
+            min_ns=sums.low,
+            max_ns=sums.high,
             library=kind.library,
             human_name=kind.human_name,
             tensor_core=kind.tensor_core,
-            p95_ns=float(statistics.p95[row]),
-            share=total / stage_total[stage] if stage_total[stage] else None,
+            p95_ns=sums.p95,
+            share=sums.total / whole if whole else None,
             grid=shape.grid,
             block=shape.block,
             registers_per_thread=shape.registers,
@@ -167,15 +175,18 @@ def kernel_tables(attribution: Attribution, device: Device | None, rules: Rules)
             shapes=shapes,
         )
 
-    rows = [
-        summary(each, row, key, shapes[code], 1)
-        for row, (key, code) in enumerate(zip(name_of_shape.tolist(), shape_of.tolist(), strict=True))
-    ]
-    shapes_of_name: list[list[_LaunchShape]] = [[] for _ in range(name_keys.size)]
-    for key, code in zip(name_of_shape.tolist(), shape_of.tolist(), strict=True):
-        shapes_of_name[key].append(shapes[code])
+    rows = []
+    rows_of_name: list[list[int]] = [[] for _ in range(name_keys.size)]
+    for row, (sums, key, code) in enumerate(zip(each.groups(), name_of_shape.tolist(), shape_of.tolist(), strict=True)):
+        rows.append(summary(sums, key, shapes[code], 1))
+        rows_of_name[key].append(row)
+    shape_at: list[int] = shape_of.tolist()
     names_rows = [
-        summary(folded, key, key, _in_common(members), len(members)) for key, members in enumerate(shapes_of_name)
+        # A kernel of one shape is the same record in both tables.
+        rows[members[0]]
+        if len(members) == 1
+        else summary(sums, key, _in_common([shapes[shape_at[row]] for row in members]), len(members))
+        for key, (sums, members) in enumerate(zip(folded.groups(), rows_of_name, strict=True))
     ]
     return KernelTables(by_name=_by_stage_then_time(names_rows, stages), by_shape=_by_stage_then_time(rows, stages))
 
@@ -218,10 +229,19 @@ def _launch_shape(shapes: LaunchShapes, code: int, device: Device | None) -> _La
 
 def _in_common(shapes: list[_LaunchShape]) -> _LaunchShape:
     """The parts in which all shapes agree."""
-    if len(shapes) == 1:
-        return shapes[0]
     columns = zip(*(astuple(shape, recurse=False) for shape in shapes), strict=True)
     return _LaunchShape(*(values[0] if len(set(values)) == 1 else None for values in columns))
+
+
+class _Statistics(NamedTuple):
+    """`DurationStatistics` of one group."""
+
+    launches: int
+    total: int
+    low: int
+    high: int
+    median: float
+    p95: float
 
 
 @frozen(eq=False)
@@ -234,6 +254,11 @@ class DurationStatistics:
     high: NDArray[np.int64]
     median: NDArray[np.float64]
     p95: NDArray[np.float64]
+
+    def groups(self) -> Iterator[_Statistics]:
+        """The groups one by one, as plain numbers."""
+        columns = (self.count, self.total, self.low, self.high, self.median, self.p95)
+        return map(_Statistics._make, zip(*(column.tolist() for column in columns), strict=True))
 
 
 def duration_statistics(group: NDArray[Any], duration: NDArray[np.int64], groups: int) -> DurationStatistics:

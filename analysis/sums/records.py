@@ -16,6 +16,7 @@ __all__ = [
     "GpuRow",
     "HostCallRow",
     "InstanceSummary",
+    "LeftOut",
     "MetricSeries",
     "StageSummary",
     "StepPoint",
@@ -82,6 +83,17 @@ class GpuRow:
     graph_ns: int
     steps: int | None = None
     """Steps of an engine, of a stage that is a kind of them."""
+
+
+@frozen
+class LeftOut:
+    """Rows of a table of kernels that a file leaves out, because it would be too large with them."""
+
+    table: Literal["kernels", "kernel_shapes", "kernel_modules"]
+    rows: int
+    calls: int
+    total_ns: int
+    """Of these rows together."""
 
 
 @frozen

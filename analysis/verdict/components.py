@@ -59,11 +59,11 @@ def component_uses(facts: Facts) -> tuple[ComponentUse, ...]:
     parts: list[tuple[tuple[str, ...], list[KernelModuleRow]]] = []
     taken: set[str] = set()
     for name in needs:
-        rows = [row for row in facts.rows if name in _PARTS.split(row.module) and row.category in MATRIX]
+        rows = [row for row in facts.rows if row.category in MATRIX and name in _PARTS.split(row.module)]
         if rows:
             parts.append(((name,), rows))
             taken.add(name)
-    decoder = [row for row in facts.rows if not _TOWER.search(row.module) and row.category in MATRIX]
+    decoder = [row for row in facts.rows if row.category in MATRIX and not _TOWER.search(row.module)]
     attention = [row for row in decoder if _ATTENTION.search(row.module)]
     mlp = [row for row in decoder if _MLP.search(row.module) and not _ATTENTION.search(row.module)]
     if grouped:

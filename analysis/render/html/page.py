@@ -50,7 +50,7 @@ _SCRIPTS: Final = (
 )
 """Files in ``assets/`` that make the page's script, in this order: a file may use what those before it have named."""
 _MAX_ROWS: Final = 240
-"""Of a table on the page; more are in report.json."""
+"""Of a table on the page; more are in the files beside it."""
 _TOP_MODULES: Final = 10
 _TOP_KERNELS: Final = 8
 _TOP_WAITS: Final = 4
@@ -123,8 +123,8 @@ def page(report: Report, folder: Path | None = None, parts: TraceParts | None = 
         module_tables=[
             (
                 stage,
-                _capped(tables.module_kinds(stage)),
-                _capped(tables.modules(stage)),
+                _told(tables.module_kinds(stage, most=_MAX_ROWS)),
+                _told(tables.modules(stage, most=_MAX_ROWS)),
                 evolve(tables.module_kinds(stage, _TOP_MODULES), key=f"top_modules_{stage}"),
             )
             for stage in tables.stages
@@ -140,10 +140,12 @@ def page(report: Report, folder: Path | None = None, parts: TraceParts | None = 
             if stage != UNATTRIBUTED or len(tables.kernel_stages) == 1
         ],
         kernel_modules=[
-            _capped(tables.kernel_modules(stage)) for stage in tables.kernel_stages if report.kernel_modules
+            _told(tables.kernel_modules(stage, most=_MAX_ROWS), "kernel_modules.parquet")
+            for stage in tables.kernel_stages
+            if report.kernel_modules
         ],
         waits=_longest(tables.host_calls("stage")),
-        host_calls=[_capped(tables.host_calls("stage")), _capped(tables.host_calls("module"))],
+        host_calls=[_told(tables.host_calls(by, most=_MAX_ROWS)) for by in ("stage", "module")],
         utilisation=tables.utilisation(),
         energy=tables.energy(),
         derivations=[
@@ -207,13 +209,11 @@ def _capture_line(report: Report) -> str:
     )
 
 
-def _capped(table: Table) -> Table:
-    """A table's first rows; its total stays that of all."""
-    left_out = len(table.rows) - _MAX_ROWS
-    if left_out <= 0:
+def _told(table: Table, file: str = "report.json") -> Table:
+    """A table whose note says how many rows it leaves out, and where they are; its total is that of all."""
+    if not table.left_out:
         return table
-    note = f"{table.note} {count(left_out)} more rows are in report.json.".strip()
-    return evolve(table, rows=table.rows[:_MAX_ROWS], note=note)
+    return evolve(table, note=f"{table.note} {count(table.left_out)} more rows are in {file}.".strip())
 
 
 def _longest(table: Table) -> Table:

@@ -67,6 +67,8 @@ class Table:
     """Definition of each row, where rows are quantities."""
     row_ids: tuple[str, ...] = ()
     """What the page's links call each row; empty: nothing leads to a row."""
+    left_out: int = 0
+    """Rows that are not here, of those that ``total`` adds up."""
 
 
 @frozen
@@ -101,6 +103,7 @@ def shown(
     total: bool = False,
     limit: int | None = None,
     rest: str = "",
+    most: int | None = None,
     leave_out: Collection[str] = (),
 ) -> Table:
     """Write rows for a reader.
@@ -115,6 +118,7 @@ def shown(
         total: whether a last row adds up the columns that can be added up.
         limit: with ``rest``: so many rows are shown one by one, the others as one row.
         rest: that row's name, with their number for ``{}``, such as ``({} more kernels)``.
+        most: so many rows are shown, and the others counted as ``left_out``.
         leave_out: keys of columns that would say the same in every row.
     """
     columns = [column for column in spec.for_reader(reader, rows) if column.key not in leave_out]
@@ -122,7 +126,7 @@ def shown(
     columns = [column for column in columns if column not in under.values()]
     # One row would be no shorter as "(1 more)".
     apart, together = (rows, ()) if limit is None or len(rows) <= limit + 1 else (rows[:limit], rows[limit:])
-    written = [tuple(_cell(column, row, under.get(column.key)) for column in columns) for row in apart]
+    written = [tuple(_cell(column, row, under.get(column.key)) for column in columns) for row in apart[:most]]
     if together:
         written.append(_sums(spec, columns, together, rest.format(count(len(together))), rows))
     return Table(
@@ -132,6 +136,7 @@ def shown(
         rows=tuple(written),
         total=_sums(spec, columns, rows, "Total", rows) if total else None,
         note=spec.note if note is None else note,
+        left_out=0 if most is None else max(0, len(apart) - most),
     )
 
 
@@ -181,12 +186,10 @@ def added_up(spec: Specification[R], column: Column[R], rows: Sequence[R], whole
     """
     if not column.adds:
         return None
-    if column.within:
-        same = spec[column.within].value
-        if len({same(row) for row in (rows if whole is None else whole)}) > 1:
-            return None
-    values = [value for row in rows if (value := column.value(row)) is not None]
-    if len(values) < len(rows) or not values:
+    if column.within and len(set(map(spec[column.within].value, rows if whole is None else whole))) > 1:
+        return None
+    values = list(map(column.value, rows))
+    if None in values or not values:
         return None if rows else 0
     return fsum(values) if column.type == "float64" else sum(values)
 

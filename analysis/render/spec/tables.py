@@ -42,21 +42,21 @@ class ReportTables:
         rows = self._report.stage_rows
         return shown(gpu_time.of_stages(rows), rows, self._reader, total=True)
 
-    def modules(self, stage: str) -> Table:
-        """GPU time by module path, exclusive."""
+    def modules(self, stage: str, most: int | None = None) -> Table:
+        """GPU time by module path, exclusive; those after ``most`` are counted."""
         rows = self._report.module_rows.get(stage, ())
         return shown(
             gpu_time.GPU_TIME["module"], rows, self._reader,
-            key=f"modules_{stage}", title=f"Modules, {stage}", total=True,
+            key=f"modules_{stage}", title=f"Modules, {stage}", total=True, most=most,
         )  # fmt: skip
 
-    def module_kinds(self, stage: str, limit: int | None = None) -> Table:
-        """The same with layer numbers folded; those after ``limit`` as one row."""
+    def module_kinds(self, stage: str, limit: int | None = None, most: int | None = None) -> Table:
+        """The same with layer numbers folded; those after ``limit`` as one row, or those after ``most`` counted."""
         rows = gpu_time.module_kinds(self._report.module_rows.get(stage, ()))
         return shown(
             gpu_time.MODULE_KINDS, rows, self._reader,
             key=f"module_kinds_{stage}", title=f"Modules, {stage}", total=True,
-            limit=limit, rest="({} more)",
+            limit=limit, rest="({} more)", most=most,
         )  # fmt: skip
 
     def kernels(self, stage: str, limit: int | None = None) -> Table:
@@ -69,13 +69,16 @@ class ReportTables:
             limit=limit, rest="({} more kernels)", leave_out=("stage", "grid", "block") if self._reader == "terminal" else (),
         )  # fmt: skip
 
-    def kernel_modules(self, stage: str, limit: int | None = None) -> Table:
-        """Which module launches which kernel, longest first; those after ``limit`` as one row. Adds up to the kernels."""
+    def kernel_modules(self, stage: str, limit: int | None = None, most: int | None = None) -> Table:
+        """Which module launches which kernel, longest first; adds up to the kernels.
+
+        Those after ``limit`` are one row, or those after ``most`` counted.
+        """
         mine = [row for row in self._report.kernel_modules if row.stage == stage]
         return shown(
             kernels.KERNEL_MODULES, mine, self._reader,
             key=f"kernel_modules_{stage}", title=f"Kernels by module, {stage}", total=True, limit=limit, rest="({} more)",
-            leave_out=("stage",) if self._reader == "terminal" else (),
+            most=most, leave_out=("stage",) if self._reader == "terminal" else (),
         )  # fmt: skip
 
     def budget(self, stage: str) -> Table:
@@ -151,10 +154,10 @@ class ReportTables:
         over = [stage for stage in self.stages if any(row.stage == stage for row in rows)]
         return pivoted(utilisation.METRICS, rows, self._reader, by="stage", over=over)
 
-    def host_calls(self, by: Literal["stage", "module"]) -> Table:
-        """Where the host waits for the GPU: the same calls by stage, or by innermost module."""
+    def host_calls(self, by: Literal["stage", "module"], most: int | None = None) -> Table:
+        """Where the host waits for the GPU: the same calls by stage, or by innermost module; those after ``most`` counted."""
         rows = [row for row in self._report.host_calls if row.level == by]
-        return shown(host.HOST_CALLS[by], rows, self._reader)
+        return shown(host.HOST_CALLS[by], rows, self._reader, most=most)
 
     def operators(self) -> Table:
         """The operators of the contract: inclusive, by host time."""
