@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Final, Literal, TypeAlias
 
 from analysis.domain.files import write_text, write_with
+from analysis.domain.names import in_a_spreadsheet
 from history.records import RecordedRun
 
 __all__ = ["COLUMNS", "Format", "as_csv", "as_json", "rows", "write_parquet", "write_table"]
@@ -90,6 +91,4 @@ def write_parquet(path: Path, table: Iterable[dict[str, Any]]) -> None:
 def _in_a_cell(value: Any) -> Any:
     if isinstance(value, datetime):
         return value.isoformat()
-    if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")):
-        return f"'{value}"
-    return value
+    return in_a_spreadsheet(value) if isinstance(value, str) else value

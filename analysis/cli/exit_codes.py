@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any, Final, NoReturn
 
 from analysis.domain.ending import end_with
+from analysis.domain.names import one_line
 
 __all__ = ["run"]
 
@@ -19,9 +20,4 @@ def run(app: Callable[..., Any]) -> NoReturn:
 
 
 def _show(message: str) -> None:
-    sys.stderr.write(f"{_PROGRAM}: error: {_one_line(message)}\n")
-
-
-def _one_line(text: str) -> str:
-    """Names come from the file: no line breaks and no control characters reach the terminal."""
-    return "".join(character if character.isprintable() else " " for character in text)
+    sys.stderr.write(f"{_PROGRAM}: error: {one_line(message)}\n")

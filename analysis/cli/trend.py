@@ -41,6 +41,7 @@ def trend(
         RequestError: the page cannot be written.
     """
     from analysis.domain.convert import to_json
+    from analysis.domain.names import json_visible
     from analysis.render import answers
     from analysis.render.trend.page import write_page
     from analysis.render.trend.terminal import print_trend
@@ -52,7 +53,7 @@ def trend(
     query = RunQuery(model=model, device=device, limit=MOST_RUNS)
     drawn = trend_of(Store(locate(store), answers.print_remark), query, stage or ())
     if as_json:
-        typer.echo(to_json(drawn))
+        typer.echo(json_visible(to_json(drawn)))
     else:
         print_trend(drawn, answers.console())
     written = () if out is None else (write_page(drawn, out),)

@@ -14,6 +14,7 @@ from rich.text import Text
 from analysis.domain.convert import to_json
 from analysis.domain.entities import KernelSummary
 from analysis.domain.figures import count
+from analysis.domain.names import json_visible
 from analysis.quality.findings import Finding
 from analysis.render.spec import kernels, utilisation
 from analysis.render.spec.shown import shown
@@ -75,7 +76,7 @@ def print_explanation(report: Report) -> None:
 def print_findings(findings: Sequence[Finding], *, as_json: bool = False) -> None:
     """Print the capture's findings alone."""
     if as_json:
-        sys.stdout.write(to_json(list(findings)) + "\n")
+        sys.stdout.write(json_visible(to_json(list(findings))) + "\n")
         return
     to = console()
     if not findings:

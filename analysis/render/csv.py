@@ -11,9 +11,10 @@ import csv
 import io
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final, TextIO, TypeVar
+from typing import Any, TextIO, TypeVar
 
 from analysis.domain.files import write_text
+from analysis.domain.names import in_a_spreadsheet
 from analysis.render.spec import kernels
 from analysis.render.spec.specification import Specification
 from analysis.report import Report
@@ -21,8 +22,6 @@ from analysis.report import Report
 __all__ = ["render", "write_csv"]
 
 R = TypeVar("R")
-
-_FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")
 
 
 def write_csv(spec: Specification[R], rows: Sequence[R], stream: TextIO) -> None:
@@ -52,12 +51,10 @@ class _Lines:
 
 def _cell(value: Any) -> Any:
     if isinstance(value, tuple):
-        return "x".join(map(str, value))
+        return in_a_spreadsheet("x".join(map(str, value)))
     if isinstance(value, bool):
         return str(value).lower()
-    if isinstance(value, str) and value.startswith(_FORMULA):
-        return f"'{value}"
-    return value
+    return in_a_spreadsheet(value) if isinstance(value, str) else value
 
 
 def render(report: Report, out: Path) -> tuple[Path, ...]:

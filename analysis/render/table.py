@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any, TextIO, TypeVar
 
 from analysis.domain.figures import NOT_AVAILABLE
+from analysis.domain.names import json_visible
 from analysis.render.csv import write_csv
 from analysis.render.markdown_tables import code, escaped, head_lines, row_line
 from analysis.render.spec.specification import Column, Specification
@@ -38,13 +39,13 @@ def write_table(spec: Specification[R], rows: Sequence[R], kind: str, stream: Te
         stream: where to.
     """
     if kind == "json":
-        json.dump(json_rows(spec, rows), stream, ensure_ascii=False, indent=1, allow_nan=False)
-        stream.write("\n")
+        text = json.dumps(json_rows(spec, rows), ensure_ascii=False, indent=1, allow_nan=False)
+        stream.write(f"{json_visible(text)}\n")
     elif kind == "csv" and stream.isatty():
         # A terminal obeys control characters, and names are the profiled program's own words.
-        text = io.StringIO(newline="")
-        write_csv(spec, rows, text)
-        stream.write("\n".join(map(visible, text.getvalue().split("\n"))))
+        shown = io.StringIO(newline="")
+        write_csv(spec, rows, shown)
+        stream.write("\n".join(map(visible, shown.getvalue().split("\n"))))
     elif kind == "csv":
         write_csv(spec, rows, stream)
     else:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 import uuid
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -14,7 +13,7 @@ from attrs import evolve
 
 from analysis.domain.errors import RequestError
 from runner.cli.options import NoHistory, Out, StoreAt
-from runner.cli.output import say
+from runner.cli.output import say, tell, tell_command
 
 if TYPE_CHECKING:
     from runner.collectors.choosing import Choice
@@ -77,11 +76,12 @@ def ab(
     result = run_in_turns(folder, sides, (a, b), environ, say, rounds=rounds, capture=capture, wait=wait)
     if capture:
         say("comparing")
-        typer.echo(compare_sides(folder, result, environ).read_text(encoding="utf-8", errors="replace").rstrip())
-        typer.echo()
+        shown = compare_sides(folder, result, environ).read_text(encoding="utf-8", errors="replace").rstrip()
+        for line in (*shown.splitlines(), ""):
+            tell(line)
     else:
         for line in lines_of(result):
-            typer.echo(line)
+            tell(line)
     _print_places(folder, result)
 
 
@@ -155,18 +155,18 @@ def _print_commands(name: str, setting: RunSetting, out: Path, facts: DriverFact
     directory = RunDirectory(Path(plan.run_dir))
     collection = choice.collector.for_plan(plan, environ)
     commands = Run(directory, plan, choice.collector, collection, environ, say).commands()
-    typer.echo(f"# {name}: each round, then the capture")
+    tell(f"# {name}: each round, then the capture")
     for step in ("control", "capture"):
-        typer.echo(shlex.join(commands[step]))
+        tell_command(commands[step])
 
 
 def _print_places(folder: Path, result: AbResult) -> None:
     from runner.launcher.ab import BANDS_FILE
 
-    typer.echo(f"Runs: A {result.a.run_dir}")
-    typer.echo(f"      B {result.b.run_dir}")
+    tell(f"Runs: A {result.a.run_dir}")
+    tell(f"      B {result.b.run_dir}")
     page = folder / "diff.html"
     if page.is_file():
-        typer.echo(f"Comparison: {page}")
+        tell(f"Comparison: {page}")
     if (folder / BANDS_FILE).is_file():
-        typer.echo(f"By how much unchanged runs differ here, for --band: {folder / BANDS_FILE}")
+        tell(f"By how much unchanged runs differ here, for --band: {folder / BANDS_FILE}")

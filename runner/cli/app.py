@@ -17,6 +17,7 @@ from runner.cli.exec import exec_program
 from runner.cli.history import history
 from runner.cli.inputs import inputs
 from runner.cli.models import models
+from runner.cli.output import tell
 from runner.cli.resume import resume
 from runner.cli.review import review
 from runner.cli.run import run
@@ -73,7 +74,7 @@ def _version(value: bool) -> None:
         from runner.process.driver import installed_version
 
         number = installed_version("dsocr-profiler") or "(version unknown: the package is not installed)"
-        typer.echo(f"dsocr-profile {number}")
+        tell(f"dsocr-profile {number}")
         raise typer.Exit
 
 

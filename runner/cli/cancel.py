@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import typer
-
 from runner.cli.options import Out, RunId
+from runner.cli.output import tell
 
 __all__ = ["cancel"]
 
@@ -17,4 +16,4 @@ def cancel(run_id: RunId, out: Out = Path("reports")) -> None:
     from runner.launcher.queue import find_run
 
     state = cancel_run(find_run(out, run_id))
-    typer.echo(f"{state.run_id}  {state.status}")
+    tell(f"{state.run_id}  {state.status}")

@@ -11,7 +11,7 @@ import typer
 from analysis.domain.convert import to_json
 from analysis.domain.errors import CaptureError
 from runner.cli.options import AsJson, Nsys, Out
-from runner.cli.output import say
+from runner.cli.output import say, tell, tell_document
 
 __all__ = ["doctor"]
 
@@ -24,12 +24,12 @@ def doctor(out: Out = Path("reports"), nsys: Nsys = None, as_json: AsJson = Fals
 
     diagnosis = diagnose(os.environ, out, nsys=nsys, say=say)
     if as_json:
-        typer.echo(to_json(diagnosis))
+        tell_document(to_json(diagnosis))
     else:
         for check in diagnosis.checks:
-            typer.echo(f"{_SIGNS[check.verdict]} {check.name}: {check.observed}")
+            tell(f"{_SIGNS[check.verdict]} {check.name}: {check.observed}")
             if check.remedy is not None and check.verdict != "ok":
-                typer.echo(f"    → {check.remedy}")
-        typer.echo(f"usable; --collector auto takes {diagnosis.collector}" if diagnosis.usable else "not usable")
+                tell(f"    → {check.remedy}")
+        tell(f"usable; --collector auto takes {diagnosis.collector}" if diagnosis.usable else "not usable")
     if not diagnosis.usable:
         raise typer.Exit(CaptureError.exit_code)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
 from runner.cli.options import NoHistory, Out, StoreAt, with_settings
-from runner.cli.output import say
+from runner.cli.output import say, tell, tell_command
 from runner.plan.program import ExecSettings
 
 if TYPE_CHECKING:
@@ -83,13 +82,13 @@ def _print_commands(made: ProgramRun) -> None:
     from runner.process.environment import program_environment
 
     names = sorted(program_environment(made.environ, keep=made.settings.keep_env))
-    typer.echo(f"# only these variables are passed on: {' '.join(names)}")
+    tell(f"# only these variables are passed on: {' '.join(names)}")
     for name, value in made.nsys.environment().items():
-        typer.echo(f"# set: {name}={value}")
+        tell(f"# set: {name}={value}")
     if made.settings.ranks > 1:
-        typer.echo(f"# {made.nsys.rank_script}, which starts each rank:")
+        tell(f"# {made.nsys.rank_script}, which starts each rank:")
         for line in made.script().splitlines():
-            typer.echo(f"#   {line}")
+            tell(f"#   {line}")
     for commands in made.commands().values():
         for command in commands:
-            typer.echo(shlex.join(command))
+            tell_command(command)

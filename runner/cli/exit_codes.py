@@ -35,5 +35,4 @@ def _what_the_extra_brings(error: ModuleNotFoundError) -> CaptureError | None:
 
 
 def _show(message: str) -> None:
-    # Names and paths are the user's, words of a log another program's: no control character reaches the terminal.
-    say("error: " + "".join(character if character.isprintable() else " " for character in message))
+    say(f"error: {message}")

@@ -15,8 +15,9 @@ import typer
 from analysis.domain.convert import to_plain
 from analysis.domain.errors import RequestError
 from analysis.domain.figures import bytes_, count, counted, duration, share
+from analysis.domain.names import visible
 from runner.cli.options import AsJson, Out, StoreAt
-from runner.cli.output import say
+from runner.cli.output import say, tell, tell_document, tell_table
 
 if TYPE_CHECKING:
     from history.export import Format
@@ -68,7 +69,7 @@ def list_runs(
     recorded = opened.recorded([run.run_id for run in runs])
     if as_json:
         plain = [{**to_plain(one_run.run), "stages": to_plain(one_run.stages)} for one_run in recorded]
-        typer.echo(json.dumps(plain, indent=2, ensure_ascii=False))
+        tell_document(json.dumps(plain, indent=2, ensure_ascii=False))
         return
     if not recorded:
         say(f"{opened.location.shown}: no run fits")
@@ -101,10 +102,10 @@ def show(run_id: RunOf, out: Out = Path("reports"), store: StoreAt = None, as_js
     scored = scored_run(opened, recorded)
     if as_json:
         plain = {**to_plain(recorded), "predictions": [to_plain(row) for row in scored]}
-        typer.echo(json.dumps(plain, indent=2, ensure_ascii=False))
+        tell_document(json.dumps(plain, indent=2, ensure_ascii=False))
         return
     for line in (*_lines_of(recorded), *(row.sentence for row in scored)):
-        typer.echo(_printable(line))
+        tell(line)
 
 
 @history.command(
@@ -143,7 +144,7 @@ def export(
         ids = [run.run_id for run in opened.runs(_query(model, device, since, None))]
     table = list(rows(opened.recorded(ids)))
     if to is None:
-        typer.echo(as_csv(table) if chosen == "csv" else as_json(table), nl=False)
+        tell_table(as_csv(table) if chosen == "csv" else as_json(table))
         return
     write_table(to, table, chosen)
     say(f"{to}: {counted(len(table), 'sample')} of {counted(len(ids), 'run')}")
@@ -175,7 +176,7 @@ def prune(
     going = [run for run in beyond if before is None or (run.started_at is not None and run.started_at < before)]
     if dry_run:
         for run in going:
-            typer.echo(_printable(f"{run.run_id}  {_date(run)}  {run.model or ''}".rstrip()))
+            tell(f"{run.run_id}  {_date(run)}  {run.model or ''}".rstrip())
         say(f"{counted(len(going), 'run')} of {len(runs)} would be deleted")
         return
     deleted = opened.delete([run.run_id for run in going])
@@ -237,17 +238,17 @@ def import_folders(
     failed = done = 0
     for folder in _runs_in(folders):
         if (made := _made_of_runs(folder)) is not None:
-            say(f"passed over: {_printable(str(folder))} holds {made}, and no run")
+            say(f"passed over: {folder} holds {made}, and no run")
             continue
         try:
             recorded = read_folder(folder)
         except RequestError as error:
             failed += 1
-            say(f"left out: {_printable(str(error))}")
+            say(f"left out: {error}")
             continue
         opened.record(recorded)
         done += 1
-        typer.echo(_printable(f"{recorded.run.run_id}  {_date(recorded.run)}  {folder}"))
+        tell(f"{recorded.run.run_id}  {_date(recorded.run)}  {folder}")
     say(f"{opened.location.shown}: {counted(done, 'run')} recorded")
     if failed:
         raise RequestError(f"{counted(failed, 'folder')} could not be recorded")
@@ -331,11 +332,6 @@ def _date(run: RunRow) -> str:
     return "n/a" if run.started_at is None else f"{run.started_at:%Y-%m-%d %H:%M}"
 
 
-def _printable(text: str) -> str:
-    """Names are the profiled program's own words: no control character reaches the terminal."""
-    return "".join(character if character.isprintable() else " " for character in text)
-
-
 def _line_of(recorded: RecordedRun) -> tuple[str, ...]:
     run = recorded.run
     medians = [
@@ -408,6 +404,7 @@ def _spread(repeated: Sequence[float]) -> str:
 
 
 def _print_table(rows: Sequence[Sequence[str]]) -> None:
-    widths = [max(len(row[place]) for row in rows) for place in range(len(rows[0]))]
-    for row in rows:
-        typer.echo(_printable("  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip()))
+    shown = [[visible(cell) for cell in row] for row in rows]
+    widths = [max(len(row[place]) for row in shown) for place in range(len(shown[0]))]
+    for row in shown:
+        tell("  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip())

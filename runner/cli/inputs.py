@@ -9,6 +9,7 @@ import typer
 
 from analysis.domain.convert import to_json
 from runner.cli.options import AsJson, Out
+from runner.cli.output import tell, tell_document
 
 __all__ = ["inputs"]
 
@@ -27,7 +28,7 @@ def inputs(
     else:
         input_set = discover(images, rendered_into=out.expanduser().absolute() / "rendered-pages", dpi=dpi)
     if as_json:
-        typer.echo(to_json(input_set))
+        tell_document(to_json(input_set))
         return
     for index, image in enumerate(input_set.images):
-        typer.echo(f"{index:>3}  {image.width}×{image.height}  {image.category:<12} {image.path}")
+        tell(f"{index:>3}  {image.width}×{image.height}  {image.category:<12} {image.path}")

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 
-import typer
-
 from runner.cli.options import AsJson
+from runner.cli.output import tell, tell_document
 
 __all__ = ["models"]
 
@@ -16,8 +15,8 @@ def models(as_json: AsJson = False) -> None:
     from runner.child.models.registry import DEFAULT_PRESET, PRESETS
 
     if as_json:
-        typer.echo(json.dumps({name: preset.description for name, preset in PRESETS.items()}, indent=2))
+        tell_document(json.dumps({name: preset.description for name, preset in PRESETS.items()}, indent=2))
         return
     for name, preset in PRESETS.items():
         default = " (default)" if name == DEFAULT_PRESET else ""
-        typer.echo(f"{name:<20} {preset.description}{default}")
+        tell(f"{name:<20} {preset.description}{default}")

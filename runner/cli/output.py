@@ -1,12 +1,42 @@
-"""What the commands print: results on standard output, everything else on standard error."""
+"""What the commands print: results on standard output, everything else on standard error.
+
+Every line goes through here, and a test holds the commands to that: run folders, lock files and logs may be anybody's, so
+what they say is shown and never obeyed by a terminal.
+"""
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterable
+
 import typer
 
-__all__ = ["say"]
+from analysis.domain.names import json_visible, one_line, quoted, visible
+
+__all__ = ["say", "tell", "tell_command", "tell_document", "tell_table"]
 
 
 def say(line: str) -> None:
     """Tell the user one line beside the result."""
-    typer.echo(line, err=True)
+    typer.echo(one_line(line), err=True)
+
+
+def tell(line: str = "") -> None:
+    """Print one line of the result."""
+    typer.echo(one_line(line))
+
+
+def tell_command(argv: Iterable[str]) -> None:
+    """Print a command line, whole, for a shell."""
+    typer.echo(quoted(argv))
+
+
+def tell_document(text: str) -> None:
+    """Print JSON: its values unchanged, and nothing in it that a terminal would obey."""
+    typer.echo(json_visible(text))
+
+
+def tell_table(text: str) -> None:
+    """Print a table for programs, byte by byte as a file would hold it; on a terminal nothing in it acts."""
+    shown = "\n".join(map(visible, text.split("\n"))) if sys.stdout.isatty() else text
+    typer.echo(shown, nl=False)

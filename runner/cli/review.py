@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import os
-import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, cast
 
 import typer
 
 from analysis.domain.errors import CaptureError
+from analysis.domain.names import visible
 from runner.cli.options import Out, RunId
-from runner.cli.output import say
+from runner.cli.output import say, tell, tell_command
 
 if TYPE_CHECKING:
     from analysis.domain.annotations import Stage
@@ -79,8 +79,8 @@ def review(
         if ncu is not None or not dry_run:
             raise
         for line in outline(directory, options):
-            typer.echo(f"# {line}")
-        typer.echo(f"# missing: {error}")
+            tell(f"# {line}")
+        tell(f"# missing: {error}")
         return
     work = Review.open(directory, options, tool, os.environ, say)
     if dry_run:
@@ -112,11 +112,11 @@ def _directory(run_id: str, out: Path) -> RunDirectory:
 
 
 def _print_commands(work: Review) -> None:
-    typer.echo(f"# about {work.estimate_s() / 60:.1f} min with ncu {work.tool.version}")
+    tell(f"# about {work.estimate_s() / 60:.1f} min with ncu {work.tool.version}")
     for layer in work.layers:
-        typer.echo(f"# {layer.name}: {layer.kernels:,} kernels")
+        tell(f"# {layer.name}: {layer.kernels:,} kernels")
     for command in work.commands():
-        typer.echo(shlex.join(command))
+        tell_command(command)
 
 
 def _print_result(directory: RunDirectory) -> None:
@@ -127,5 +127,5 @@ def _print_result(directory: RunDirectory) -> None:
     log = directory.log("review")
     if log.is_file():
         # The analysis is a program of its own; its last lines say where review.html is.
-        text = log.read_text(encoding="utf-8", errors="replace").rstrip()
-        Console(highlight=False).print(Text(text), soft_wrap=True)
+        lines = log.read_text(encoding="utf-8", errors="replace").rstrip().splitlines()
+        Console(highlight=False).print(Text("\n".join(map(visible, lines))), soft_wrap=True)

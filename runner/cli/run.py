@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -15,7 +14,7 @@ from analysis.domain.contracts import LLMProfileRequest
 from analysis.domain.entities import InputSet
 from analysis.domain.errors import RequestError
 from runner.cli.options import Model, NoHistory, Out, StoreAt, with_settings
-from runner.cli.output import say
+from runner.cli.output import say, tell, tell_command
 from runner.plan.plan import RunPlan
 from runner.plan.settings import Settings
 
@@ -128,10 +127,10 @@ def _print_commands(plan: RunPlan, choice: Choice) -> None:
     collection = choice.collector.for_plan(plan, os.environ)
     commands = Run(directory, plan, choice.collector, collection, os.environ, say).commands()
     names = sorted(child_environment(os.environ, keep=plan.settings.keep_env))
-    typer.echo(f"# only these variables are passed on: {' '.join(names)}")
+    tell(f"# only these variables are passed on: {' '.join(names)}")
     for step in ("control", "capture"):
-        typer.echo(shlex.join(commands[step]))
+        tell_command(commands[step])
     export = collection.export_command(directory.path)
     if export is not None:
-        typer.echo(shlex.join(export))
-    typer.echo(shlex.join(commands["analysis"]))
+        tell_command(export)
+    tell_command(commands["analysis"])

@@ -10,7 +10,9 @@ import typer
 
 from analysis.domain.convert import to_plain
 from analysis.domain.errors import RequestError
+from analysis.domain.names import visible
 from runner.cli.options import AsJson, Out
+from runner.cli.output import tell, tell_document
 
 if TYPE_CHECKING:
     from runner.launcher.queue import RunState
@@ -35,13 +37,13 @@ def status(
     states = all_states(out) if all_runs else [run_state(find_run(out, run_id))]
     if as_json:
         plain = to_plain(states)
-        typer.echo(json.dumps(plain if all_runs else plain[0], indent=2, ensure_ascii=False))
+        tell_document(json.dumps(plain if all_runs else plain[0], indent=2, ensure_ascii=False))
         return
     if all_runs:
         _print_all(states)
         return
     for state in states:
-        typer.echo(f"{state.run_id}  {state.status:<11} {state.path}" + (f"  {state.error}" if state.error else ""))
+        tell(f"{state.run_id}  {state.status:<11} {state.path}" + (f"  {state.error}" if state.error else ""))
 
 
 def _print_all(states: list[RunState]) -> None:
@@ -51,12 +53,12 @@ def _print_all(states: list[RunState]) -> None:
     from runner.launcher.progress import duration
 
     width = shutil.get_terminal_size((_PIPE_COLUMNS, 24)).columns
-    longest = max((len(state.model or "") for state in states), default=0)
+    longest = max((len(visible(state.model or "")) for state in states), default=0)
     for state in states:
         took = "" if state.took_s is None else duration(state.took_s)
         date = "" if state.created_at is None else state.created_at[:16].replace("T", " ")
-        words = state.error or state.headline or ""
-        model = (state.model or "").rpartition("/")[2][:_MODEL_WIDTH]
-        line = f"{state.run_id[:8]}  {state.status:<11} {model:<{min(longest, _MODEL_WIDTH)}}  {date:<16} {took:>12}  "
-        shown = line + "".join(character if character.isprintable() else " " for character in words)
-        typer.echo(shown.rstrip() if len(shown) <= width else shown[: width - 1].rstrip() + "…")
+        words = visible(state.error or state.headline or "")
+        model = visible(state.model or "").rpartition("/")[2][:_MODEL_WIDTH]
+        run_id = visible(state.run_id)[:8]
+        shown = f"{run_id}  {state.status:<11} {model:<{min(longest, _MODEL_WIDTH)}}  {date:<16} {took:>12}  {words}"
+        tell(shown.rstrip() if len(shown) <= width else shown[: width - 1].rstrip() + "…")

@@ -11,7 +11,7 @@ import typer
 from analysis.domain.contracts import LLMProfileRequest
 from analysis.domain.convert import from_json_file, to_json
 from runner.cli.options import NoHistory, Out, StoreAt, with_settings
-from runner.cli.output import say
+from runner.cli.output import say, tell_document
 from runner.plan.settings import Settings
 
 __all__ = ["submit"]
@@ -43,4 +43,4 @@ def submit(
     pages = discover(Path(request.input_dir), rendered_into=out / "rendered-pages", dpi=settings.dpi)
     plan, choice = make_plan(request, settings, out, os.environ, input_set=pages)
     directory = prepare(plan, choice, driver_facts(), os.environ, say)
-    typer.echo(to_json(submit_run(directory, environ)))
+    tell_document(to_json(submit_run(directory, environ)))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 import sys
 import time
 import uuid
@@ -15,8 +14,9 @@ import typer
 from attrs import evolve
 
 from analysis.domain.errors import RequestError
+from analysis.domain.names import visible
 from runner.cli.options import Model, with_settings
-from runner.cli.output import say
+from runner.cli.output import say, tell, tell_command
 from runner.plan.sweep import DECODE_MODES, SweepPlan, SweepSettings, point_name, points_of
 
 if TYPE_CHECKING:
@@ -226,8 +226,8 @@ def _print_plan(points: Sequence[SweepSetting], plan: SweepPlan) -> None:
     from runner.launcher.sweep import child_command
 
     for setting in points:
-        typer.echo(f"# {point_name(setting)}")
-    typer.echo(shlex.join(child_command(RunDirectory(Path(plan.base.run_dir)))))
+        tell(f"# {point_name(setting)}")
+    tell_command(child_command(RunDirectory(Path(plan.base.run_dir))))
 
 
 def _print_result(done: Sweep, directory: RunDirectory, seconds: float) -> None:
@@ -242,4 +242,4 @@ def _print_result(done: Sweep, directory: RunDirectory, seconds: float) -> None:
     lines.append(f"{len(measured)} of {len(done.planned)} points measured, took {duration(seconds)}.")
     if done.unfinished_because is not None:
         lines.append(f"Unfinished: {done.unfinished_because}")
-    Console(highlight=False).print(Text("\n".join(lines)), soft_wrap=True)
+    Console(highlight=False).print(Text("\n".join(map(visible, lines))), soft_wrap=True)

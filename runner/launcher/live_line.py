@@ -12,6 +12,8 @@ from rich.live import Live
 from rich.spinner import Spinner
 from rich.text import Text
 
+from analysis.domain.names import one_line
+
 __all__ = ["LiveLine"]
 
 _REFRESH_S: Final = 0.2
@@ -48,14 +50,14 @@ class LiveLine:
     def say(self, line: str) -> None:
         """Tell a line, above what is live."""
         if self._live is not None:
-            self._console.print(Text(line), soft_wrap=True)
+            self._console.print(Text(one_line(line)), soft_wrap=True)
         else:
             self._say(line)
 
     def _show(self, line: str) -> None:
         """Show a line; does nothing where there is no terminal."""
         if self._live is not None:
-            self._spinner.update(text=Text(line, no_wrap=True, overflow="ellipsis"))
+            self._spinner.update(text=Text(one_line(line), no_wrap=True, overflow="ellipsis"))
             self._live.update(self._spinner, refresh=True)
 
     def _show_now_and_then(self, line_at: Callable[[float], str]) -> None:

@@ -11,6 +11,7 @@ from rich.text import Text
 
 from analysis.domain.figures import times
 from analysis.domain.manifest import RunManifest
+from analysis.domain.names import one_line, visible
 from analysis.domain.overhead import lighter_preset, noise_sentence, run_overheads, slower_profiled, worth_a_warning
 from analysis.domain.program import ProgramManifest, wall_time_sentence, wall_times
 from runner.launcher.progress import phases_line
@@ -32,29 +33,34 @@ def print_result(directory: RunDirectory, manifest: RunManifest) -> None:
         # The analysis is a program of its own, and has put the names that it prints beyond harm.
         lines = headline.read_text(encoding="utf-8", errors="replace").rstrip().splitlines()
         files = [number for number, line in enumerate(lines) if line.startswith(_WRITTEN)]
-        console.print(Text("\n".join(lines[: files[-1]] if files else lines)), soft_wrap=True)
+        console.print(_plain("\n".join(lines[: files[-1]] if files else lines)), soft_wrap=True)
     line = overhead_line(manifest)
     if line is not None:
-        console.print(Text(line), soft_wrap=True)
+        console.print(_plain(line), soft_wrap=True)
     took = phases_line(manifest.phases)
     if took is not None:
-        console.print(Text(took), soft_wrap=True)
+        console.print(_plain(took), soft_wrap=True)
     if manifest.status != "complete":
-        console.print(Text(f"The run is {manifest.status}: {manifest.error}"), soft_wrap=True)
+        console.print(_plain(f"The run is {manifest.status}: {manifest.error}"), soft_wrap=True)
     if manifest.exit_codes.analysis != 0:
-        console.print(Text(f"Artefacts: {directory.path}"), soft_wrap=True)
+        console.print(_plain(f"Artefacts: {directory.path}"), soft_wrap=True)
         return
     text = directory.path / TEXT_PAGE
     if text.is_file():
-        console.print(Text(f"Text of the pages: {text}"), soft_wrap=True)
+        console.print(_plain(f"Text of the pages: {text}"), soft_wrap=True)
     first = headline_of(directory)
     if first is not None:
         console.print()
-        console.print(Text(first), soft_wrap=True, style="bold")
-    console.print(Text(f"Report: {directory.path / _PAGE}"), soft_wrap=True)
+        console.print(_plain(first), soft_wrap=True, style="bold")
+    console.print(_plain(f"Report: {directory.path / _PAGE}"), soft_wrap=True)
     latest = directory.path.parent / "latest"
     if latest.is_symlink() and latest.resolve() == directory.path.resolve():
-        console.print(Text(f"        {_from_here(latest / _PAGE)}"), soft_wrap=True)
+        console.print(_plain(f"        {_from_here(latest / _PAGE)}"), soft_wrap=True)
+
+
+def _plain(text: str) -> Text:
+    """A text of others for a terminal: its lines are its own, nothing in them acts."""
+    return Text("\n".join(one_line(line) for line in text.split("\n")))
 
 
 def headline_of(directory: RunDirectory) -> str | None:
@@ -66,8 +72,7 @@ def headline_of(directory: RunDirectory) -> str | None:
     sentence = summary.get("headline") if isinstance(summary, dict) else None
     if not isinstance(sentence, str):
         return None
-    # Names in it are the profiled program's own words.
-    return "".join(character if character.isprintable() else " " for character in sentence)
+    return visible(sentence)  # names in it are the profiled program's own words
 
 
 def _from_here(path: Path) -> Path:
@@ -81,17 +86,17 @@ def print_program_result(directory: RunDirectory, manifest: ProgramManifest) -> 
     console = Console(highlight=False)
     headline = directory.log("analysis")
     if manifest.exit_codes.analysis == 0 and headline.is_file():
-        console.print(Text(headline.read_text(encoding="utf-8", errors="replace").rstrip()), soft_wrap=True)
+        console.print(_plain(headline.read_text(encoding="utf-8", errors="replace").rstrip()), soft_wrap=True)
     measured = wall_times(manifest)
     if measured is not None and manifest.exit_codes.analysis != 0:  # else the report said it
-        console.print(Text(wall_time_sentence(measured)), soft_wrap=True)
+        console.print(_plain(wall_time_sentence(measured)), soft_wrap=True)
     took = phases_line(manifest.phases)
     if took is not None:
-        console.print(Text(took), soft_wrap=True)
+        console.print(_plain(took), soft_wrap=True)
     code = manifest.exit_codes.child
     if manifest.ended_by_us and code:
-        console.print(Text(f"The server was ended after its load; it said exit code {code}."), soft_wrap=True)
-    console.print(Text(f"Traces and logs: {directory.path}"), soft_wrap=True)
+        console.print(_plain(f"The server was ended after its load; it said exit code {code}."), soft_wrap=True)
+    console.print(_plain(f"Traces and logs: {directory.path}"), soft_wrap=True)
 
 
 def overhead_line(manifest: RunManifest) -> str | None:

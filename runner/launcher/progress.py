@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.text import Text
 
 from analysis.domain.manifest import PhaseTime
+from analysis.domain.names import visible
 from runner.launcher.live_line import LiveLine
 from runner.launcher.run_directory import RunDirectory
 from runner.process.progress import ChildStep, Event, ProgressReader
@@ -124,7 +125,7 @@ class RunProgress(LiveLine):
         self._phases.append(PhaseTime(program, step, round(start - self._began, 3), seconds))
         if self._live is not None:
             line = Text("✓ ", style="green")
-            line.append(f"{STEPS.get((program, step), step):<34}", style="default")
+            line.append(f"{visible(STEPS.get((program, step), step)):<34}", style="default")
             line.append(f"{duration(seconds):>8}", style="dim")
             self._console.print(line)
 

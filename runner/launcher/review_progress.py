@@ -8,10 +8,10 @@ from types import TracebackType
 from typing import Final
 
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
+from analysis.domain.names import visible
 from runner.collectors.ncu.output import Progress
 
 __all__ = ["Display"]
@@ -32,12 +32,12 @@ class Display:
         self._bar: Bar | None = None
         if console.is_terminal:
             self._bar = Bar(
-                TextColumn(escape(name)),
+                TextColumn(visible(name), markup=False),
                 BarColumn(),
                 MofNCompleteColumn(),
                 TimeElapsedColumn(),
                 TimeRemainingColumn(),
-                TextColumn("{task.description}"),
+                TextColumn("{task.description}", markup=False),
                 console=console,
                 transient=True,
             )
@@ -59,7 +59,7 @@ class Display:
         what = "loads and warms up" if progress.connected else "the program starts"
         if self._bar is not None:
             # The kernel's name is the program's own word.
-            text = escape(progress.name) if progress.kernels else what
+            text = visible(progress.name) if progress.kernels else what
             self._bar.update(self._task, completed=progress.kernels, description=text)
             return
         now = time.monotonic()

@@ -13,6 +13,7 @@ from analysis.domain.entities import InputImage
 from analysis.domain.errors import CaptureError
 from analysis.domain.files import WriteOptions, write_text
 from analysis.domain.manifest import RunManifest
+from analysis.domain.names import visible
 from runner.plan.plan import WorkloadResult
 
 __all__ = ["NO_TEXT", "TEXT_PAGE", "write_texts"]
@@ -92,7 +93,7 @@ def _html(manifest: RunManifest, pages: Sequence[InputImage], texts: Sequence[st
 
 def _name(page: InputImage) -> str:
     name = Path(page.path).name
-    return "".join(character if character.isprintable() else " " for character in name)
+    return visible(name)
 
 
 def _picture(path: Path) -> str:

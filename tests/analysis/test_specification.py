@@ -342,7 +342,7 @@ def test_hostile_names_make_a_frame() -> None:
 # --- CSV --------------------------------------------------------------------------------------------------------
 
 
-FORMULAS = ("=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1")
+FORMULAS = ("=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", "\n=1", "\uff1d1+1", "\uff0b1", "\uff0d1", "\uff20SUM(A1)")
 
 
 def csv_of_kernels(tmp_path: Path, names: tuple[str, ...]) -> list[dict[str, str]]:

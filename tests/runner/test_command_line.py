@@ -191,7 +191,7 @@ def test_without_a_link_or_a_headline_the_rest_is_said(tmp_path: Path, capsys: p
         (directory.path / "summary.json").write_text(content)
         assert headline_of(directory) is None
     (directory.path / "summary.json").write_text(json.dumps({"headline": "a\x1b[31mb"}))
-    assert headline_of(directory) == "a [31mb"
+    assert headline_of(directory) == "a\\x1b[31mb"
 
 
 def test_all_runs_are_shown_with_model_time_and_headline(tmp_path: Path) -> None:

@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 
 from analysis.domain.errors import CaptureError, ExportError, RequestError
+from analysis.efficiency.counters.file import read_counters
+from counter_csv import Profiled, write_csv
 from launch_kit import fake_ncu
 from runner.collectors.ncu.command import Selection, import_argv, kernel_filter, profile_argv
 from runner.collectors.ncu.counter_file import keep_counters
@@ -270,6 +272,19 @@ def test_a_real_page_is_kept_without_what_names_the_machine(tmp_path: Path) -> N
     name = rows[0].index("dram__bytes_read.sum")
     old = before[0].index("dram__bytes_read.sum")
     assert [row[name] for row in rows[1:]] == [row[old] for row in before[1:]]
+
+
+@pytest.mark.parametrize("name", ["=1+1", "-1+cmd", "@SUM(A1)", "+1;x", "\t=1"])
+def test_no_cell_of_a_counter_file_is_a_formula(tmp_path: Path, name: str) -> None:
+    source = write_csv(tmp_path / "printed.csv", [Profiled(name, values=(-5, 1.5))])
+    kept = tmp_path / "kept.csv.xz"
+    keep_counters(source, kept)
+    with lzma.open(kept, "rt", newline="") as stream:
+        head, _, row = csv.reader(stream)
+    cells = dict(zip(head, row, strict=True))
+    assert cells["Kernel Name"] == f"'{name}"
+    assert (cells["dram__bytes_read.sum"], cells["dram__bytes_write.sum"]) == ("-5", "1.5")
+    assert read_counters(kept).names == (name,)
 
 
 def test_ncus_own_words_between_the_rows_are_left_out(tmp_path: Path) -> None:

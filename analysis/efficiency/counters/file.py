@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 
 from analysis.domain.annotations import DECODE_STEP, IMAGE_NAME, MODULE_DOMAIN, STAGE_DOMAIN, STAGES
 from analysis.domain.errors import RequestError
+from analysis.domain.names import from_a_spreadsheet
 
 __all__ = [
     "CUDA_CORE_FLOP",
@@ -299,7 +300,7 @@ def _counter_file(columns: dict[str, list[str]], where: dict[str, int], wanted: 
     states = columns[_NVTX] if _NVTX in where else [""] * count
     return CounterFile(
         source=source,
-        names=tuple(columns["Kernel Name"]),
+        names=tuple(map(from_a_spreadsheet, columns["Kernel Name"])),
         process=np.nan_to_num(process, nan=-1).astype(np.int64),
         state=tuple(map(nvtx_state, states)),
         grid=tuple(_shape(text, source) for text in columns["Grid Size"]),

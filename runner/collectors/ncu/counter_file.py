@@ -15,12 +15,14 @@ from attrs import frozen
 from analysis.domain.annotations import DECODE_STEP, PREFILL, STAGE_DOMAIN
 from analysis.domain.errors import ExportError
 from analysis.domain.files import WriteOptions, write_with
+from analysis.domain.names import in_a_spreadsheet
 
 __all__ = ["CounterFileFacts", "keep_counters"]
 
 _OF_THE_MACHINE: Final = re.compile(r"(?i)host name|uuid|serial|_pci_|^device__attribute_pci")
 """Columns that tell one machine from another and that no answer is made from."""
 _RANGES: Final = "thread Domain:Push/Pop_Range"
+_NUMBER: Final = re.compile(r"[+-]?[\d.,]+(?:[eE][+-]?\d+)?(?: \([^()]*\))?")
 _KIND: Final = WriteOptions(mode=0o600, error=ExportError)
 _LONGEST_FIELD: Final = 1 << 26
 
@@ -73,16 +75,21 @@ def _copy(source: Iterator[str], target: object, counts: list[int], printed: Pat
         raise ExportError(f"{printed}: ncu printed no table of kernels")
     columns = [place for place, name in enumerate(header) if not _OF_THE_MACHINE.search(name)]
     ranges = next((place for place, name in enumerate(header) if name.startswith(_RANGES)), None)
-    target.writerow([header[place] for place in columns])  # type: ignore[attr-defined]
+    target.writerow([_cell(header[place]) for place in columns])  # type: ignore[attr-defined]
     for number, row in enumerate(csv.reader(own_words)):
         if not row:
             continue
         if len(row) != len(header):
             raise ExportError(f"{printed}: row {number + 2} has {len(row)} of {len(header)} columns")
-        target.writerow([row[place] for place in columns])  # type: ignore[attr-defined]
+        target.writerow([_cell(row[place]) for place in columns])  # type: ignore[attr-defined]
         if number == 0:  # the row of units
             continue
         counts[0] += 1
         state = "" if ranges is None else row[ranges]
         counts[1] += f'"{STAGE_DOMAIN}:{PREFILL}:' in state
         counts[2] += f'"{STAGE_DOMAIN}:{DECODE_STEP}:' in state
+
+
+def _cell(text: str) -> str:
+    """A cell that no spreadsheet takes for a formula: names are the program's own words, and ncu writes numbers as text."""
+    return text if _NUMBER.fullmatch(text) else in_a_spreadsheet(text)

@@ -92,7 +92,7 @@ const tables = (() => {
   const stageColumn = (table) => [...table.tHead.rows[0].cells].findIndex((head) => head.textContent.trim() === "Stage");
 
   // --- copying ---------------------------------------------------------------------------------------------------
-  const FORMULA = /^[=+\-@\t\r]/;
+  const FORMULA = /^[=+\-@\t\r\n\uff1d\uff0b\uff0d\uff20]/;
   // The dialect of kernels.csv: a text that a spreadsheet would take for a formula has an apostrophe in front.
   const csvCell = (value) => {
     if (value === null || value === undefined) return "";
