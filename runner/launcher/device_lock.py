@@ -12,6 +12,7 @@ from typing import Final
 
 from analysis.domain.errors import BusyError, InterruptedRunError, RequestError
 from runner.process.driver import VisibleGpu, physical_device
+from runner.process.leftovers import end_leftovers
 from runner.process.lock import LockFile, LockTakenError, user_name
 from runner.process.machine_lock import Holder, MachineLock
 from runner.process.process import Interrupts
@@ -54,7 +55,7 @@ class DeviceLock:
     def held(
         self, *, wait: bool, interrupts: Interrupts | None = None, waiting: Callable[[str], None] | None = None
     ) -> Iterator[None]:
-        """Hold the device.
+        """Hold the device. What is left of runs whose launcher was killed is ended first: nothing is measured beside it.
 
         Args:
             wait: wait for it rather than fail.
@@ -87,6 +88,7 @@ class DeviceLock:
                     stack.enter_context(self.machine.held(wait=tell if wait else None, stop=stop))
                 except LockTakenError as error:
                     raise self._taken(wait, self.machine.holder()) from error
+            end_leftovers(say=waiting or _say_nothing)
             yield
 
     def _taken(self, wait: bool, holder: Holder | int | None) -> BusyError | InterruptedRunError:
@@ -126,6 +128,10 @@ class DeviceLock:
         return RequestError(
             f"{path}: the device's lock cannot be used ({reason}); set {LOCK_FOLDER_VARIABLE} to a folder of your own"
         )
+
+
+def _say_nothing(line: str) -> None:
+    pass
 
 
 def _is_shared(folder: Path) -> bool:

@@ -19,6 +19,8 @@ from typing import Final
 
 from attrs import frozen
 
+from runner.process.held import passed_on
+
 __all__ = ["LockFile", "LockTakenError", "user_name"]
 
 _TAKE_S: Final = 1.0
@@ -68,9 +70,12 @@ class LockFile:
                     time.sleep(_WAIT_POLL_S)
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, str(os.getpid()).encode("ascii"), 0)
-            yield
+            with passed_on(descriptor):
+                yield
         finally:
-            os.close(descriptor)  # which frees it: no program that we start inherits it
+            with suppress(OSError):  # a file system without locks
+                fcntl.flock(descriptor, fcntl.LOCK_UN)  # at once, also where a supervisor has it open still
+            os.close(descriptor)
 
     def holder(self) -> int | None:
         """Process that holds it, None if nobody does; 0 if somebody does, or may, and it cannot be told who.

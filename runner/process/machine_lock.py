@@ -18,6 +18,7 @@ from typing import Final
 
 from attrs import frozen
 
+from runner.process.held import passed_on
 from runner.process.lock import LockTakenError
 
 __all__ = ["Holder", "MachineLock"]
@@ -71,7 +72,8 @@ class MachineLock:
                     if stop():
                         raise LockTakenError
                     time.sleep(_WAIT_POLL_S)
-            yield
+            with passed_on(own.fileno()):
+                yield
 
     def holder(self) -> Holder | None:
         """Who holds it; None: nobody, or it cannot be told."""

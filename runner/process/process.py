@@ -6,25 +6,27 @@ The order matters under a profiler: whoever ends nsys loses the report. So Ctrl-
 
 from __future__ import annotations
 
+import math
 import os
-import shutil
 import signal
-import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import FrameType, TracebackType
-from typing import IO, Final, Literal, TypeAlias
+from typing import Final, Literal, TypeAlias
 
 import psutil
 from attrs import frozen
 
-from analysis.domain.errors import CaptureError
 from runner.process.environment import RUN_MARK
+from runner.process.supervised import LAUNCHER_MARK, SupervisedProcess, is_supervisor, launcher_mark
 
 __all__ = [
+    "APPEAR_S",
+    "FINISH_S",
     "TARGET_MARK",
+    "TOOL_NAMES",
     "EndedBy",
     "Interrupts",
     "Outcome",
@@ -36,7 +38,12 @@ __all__ = [
     "with_target_mark",
 ]
 
-EndedBy: TypeAlias = Literal["itself", "timeout", "interrupt", "over"]
+EndedBy: TypeAlias = Literal["itself", "timeout", "interrupt", "over", "stuck"]
+"""``stuck``: the profiler did not start the program, or did not end after it, and was killed."""
+
+APPEAR_S: Final = 180.0
+FINISH_S: Final = 600.0
+"""How long a profiler may take to start the program, and to write its report after its end."""
 
 TARGET_MARK: Final = "DSOCR_PROFILE_TARGET"
 """Set in the environment of a profiled program, and not in that of the nsys around it."""
@@ -45,6 +52,12 @@ Target: TypeAlias = Sequence[str] | str
 """How the profiled program is known: by its command line, as the kernel shows it, or by its value of `TARGET_MARK`."""
 
 _POLL_S: Final = 0.05
+_LOOK_S: Final = 1.0
+_IDLE_S: Final = 60.0
+_IDLE_SHARE: Final = 0.02
+"""A profiler that uses less of a core than this for so long, and writes nothing, hangs."""
+TOOL_NAMES: Final = ("nsys", "QdstrmImporter", "ncu")
+"""How names of the profilers' own processes begin."""
 
 
 @frozen
@@ -111,7 +124,8 @@ def run_process(
     target: Target | None = None,
     deadline: float | None = None,
     grace_s: float = 10.0,
-    finish_s: float = 600.0,
+    appear_s: float = APPEAR_S,
+    finish_s: float = FINISH_S,
     umask: int = -1,
     watch: Callable[[], None] | None = None,
     over: Callable[[], bool] = lambda: False,
@@ -127,7 +141,8 @@ def run_process(
         target: the profiled program inside; None: ``argv`` itself is it.
         deadline: on ``time.monotonic()``'s clock; None: no limit.
         grace_s: how long the target may take to end after a signal before it is sent a harder one.
-        finish_s: how long the rest (nsys) may take after its target has ended.
+        appear_s: how long the rest (nsys) may take to start its target.
+        finish_s: how long it may take after its target has ended. Where it does no work, a minute is enough for both.
         umask: file mode mask of the program; -1: unchanged.
         watch: called again and again while the program runs, such as to show how far it is.
         over: asked again and again; true: the program, such as a server, has nothing left to do and is to be ended.
@@ -136,11 +151,20 @@ def run_process(
         CaptureError: it cannot be started.
     """
     started = time.monotonic()
-    process = _start(argv, env=env, log=log, cwd=cwd, umask=umask)
+    mark = env.get(RUN_MARK)
+    process = SupervisedProcess.start(
+        argv,
+        env=env if mark is None else {**env, LAUNCHER_MARK: launcher_mark()},
+        log=log,
+        cwd=cwd,
+        umask=umask,
+        target=f"{TARGET_MARK}={target}" if isinstance(target, str) else target,
+        grace_s=grace_s,
+    )
     ended_by: EndedBy = "itself"
     gave_up = False
-    mark = env.get(RUN_MARK)
     profiled = _Profiled(process, target, mark)
+    patience = _Patience(process.pid, appear_s=appear_s, finish_s=finish_s)
     asked_at: float | None = None
     sent = 0
     interrupted_before = interrupts.count
@@ -172,19 +196,20 @@ def run_process(
                     or now - asked_at > (len(signals) - 1) * grace_s + finish_s
                 ):  # it never came up: there is nothing to save
                     gave_up = True
-                    _signal_group(process.pid, signal.SIGKILL)
-            try:
-                process.wait(_POLL_S)
-            except subprocess.TimeoutExpired:
-                continue
+                    process.end_now()
+                    break
+            if target is not None and patience.is_over(profiled, now):
+                ended_by, gave_up = "stuck" if ended_by == "itself" else ended_by, True
+                process.end_now()
+                break
+            process.wait(_POLL_S)
     finally:
         if process.poll() is None:
-            _signal_group(process.pid, signal.SIGKILL)
-            process.wait()
+            process.end_now()
         if mark is not None:
             reap(mark)
     return Outcome(
-        returncode=process.returncode,
+        returncode=-signal.SIGKILL if process.returncode is None else process.returncode,
         ended_by=ended_by,
         gave_up=gave_up,
         target_seen=profiled.seen,
@@ -200,12 +225,15 @@ def process_began() -> float:
 def marked_processes(mark: str) -> list[psutil.Process]:
     """Find the processes that a run started and that still run.
 
-    Processes of other users cannot be read and are skipped; so are zombies, which have no environment any more.
+    Processes of other users cannot be read and are skipped; so are zombies, which have no environment any more, and
+    supervisors, which end after what they started.
     """
     marked = []
     for process in psutil.process_iter():
         with suppress(psutil.Error):
-            if process.pid != os.getpid() and process.environ().get(RUN_MARK) == mark:
+            if process.pid == os.getpid() or process.environ().get(RUN_MARK) != mark:
+                continue
+            if not is_supervisor(process):
                 marked.append(process)
     return marked
 
@@ -230,45 +258,92 @@ def reap(mark: str, *, patience_s: float = 5.0) -> list[int]:
     return [process.pid for process in first]
 
 
-def _start(
-    argv: Sequence[str], *, env: Mapping[str, str], log: Path, cwd: Path | None, umask: int
-) -> subprocess.Popen[bytes]:
-    try:
-        output: IO[bytes] = log.open("ab")
-    except OSError as error:
-        raise CaptureError(f"{log}: cannot be written ({error.strerror})") from error
-    with output:
-        try:
-            return subprocess.Popen(
-                [*_ending_with_us(argv, env), *argv],
-                env=dict(env),
-                cwd=cwd,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-                umask=umask,
-            )
-        except OSError as error:
-            raise CaptureError(f"{argv[0]}: cannot be started ({error.strerror})") from error
+class _Patience:
+    """How long a profiler may be without the program that it profiles: before it has started it, and after its end.
 
-
-def _ending_with_us(argv: Sequence[str], env: Mapping[str, str]) -> tuple[str, ...]:
-    """Give the command by which a program gets a signal when we die, even of SIGKILL; () where there is none.
-
-    ``setpriv`` becomes the program, so no process is added. ``unshare`` leaves SIGTERM to the program inside and takes
-    everything in its namespace along when it is killed.
+    A profiler that does nothing at all, no work and no writing, is waited for less: it hangs.
     """
-    setpriv = shutil.which("setpriv", path=env.get("PATH"))
-    if setpriv is None or shutil.which(argv[0], path=env.get("PATH")) is None:  # Popen says best that it is not there
-        return ()
-    return (setpriv, "--pdeathsig", "KILL" if "--kill-child" in argv else "TERM", "--")
+
+    def __init__(self, root: int, *, appear_s: float, finish_s: float) -> None:
+        self._root = root
+        self._appear_s = appear_s
+        self._finish_s = finish_s
+        self._looked = -math.inf
+        self._alone_since: float | None = None
+        self._appeared = False
+        self._idle_since = 0.0
+        self._done = (0.0, 0)
+
+    def is_over(self, profiled: _Profiled, now: float) -> bool:
+        """Whether it has been waited for long enough; looks about once a second."""
+        if now - self._looked < _LOOK_S:
+            return False
+        self._looked = now
+        around = _below(self._root)
+        self._appeared = self._appeared or profiled.seen
+        names = _names_of(around)
+        if (profiled.seen and profiled.is_there()) or _is_profiled_below(names):
+            self._appeared = True
+            self._alone_since = None
+            return False
+        if not any(name.startswith(TOOL_NAMES) for name, _ in names.values()):  # a launcher of ranks before or after it
+            self._alone_since = None
+            return False
+        done = _work_of(around)
+        if self._alone_since is None or done[0] - self._done[0] > _IDLE_SHARE * _IDLE_S or done[1] != self._done[1]:
+            self._idle_since, self._done = now, done
+        if self._alone_since is None:
+            self._alone_since = now
+        limit_s = self._finish_s if self._appeared else self._appear_s
+        return now - self._alone_since > limit_s or now - self._idle_since > min(_IDLE_S, limit_s)
+
+
+def _below(root: int) -> list[psutil.Process]:
+    """A process and all below it that can be seen."""
+    with suppress(psutil.Error):
+        process = psutil.Process(root)
+        return [process, *process.children(recursive=True)]
+    return []
+
+
+def _names_of(processes: Sequence[psutil.Process]) -> dict[int, tuple[str, int]]:
+    """Name and parent of each by its process id, without those that have ended."""
+    names = {}
+    for process in processes:
+        with suppress(psutil.Error):
+            if process.status() != psutil.STATUS_ZOMBIE:
+                names[process.pid] = (process.name(), process.ppid())
+    return names
+
+
+def _is_profiled_below(names: Mapping[int, tuple[str, int]]) -> bool:
+    """Whether a process of another name runs below a profiler: a program that has lost its command line and its mark."""
+    for name, above in names.values():
+        if name.startswith(TOOL_NAMES):
+            continue
+        while above in names:
+            if names[above][0].startswith(TOOL_NAMES):
+                return True
+            above = names[above][1]
+    return False
+
+
+def _work_of(processes: Sequence[psutil.Process]) -> tuple[float, int]:
+    """Seconds of processor time, and bytes written, of all together."""
+    seconds, written = 0.0, 0
+    for process in processes:
+        with suppress(psutil.Error):
+            times = process.cpu_times()
+            seconds += times.user + times.system
+        with suppress(psutil.Error, NotImplementedError):
+            written += process.io_counters().write_chars
+    return seconds, written
 
 
 class _Profiled:
     """The profiled program among a run's processes, found again and again; under ranks there are several."""
 
-    def __init__(self, process: subprocess.Popen[bytes], target: Target | None, mark: str | None) -> None:
+    def __init__(self, process: SupervisedProcess, target: Target | None, mark: str | None) -> None:
         self.seen = target is None
         self._process = process
         self._target = target
@@ -281,6 +356,10 @@ class _Profiled:
         if not self.seen:
             self._find()
 
+    def is_there(self) -> bool:
+        """Whether it runs."""
+        return any(_alive(process) for process in self._known.values()) or bool(self._find())
+
     def send(self, what: _Signal) -> bool:
         """Signal it, or the whole group where it is the process itself, and say whether it was there.
 
@@ -290,7 +369,7 @@ class _Profiled:
             if what.number == signal.SIGINT:
                 self._process.send_signal(what.number)
             else:
-                _signal_group(self._process.pid, what.number)
+                self._process.signal_group(what.number)
             return True
         # If it is gone already nsys is writing, and must be left alone.
         there = self._find()
@@ -312,6 +391,7 @@ class _Profiled:
             there = [process for process in self._known.values() if _alive(process)]
         elif target is not None:
             there = _targets(self._process.pid, target, self._mark)
+            self._known.update({process.pid: process for process in there})
         else:
             there = []
         self.seen = self.seen or bool(there)
@@ -368,14 +448,10 @@ def _targets(pid: int, target: Sequence[str], mark: str | None) -> list[psutil.P
     return targets
 
 
-def _signal_group(pid: int, number: signal.Signals) -> None:
-    """Signal a whole process group at once, which psutil cannot: a member that forks meanwhile does not escape."""
-    with suppress(ProcessLookupError, PermissionError):
-        os.killpg(pid, number)
-
-
 def _send(process: psutil.Process, number: signal.Signals) -> None:
     with suppress(
         psutil.Error
     ):  # ended meanwhile (psutil sees that a process id was taken by another), or another user's
         process.send_signal(number)
+        if number != signal.SIGKILL:
+            process.send_signal(signal.SIGCONT)  # one that is stopped hears nothing else
