@@ -72,6 +72,15 @@ test: $(DEV_STAMP) ## Run the tests
 integration: $(DEV_STAMP) ## Run the slower tests: real Nsight Systems (make nsys) and headless Chromium
 	$(BIN)/python -m pytest -m integration $(ARGS)
 
+SEED ?=
+CASES ?= 10000
+CASE ?=
+
+.PHONY: fuzz
+fuzz: $(DEV_STAMP) ## Damage inputs in CASES=10000 ways and judge what comes out; [SEED=…] [CASE=N: that one alone]
+	PYTHONPATH=.:tests $(BIN)/python -m fuzz $(if $(SEED),--seed '$(SEED)') \
+	  $(if $(CASE),--case $(CASE),--cases $(CASES) --report fuzz.md) $(ARGS)
+
 .PHONY: lint
 lint: $(DEV_STAMP) ## Check style and types, the page's script included
 	$(BIN)/ruff check .
