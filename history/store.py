@@ -136,6 +136,8 @@ class Store:
                 f"{self.location.shown}: holds no run; every finished run is recorded, and `dsocr-profile history import` "
                 "records those that are there"
             )
+        if not beginning:
+            raise StoreError(f"{self.location.shown}: an empty id is that of no run; `dsocr-profile history list`")
         begins = RUNS.c.run_id.startswith(beginning, autoescape=True)
         with self._reporting_damage(), self._transaction("read") as connection:
             rows = [RunRow(**row) for row in connection.execute(sa.select(RUNS).where(begins)).mappings()]

@@ -120,6 +120,38 @@ def prepare(
     return Run(directory, plan, collector, collection, environ, lines.append, command=command, analysis=analysis)
 
 
+_LAUNCHER = """
+import sys
+from pathlib import Path
+from launch_kit import environment
+from runner.collectors.choosing import planned_collector
+from runner.launcher.run import Run
+from runner.launcher.run_directory import RunDirectory
+from runner.process.process import Interrupts
+from launch_kit import analysed, scripted
+from attrs import evolve
+directory = RunDirectory(Path(sys.argv[1]))
+plan = directory.read_plan()
+choice = planned_collector(plan.collector, sys.argv[2] or None, environment(), needs_tool=True)
+with Interrupts() as interrupts, directory.locked():
+    run = evolve(Run.open(directory, choice, environment(), print), command=scripted, analysis=analysed)
+    run.start(interrupts)
+"""
+
+
+def start_launcher(run: Run) -> subprocess.Popen[str]:
+    """The launcher of a prepared run as a process of its own, which can be killed."""
+    tool = "" if run.collector.tool is None else run.collector.tool.path
+    return subprocess.Popen(
+        [sys.executable, "-c", _LAUNCHER, str(run.directory.path), tool],
+        env=dict(run.environ),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
 _HOLDER = """
 import os, sys, time
 from runner.launcher.device_lock import DeviceLock

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from runner.cli.options import Out, RunId
-from runner.cli.output import tell
+from runner.cli.output import say, tell
 
 __all__ = ["cancel"]
 
@@ -15,5 +15,5 @@ def cancel(run_id: RunId, out: Out = Path("reports")) -> None:
     from runner.launcher.queue import cancel as cancel_run
     from runner.launcher.queue import find_run
 
-    state = cancel_run(find_run(out, run_id))
+    state = cancel_run(find_run(out, run_id), say)
     tell(f"{state.run_id}  {state.status}")

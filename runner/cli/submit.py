@@ -32,15 +32,17 @@ def submit(
     from runner.launcher.launch import prepare
     from runner.launcher.queue import submit as submit_run
     from runner.launcher.recording import with_history
-    from runner.launcher.request import make_plan
+    from runner.launcher.request import make_plan, require_device
     from runner.process.driver import driver_facts
 
     environ = with_history(os.environ, no_history=no_history, store=store)
     request = from_json_file(LLMProfileRequest, request_file)
+    facts = driver_facts()
+    require_device(request.device, facts, where=f"{request_file}: $.device: ")
     source = resolve_model(request.model_path, random_weights=settings.random_weights)
     check_input_mode(source, settings.input_mode)
     check_tensor_parallel(source, settings.tensor_parallel)
     pages = discover(Path(request.input_dir), rendered_into=out / "rendered-pages", dpi=settings.dpi)
     plan, choice = make_plan(request, settings, out, os.environ, input_set=pages)
-    directory = prepare(plan, choice, driver_facts(), os.environ, say)
+    directory = prepare(plan, choice, facts, os.environ, say)
     tell_document(to_json(submit_run(directory, environ)))

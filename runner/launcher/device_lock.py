@@ -4,22 +4,27 @@ from __future__ import annotations
 
 import os
 import stat
+import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import Final
 
 from analysis.domain.errors import BusyError, InterruptedRunError, RequestError
+from analysis.domain.figures import counted
 from runner.process.driver import VisibleGpu, physical_device
 from runner.process.leftovers import end_leftovers
 from runner.process.lock import LockFile, LockTakenError, user_name
 from runner.process.machine_lock import Holder, MachineLock
 from runner.process.process import Interrupts
+from runner.process.waiting_line import WaitingLine
 
 __all__ = ["LOCK_FOLDER_VARIABLE", "DeviceLock"]
 
 LOCK_FOLDER_VARIABLE: Final = "DSOCR_LOCK_DIR"
+_PATIENCE_S: Final = 1.0
+"""How long one who does not wait gives those before it to take the device, or to go away."""
 
 _OTHERS_WRITE: Final = 0o022
 
@@ -53,23 +58,34 @@ class DeviceLock:
 
     @contextmanager
     def held(
-        self, *, wait: bool, interrupts: Interrupts | None = None, waiting: Callable[[str], None] | None = None
+        self,
+        *,
+        wait: bool,
+        interrupts: Interrupts | None = None,
+        waiting: Callable[[str], None] | None = None,
+        asked_at: float | None = None,
     ) -> Iterator[None]:
-        """Hold the device. What is left of runs whose launcher was killed is ended first: nothing is measured beside it.
+        """Hold the device. Those who wait get it in the order in which they asked for it.
+
+        What is left of runs whose launcher was killed is ended first: nothing is measured beside it.
 
         Args:
             wait: wait for it rather than fail.
             interrupts: end the waiting.
             waiting: told once, in words, if it has to wait.
+            asked_at: when it was asked for, in seconds since 1970, such as when a run was queued; None: now.
 
         Raises:
             BusyError: another run holds it, and ``wait`` is false.
             InterruptedRunError: ended while waiting.
             RequestError: the lock's file or folder cannot be used, or may not be trusted.
         """
+        told = False
 
         def tell(holder: Holder | int | None) -> None:
-            if waiting is not None:
+            nonlocal told
+            if waiting is not None and not told:
+                told = True
                 waiting(f"{self._busy(holder)}; waiting")
 
         def stop() -> bool:
@@ -78,7 +94,23 @@ class DeviceLock:
         with ExitStack() as stack:
             try:
                 self._require_folder()
-                stack.enter_context(self.file.held(wait=tell if wait else None, stop=stop))
+                line = WaitingLine(self.folder, self.file.path.stem)
+                with line.joined(time.time() if asked_at is None else asked_at) as place:
+                    ahead = place.ahead()
+                    if ahead and wait:
+                        tell(self.file.written())
+                    until = time.monotonic() + _PATIENCE_S
+                    while not place.wait(stop if wait else lambda: time.monotonic() > until) or not self._entered(
+                        stack, self.file.held(wait=tell if wait else None, stop=lambda: stop() or place.ahead() > 0)
+                    ):
+                        if wait and not stop():
+                            continue  # somebody came who had asked earlier
+                        if ahead and not wait:
+                            raise BusyError(
+                                f"device {self.device} is waited for by {counted(ahead, 'run')}; wait behind with --wait, "
+                                "or queue with submit"
+                            )
+                        raise LockTakenError
             except LockTakenError as error:
                 raise self._taken(wait, self.file.written()) from error
             except OSError as error:
@@ -90,6 +122,13 @@ class DeviceLock:
                     raise self._taken(wait, self.machine.holder()) from error
             end_leftovers(say=waiting or _say_nothing)
             yield
+
+    def _entered(self, stack: ExitStack, lock: AbstractContextManager[None]) -> bool:
+        try:
+            stack.enter_context(lock)
+        except LockTakenError:
+            return False
+        return True
 
     def _taken(self, wait: bool, holder: Holder | int | None) -> BusyError | InterruptedRunError:
         if wait:

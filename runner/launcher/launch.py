@@ -108,14 +108,15 @@ def carry_out(
         plan = directory.read_plan()
         try:
             gpus = driver_facts().gpus if plan.request.device != "cpu" else ()
+            asked_at = directory.read_manifest().meta.created_at.timestamp()
             with ExitStack() as held:
                 for device in devices_of(plan):
                     lock = DeviceLock(device, gpus, environ)
-                    held.enter_context(lock.held(wait=wait, interrupts=interrupts, waiting=waiting))
+                    held.enter_context(lock.held(wait=wait, interrupts=interrupts, waiting=waiting, asked_at=asked_at))
                 if directory.cancel_file.exists():
                     raise InterruptedRunError("cancelled before it began")
-                answer("running")
                 directory.write(directory.manifest_file, evolve(directory.read_manifest(), status="running"))
+                answer("running")
                 expected = _seconds_of_last(directory, plan)
                 if not directory.link_latest():
                     say(f"{directory.path.parent}: no symbolic link `latest` can be made there")

@@ -375,15 +375,17 @@ class ProgramRun:
         missing = [name for name in self.settings.traces if name not in captured]
         if missing:
             raise CaptureError(f"{self.directory.path}: there is no report for {', '.join(missing)}; run it again")
+        self._update(phases=self._phases())
         manifest = self._manifest()
-        if manifest.ended_by_us or manifest.exit_codes.child in (0, None):
-            self._update(status="complete", error=None, finished_at=now(), phases=self._phases())
         if manifest.device == "cpu" and rows is not None and not any(rows.get(table) for table in _GPU_TABLES):
             note = "no GPU is visible here and the capture holds no work of one, so there is no report of its time"
             self.progress.say(note)
             self._note(note)
         else:
             self._analyse(interrupts)
+        # Not before: whoever reads that it is complete reads the report next.
+        if manifest.ended_by_us or manifest.exit_codes.child in (0, None):
+            self._update(status="complete", error=None, finished_at=now())
         record_run(self.directory, self.environ, self.progress.say)
         return self._manifest()
 

@@ -6,8 +6,9 @@ import os
 import select
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
@@ -17,10 +18,13 @@ from attrs import evolve, frozen
 from analysis.domain.contracts import AcceptedStatus, LLMProfileAccepted
 from analysis.domain.errors import BusyError, RequestError
 from analysis.domain.manifest import RunManifest, RunStatus
+from analysis.domain.program import ProgramManifest
 from runner.launcher.outcome import headline_of
 from runner.launcher.provenance import now
 from runner.launcher.run_directory import RunDirectory
+from runner.process.leftovers import end_leftovers, find_leftovers
 from runner.process.python import import_path, module_command
+from runner.process.supervised import is_supervisor
 
 __all__ = ["RunState", "all_states", "cancel", "find_run", "run_state", "submit"]
 
@@ -28,6 +32,8 @@ _UNFINISHED: Final = ("queued", "running")
 _POLL_S: Final = 0.2
 _START_PATIENCE_S: Final = 30.0
 _CANCEL_PATIENCE_S: Final = 30.0
+_END_PATIENCE_S: Final = 10.0
+_CAPTURED: Final = (".sqlite", ".nsys-rep", ".qdstrm")
 
 
 @frozen
@@ -64,6 +70,19 @@ def submit(directory: RunDirectory, environ: Mapping[str, str]) -> LLMProfileAcc
         RequestError: the background process did not come up; its words are in the message.
     """
     log = directory.log("launcher")
+    try:
+        answer = _started(directory, environ, log)
+    except RequestError as error:
+        left = directory.read_manifest()
+        if left.status == "queued":
+            directory.write(directory.manifest_file, evolve(left, status="failed", error=str(error), finished_at=now()))
+        raise
+    status: AcceptedStatus = "running" if answer == "running" else "queued"
+    return LLMProfileAccepted(run_id=directory.path.name, status=status, artifacts_dir=str(directory.path))
+
+
+def _started(directory: RunDirectory, environ: Mapping[str, str], log: Path) -> str:
+    """Start the background process; gives what it answers. Raises RequestError as `submit`."""
     # The worker itself says whether it has the device: to try the lock here would take it from a run that starts.
     reading, writing = os.pipe()
     with open(reading, "rb", buffering=0) as answers, log.open("ab") as output:  # noqa: PTH123 - a descriptor, no path
@@ -82,11 +101,11 @@ def submit(directory: RunDirectory, environ: Mapping[str, str]) -> LLMProfileAcc
         ready, _, _ = select.select([answers], [], [], _START_PATIENCE_S)
         answer = answers.read(16).decode("ascii") if ready else "queued"  # slow to start: it has no device yet
     if not answer:
-        process.wait()
+        with suppress(subprocess.TimeoutExpired):  # it has closed its end of the pipe: it is about to end
+            process.wait(_END_PATIENCE_S)
         words = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
         raise RequestError(f"the background process did not come up: {words[-1] if words else 'it said nothing'}")
-    status: AcceptedStatus = "running" if answer == "running" else "queued"
-    return LLMProfileAccepted(run_id=directory.path.name, status=status, artifacts_dir=str(directory.path))
+    return answer
 
 
 def find_run(out: Path, run_id: str) -> RunDirectory:
@@ -96,6 +115,8 @@ def find_run(out: Path, run_id: str) -> RunDirectory:
         RequestError: there is none, or more than one.
     """
     folder = out.expanduser().absolute()
+    if not run_id.strip():  # as a script's variable that is not set: every id begins with it
+        raise RequestError(f"no run in {folder} has an empty id; `dsocr-profile status --all`")
     if run_id == "latest" and (folder / "latest").is_dir():
         return RunDirectory((folder / "latest").resolve())
     # The id is the user's text: compared, never joined to a path.
@@ -115,13 +136,16 @@ def run_state(directory: RunDirectory) -> RunState:
     """Read a run's state. One that says queued or running but has no living process has failed."""
     manifest = directory.read_record()
     process = directory.holder()
-    status, error = manifest.status, manifest.error
-    if status in _UNFINISHED and process is None:
+    if manifest.status in _UNFINISHED and process is None:
         # It may have finished between the two readings: the process ends after its last word in run.json.
         manifest = directory.read_record()
-        status, error = manifest.status, manifest.error
-    if status in _UNFINISHED and process is None:
-        status, error = "failed", "its process is gone; `dsocr-profile resume` goes on with what it captured"
+    status, error = manifest.status, manifest.error
+    if status in _UNFINISHED and process is None and not _is_coming_up(directory, manifest):
+        status, error = "failed", _gone(directory)
+        if directory.cancel_file.exists():
+            status = "cancelled"
+    elif status in _UNFINISHED and process and _is_supervisor(process):
+        error = f"its launcher is gone; process {process} ends what goes on without it"
     if isinstance(manifest, RunManifest):
         model: str | None = manifest.request.model_path if manifest.model is None else manifest.model.id
         created, phases = manifest.meta.created_at, manifest.phases
@@ -161,8 +185,35 @@ def all_states(out: Path) -> list[RunState]:
     return [state for _, state in sorted(states, key=lambda pair: pair[0], reverse=True)]
 
 
-def cancel(directory: RunDirectory) -> RunState:
+def _is_coming_up(directory: RunDirectory, manifest: RunManifest | ProgramManifest) -> bool:
+    """Whether a run was queued just now, so that its background process may not have begun yet."""
+    created = manifest.meta.created_at if isinstance(manifest, RunManifest) else manifest.created_at
+    young = (datetime.now(UTC) - created).total_seconds() < _START_PATIENCE_S
+    return manifest.status == "queued" and young and not directory.was_taken_up
+
+
+def _gone(directory: RunDirectory) -> str:
+    """What is said of a run whose process died without a word: what it left running, and how to go on."""
+    for left in find_leftovers(directory.path.name):
+        ending = "which is being ended" if left.supervisors else "`dsocr-profile cancel` ends it"
+        return f"{left.words()}; {ending}"
+    captured = any(
+        file.stat().st_size for ending in _CAPTURED for file in directory.path.glob(f"*{ending}") if file.is_file()
+    )
+    if captured:
+        return "its process is gone; `dsocr-profile resume` goes on with what it captured"
+    return "its process is gone, and nothing was captured; run it again"
+
+
+def cancel(directory: RunDirectory, say: Callable[[str], None]) -> RunState:
     """Cancel a queued or running run: its process ends the program first, and nsys finishes writing.
+
+    Where its process is gone, what that left running is ended here, in the same order. Several at once ask for no more
+    than one: the run is being cancelled, and all of them wait for its end.
+
+    Args:
+        directory: of the run.
+        say: takes one line for the user.
 
     Raises:
         RequestError: it is over already.
@@ -171,23 +222,60 @@ def cancel(directory: RunDirectory) -> RunState:
     manifest = directory.read_record()
     if manifest.status not in _UNFINISHED:
         raise RequestError(f"run {manifest.run_id} is {manifest.status} already")
-    directory.cancel_file.touch()
     process = directory.holder()
-    if process is not None:
-        if process == 0:
-            raise BusyError(f"run {manifest.run_id}: its process cannot be told; cancel it as the user who started it")
-        with suppress(psutil.NoSuchProcess):
-            psutil.Process(process).terminate()
-        until = time.monotonic() + _CANCEL_PATIENCE_S
-        while directory.holder() is not None:
-            if time.monotonic() > until:
-                raise BusyError(
-                    f"run {manifest.run_id}: process {process} is still ending it; ask `status` again later"
-                )
-            time.sleep(_POLL_S)
-    left = directory.read_record()
-    if left.status in _UNFINISHED:
-        directory.write(
-            directory.manifest_file, evolve(left, status="cancelled", error="cancelled by the user", finished_at=now())
-        )
+    if process == 0:
+        raise BusyError(f"run {manifest.run_id}: its process cannot be told; cancel it as the user who started it")
+    if not directory.ask_to_cancel():
+        say(f"run {manifest.run_id} is being cancelled")
+    supervised = process is not None and _is_supervisor(process)
+    if supervised:
+        say(f"run {manifest.run_id}: its launcher is gone; process {process} ends what goes on without it")
+    if process is not None and _has_open(process, directory.lock_file):
+        with suppress(psutil.Error):
+            psutil.Process(process).terminate()  # counted once, however often it comes: see `Interrupts`
+        _wait_for_the_end(directory, manifest.run_id, process)
+    try:
+        with directory.locked():
+            _end_what_is_left(directory, say, without_launcher=supervised)
+    except BusyError:  # another cancel of the same run, a background process that came up only now, or a supervisor
+        _wait_for_the_end(directory, manifest.run_id, directory.holder() or 0)
+        with directory.locked():
+            _end_what_is_left(directory, say, without_launcher=supervised)
     return run_state(directory)
+
+
+def _is_supervisor(pid: int) -> bool:
+    """Whether a run's lock is held by what ends its program where the launcher was killed."""
+    try:
+        return is_supervisor(psutil.Process(pid))
+    except psutil.Error:
+        return False
+
+
+def _has_open(pid: int, file: Path) -> bool:
+    """Whether a process has a file open. One that died may have left its number in a lock, and the system given it to another."""
+    try:
+        return any(Path(opened.path) == file.resolve() for opened in psutil.Process(pid).open_files())
+    except psutil.NoSuchProcess:
+        return False
+    except psutil.Error:
+        return True  # it may not be looked at; nor can it be signalled then
+
+
+def _wait_for_the_end(directory: RunDirectory, run_id: str, process: int) -> None:
+    until = time.monotonic() + _CANCEL_PATIENCE_S
+    while directory.holder() is not None:
+        if time.monotonic() > until:
+            raise BusyError(f"run {run_id}: process {process} is still ending it; ask `status` again later")
+        time.sleep(_POLL_S)
+
+
+def _end_what_is_left(directory: RunDirectory, say: Callable[[str], None], *, without_launcher: bool) -> None:
+    """End what a process that is gone left behind, and write down that the run was cancelled; its lock is held."""
+    left = directory.read_record()
+    ended = end_leftovers(left.run_id, say=say)
+    if left.status in _UNFINISHED:
+        error = "cancelled by the user"
+        if ended or without_launcher:
+            error += "; its launcher was gone, and what went on without it was ended"
+        directory.write(directory.manifest_file, evolve(left, status="cancelled", error=error, finished_at=now()))

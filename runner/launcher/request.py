@@ -17,7 +17,7 @@ from runner.plan.plan import RunPlan
 from runner.plan.settings import Settings
 from runner.process.driver import DriverFacts, default_device
 
-__all__ = ["make_plan", "make_request"]
+__all__ = ["make_plan", "make_request", "require_device"]
 
 _DEVICE: Final = re.compile(r"cpu|cuda(:\d+)?")
 
@@ -56,8 +56,8 @@ def make_request(
         say(f"device: {device} ({reason})")
     elif not _DEVICE.fullmatch(device):
         raise RequestError(f"--device {device}: write auto, cpu, cuda or cuda:N")
-    elif device.startswith("cuda") and not facts.gpus:
-        raise RequestError(f"--device {device}: no CUDA device is visible; `dsocr-profile doctor` says more")
+    else:
+        require_device(device, facts, where="--device ")
     is_folder = Path(model).is_dir()
     if model in presets:
         if is_folder:
@@ -75,6 +75,28 @@ def make_request(
         )
     except ValueError as error:
         raise RequestError(str(error.args[0])) from error
+
+
+def require_device(device: str, facts: DriverFacts, *, where: str = "device ") -> None:
+    """Insist that a device is there, by the driver's own word (which knows ``CUDA_VISIBLE_DEVICES``).
+
+    Args:
+        device: ``cpu``, ``cuda`` or ``cuda:N``.
+        facts: what the driver says.
+        where: begins the message.
+
+    Raises:
+        RequestError: it is a GPU that this process does not see.
+    """
+    kind, _, number = device.partition(":")
+    if kind != "cuda":
+        return
+    if not facts.gpus:
+        raise RequestError(f"{where}{device}: no CUDA device is visible; `dsocr-profile doctor` says more")
+    if int(number or 0) >= len(facts.gpus):
+        last = len(facts.gpus) - 1
+        there = "only cuda:0 is" if last == 0 else f"cuda:0 to cuda:{last} are"
+        raise RequestError(f"{where}{device}: no such GPU; {there} visible here")
 
 
 def make_plan(

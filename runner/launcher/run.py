@@ -131,14 +131,16 @@ class Run:
         with self._recording_failure():
             if not self._exported or not self.collector.exports:
                 self._export(interrupts)
-            if self._manifest().exit_codes.child in (0, None):
-                self._update(status="complete", error=None, finished_at=now(), phases=self._phases())
+            self._update(phases=self._phases())
         with self._recording_failure():
             control = self.directory.read_result(CONTROL)
             if control is not None:
                 write_texts(self.directory.path, self._manifest(), control)
             self._look_up_predictions()
             self._analyse(interrupts)
+            # Not before: whoever reads that it is complete reads the report next.
+            if self._manifest().exit_codes.child in (0, None):
+                self._update(status="complete", error=None, finished_at=now())
         record_run(self.directory, self.environ, self.say)
         return self._manifest()
 

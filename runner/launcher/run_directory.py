@@ -72,6 +72,30 @@ class RunDirectory:
         """There if the run is to be, or was, cancelled."""
         return self.path / ".cancel"
 
+    def ask_to_cancel(self) -> bool:
+        """Leave word that the run is to be cancelled. False: somebody did before.
+
+        Raises:
+            CaptureError: the folder cannot be written.
+        """
+        try:
+            self.cancel_file.touch(mode=0o600, exist_ok=False)
+        except FileExistsError:
+            return False
+        except OSError as error:
+            raise CaptureError(f"{self.cancel_file}: cannot be written ({error.strerror})") from error
+        return True
+
+    @property
+    def was_taken_up(self) -> bool:
+        """Whether a process has ever worked on the run."""
+        return self.lock_file.exists()
+
+    @property
+    def lock_file(self) -> Path:
+        """Held by the process that works on the run, and holds its process id."""
+        return self.path / ".lock"
+
     @property
     def secrets_file(self) -> Path:
         """Texts that the export of a program's run must be freed of. It is there as long as a report that awaits its export."""
@@ -182,7 +206,7 @@ class RunDirectory:
 
     @property
     def _lock(self) -> LockFile:
-        return LockFile(self.path / ".lock", mode=0o600)
+        return LockFile(self.lock_file, mode=0o600)
 
     @contextmanager
     def temporary(self) -> Iterator[Path]:

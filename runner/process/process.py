@@ -93,7 +93,10 @@ class Outcome:
 
 
 class Interrupts:
-    """Count SIGINT and SIGTERM instead of dying of them, while the context lasts."""
+    """Count SIGINT and SIGTERM instead of dying of them, while the context lasts.
+
+    SIGTERM counts once, however often it comes: it asks for an end in order, and two `cancel`s ask for no more than one.
+    """
 
     def __init__(self) -> None:
         self.count = 0
@@ -111,7 +114,7 @@ class Interrupts:
             signal.signal(number, handler)  # type: ignore[arg-type]  # what signal.signal gave us
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        self.count += 1
+        self.count = max(self.count, 1) if number == signal.SIGTERM else self.count + 1
 
 
 def run_process(

@@ -62,6 +62,62 @@ def test_waiting_ends_when_the_device_is_free(environ: dict[str, str]) -> None:
     assert told == [f"device cpu is held by another run (process {process.pid}); waiting"]
 
 
+_WAITER = """
+import os, sys
+from runner.launcher.device_lock import DeviceLock
+lock = DeviceLock("cpu", (), os.environ)
+with lock.held(wait=True, waiting=lambda line: print("waits", flush=True), asked_at=float(sys.argv[1])):
+    print("has it", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_those_who_wait_are_served_in_the_order_in_which_they_asked(environ: dict[str, str]) -> None:
+    """Whoever tried at the right moment had it; and one that is killed while it waits holds up nobody."""
+    holder = hold_device("cpu", environ)
+    waiters: dict[int, subprocess.Popen[str]] = {}
+
+    def end_all() -> None:
+        for process in (holder, *waiters.values()):
+            process.kill()
+
+    hung = threading.Timer(60, end_all)  # ends the reading too
+    hung.start()
+    try:
+        for asked in (30, 10, 20):
+            waiters[asked] = subprocess.Popen(
+                [sys.executable, "-c", _WAITER, str(asked)],
+                env=environ,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+            )
+            output = waiters[asked].stdout
+            assert output is not None
+            assert output.readline() == "waits\n"
+        waiters[20].kill()  # SIGKILL: it takes its ticket away no more
+        waiters[20].wait()
+        holder.kill()
+        holder.wait()
+        first, last = waiters[10], waiters[30]
+        assert first.stdout is not None
+        assert last.stdout is not None
+        assert first.stdout.readline() == "has it\n"
+        late = DeviceLock("cpu", (), environ)
+        with pytest.raises(BusyError, match="device cpu is waited for by 1 run"), late.held(wait=False):
+            pass
+        assert last.poll() is None
+        first.communicate("")
+        assert last.stdout.readline() == "has it\n"
+        last.communicate("")
+    finally:
+        hung.cancel()
+        for process in (holder, *waiters.values()):
+            process.kill()
+            process.wait()
+    assert not [file for file in DeviceLock("cpu", (), environ).folder.iterdir() if "ticket" in file.name]
+
+
 def test_waiting_can_be_interrupted(environ: dict[str, str]) -> None:
     process = hold_device("cpu", environ)
     told: list[str] = []

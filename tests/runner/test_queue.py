@@ -9,7 +9,9 @@ import stat
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from contextlib import AbstractContextManager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,7 @@ import pytest
 from attrs import evolve
 
 from analysis.domain.errors import BusyError, InterruptedRunError, RequestError
-from launch_kit import ROOT, environment, fake_nsys, hold_device, prepare
+from launch_kit import ROOT, environment, fake_nsys, hold_device, prepare, start_launcher
 from runner.collectors.choosing import planned_collector
 from runner.launcher.device_lock import DeviceLock
 from runner.launcher.launch import carry_out
@@ -26,7 +28,10 @@ from runner.launcher.queue import submit as submit_run
 from runner.launcher.run_directory import RunDirectory
 from runner.plan.options import options_of
 from runner.plan.settings import Settings
+from runner.process.environment import RUN_MARK
 from runner.process.lock import LockFile
+from runner.process.process import Interrupts, marked_processes
+from runner.process.supervised import LAUNCHER_MARK, namespace_of
 
 
 @pytest.fixture
@@ -69,7 +74,7 @@ def test_runs_are_found_by_the_beginning_of_their_id(tmp_path: Path) -> None:
     second.link_latest()
     assert find_run(out, first.path.name[:13]) == first
     assert find_run(out, "latest") == second
-    for wrong in ("", "../nsys", "nothing"):
+    for wrong in ("", " ", "../nsys", "nothing"):
         with pytest.raises(RequestError, match=r"runs? in"):
             find_run(out, wrong)
     (second.manifest_file).write_text("{")
@@ -82,7 +87,182 @@ def test_a_finished_run_cannot_be_cancelled(tmp_path: Path) -> None:
     directory = prepare(tmp_path / "out", fake_nsys(tmp_path / "nsys")).directory
     directory.write(directory.manifest_file, evolve(directory.read_manifest(), status="complete"))
     with pytest.raises(RequestError, match="is complete already"):
-        cancel(directory)
+        cancel(directory, print)
+
+
+@pytest.mark.parametrize("command", ["cancel", "resume", "status", "review", "show"])
+def test_an_empty_id_is_that_of_no_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    """A script's variable that was not set cancelled the only run."""
+    from runner.cli.app import main
+
+    run = prepare(tmp_path / "out", None)
+    monkeypatch.chdir(tmp_path)
+    words = ["history", "show"] if command == "show" else [command]
+    with pytest.raises(SystemExit) as ended:
+        main([*words, "", "--out", str(tmp_path / "out")])
+    assert ended.value.code in (2, 16)
+    assert len(capsys.readouterr().err.strip().splitlines()) == 1
+    assert run.directory.read_manifest().status == "running"
+    assert not run.directory.cancel_file.exists()
+
+
+def test_an_empty_id_finds_nothing_in_a_history(tmp_path: Path) -> None:
+    from analysis.domain.errors import StoreError
+    from history.location import locate
+    from history.store import Store
+
+    store = Store(locate(str(tmp_path / "history.sqlite")), print)
+    with pytest.raises(StoreError, match="empty id"):
+        store.find("")
+
+
+@pytest.mark.parametrize("device", ["cuda", "cuda:0", "cuda:9"])
+def test_a_run_for_a_gpu_that_is_not_there_is_not_accepted(
+    tmp_path: Path, environ: dict[str, str], request_file: Path, device: str
+) -> None:
+    from runner.process.driver import driver_facts
+
+    if len(driver_facts().gpus) and device != "cuda:9":
+        device = f"cuda:{len(driver_facts().gpus)}"
+    request_file.write_text(json.dumps({**json.loads(request_file.read_text()), "device": device}))
+    answer = dsocr(environ, "submit", str(request_file), "--out", str(tmp_path / "out"))
+    assert answer.returncode == 2
+    assert answer.stdout == ""
+    assert len(answer.stderr.strip().splitlines()) == 1
+    assert device in answer.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 60.0) -> None:
+    until = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < until, "it did not come about"
+        time.sleep(0.02)
+
+
+def test_of_five_runs_at_once_one_has_the_device(tmp_path: Path, environ: dict[str, str], request_file: Path) -> None:
+    out = tmp_path / "out"
+    argv = [sys.executable, "-m", "runner.cli", "submit", str(request_file), "--out", str(out)]
+    started = [subprocess.Popen(argv, env=environ, cwd=ROOT, stdout=subprocess.PIPE, text=True) for _ in range(5)]
+    answers = [json.loads(process.communicate(timeout=120)[0]) for process in started]
+    directories = [RunDirectory(Path(answer["artifacts_dir"])) for answer in answers]
+    try:
+        assert sorted(answer["status"] for answer in answers) == ["queued"] * 4 + ["running"]
+        for answer, directory in zip(answers, directories, strict=True):
+            assert run_state(directory).status in (answer["status"], "running")
+        assert sum(run_state(directory).status == "running" for directory in directories) <= 1
+    finally:
+        for directory in directories:
+            if run_state(directory).status in ("queued", "running"):
+                cancel(directory, print)
+    assert {directory.read_manifest().status for directory in directories} <= {"cancelled", "complete"}
+    assert not any(directory.holder() for directory in directories)
+
+
+def test_two_cancels_at_once_keep_what_was_captured(tmp_path: Path, environ: dict[str, str]) -> None:
+    """The second counted as the second Ctrl-C, which kills nsys."""
+    run = prepare(tmp_path / "out", fake_nsys(tmp_path / "nsys"), "stubborn hang", environ=environ, grace_s=2.0)
+    launcher = start_launcher(run)
+    try:
+        wait_for((run.directory.path / "capture is at work").exists)
+        argv = [sys.executable, "-m", "runner.cli", "cancel", run.plan.run_id, "--out", str(tmp_path / "out")]
+        both = [
+            subprocess.Popen(argv, env=environ, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+            for _ in range(2)
+        ]
+        said = [process.communicate(timeout=60) for process in both]
+        launcher.communicate(timeout=60)
+    finally:
+        launcher.kill()
+    assert [process.returncode for process in both] == [0, 0], said
+    assert all("cancelled" in output for output, _ in said)
+    assert sum(f"run {run.plan.run_id} is being cancelled" in errors for _, errors in said) == 1
+    assert run.directory.read_manifest().status == "cancelled"
+    assert run.directory.report_file.is_file()
+    assert not marked_processes(run.plan.run_id)
+
+
+def test_what_a_dead_launcher_left_is_told_and_ended(tmp_path: Path, environ: dict[str, str]) -> None:
+    run = prepare(tmp_path / "out", fake_nsys(tmp_path / "nsys"), environ=environ)
+    with run.directory.locked():
+        pass  # the launcher was there
+    dead = subprocess.Popen(["true"])
+    gone = f"{dead.pid}:1:{namespace_of(os.getpid())}"  # nothing of its number began with the system
+    dead.wait()
+    left = subprocess.Popen(["sleep", "300"], env={**environ, RUN_MARK: run.plan.run_id, LAUNCHER_MARK: gone})
+    try:
+        wait_for(lambda: bool(marked_processes(run.plan.run_id)))
+        state = run_state(run.directory)
+        assert (state.status, state.process) == ("failed", None)
+        assert state.error is not None
+        assert f"its launcher is gone, and sleep ({left.pid}) goes on; `dsocr-profile cancel` ends it" in state.error
+        said: list[str] = []
+        assert cancel(run.directory, said.append).status == "cancelled"
+        assert left.wait(10) != 0
+        assert any(f"sleep ({left.pid}) goes on; ending it" in line for line in said)
+    finally:
+        left.kill()
+    manifest = run.directory.read_manifest()
+    assert manifest.status == "cancelled"
+    assert manifest.error is not None
+    assert "its launcher was gone" in manifest.error
+
+
+def test_a_cancel_of_a_run_whose_launcher_was_killed_ends_all_of_it(tmp_path: Path, environ: dict[str, str]) -> None:
+    run = prepare(tmp_path / "out", fake_nsys(tmp_path / "nsys"), "stubborn hang", environ=environ)
+    launcher = start_launcher(run)
+    wait_for((run.directory.path / "capture is at work").exists)
+    launcher.kill()
+    launcher.wait()
+    cancelled = dsocr(environ, "cancel", run.plan.run_id, "--out", str(tmp_path / "out"))
+    assert cancelled.returncode == 0, cancelled.stderr
+    manifest = run.directory.read_manifest()
+    assert manifest.status == "cancelled"
+    assert "its launcher was gone" in (manifest.error or "") or "launcher is gone" not in cancelled.stderr
+    assert not marked_processes(run.plan.run_id)
+    assert run.directory.holder() is None
+
+
+def test_a_lock_of_a_dead_process_has_nobody_else_signalled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The system gives the number of a dead process to another one."""
+    stranger = subprocess.Popen(["sleep", "300"])
+    try:
+        directory = prepare(tmp_path / "out", None).directory
+        monkeypatch.setattr(RunDirectory, "holder", lambda self: stranger.pid)
+        assert cancel(directory, print).error == "cancelled by the user"
+        assert stranger.poll() is None
+    finally:
+        stranger.kill()
+
+
+def test_a_run_that_comes_up_is_queued_and_not_dead(tmp_path: Path) -> None:
+    directory = prepare(tmp_path / "out", None).directory
+    manifest = evolve(directory.read_manifest(), status="queued")
+    directory.write(directory.manifest_file, manifest)
+    assert run_state(directory).status == "queued"
+    with directory.locked():
+        pass
+    assert run_state(directory).status == "failed"
+    (directory.lock_file).unlink()
+    long_ago = evolve(manifest.meta, created_at=manifest.meta.created_at - timedelta(minutes=5))
+    directory.write(directory.manifest_file, evolve(manifest, meta=long_ago))
+    assert run_state(directory).status == "failed"
+
+
+def test_a_run_is_complete_when_its_report_is_there(tmp_path: Path) -> None:
+    """It was called complete before the analysis had begun."""
+    seen = tmp_path / "status while the report is made"
+
+    def looking(directory: RunDirectory) -> list[str]:
+        code = "import json, sys; open(sys.argv[2], 'w').write(json.load(open(sys.argv[1]))['status'])"
+        return [sys.executable, "-c", code, str(directory.manifest_file), str(seen)]
+
+    run = prepare(tmp_path / "out", fake_nsys(tmp_path / "nsys"), analysis=looking)
+    with Interrupts() as interrupts:
+        assert run.start(interrupts).status == "complete"
+    assert seen.read_text() == "running"
 
 
 def dsocr(environ: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -200,7 +380,7 @@ def test_submit_takes_no_devices_lock_itself(
         monkeypatch.setenv(name, value)
     submit(request_file=request_file, out=tmp_path / "out", **{one.name: one.default for one in options_of(Settings)})
     (directory,) = (RunDirectory(folder) for folder in (tmp_path / "out").iterdir() if not folder.is_symlink())
-    cancel(directory)
+    cancel(directory, print)
     assert "cpu.lock" not in taken
     assert (Path(environ["DSOCR_LOCK_DIR"]) / "cpu.lock").exists()  # the worker took it
 
@@ -226,9 +406,12 @@ def test_a_run_that_was_cancelled_before_it_began_does_not_begin(tmp_path: Path,
 
 def test_a_worker_that_does_not_come_up_is_told_in_its_own_words(tmp_path: Path, environ: dict[str, str]) -> None:
     directory = prepare(tmp_path / "out", None, environ=environ).directory
+    directory.write(directory.manifest_file, evolve(directory.read_manifest(), status="queued"))
     directory.plan_file.write_text("{")
     with pytest.raises(RequestError, match=r"did not come up: error: .*plan\.json: not valid JSON"):
         submit_run(directory, environ)
+    assert directory.read_manifest().status == "failed"
+    assert "did not come up" in (directory.read_manifest().error or "")
 
 
 def test_who_may_not_look_at_a_run_does_not_call_it_dead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -237,7 +420,7 @@ def test_who_may_not_look_at_a_run_does_not_call_it_dead(tmp_path: Path, monkeyp
     state = run_state(directory)
     assert (state.status, state.process) == ("running", None)
     with pytest.raises(BusyError, match="cancel it as the user who started it"):
-        cancel(directory)
+        cancel(directory, print)
 
 
 def test_a_reader_that_goes_away_ends_the_output_quietly(tmp_path: Path, environ: dict[str, str]) -> None:
@@ -247,5 +430,5 @@ def test_a_reader_that_goes_away_ends_the_output_quietly(tmp_path: Path, environ
     done = subprocess.run(
         ["bash", "-c", command], env=environ, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60
     )
-    assert done.returncode in (0, 1)  # typer ends with 1 where nobody reads any more
+    assert done.returncode in (0, 141)  # as of a program that SIGPIPE ends
     assert done.stderr == ""
