@@ -25,6 +25,7 @@ from runner.cli.status import status
 from runner.cli.submit import submit
 from runner.cli.sweep import sweep
 from runner.cli.work import work
+from runner.process.file_modes import keep_files_private
 
 __all__ = ["EXAMPLES", "app", "main"]
 
@@ -58,6 +59,9 @@ EXAMPLES: Final[dict[str, tuple[str, ...]]] = {
 }
 """Command lines for the end of each help."""
 
+_WRITE_RUNS: Final = frozenset({"ab", "cancel", "exec", "resume", "review", "run", "submit", "sweep", "work"})
+"""Commands that write into runs' folders. What the others write, such as an export of the history, is for whom the user says."""
+
 app = typer.Typer(
     name="dsocr-profile",
     help="Run an annotated prefill and decode, record it, and report where the time goes.",
@@ -80,11 +84,14 @@ def _version(value: bool) -> None:
 
 @app.callback()
 def _root(
+    context: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
-    """Nothing to do before a command."""
+    """Keep what a run writes from other users, before anything of it is there."""
+    if context.invoked_subcommand in _WRITE_RUNS:
+        keep_files_private()
 
 
 def _with_examples(*commands: Callable[..., None]) -> None:

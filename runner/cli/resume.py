@@ -33,6 +33,7 @@ def resume(
 
     environ = with_history(os.environ, no_history=no_history, store=store)
     directory = find_run(out, run_id)
+    directory.require_own()  # before its lock is touched
     if directory.is_of_a_program():
         _resume_program(directory, nsys, environ)
         return

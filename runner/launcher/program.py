@@ -51,6 +51,7 @@ from runner.process.environment import (
     redact_text,
     secrets_of,
 )
+from runner.process.file_modes import PRIVATE, users_umask
 from runner.process.isolation import namespace_prefix
 from runner.process.process import Interrupts, Outcome, run_process
 from runner.process.python import module_command
@@ -298,7 +299,7 @@ class ProgramRun:
             )
         captured = self._captured()
         for file in self.directory.path.glob("*.nsys-rep"):
-            file.chmod(0o600)  # nsys starts the program with the file mode mask 0, and its report is readable for all
+            file.chmod(0o600)  # nsys writes it readable for all
         ran = outcome.target_seen or bool(captured)  # a short one may end between two looks
         self._codes(child=outcome.returncode if ran else None, nsys=0 if captured else outcome.returncode or 1)
         self._times(outcome, talk, profiled=True)
@@ -357,7 +358,7 @@ class ProgramRun:
                 target=target,
                 deadline=deadline,
                 grace_s=settings.grace_s,
-                umask=0o077 if profiled else -1,
+                umask=PRIVATE if profiled else users_umask(),
                 watch=self.progress.draw,
                 over=(lambda: False) if talk is None else talk.over,
             )

@@ -219,6 +219,7 @@ def cancel(directory: RunDirectory, say: Callable[[str], None]) -> RunState:
         RequestError: it is over already.
         BusyError: it does not end.
     """
+    directory.require_own()
     manifest = directory.read_record()
     if manifest.status not in _UNFINISHED:
         raise RequestError(f"run {manifest.run_id} is {manifest.status} already")

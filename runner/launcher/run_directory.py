@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -19,12 +20,14 @@ from analysis.domain.manifest import RunManifest
 from analysis.domain.program import PROGRAM_MARK, ProgramManifest
 from runner.plan.plan import RunPlan, WorkloadResult, trace_names
 from runner.plan.program import ExecPlan
-from runner.process.lock import LockFile, LockTakenError
+from runner.process.lock import LockFile, LockTakenError, user_name
 
 __all__ = ["RunDirectory"]
 
-_RECORD: Final = WriteOptions(durable=True, error=CaptureError)
-_PRIVATE: Final = WriteOptions(mode=0o600, durable=True, error=CaptureError)
+_RECORD: Final = WriteOptions(mode=0o600, durable=True, error=CaptureError)
+
+_NO_LINKS: Final = frozenset({".cancel", ".lock", "logs", "rank.sh", "tmp"})
+"""Beside files of JSON: what a run itself writes or believes. A trace may be a link to where there is more room."""
 
 _SOCKET_FOLDER_MAX: Final = 64
 """nsys opens sockets in its temporary folder; their whole path must stay below Linux' 108 characters."""
@@ -107,7 +110,7 @@ class RunDirectory:
         Raises:
             CaptureError: the folder cannot be written.
         """
-        write_text(self.secrets_file, to_json(list(secrets)) + "\n", _PRIVATE)
+        write_text(self.secrets_file, to_json(list(secrets)) + "\n", _RECORD)
 
     def read_secrets(self) -> tuple[str, ...] | None:
         """Read what `write_secrets` wrote; None: it is not there."""
@@ -120,15 +123,52 @@ class RunDirectory:
         return self.path / "logs" / f"{step}.log"
 
     def create(self) -> None:
-        """Make the folder and its ``logs``.
+        """Make the folder and its ``logs``, for the user alone.
 
         Raises:
             RequestError: the place cannot be written.
         """
         try:
-            (self.path / "logs").mkdir(parents=True, exist_ok=True)
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self.path.mkdir(mode=0o700, exist_ok=True)
+            (self.path / "logs").mkdir(mode=0o700, exist_ok=True)
         except OSError as error:
             raise RequestError(f"{self.path}: cannot be created ({error.strerror}); choose another --out") from error
+
+    def require_own(self) -> None:
+        """Refuse a folder that is somebody else's: its plan names programs that would be started, and its lock processes.
+
+        Root is no exception: what a user wrote is not run as root.
+
+        Raises:
+            RequestError: the folder, or a file in it, belongs to somebody else or is a link, or everybody may write there.
+        """
+        remedy = "; go on with it as its owner, or copy it (cp -r) if you trust what its plan starts"
+        try:
+            folder = self.path.stat()  # `latest` is a link, which its user may name
+            entries = [(entry.name, entry.stat(follow_symlinks=False)) for entry in os.scandir(self.path)]
+        except OSError as error:
+            raise RequestError(f"{self.path}: cannot be read ({error.strerror})") from error
+        own = {os.geteuid()}
+        if folder.st_uid not in own:
+            own |= self._owner_of_new_files()
+        for path, facts in ((self.path, folder), *((self.path / name, facts) for name, facts in entries)):
+            if stat.S_ISLNK(facts.st_mode) and (path.name in _NO_LINKS or path.suffix == ".json"):
+                raise RequestError(f"{path}: is a symbolic link, which no run makes there{remedy}")
+            if facts.st_uid not in own:
+                raise RequestError(f"{path}: belongs to {user_name(facts.st_uid)}{remedy}")
+        if folder.st_mode & stat.S_IWOTH:
+            raise RequestError(
+                f"{self.path}: everybody may write there; if what is in it is yours: chmod go-w {self.path}"
+            )
+
+    def _owner_of_new_files(self) -> set[int]:
+        """Whose a file is that we make there: on a network file system root's may be nobody's."""
+        try:
+            with tempfile.TemporaryFile(dir=self.path) as file:
+                return {os.fstat(file.fileno()).st_uid}
+        except OSError:
+            return set()
 
     def is_of_a_program(self) -> bool:
         """Whether the run is one of ``exec``, as run.json says."""
@@ -138,7 +178,8 @@ class RunDirectory:
             return False
 
     def read_plan(self) -> RunPlan:
-        """Read plan.json; RequestError if it is not there, not one, or that of ``exec``."""
+        """Read plan.json, to act on it; RequestError if it is not there, not one, that of ``exec``, or another user's."""
+        self.require_own()
         if self.is_of_a_program():
             raise RequestError(
                 f"{self.path}: is a run of `dsocr-profile exec`, and this is for runs of a model (`run`)"
@@ -158,7 +199,8 @@ class RunDirectory:
         return from_json_file(RunManifest, self.manifest_file)
 
     def read_program_plan(self) -> ExecPlan:
-        """Read plan.json of a run of ``exec``; RequestError if it is not there or not one."""
+        """Read plan.json of a run of ``exec``, to act on it; RequestError if it is not there, not one, or another user's."""
+        self.require_own()
         return from_json_file(ExecPlan, self.plan_file)
 
     def read_program_manifest(self) -> ProgramManifest:

@@ -16,6 +16,7 @@ from typing import Final
 from analysis.domain.errors import CaptureError, ChildFailedError, DsocrError, TimeoutExceededError
 from runner.plan.program import ExecSettings
 from runner.process.environment import redact
+from runner.process.file_modes import users_umask
 from runner.process.http import ask
 
 __all__ = ["Conversation"]
@@ -141,6 +142,7 @@ class Conversation:
                     stdout=output,
                     stderr=subprocess.STDOUT,
                     start_new_session=True,
+                    umask=users_umask(),
                 )
         except OSError as error:
             raise ChildFailedError(f"--load {command[0]}: cannot be started ({error.strerror})") from error

@@ -118,6 +118,7 @@ def take_up(plan: SweepPlan, settings: SweepSettings, argv: Sequence[str]) -> tu
     directory = RunDirectory(Path(plan.base.run_dir))
     record = directory.path / SWEEP_FILE
     if record.is_file():
+        directory.require_own()
         before = from_json_file(Sweep, record)
         old = from_json_file(SweepPlan, directory.plan_file)
         same = evolve(plan.base, run_id=old.base.run_id)

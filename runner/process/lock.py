@@ -42,7 +42,8 @@ class LockFile:
 
     path: Path
     mode: int = 0o600
-    """File mode, whatever the umask: whoever may write the file may hold it. Where others may, it may be theirs too."""
+    """File mode, whatever the umask: whoever may write the file may hold it. Where others may, it may be theirs too;
+    else it is ours, or of the owner of its folder, which its user has checked."""
 
     @contextmanager
     def held(
@@ -122,7 +123,7 @@ class LockFile:
             facts = os.fstat(descriptor)
             if facts.st_nlink != 1:
                 raise OSError(errno.EPERM, "it has a second name elsewhere (a hard link)")
-            if not self.mode & 0o066 and facts.st_uid not in (os.geteuid(), 0):
+            if not self.mode & 0o066 and facts.st_uid not in (os.geteuid(), 0, self.path.parent.stat().st_uid):
                 raise OSError(errno.EPERM, f"it belongs to {user_name(facts.st_uid)}")
         except OSError:
             os.close(descriptor)

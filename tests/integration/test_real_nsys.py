@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import sqlite3
+import stat
 import subprocess
 import sys
 import threading
@@ -145,6 +146,7 @@ def test_the_tiny_model_end_to_end(tmp_path: Path, nsys: NsysTool) -> None:
         text=True,
         check=False,
         timeout=300,
+        umask=0,
     )
     folder = (out / "latest").resolve()
     assert done.returncode == 0, done.stderr
@@ -159,6 +161,9 @@ def test_the_tiny_model_end_to_end(tmp_path: Path, nsys: NsysTool) -> None:
     assert {"prefill", "decode", "decode_step", "image[0]"} <= {text for domain, _, text in found if domain == "dsocr"}
     assert any(domain == "dsocr.module" for domain, _, _ in found)
     assert any(text.startswith("dsocr-manifest ") for domain, _, text in found if domain == "dsocr.meta" and text)
+    for path in (out, *out.rglob("*")):
+        if not path.is_symlink():
+            assert not stat.S_IMODE(path.stat().st_mode) & 0o077, path
 
 
 def _page(folder: Path) -> Path:

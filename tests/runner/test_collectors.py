@@ -21,6 +21,7 @@ from runner.collectors.nsys.presets import load_preset
 from runner.plan.plan import RunPlan
 from runner.plan.settings import Settings
 from runner.process.driver import DriverFacts
+from runner.process.file_modes import PRIVATE, umask_prefix
 from runner.process.process import Interrupts, Outcome
 
 REQUEST = LLMProfileRequest("deepseek-ocr-tiny", "/pages", device="cpu")
@@ -78,7 +79,7 @@ def test_arguments_go_only_to_a_program(tmp_path: Path) -> None:
         WITH_ARGUMENTS, environment()
     )
     job = Job(PLAN.run_id, tmp_path, ("python", "-V"), {}, tmp_path / "log", tmp_path / "profiled.json", None)
-    assert collection.command(job)[-3:] == ["--backtrace=none", "python", "-V"]
+    assert collection.command(job)[-7:] == ["--backtrace=none", *umask_prefix(PRIVATE), "python", "-V"]
     export = collection.export_command(tmp_path)
     assert export is not None
     assert export[-1] == str(tmp_path / "trace.nsys-rep")

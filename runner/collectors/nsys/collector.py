@@ -19,6 +19,7 @@ from runner.collectors.nsys.presets import ResolvedOptions, load_preset, resolve
 from runner.collectors.nsys.tool import NsysTool, export_argv, find_nsys, profile_argv
 from runner.plan.plan import RunPlan, trace_names
 from runner.process.driver import DriverFacts, installed_version
+from runner.process.file_modes import PRIVATE, umask_prefix
 from runner.process.isolation import namespace_prefix
 from runner.process.process import Interrupts, run_process
 from runner.process.python import rank_command
@@ -51,7 +52,7 @@ class NsysCollection:
             self.options.options,
             output=str(job.run_dir / ("trace" if self.ranks == 1 else "rank%q{RANK}")),
             session=f"dsocr-{job.run_id[:8]}" if self.ranks == 1 else None,
-            target=job.target,
+            target=(*umask_prefix(PRIVATE), *job.target),
             extra=self.extra,
         )
         return [*self.prefix, *rank_command(self.ranks, argv)]
@@ -73,7 +74,7 @@ class NsysCollection:
             target=job.target,
             deadline=job.deadline,
             grace_s=job.grace_s,
-            umask=0o077,
+            umask=PRIVATE,
             watch=job.watch,
         )
         usable = any(
@@ -82,7 +83,7 @@ class NsysCollection:
             for file in (job.run_dir / f"{name}.nsys-rep", job.run_dir / f"{name}.qdstrm")
         )
         finished = job.result_file.is_file()
-        # nsys starts the program with the file mode mask 0, and writes its report readable for all.
+        # nsys writes its report readable for all.
         for file in (*job.run_dir.glob("trace.*"), *job.run_dir.glob("rank*.*"), job.result_file):
             if file.is_file():
                 file.chmod(0o600)

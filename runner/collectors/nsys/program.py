@@ -14,6 +14,7 @@ from analysis.domain.errors import RequestError
 from runner.collectors.nsys.presets import ResolvedOptions, load_preset, resolve_with
 from runner.collectors.nsys.tool import NsysTool, profile_argv
 from runner.plan.program import ExecSettings
+from runner.process.file_modes import umask_prefix, users_umask
 from runner.process.process import with_target_mark
 
 __all__ = ["PLACEHOLDER", "ProgramCommand", "program_options", "python_of", "require_ranks"]
@@ -24,6 +25,7 @@ PLACEHOLDER: Final = "{nsys}"
 RANK_VARIABLE: Final = "DSOCR_RANK"
 _RANK_VARIABLES: Final = ("RANK", "OMPI_COMM_WORLD_RANK", "PMI_RANK", "SLURM_PROCID")
 """Where launchers say a process's rank, in the order in which they are asked."""
+_USUAL_UMASK: Final = 0o022
 _TORCH_LAUNCHERS: Final = ("torchrun", "torch.distributed.run", "torch.distributed.launch", "accelerate")
 """What starts each rank with the program that ``PYTHON_EXEC`` names."""
 
@@ -118,7 +120,7 @@ class ProgramCommand:
         if self.settings.ranks > 1:
             script = str(self.rank_script)
             return [*self.prefix, *(script if argument == PLACEHOLDER else argument for argument in command)]
-        target = with_target_mark(command, self.run_id)
+        target = [*self._umask(), *with_target_mark(command, self.run_id)]
         return [*self.prefix, *self._profile(str(self.run_dir / "trace"), f"dsocr-{self.run_id[:8]}", target)]
 
     def environment(self) -> dict[str, str]:
@@ -141,9 +143,16 @@ class ProgramCommand:
         asked = "${" + rank + ":?the launcher does not say the rank}" + "}" * (len(_RANK_VARIABLES) - 1)
         python = [] if PLACEHOLDER in command else [python_of(command, environ)]
         output = f"{self.run_dir}/rank%q{{{RANK_VARIABLE}}}"
-        argv = self._profile(output, f"dsocr-{self.run_id[:8]}-RANK", with_target_mark(python, self.run_id))
+        target = [*self._umask(), *with_target_mark(python, self.run_id)]
+        argv = self._profile(output, f"dsocr-{self.run_id[:8]}-RANK", target)
         line = shlex.join(argv).replace(f"dsocr-{self.run_id[:8]}-RANK", f'"dsocr-{self.run_id[:8]}-${RANK_VARIABLE}"')
         return f'#!/bin/sh\n{RANK_VARIABLE}={asked}\nexport {RANK_VARIABLE}\nunset PYTHON_EXEC\nexec {line} "$@"\n'
+
+    @staticmethod
+    def _umask() -> tuple[str, ...]:
+        """The program's files are the user's, as they are without us; under nsys everybody could write them."""
+        mask = users_umask()
+        return umask_prefix(_USUAL_UMASK if mask < 0 else mask)
 
     def _profile(self, output: str, session: str, target: Sequence[str]) -> list[str]:
         return profile_argv(
