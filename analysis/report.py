@@ -42,6 +42,7 @@ from analysis.sums.kernel_classes import is_communication, load_rules
 from analysis.sums.kernel_modules import KernelModuleRow, StageUnits, kernel_module_rows, stage_units, unit_of_input
 from analysis.sums.kernels import KernelTables, category_rows, kernel_tables, main_device, per_token
 from analysis.sums.operators import operator_summaries
+from analysis.sums.partial import images_held
 from analysis.sums.records import (
     BusyTimeline,
     CaptureInfo,
@@ -273,7 +274,9 @@ def _assembled(
     host, device = beside.host, beside.device
     sm_count = device.sm_count if device else None
     stage_rows = gpu_rows(gpu_table(attribution, "stage"))
-    instances = instance_summaries(attribution, host)
+    held = images_held(attribution, manifest) if manifest is not None and manifest.partial is not None else None
+    # Of a capture without one whole image nothing is left out: it is unfit, and shown only to who accepts that.
+    instances = instance_summaries(attribution, host, held.cut if held is not None and held.whole else None)
     steps = step_points(attribution, instances)
     tokens = tokens_by_stage(manifest, instances, options.cost.prompt_tokens if options.cost else None)
     stages = stage_summaries(attribution, host, stage_rows, instances, tokens, sm_count)

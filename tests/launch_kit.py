@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import threading
+import time
 import uuid
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -118,6 +121,21 @@ def prepare(
     (directory.path / "behaviour").write_text(behaviour)
     lines = [] if said is None else said
     return Run(directory, plan, collector, collection, environ, lines.append, command=command, analysis=analysis)
+
+
+def signal_when(file: Path, number: int = signal.SIGINT, times: int = 1) -> threading.Thread:
+    """Signal this process once ``file`` is there."""
+
+    def wait_and_signal() -> None:
+        while not file.exists():
+            time.sleep(0.02)
+        for _ in range(times):
+            os.kill(os.getpid(), number)
+            time.sleep(0.3)
+
+    thread = threading.Thread(target=wait_and_signal, daemon=True)
+    thread.start()
+    return thread
 
 
 _LAUNCHER = """

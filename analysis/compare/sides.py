@@ -243,7 +243,8 @@ def _units(instance: InstanceSummary, per: str, manifest: RunManifest | None) ->
 
 def _counted(report: Report, stage: str) -> Iterable[InstanceSummary]:
     """The instances that the medians of `UnitTimes` are over: images that both capture and control run hold."""
-    mine = [instance for instance in report.instances if instance.stage == stage][report.skip_first :]
+    there = [instance for instance in report.instances if instance.stage == stage and not instance.cut]
+    mine = there[report.skip_first :]
     shared = {instance.image_index for instance in mine} & {
         timed.image_index for timed in (report.manifest.control if report.manifest is not None else ())
     }

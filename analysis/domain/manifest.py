@@ -23,6 +23,7 @@ __all__ = [
     "Overhead",
     "PhaseTime",
     "PromptTokens",
+    "Resumption",
     "RunManifest",
     "RunStatus",
     "StageCost",
@@ -176,6 +177,16 @@ class ExitCodes:
     analysis: int | None = None
 
 
+@frozen
+class Resumption:
+    """What came of the last time that ``dsocr-profile resume`` took a run up again."""
+
+    at: str
+    """UTC, ISO 8601."""
+    error: str | None
+    """In the words that it ended with; None: the report was made."""
+
+
 def ran_on_cpu(manifest: RunManifest) -> bool:
     """Whether the run was meant for a CPU: then a trace by Nsight Systems holds ranges and no GPU work."""
     return manifest.request.device == "cpu" or (manifest.model is not None and manifest.model.device == "cpu")
@@ -231,6 +242,10 @@ class RunManifest:
     """What profiling cost, from ``control`` and ``profiled`` by `analysis.domain.overhead`."""
     exit_codes: ExitCodes = field(factory=ExitCodes)
     error: str | None = None
+    """The first one, with ``status``: what a later ``resume`` meets is in ``resumed``."""
+    partial: str | None = None
+    """What ended the captured program before it was through, in words, such as ``--timeout 60``; None: it came to its end."""
+    resumed: Resumption | None = None
     synchronises: tuple[str, ...] = ()
     """Where the loop waits for the device, in words."""
     notes: tuple[str, ...] = ()

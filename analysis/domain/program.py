@@ -13,7 +13,7 @@ from typing import Final, Literal, TypeAlias
 from attrs import field, frozen, validators
 
 from analysis.domain.figures import times
-from analysis.domain.manifest import ExitCodes, PhaseTime, RunStatus
+from analysis.domain.manifest import ExitCodes, PhaseTime, Resumption, RunStatus
 
 __all__ = [
     "PROGRAM_MARK",
@@ -79,6 +79,10 @@ class ProgramManifest:
     exit_codes: ExitCodes = field(factory=ExitCodes)
     load_exit_code: int | None = None
     error: str | None = None
+    """The first one, with ``status``: what a later ``resume`` meets is in ``resumed``."""
+    partial: str | None = None
+    """What ended the captured program early, in words, such as ``--timeout 60``; None: it came to its end, or was a server."""
+    resumed: Resumption | None = None
     notes: tuple[str, ...] = ()
     finished_at: str | None = None
 

@@ -82,8 +82,8 @@ class Captured:
     @skip_first.validator
     def _leaves_something(self, attribute: object, value: int) -> None:
         for stage in dict.fromkeys(instance.stage for instance in self.instances):
-            there = sum(instance.stage == stage for instance in self.instances)
-            if value >= there:
+            there = sum(instance.stage == stage and not instance.cut for instance in self.instances)
+            if value and value >= there:
                 raise RequestError(
                     f"--skip-first {value} leaves nothing of {stage}, of which the trace holds {there}: skip fewer"
                 )
@@ -124,7 +124,8 @@ class Captured:
         return tuple(sorted(left_out, key=lambda instance: -instance.profiled_ns))
 
     def _not_skipped(self, stage: str) -> tuple[InstanceSummary, ...]:
-        return tuple(instance for instance in self.instances if instance.stage == stage)[self.skip_first :]
+        there = tuple(instance for instance in self.instances if instance.stage == stage and not instance.cut)
+        return there[self.skip_first :]
 
     def counted_steps(self) -> tuple[StepPoint, ...]:
         """The decode steps of the instances that are not to be skipped."""

@@ -11,8 +11,10 @@ from analysis.attribution.attribution import Attribution
 from analysis.domain.annotations import DECODE, MODULE_DOMAIN, PREFILL, STAGE_DOMAIN, STAGES
 from analysis.domain.figures import counted
 from analysis.domain.manifest import RunManifest
-from analysis.quality.findings import Finding
+from analysis.quality.findings import PARTIAL, Finding
+from analysis.sums.partial import images_held, images_wanted
 from analysis.trace.distinct import present
+from analysis.trace.manifest import find_program_end
 from analysis.trace.reader import Trace
 
 __all__ = ["check"]
@@ -22,8 +24,16 @@ _REMEDY: Final = "capture again; if it happens again, compare the nsys version w
 
 def check(trace: Trace, attribution: Attribution, manifest: RunManifest | None) -> list[Finding]:
     """All checks on what should be there."""
+    ended_by = find_program_end(trace.path) if manifest is None else None
+    of_a_program = [] if ended_by is None else [_partial_program(ended_by)]
     if not len(attribution.ranges):
-        return [_no_ranges(trace, manifest)]
+        return [*of_a_program, _no_ranges(trace, manifest)]
+    return [*of_a_program, *_with_ranges(attribution, manifest)]
+
+
+def _with_ranges(attribution: Attribution, manifest: RunManifest | None) -> list[Finding]:
+    if manifest is not None and manifest.partial is not None:
+        return [_partial(attribution, manifest, manifest.partial), *_vocabulary(attribution)]
     findings = [*_missing_stages(attribution, manifest), *_vocabulary(attribution)]
     if manifest is None:
         findings.append(
@@ -41,6 +51,39 @@ def check(trace: Trace, attribution: Attribution, manifest: RunManifest | None) 
     elif not any(finding.code == "missing-stages" for finding in findings):
         findings += _counts(attribution, manifest)
     return findings
+
+
+def _partial(attribution: Attribution, manifest: RunManifest, ended_by: str) -> Finding:
+    """What is missing is missing for a reason that is known: whole images can be reported, part of one cannot."""
+    held, wanted = images_held(attribution, manifest), images_wanted(manifest)
+    of = "" if wanted is None else f" of {wanted:,}"
+    title = f"partial capture: ended by {ended_by}; {held.whole:,}{of} {'image' if wanted == 1 else 'images'}"
+    if not held.whole:
+        return Finding(
+            code=PARTIAL,
+            severity="unfit",
+            title=title,
+            evidence="the program was ended before its first image was through",
+            remedy="run it again, with more time or fewer tokens per image",
+        )
+    cut = "; the image that it was ended in is in sums of GPU time, but in no median and no verdict"
+    return Finding(
+        code=PARTIAL,
+        severity="warning",
+        title=title,
+        evidence="figures hold for what was captured" + (cut if held.cut.size else ""),
+        remedy="run it again for the whole input",
+    )
+
+
+def _partial_program(ended_by: str) -> Finding:
+    return Finding(
+        code=PARTIAL,
+        severity="warning",
+        title=f"partial capture: ended by {ended_by}",
+        evidence="figures hold for what was captured until then",
+        remedy="run it again if it was to come to its end",
+    )
 
 
 def _no_ranges(trace: Trace, manifest: RunManifest | None) -> Finding:

@@ -6,13 +6,16 @@ from typing import Final, Literal, TypeAlias
 
 from attrs import frozen
 
-__all__ = ["NSIGHT_SYSTEMS", "Finding", "Severity"]
+__all__ = ["NSIGHT_SYSTEMS", "PARTIAL", "Finding", "Severity"]
 
 Severity: TypeAlias = Literal["unfit", "warning", "info"]
 """unfit: numbers must not be used; warning: read them with the finding in mind; info: good to know."""
 
 NSIGHT_SYSTEMS: Final = "NVIDIA Nsight Systems"
 """How an export of that profiler's names its product."""
+
+PARTIAL: Final = "partial-capture"
+"""Code of the finding that says that a program was ended before it was through."""
 
 
 @frozen

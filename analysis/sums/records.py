@@ -197,6 +197,8 @@ class InstanceSummary:
     """What it works on, of an engine's step; None: it is none."""
     next_ns: int | None = None
     """Start of the next step on its thread, of an engine's step; None: it is none, or the last."""
+    cut: bool = False
+    """The program was ended in the image around it: it is in sums, but in no median, utilisation or verdict."""
 
     @property
     def finished_ns(self) -> int:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from analysis.attribution.attribution import Attribution, Level
 from analysis.attribution.intervals import sum_by_group, union_by_group, union_ns
+from analysis.attribution.range_tree import Indices
 from analysis.domain.annotations import IMAGE_NAME
 from analysis.sums.grouping import UNATTRIBUTED, GpuTable
 from analysis.sums.host_calls import GRAPH_LAUNCH, HostCalls, sum_gaps
@@ -300,13 +301,18 @@ def _stage_rows_in_time(attribution: Attribution) -> NDArray[np.intp]:
     return rows[np.argsort(attribution.ranges.start[rows], kind="stable")]
 
 
-def instance_summaries(attribution: Attribution, host: HostCalls | None = None) -> tuple[InstanceSummary, ...]:
+def instance_summaries(
+    attribution: Attribution, host: HostCalls | None = None, cut: Indices | None = None
+) -> tuple[InstanceSummary, ...]:
     """One record per stage instance, in time order.
 
     Args:
         attribution: of the trace.
         host: its calls, where they are read already.
+        cut: rows of the image ranges that the program was ended in (`analysis.sums.partial`).
     """
+    image_row = attribution.tree.nearest(attribution.is_level("image"))
+    ended_in = frozenset(() if cut is None else cut.tolist())
     ranges = attribution.ranges
     rows = _stage_rows_in_time(attribution)
     table = {row.name: row for row in gpu_rows(gpu_table(attribution, "instance"))}
@@ -357,6 +363,7 @@ def instance_summaries(attribution: Attribution, host: HostCalls | None = None) 
                 rank=place.rank,
                 composition=attribution.composition(row),
                 next_ns=next_start.get(row),
+                cut=int(image_row[row]) in ended_in,
             )
         )
     return tuple(summaries)

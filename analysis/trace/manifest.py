@@ -14,7 +14,7 @@ from analysis.domain.manifest import RunManifest
 from analysis.domain.program import PROGRAM_MARK, ProgramManifest, WallTimes, wall_times
 from analysis.trace.records import Marks
 
-__all__ = ["find_manifest", "find_wall_times", "manifest_of_marks"]
+__all__ = ["find_manifest", "find_program_end", "find_wall_times", "manifest_of_marks"]
 
 
 def manifest_of_marks(marks: Marks, source: str) -> RunManifest | None:
@@ -69,11 +69,26 @@ def find_wall_times(trace: Path) -> WallTimes | None:
     Raises:
         RequestError: the file is of such a run, and cannot be read.
     """
+    manifest = _program_of(trace)
+    return None if manifest is None else wall_times(manifest)
+
+
+def find_program_end(trace: Path) -> str | None:
+    """What ended a program of ``dsocr-profile exec`` early, as ``run.json`` beside its trace says; None: nothing did, or says.
+
+    Raises:
+        RequestError: as `find_wall_times`.
+    """
+    manifest = _program_of(trace)
+    return None if manifest is None else manifest.partial
+
+
+def _program_of(trace: Path) -> ProgramManifest | None:
     beside = trace.with_name("run.json")
     if not beside.is_file() or PROGRAM_MARK not in _text(beside):
         return None
     manifest = from_json_file(ProgramManifest, beside)
-    return wall_times(manifest) if trace.name in manifest.traces else None
+    return manifest if trace.name in manifest.traces else None
 
 
 def _is_a_manifest(path: Path) -> bool:

@@ -11,7 +11,7 @@ from analysis.domain.manifest import Overhead
 from analysis.domain.overhead import worth_a_warning
 from analysis.efficiency.records import Captured, Measured, Utilisation
 from analysis.efficiency.utilisation import headline
-from analysis.quality.findings import Finding
+from analysis.quality.findings import PARTIAL, Finding
 from analysis.sums.grouping import UNATTRIBUTED
 from analysis.sums.records import CaptureInfo, HostCallRow
 from analysis.sums.stages import WHOLE_CAPTURE
@@ -37,6 +37,7 @@ def stakeholder_notes(
     # In the order of reading, each with how early it is kept where there is no room for all.
     parts = [
         (0, [ranking.sentence]),
+        (0, [f"{one.title[0].upper()}{one.title[1:]}." for one in findings if one.code == PARTIAL]),
         (0, _caveats(captured.capture)),
         (1, _where(measured)),
         (2, [one.sentence for one in verdicts]),
@@ -46,7 +47,7 @@ def stakeholder_notes(
         (7, _overhead(measured.overhead)),
     ]
     if any(one.severity == "unfit" for one in findings):
-        parts = [parts[0], parts[1], parts[3]]  # what an unfit capture seems to show is no news
+        parts = [parts[0], parts[1], parts[2], parts[4]]  # what an unfit capture seems to show is no news
     room = MOST_SENTENCES
     chosen: list[tuple[int, str]] = []
     for _, place in sorted((rank, place) for place, (rank, _) in enumerate(parts)):

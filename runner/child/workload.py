@@ -100,7 +100,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _leave(number: int, _: object) -> None:
-    """End as a program ends: ranges are closed, and the profiler inside writes out what it still holds."""
+    """End as a program ends: ranges are closed, and the profiler inside writes out what it still holds.
+
+    Once: another signal must not end the writing. SIGKILL is what ends a program that takes too long over it.
+    """
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     sys.exit(128 + number)
 
 

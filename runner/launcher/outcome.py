@@ -40,7 +40,10 @@ def print_result(directory: RunDirectory, manifest: RunManifest) -> None:
     took = phases_line(manifest.phases)
     if took is not None:
         console.print(_plain(took), soft_wrap=True)
-    if manifest.status != "complete":
+    if manifest.partial is not None:
+        told = "" if manifest.exit_codes.analysis != 0 else "; the report is of what was captured until then"
+        console.print(Text(f"The run is {manifest.status}: ended by {manifest.partial}{told}"), soft_wrap=True)
+    elif manifest.status != "complete":
         console.print(_plain(f"The run is {manifest.status}: {manifest.error}"), soft_wrap=True)
     if manifest.exit_codes.analysis != 0:
         console.print(_plain(f"Artefacts: {directory.path}"), soft_wrap=True)
@@ -93,6 +96,13 @@ def print_program_result(directory: RunDirectory, manifest: ProgramManifest) -> 
     took = phases_line(manifest.phases)
     if took is not None:
         console.print(_plain(took), soft_wrap=True)
+    if manifest.partial is not None:
+        console.print(
+            Text(
+                f"The run is {manifest.status}: the program was ended by {manifest.partial}; what it captured is kept"
+            ),
+            soft_wrap=True,
+        )
     code = manifest.exit_codes.child
     if manifest.ended_by_us and code:
         console.print(_plain(f"The server was ended after its load; it said exit code {code}."), soft_wrap=True)

@@ -3,18 +3,38 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
-from analysis.domain.errors import AnalysisFailedError, DsocrError, InterruptedRunError, TimeoutExceededError
-from analysis.domain.manifest import RunStatus
+from analysis.domain.errors import (
+    AnalysisFailedError,
+    DsocrError,
+    InterruptedRunError,
+    TimeoutExceededError,
+    UnfitTraceError,
+)
+from analysis.domain.manifest import Resumption, RunManifest, RunStatus
+from analysis.domain.program import ProgramManifest
 from runner.launcher.log_words import last_line
+from runner.launcher.provenance import now
 from runner.launcher.run_directory import RunDirectory
 from runner.process.process import Interrupts, Outcome, run_process
 
-__all__ = ["require_analysed", "require_ended_itself", "start_analysis", "status_of"]
+__all__ = [
+    "LAUNCHER_KILLED",
+    "ended_by",
+    "how_it_ended",
+    "recording_attempt",
+    "require_analysed",
+    "require_ended_itself",
+    "start_analysis",
+    "status_of",
+]
 
+LAUNCHER_KILLED: Final = "its launcher was killed"
+_UNFIT: Final = UnfitTraceError.exit_code
 _PIPE_COLUMNS: Final = 120
 """Width of the headline where the output is no terminal."""
 
@@ -47,18 +67,28 @@ def start_analysis(
     return run_process(argv, env=wide, log=log, interrupts=interrupts, watch=watch)
 
 
-def require_analysed(directory: RunDirectory, outcome: Outcome) -> None:
+def require_analysed(directory: RunDirectory, outcome: Outcome, *, again: bool = False) -> None:
     """Insist that the analysis ended well.
+
+    Args:
+        directory: of the run.
+        outcome: of the analysis.
+        again: the run was taken up again for it: where it fails, another time would be no better.
 
     Raises:
         InterruptedRunError: it was interrupted.
+        UnfitTraceError: it finds that the capture must not be trusted, which no repetition changes.
         AnalysisFailedError: it failed.
     """
     rest = f"the trace is kept: dsocr-profile resume {directory.path.name}"
     if outcome.ended_by == "interrupt":
         raise InterruptedRunError(f"interrupted in the analysis; {rest}")
+    words = last_line(directory.log("analysis"))
+    if outcome.returncode == _UNFIT:
+        raise UnfitTraceError(words.removeprefix("error: "))
     if outcome.returncode != 0:
-        words = last_line(directory.log("analysis"))
+        if again:
+            rest = f"the trace is kept in {directory.path}, and all of its words in {directory.log('analysis')}"
         raise AnalysisFailedError(f"the analysis failed (exit code {outcome.returncode}): {words}; {rest}")
 
 
@@ -88,6 +118,68 @@ def require_ended_itself(
     if outcome.ended_by == "timeout":
         raise TimeoutExceededError(f"{what} was ended by --timeout {timeout_s:g}{rest}")
     raise InterruptedRunError(f"{what} was interrupted{rest}")
+
+
+def ended_by(outcome: Outcome, child: int | None, timeout_s: float | None, directory: RunDirectory) -> str:
+    """Say what ended a captured program before it was through, as ``partial`` of its run.json.
+
+    Args:
+        outcome: of the capture.
+        child: exit code of the program.
+        timeout_s: the run's limit.
+        directory: of the run.
+    """
+    if outcome.ended_by == "timeout":
+        return f"--timeout {timeout_s:g}"
+    if outcome.ended_by == "interrupt":
+        return "cancel" if directory.cancel_file.exists() else "an interrupt"
+    if outcome.ended_by == "stuck":
+        return "a profiler that hung"
+    return _exit(child)
+
+
+@contextmanager
+def recording_attempt(
+    directory: RunDirectory,
+    read: Callable[[], RunManifest | ProgramManifest],
+    update: Callable[..., None],
+    cleaned: Callable[[str], str] = str,
+) -> Iterator[None]:
+    """Write into run.json what comes of taking a run up again. What went wrong first stays its status and error.
+
+    Args:
+        directory: of the run.
+        read: gives its run.json.
+        update: changes fields of it.
+        cleaned: takes secrets out of a text.
+    """
+    if read().status in ("queued", "running"):  # its launcher could not write down any more that it was ended
+        status = "cancelled" if directory.cancel_file.exists() else "failed"
+        update(status=status, error=LAUNCHER_KILLED, finished_at=now())
+    try:
+        yield
+    except DsocrError as error:
+        with suppress(DsocrError):  # a full disk is told by the first error
+            update(resumed=Resumption(now(), cleaned(str(error))))
+        raise
+    update(resumed=Resumption(now(), None))
+
+
+def how_it_ended(manifest: RunManifest | ProgramManifest, timeout_s: float | None) -> str:
+    """`ended_by` of a run that an older version made, or whose launcher could not write it down any more."""
+    if manifest.status == "timed_out" and timeout_s is not None:
+        return f"--timeout {timeout_s:g}"
+    if manifest.status == "interrupted":
+        return "an interrupt"
+    if manifest.status == "cancelled":
+        return "cancel"
+    return "the death of its launcher" if manifest.error == LAUNCHER_KILLED else _exit(manifest.exit_codes.child)
+
+
+def _exit(code: int | None) -> str:
+    if code is None:
+        return "an unknown cause"
+    return f"signal {-code}" if code < 0 else f"the program's exit code {code}"
 
 
 def status_of(error: DsocrError, directory: RunDirectory) -> RunStatus:

@@ -32,7 +32,16 @@ from runner.collectors.nsys.program import ProgramCommand, program_options, requ
 from runner.collectors.nsys.tool import NsysTool, export_argv
 from runner.launcher.device_lock import DeviceLock
 from runner.launcher.log_words import last_line
-from runner.launcher.outside import require_analysed, require_ended_itself, start_analysis, status_of
+from runner.launcher.outside import (
+    LAUNCHER_KILLED,
+    ended_by,
+    how_it_ended,
+    recording_attempt,
+    require_analysed,
+    require_ended_itself,
+    start_analysis,
+    status_of,
+)
 from runner.launcher.progress import RunProgress
 from runner.launcher.provenance import commit_of, now
 from runner.launcher.recording import record_run
@@ -235,7 +244,9 @@ class ProgramRun:
                         self._control(number, interrupts, deadline)
             with self.progress.program("capture"):
                 self._capture(interrupts, deadline)
-            return self._finish(interrupts)
+            self._finish(interrupts)
+            record_run(self.directory, self.environ, self.progress.say)
+            return self._manifest()
 
     def resume(self, interrupts: Interrupts) -> ProgramManifest:
         """Go on at import, export or analysis, whichever is the first that is not done.
@@ -244,7 +255,11 @@ class ProgramRun:
             CaptureError: nothing was captured that could be gone on with.
             DsocrError: as `start`.
         """
-        with self._recording_failure(), self.progress:
+        with (
+            self._without_secrets_at_the_end(),
+            recording_attempt(self.directory, self._manifest, self._update, self._cleaned),
+            self.progress,
+        ):
             # What a launcher that was killed did not come to: secrets leave its logs, and what nsys kept in its folder goes.
             for log in (self.directory.path / "logs").glob("*.log"):
                 self._clean(log)
@@ -253,8 +268,14 @@ class ProgramRun:
                 raise CaptureError(
                     f"{self.directory.path}: nothing was captured, so there is nothing to resume; run it again"
                 )
+            manifest = self._manifest()
+            ended = manifest.status in ("timed_out", "interrupted", "cancelled") or manifest.error == LAUNCHER_KILLED
+            if ended and manifest.partial is None:
+                self._update(partial=how_it_ended(manifest, self.settings.timeout_s))
             self._require_known_secrets()
-            return self._finish(interrupts)
+            self._finish(interrupts, again=True)
+        record_run(self.directory, self.environ, self.progress.say)
+        return self._manifest()
 
     def _require_known_secrets(self) -> None:
         """Refuse to export what could not be freed of secrets that were blanked in the plan."""
@@ -305,6 +326,8 @@ class ProgramRun:
         self._times(outcome, talk, profiled=True)
         if outcome.ended_by == "over":
             self._update(ended_by_us=True)
+        if captured and (outcome.ended_by in ("timeout", "interrupt") or outcome.returncode < 0):
+            self._update(partial=ended_by(outcome, outcome.returncode, settings.timeout_s, self.directory))
         well = outcome.ended_by in ("itself", "over") and talk is not None and talk.error is None
         well = well or (outcome.ended_by == "itself" and talk is None and outcome.returncode == 0)
         saved = self._save(outcome, interrupts) if captured and not well else None
@@ -369,7 +392,7 @@ class ProgramRun:
                 self._clean(log)
         return outcome, talk
 
-    def _finish(self, interrupts: Interrupts) -> ProgramManifest:
+    def _finish(self, interrupts: Interrupts, *, again: bool = False) -> None:
         captured = self._captured()
         with self.progress.phase("export"):
             rows = self._export(captured, interrupts)
@@ -383,12 +406,10 @@ class ProgramRun:
             self.progress.say(note)
             self._note(note)
         else:
-            self._analyse(interrupts)
+            self._analyse(interrupts, again=again)
         # Not before: whoever reads that it is complete reads the report next.
-        if manifest.ended_by_us or manifest.exit_codes.child in (0, None):
+        if manifest.partial is None and (manifest.ended_by_us or manifest.exit_codes.child in (0, None)):
             self._update(status="complete", error=None, finished_at=now())
-        record_run(self.directory, self.environ, self.progress.say)
-        return self._manifest()
 
     def _export(self, names: Sequence[str], interrupts: Interrupts) -> dict[str, int] | None:
         """Make the exports of these traces that are not there yet. Gives the rows of those that it made; None: it made none."""
@@ -484,13 +505,13 @@ class ProgramRun:
         traces = [str(folder / f"{name}.sqlite") for name in self.settings.traces]
         return module_command("analysis.cli", *traces, "--out", str(folder))
 
-    def _analyse(self, interrupts: Interrupts) -> None:
+    def _analyse(self, interrupts: Interrupts, *, again: bool) -> None:
         env = child_environment(self.environ)
         with self.progress.phase("report"):
             outcome = start_analysis(self.directory, self.analysis_command(), env, interrupts, self.progress.draw)
         self._codes(analysis=outcome.returncode)
         self._update(phases=self._phases())
-        require_analysed(self.directory, outcome)
+        require_analysed(self.directory, outcome, again=again)
 
     # -- records -------------------------------------------------------------------------------------------------------
 
@@ -580,19 +601,26 @@ class ProgramRun:
     @contextmanager
     def _recording_failure(self) -> Iterator[None]:
         """Write an error into run.json on its way out; if that fails too (disk full), the first error is raised."""
+        with self._without_secrets_at_the_end():
+            try:
+                yield
+            except DsocrError as error:
+                try:
+                    self._update(
+                        status=status_of(error, self.directory),
+                        error=self._cleaned(str(error)),
+                        finished_at=now(),
+                        phases=self._phases(),
+                    )
+                except DsocrError as second:
+                    self.progress.say(str(second))
+                raise
+
+    @contextmanager
+    def _without_secrets_at_the_end(self) -> Iterator[None]:
+        """Keep the texts that the export is freed of no longer than one is awaited."""
         try:
             yield
-        except DsocrError as error:
-            try:
-                self._update(
-                    status=status_of(error, self.directory),
-                    error=self._cleaned(str(error)),
-                    finished_at=now(),
-                    phases=self._phases(),
-                )
-            except DsocrError as second:
-                self.progress.say(str(second))
-            raise
         finally:
             if not self._unexported():
                 self.directory.secrets_file.unlink(missing_ok=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -26,7 +27,15 @@ from analysis.domain.overhead import run_overheads
 from runner.collectors.choosing import Choice
 from runner.collectors.interface.collector import Collected, Collection, Collector, Job
 from runner.launcher.log_words import last_line
-from runner.launcher.outside import require_analysed, require_ended_itself, start_analysis, status_of
+from runner.launcher.outside import (
+    ended_by,
+    how_it_ended,
+    recording_attempt,
+    require_analysed,
+    require_ended_itself,
+    start_analysis,
+    status_of,
+)
 from runner.launcher.progress import Follower, RunProgress
 from runner.launcher.provenance import now
 from runner.launcher.recording import earlier_predictions, record_run
@@ -112,37 +121,60 @@ class Run:
     def resume(self, interrupts: Interrupts) -> RunManifest:
         """Go on at import, export or analysis, whichever is the first that is not done.
 
+        What ended a capture early stays its status and error, however often it is resumed; a step that failed and is done
+        now makes the run complete.
+
         Raises:
             CaptureError: nothing was captured that could be gone on with.
+            UnfitTraceError: what was captured must not be trusted, such as before the first image was through.
             DsocrError: as `start`.
         """
-        endings = (".sqlite", ".nsys-rep", ".qdstrm")
-        files = [self.directory.path / f"{name}{ending}" for name in self._traces for ending in endings]
-        if not any(file.is_file() for file in files):
-            raise CaptureError(
-                f"{self.directory.path}: nothing was captured, so there is nothing to resume; run it again"
-            )
-        if self._exported:
-            self.say("the export is there: going on at the analysis")
-        return self.finish(interrupts)
+        with recording_attempt(self.directory, self._manifest, self._update):
+            endings = (".sqlite", ".nsys-rep", ".qdstrm")
+            files = [self.directory.path / f"{name}{ending}" for name in self._traces for ending in endings]
+            if not any(file.is_file() and file.stat().st_size for file in files):
+                raise CaptureError(
+                    f"{self.directory.path}: nothing was captured, so there is nothing to resume; run it again"
+                )
+            self._take_what_was_left()
+            if self._exported:
+                self.say("the export is there: going on at the analysis")
+            self._finish(interrupts, again=True)
+        record_run(self.directory, self.environ, self.say)
+        return self._manifest()
+
+    def _take_what_was_left(self) -> None:
+        """Take what the program left and a launcher that was killed did not come to; or say that it did not come to its end."""
+        manifest = self._manifest()
+        if manifest.profiled or manifest.partial is not None:
+            return
+        result = self.directory.read_result(PROFILED)
+        if result is not None:
+            self._take_profiled(result)
+            self._codes(child=0)
+        elif manifest.exit_codes.child != 0:
+            self._update(partial=how_it_ended(manifest, self.plan.settings.timeout_s))
 
     def finish(self, interrupts: Interrupts) -> RunManifest:
         """Export what was captured, finish the manifest, analyse, and record all that in the history."""
         with self._recording_failure():
-            if not self._exported or not self.collector.exports:
-                self._export(interrupts)
-            self._update(phases=self._phases())
-        with self._recording_failure():
-            control = self.directory.read_result(CONTROL)
-            if control is not None:
-                write_texts(self.directory.path, self._manifest(), control)
-            self._look_up_predictions()
-            self._analyse(interrupts)
-            # Not before: whoever reads that it is complete reads the report next.
-            if self._manifest().exit_codes.child in (0, None):
-                self._update(status="complete", error=None, finished_at=now())
+            self._finish(interrupts)
         record_run(self.directory, self.environ, self.say)
         return self._manifest()
+
+    def _finish(self, interrupts: Interrupts, *, again: bool = False) -> None:
+        if not self._exported or not self.collector.exports:
+            self._export(interrupts)
+        self._update(phases=self._phases())
+        control = self.directory.read_result(CONTROL)
+        if control is not None:
+            write_texts(self.directory.path, self._manifest(), control)
+        self._look_up_predictions()
+        self._analyse(interrupts, again=again)
+        # Not before: whoever reads that it is complete reads the report next.
+        manifest = self._manifest()
+        if manifest.partial is None and manifest.exit_codes.child in (0, None):
+            self._update(status="complete", error=None, finished_at=now())
 
     # -- rounds of several runs in turns -------------------------------------------------------------------------------
 
@@ -268,6 +300,9 @@ class Run:
         result = self.directory.read_result(PROFILED)
         if result is not None:
             self._take_profiled(result)
+        elif collected.usable:
+            timeout_s = self.plan.settings.timeout_s
+            self._update(partial=ended_by(collected.outcome, collected.child, timeout_s, self.directory))
         self._check_collected(collected, interrupts)
 
     def _control(
@@ -310,6 +345,8 @@ class Run:
         saved = None
         if collected.usable and (collected.child != 0 or outcome.ended_by != "itself"):
             saved = self._save(collected, interrupts)
+        elif outcome.returncode == -signal.SIGKILL and not self.collector.exports:
+            self.say(f"{self.collector.summary} writes at its end: of a program that is killed nothing is left")
         require_ended_itself(self.directory, outcome, "the capture", self.plan.settings.timeout_s, saved)
         if collected.child is None:
             words = last_line(self.directory.log("capture"))
@@ -331,6 +368,8 @@ class Run:
                 saved = self.directory.path / f"{self._traces[0]}.sqlite"
             except DsocrError as error:
                 self.say(f"what was captured before could not be exported: {error}")
+        elif not self.collector.exports:  # the child itself wrote what it had recorded
+            saved = self.directory.path / f"{self._traces[0]}.sqlite"
         elif (report := self.directory.path / f"{self._traces[0]}.nsys-rep").is_file():
             saved = report
         if saved is not None:
@@ -373,7 +412,7 @@ class Run:
         if predictions and predictions != manifest.predictions:
             self._update(predictions=predictions)
 
-    def _analyse(self, interrupts: Interrupts) -> None:
+    def _analyse(self, interrupts: Interrupts, *, again: bool) -> None:
         env = child_environment(self.environ, keep=self.plan.settings.keep_env)
         with self.progress.phase("report"):
             outcome = start_analysis(self.directory, self._analysis, env, interrupts, self.progress.draw)
@@ -381,7 +420,7 @@ class Run:
             exit_codes=evolve(self._manifest().exit_codes, analysis=outcome.returncode),
             phases=self._phases(),
         )
-        require_analysed(self.directory, outcome)
+        require_analysed(self.directory, outcome, again=again)
 
     @property
     def _traces(self) -> tuple[str, ...]:

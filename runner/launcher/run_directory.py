@@ -151,7 +151,7 @@ class RunDirectory:
             raise RequestError(f"{self.path}: cannot be read ({error.strerror})") from error
         own = {os.geteuid()}
         if folder.st_uid not in own:
-            own |= self._owner_of_new_files()
+            own |= self._user_of_new_files()
         for path, facts in ((self.path, folder), *((self.path / name, facts) for name, facts in entries)):
             if stat.S_ISLNK(facts.st_mode) and (path.name in _NO_LINKS or path.suffix == ".json"):
                 raise RequestError(f"{path}: is a symbolic link, which no run makes there{remedy}")
@@ -162,7 +162,7 @@ class RunDirectory:
                 f"{self.path}: everybody may write there; if what is in it is yours: chmod go-w {self.path}"
             )
 
-    def _owner_of_new_files(self) -> set[int]:
+    def _user_of_new_files(self) -> set[int]:
         """Whose a file is that we make there: on a network file system root's may be nobody's."""
         try:
             with tempfile.TemporaryFile(dir=self.path) as file:

@@ -147,6 +147,66 @@ def test_more_ranges_than_the_manifest_expects(findings: Examine) -> None:
     assert "fewer-ranges-than-expected" not in found
 
 
+# --- a program that was ended before it was through ------------------------------------------------------------
+
+
+def test_a_partial_capture_with_a_whole_image_can_be_reported(findings: Examine) -> None:
+    """What is missing is missing for a reason that is known: it was called unfit for it."""
+    three = manifest(prompts=tuple(evolve(manifest().prompts[0], image_index=number) for number in range(3)))
+    assert "fewer-ranges-than-expected" in findings(clean(), three)
+    found = findings(clean(), evolve(three, partial="--timeout 60"))
+    assert list(found) == ["partial-capture"]
+    assert found["partial-capture"].severity == "warning"
+    assert found["partial-capture"].title == "partial capture: ended by --timeout 60; 2 of 3 images"
+    assert "median" not in found["partial-capture"].evidence
+
+
+def test_the_image_that_it_was_ended_in_is_not_whole(findings: Examine, tmp_path: Path) -> None:
+    longer = tuple(evolve(prompt, expected_new_tokens=STEPS + 5) for prompt in manifest().prompts)
+    found = findings(clean(), manifest(prompts=longer, partial="an interrupt"))
+    assert found["partial-capture"].title == "partial capture: ended by an interrupt; 1 of 2 images"
+    assert "in no median and no verdict" in found["partial-capture"].evidence
+
+
+@pytest.mark.parametrize("tokens", [None, STEPS + 2])
+def test_a_partial_capture_without_a_whole_image_is_unfit(findings: Examine, tokens: int | None) -> None:
+    one = (PromptTokens(0, "base", 0, 80, 20, 100, expected_new_tokens=tokens),)
+    built = TraceBuilder().session(10 * STEP_NS).gpu().range("image[0]", 0, 5 * STEP_NS, domain="dsocr")
+    built.range("prefill", 0, STEP_NS, domain="dsocr").launch(10, 20, ("gemm", 30, 40))
+    found = findings(built, manifest(prompts=one, partial="signal 11"))
+    assert found["partial-capture"].severity == "unfit"
+    assert found["partial-capture"].title == "partial capture: ended by signal 11; 0 of 1 image"
+    assert "missing-stages" not in found
+
+
+def test_what_was_cut_short_is_in_sums_and_in_no_median(tmp_path: Path) -> None:
+    from analysis.report import assemble
+
+    built = TraceBuilder().session(20 * STEP_NS).gpu()
+    for image, steps in enumerate((STEPS, STEPS, 2)):
+        begin = image * (STEPS + 2) * STEP_NS
+        built.range(f"image[{image}]", begin, begin + (steps + 1) * STEP_NS, domain="dsocr")
+        built.range("prefill", begin, begin + STEP_NS - 10, domain="dsocr", payload=100)
+        built.range("decode", begin + STEP_NS, begin + (steps + 1) * STEP_NS, domain="dsocr")
+        for step in range(steps):
+            at = begin + (step + 1) * STEP_NS
+            built.range("decode_step", at, at + STEP_NS - 10, domain="dsocr", payload=100 + step)
+            built.launch(at + 10, at + 20, ("gemm", at + 500, at + 700))
+    prompts = tuple(evolve(manifest().prompts[0], image_index=number) for number in range(3))
+    with Trace(built.write(tmp_path / "trace.sqlite")) as trace:
+        attribution = Attribution.of(trace)
+        whole, partial = (
+            assemble(trace, attribution, manifest(prompts=prompts, partial=ended)) for ended in (None, "--timeout 9")
+        )
+    assert [instance.cut for instance in partial.instances] == [False] * 4 + [True] * 2
+    assert not any(instance.cut for instance in whole.instances)
+    decode = next(times for times in partial.unit_times if times.stage == "decode")
+    assert decode.instances == 2
+    assert next(times for times in whole.unit_times if times.stage == "decode").instances == 3
+    assert [row.busy_ns for row in partial.stages] == [row.busy_ns for row in whole.stages]
+    assert "Partial capture: ended by --timeout 9; 2 of 3 images." in partial.report.notes
+
+
 # --- ranges ---------------------------------------------------------------------------------------------------
 
 

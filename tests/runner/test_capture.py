@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import sqlite3
 import stat
 import sys
-import threading
-import time
 from pathlib import Path
 
 import pytest
@@ -24,7 +21,7 @@ from analysis.domain.errors import (
     TimeoutExceededError,
 )
 from analysis.domain.overhead import run_overheads
-from launch_kit import environment, fake_nsys, prepare
+from launch_kit import environment, fake_nsys, prepare, signal_when
 from runner.collectors.nsys.tool import NsysTool
 from runner.process.process import Interrupts, marked_processes
 
@@ -32,21 +29,6 @@ from runner.process.process import Interrupts, marked_processes
 @pytest.fixture
 def tool(tmp_path: Path) -> NsysTool:
     return fake_nsys(tmp_path / "nsys")
-
-
-def signal_when(file: Path, number: int = signal.SIGINT, times: int = 1) -> threading.Thread:
-    """Signal this process once ``file`` is there."""
-
-    def wait_and_signal() -> None:
-        while not file.exists():
-            time.sleep(0.02)
-        for _ in range(times):
-            os.kill(os.getpid(), number)
-            time.sleep(0.3)
-
-    thread = threading.Thread(target=wait_and_signal, daemon=True)
-    thread.start()
-    return thread
 
 
 def test_a_run_leaves_every_record(tmp_path: Path, tool: NsysTool) -> None:
@@ -147,12 +129,12 @@ def test_resume_goes_on_at_the_export(tmp_path: Path, tool: NsysTool) -> None:
 
 
 def test_resume_goes_on_at_the_analysis(tmp_path: Path, tool: NsysTool) -> None:
-    failing = [sys.executable, "-c", "import sys; print('error: no ink', file=sys.stderr); sys.exit(4)"]
+    failing = [sys.executable, "-c", "import sys; print('error: no ink', file=sys.stderr); sys.exit(3)"]
     run = prepare(tmp_path, tool, analysis=lambda directory: failing)
-    with Interrupts() as interrupts, pytest.raises(AnalysisFailedError, match=r"exit code 4.*no ink.*resume"):
+    with Interrupts() as interrupts, pytest.raises(AnalysisFailedError, match=r"exit code 3.*no ink.*resume"):
         run.start(interrupts)
     manifest = run.directory.read_manifest()
-    assert (manifest.status, manifest.exit_codes.analysis, manifest.exit_codes.export) == ("failed", 4, 0)
+    assert (manifest.status, manifest.exit_codes.analysis, manifest.exit_codes.export) == ("failed", 3, 0)
     from attrs import evolve
 
     from launch_kit import analysed

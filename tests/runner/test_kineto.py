@@ -14,6 +14,7 @@ from analysis.attribution.attribution import Attribution
 from analysis.domain.errors import CaptureError
 from analysis.sums.tables import gpu_table
 from analysis.trace.reader import Trace
+from runner.collectors.interface.trace_file import check_trace
 from runner.collectors.torch_profiler.events import (
     DeviceOperation,
     Operator,
@@ -244,10 +245,14 @@ def test_ranges_from_before_are_left_out_and_open_ones_have_no_end(tmp_path: Pat
     assert sink.records[-1].end_ns is not None
 
 
-def test_a_body_that_fails_leaves_nothing(tmp_path: Path) -> None:
-    with pytest.raises(KeyError), TorchCapture(tmp_path / "t.sqlite", "cpu", MemorySink()):
+def test_a_body_that_fails_leaves_what_was_recorded_until_then(tmp_path: Path) -> None:
+    def fails() -> None:
+        torch.ones(3) + 1
         raise KeyError("the model")
-    assert list(tmp_path.iterdir()) == []
+
+    with pytest.raises(KeyError), TorchCapture(tmp_path / "t.sqlite", "cpu", MemorySink()):
+        fails()
+    assert check_trace(tmp_path / "t.sqlite")["CUPTI_ACTIVITY_KIND_KERNEL"] > 0
     with TorchCapture(tmp_path / "t.sqlite", "cpu", MemorySink()):
         torch.ones(3) + 1
     assert [one.name for one in tmp_path.iterdir()] == ["t.sqlite"]

@@ -10,6 +10,7 @@ from attrs import evolve
 from analysis.domain.figures import NOT_AVAILABLE, bytes_, count, counted, decimal, duration, part_of, ratio, share
 from analysis.efficiency.records import UnitTimes
 from analysis.efficiency.utilisation import headline as headline_utilisation
+from analysis.quality.findings import PARTIAL
 from analysis.render.spec.shown import Fact, Tile
 from analysis.render.spec.text import visible
 from analysis.report import Report
@@ -68,7 +69,11 @@ def cautions(report: Report, *, weights: bool = True) -> tuple[str, ...]:
         report: to read.
         weights: whether random weights are named; not where the line of what was run says it already.
     """
-    sentences = []
+    sentences = [
+        f"{finding.title[0].upper()}{finding.title[1:]}; {finding.evidence}."
+        for finding in report.findings
+        if finding.code == PARTIAL
+    ]
     if weights and report.capture.random_weights:
         sentences.append(
             "Weights are random: times are those of the real architecture, but the generated text means nothing."

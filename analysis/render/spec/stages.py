@@ -15,6 +15,7 @@ from analysis.render.spec.specification import (
     NAME,
     SHARE,
     TEXT,
+    YES_NO,
     Column,
     Specification,
     Style,
@@ -239,6 +240,10 @@ INSTANCES: Final = Specification[InstanceSummary](
             priority=6,
         ),
         _I("steps", "Steps", "int64", COUNT, "Decode steps inside it.", adds=True, priority=2),
+        _I(
+            "cut", "Cut short", "bool", YES_NO,
+            "Whether the program was ended in its image: it is in sums, and in no median and no verdict.", shown=(),
+        ),
     ),
 )  # fmt: skip
 

@@ -11,6 +11,7 @@ shadow on the profiler's own clock.
 from __future__ import annotations
 
 import os
+import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -134,7 +135,8 @@ class MemorySink:
 class TorchCapture:
     """Run torch.profiler around a body and write its events to ``path``.
 
-    The file appears when the body has ended without an error, whole or not at all. Ranges that were pushed to ``sink``
+    The file appears when the body has ended, whole or not at all; with an error too, so that what was recorded until then
+    can be looked at. Ranges that were pushed to ``sink``
     before the capture began are not part of it; marks are. The profiler sees the calling thread.
 
     Args:
@@ -185,8 +187,14 @@ class TorchCapture:
         self._sink.shadow_with(None)
         self._profiler.stop()
         profiler, self._profiler = self._profiler, None
-        if kind is not None:
-            return
+        try:
+            self._write(profiler)
+        except CaptureError as second:
+            if kind is None:
+                raise
+            sys.stderr.write(f"workload: what was recorded until then is lost: {second}\n")
+
+    def _write(self, profiler: torch.profiler.profile) -> None:
         # Kineto's own results: the public events() would build one more Python object per event, and a tree.
         results = profiler.profiler.kineto_results if profiler.profiler else None
         if results is None:
