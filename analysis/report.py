@@ -16,6 +16,7 @@ from analysis.domain.manifest import Overhead, RunManifest
 from analysis.domain.overhead import decode_unit
 from analysis.domain.predictions import Scored
 from analysis.domain.program import WallTimes
+from analysis.domain.redaction import redacted
 from analysis.efficiency.config_costs import ConfigRequest
 from analysis.efficiency.latency import aggregates, overheads, stage_timings, stats
 from analysis.efficiency.records import Aggregate, Captured, Measured, RankWait, UnitTimes, Utilisation
@@ -478,7 +479,7 @@ def capture_info(trace: Trace, attribution: Attribution, manifest: RunManifest |
     devices = sorted({device.name for device in info.devices})
     domains, choice = attribution.module_domains, attribution.choice
     return CaptureInfo(
-        trace_path=str(trace.path),
+        trace_path=redacted(str(trace.path)),
         trace_bytes=trace.path.stat().st_size,
         product=info.product,
         collector=collector,

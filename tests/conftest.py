@@ -14,9 +14,17 @@ import pytest
 from analysis.attribution.attribution import Attribution
 from analysis.trace.reader import Trace
 from packed_trace import unpack as unpack_columns
+from runner.process import environment, variables
 from trace_builder import TraceBuilder
 
 DATA = Path(__file__).with_name("data")
+
+
+@pytest.fixture(autouse=True)
+def words_to_the_fakes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let variables pass that tell `fake_nsys` and `fake_ncu` how to fail: a run passes on only what it knows by name."""
+    passed = variables.ALLOWED | {"NSYS_FAKE", "NSYS_NCU_FAKE"}
+    monkeypatch.setattr(environment, "ALLOWED", passed)
 
 
 @pytest.fixture(scope="session")

@@ -8,6 +8,7 @@ from typing import Any, Final, NoReturn
 
 from analysis.domain.ending import end_with
 from analysis.domain.names import one_line
+from analysis.domain.redaction import redacted
 
 __all__ = ["run"]
 
@@ -20,4 +21,4 @@ def run(app: Callable[..., Any]) -> NoReturn:
 
 
 def _show(message: str) -> None:
-    sys.stderr.write(f"{_PROGRAM}: error: {one_line(message)}\n")
+    sys.stderr.write(f"{_PROGRAM}: error: {one_line(redacted(message))}\n")

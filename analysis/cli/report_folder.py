@@ -12,6 +12,7 @@ from typing import Final
 from analysis.domain.errors import RequestError
 from analysis.domain.files import write_text
 from analysis.domain.manifest import RunManifest
+from analysis.domain.redaction import REDACTED, redacted
 from analysis.ranks.names import name_of_run
 
 __all__ = ["MARKER", "claim", "claim_for_diff", "claim_for_ranks", "default_name"]
@@ -97,13 +98,14 @@ def claim_for_diff(out: Path | None, paths: Sequence[Path], labels: Sequence[str
 
 
 def _claim(out: Path | None, source: str, default: Callable[[], str]) -> tuple[Path, str | None]:
+    source = redacted(source)
     if out is not None:
         other = _source_of(out)
         if (out / MARKER).is_file():
             write_text(out / MARKER, _text(source))
         replaced = other is not None and other != source
         return out, f"{out} held the report of {other}, which is replaced" if replaced else None
-    name = default()
+    name = redacted(default()).replace(REDACTED, "redacted")
     number = 1
     first = REPORTS / name
     while True:

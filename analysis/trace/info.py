@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from analysis.domain.redaction import redacted
 from analysis.trace import schema
 from analysis.trace.database import Database
 from analysis.trace.records import PROCESS_MASK, Device, Diagnostic, TraceInfo
@@ -37,18 +38,18 @@ def read_info(
         threads=tuple(thread_codes),
         thread_process=tuple(process_codes[thread & PROCESS_MASK] for thread in thread_codes),
         process_names={
-            process_codes[row["globalPid"]]: str(row["name"])
+            process_codes[row["globalPid"]]: redacted(str(row["name"]))
             for row in database.rows(schema.PROCESSES, "globalPid", "name")
             if row["globalPid"] in process_codes and row["name"]
         },
         thread_names={
-            thread_codes[row["globalTid"]]: text(row["nameId"])
+            thread_codes[row["globalTid"]]: redacted(text(row["nameId"]))
             for row in database.rows(schema.THREAD_NAMES, "globalTid", "nameId")
             if row["globalTid"] in thread_codes and row["nameId"] is not None
         },
         devices=_devices(database),
         diagnostics=tuple(
-            Diagnostic(row["timestamp"] or 0, row["severity"], str(row["text"]), row["globalPid"])
+            Diagnostic(row["timestamp"] or 0, row["severity"], redacted(str(row["text"])), row["globalPid"])
             for row in database.rows(schema.DIAGNOSTICS, "timestamp", "severity", "text", "globalPid")
         ),
         duration_ns=details[0]["duration"] if details else None,
@@ -61,7 +62,7 @@ _START_TIME = schema.TableSpec(("TARGET_INFO_SESSION_START_TIME",), (), {"utcTim
 
 
 def _pairs(database: Database, spec: schema.TableSpec) -> dict[str, str]:
-    return {str(row["name"]): str(row["value"] or "") for row in database.rows(spec, "name", "value")}
+    return {str(row["name"]): redacted(str(row["value"] or "")) for row in database.rows(spec, "name", "value")}
 
 
 def _devices(database: Database) -> tuple[Device, ...]:

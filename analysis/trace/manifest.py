@@ -8,10 +8,11 @@ from pathlib import Path
 from attrs import evolve
 
 from analysis.domain.annotations import MANIFEST_MARK_PREFIX, META_DOMAIN
-from analysis.domain.convert import from_json, from_json_file
+from analysis.domain.convert import from_json, from_json_file, from_plain, to_plain
 from analysis.domain.errors import RequestError
 from analysis.domain.manifest import RunManifest
 from analysis.domain.program import PROGRAM_MARK, ProgramManifest, WallTimes, wall_times
+from analysis.domain.redaction import redacted_plain
 from analysis.trace.records import Marks
 
 __all__ = ["find_manifest", "find_program_end", "find_wall_times", "manifest_of_marks"]
@@ -49,7 +50,7 @@ def find_manifest(trace: Path, marks: Marks, stated: Path | None) -> RunManifest
         raise RequestError(
             f"{beside}: is of a program that dsocr-profile exec ran, and says nothing of model and inputs; leave --manifest out"
         )
-    outside = from_json_file(RunManifest, beside)
+    outside = _without_secrets(from_json_file(RunManifest, beside))
     if inside is not None and inside.run_id != outside.run_id:
         raise RequestError(
             f"{beside}: is the manifest of run {outside.run_id}, but {trace} was made by run {inside.run_id}; "
@@ -58,6 +59,13 @@ def find_manifest(trace: Path, marks: Marks, stated: Path | None) -> RunManifest
     if inside is not None and not outside.control:
         return evolve(outside, control=inside.control)
     return outside
+
+
+def _without_secrets(manifest: RunManifest) -> RunManifest:
+    """A manifest as runs write it today: an older one, or one from elsewhere, may hold keys in its command line."""
+    plain = to_plain(manifest)
+    cleaned = redacted_plain(plain)
+    return manifest if cleaned == plain else from_plain(RunManifest, cleaned)
 
 
 def find_wall_times(trace: Path) -> WallTimes | None:

@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from analysis.domain.redaction import redacted, redacted_each
 from analysis.trace import schema
 from analysis.trace.buffers import IntColumn, KeyColumn, integers
 from analysis.trace.database import Database, as_bytes
@@ -55,7 +56,7 @@ class NvtxReader:
         for row in table.to_pylist():
             name = row.get("name") or self._strings.get(row["textId"] if row["textId"] is not None else -1) or b""
             key = ((row["globalTid"] or 0) & PROCESS_MASK, row["domainId"] or 0)
-            names[key] = name.decode("utf-8", "replace")
+            names[key] = redacted(name.decode("utf-8", "replace"))
         return names
 
     def marks(self) -> Marks:
@@ -69,7 +70,7 @@ class NvtxReader:
             text = row.get("name") or self._strings.get(row["textId"] if row["textId"] is not None else -1) or b""
             texts.append(text.decode("utf-8", "replace"))
             domains.append(self._domain_name((row["globalTid"] or 0) & PROCESS_MASK, row["domainId"] or 0))
-        return Marks(tuple(row["start"] for row in rows), tuple(domains), tuple(texts))
+        return Marks(tuple(row["start"] for row in rows), tuple(domains), tuple(redacted_each(texts)))
 
     def _domain_name(self, process: int, domain: int) -> str:
         if domain == 0:
@@ -110,7 +111,8 @@ class NvtxReader:
         closing = np.where(unclosed, max(end_of_trace, int(opened.max(initial=0))), closing)
         # A name may come as a text here and as a string id there: one code for both.
         unique: dict[str, int] = {}
-        same = np.array([unique.setdefault(self._name(key), len(unique)) for key in name_codes] or [0], dtype=np.int32)
+        names = redacted_each([self._name(key) for key in name_codes])
+        same = np.array([unique.setdefault(text, len(unique)) for text in names] or [0], dtype=np.int32)
         self.backwards = int(np.count_nonzero(closing < opened))
         domain_names: dict[str, int] = {}
         by_scope = [

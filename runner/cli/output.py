@@ -12,27 +12,29 @@ from collections.abc import Iterable
 import typer
 
 from analysis.domain.names import json_visible, one_line, quoted, visible
+from analysis.domain.redaction import redacted
+from runner.process.environment import own_secrets
 
 __all__ = ["say", "tell", "tell_command", "tell_document", "tell_table"]
 
 
 def say(line: str) -> None:
     """Tell the user one line beside the result."""
-    typer.echo(one_line(line), err=True)
+    typer.echo(one_line(redacted(line, own_secrets())), err=True)
 
 
 def tell(line: str = "") -> None:
     """Print one line of the result."""
-    typer.echo(one_line(line))
+    typer.echo(one_line(redacted(line, own_secrets())))
 
 
 def tell_command(argv: Iterable[str]) -> None:
     """Print a command line, whole, for a shell."""
-    typer.echo(quoted(argv))
+    typer.echo(quoted(redacted(word, own_secrets()) for word in argv))
 
 
 def tell_document(text: str) -> None:
-    """Print JSON: its values unchanged, and nothing in it that a terminal would obey."""
+    """Print JSON: nothing in it that a terminal would obey. Secrets are taken out where its values are read or made."""
     typer.echo(json_visible(text))
 
 

@@ -32,13 +32,14 @@ def submit(
     from runner.launcher.launch import prepare
     from runner.launcher.queue import submit as submit_run
     from runner.launcher.recording import with_history
-    from runner.launcher.request import make_plan, require_device
+    from runner.launcher.request import make_plan, require_device, require_no_secrets
     from runner.process.driver import driver_facts
 
     environ = with_history(os.environ, no_history=no_history, store=store)
     request = from_json_file(LLMProfileRequest, request_file)
     facts = driver_facts()
     require_device(request.device, facts, where=f"{request_file}: $.device: ")
+    require_no_secrets(request, settings, out)
     source = resolve_model(request.model_path, random_weights=settings.random_weights)
     check_input_mode(source, settings.input_mode)
     check_tensor_parallel(source, settings.tensor_parallel)

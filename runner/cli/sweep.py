@@ -96,7 +96,7 @@ def sweep(
         own_input_mode,
         resolve_model,
     )
-    from runner.launcher.request import make_request
+    from runner.launcher.request import make_request, require_no_secrets
     from runner.launcher.sweep import SweepRun, require_own_folder, take_up
     from runner.plan.plan import RunPlan
     from runner.plan.settings import Settings
@@ -131,6 +131,7 @@ def sweep(
         _decode_modes(decode, "any" if dry_run else request.device),
     )
     require_own_folder(folder)
+    require_no_secrets(request, Settings(prompt=settings.prompt), folder)
     base = RunPlan(
         run_id=str(uuid.uuid4()),
         request=request,

@@ -21,6 +21,7 @@ from runner.launcher.run import Run
 from runner.launcher.run_directory import RunDirectory
 from runner.plan.plan import RunPlan
 from runner.process.driver import DriverFacts, driver_facts
+from runner.process.environment import child_environment, left_out_note
 from runner.process.process import Interrupts
 
 __all__ = ["carry_out", "prepare"]
@@ -57,6 +58,7 @@ def prepare(
     directory = RunDirectory(Path(plan.run_dir))
     collection = choice.collector.for_plan(plan, environ)
     commands = Run(directory, plan, choice.collector, collection, environ, say).commands()
+    passed = child_environment(environ, keep=plan.settings.keep_env)
     manifest = first_manifest(
         plan,
         status="queued",
@@ -64,7 +66,7 @@ def prepare(
         nsys=choice.tool,
         input_set=input_set,
         facts=facts,
-        notes=collection.warnings(facts),
+        notes=(*collection.warnings(facts), *left_out_note(environ, passed)),
     )
     directory.create()
     directory.write(directory.plan_file, plan)

@@ -13,6 +13,8 @@ from rich.spinner import Spinner
 from rich.text import Text
 
 from analysis.domain.names import one_line
+from analysis.domain.redaction import redacted
+from runner.process.environment import own_secrets
 
 __all__ = ["LiveLine"]
 
@@ -50,7 +52,7 @@ class LiveLine:
     def say(self, line: str) -> None:
         """Tell a line, above what is live."""
         if self._live is not None:
-            self._console.print(Text(one_line(line)), soft_wrap=True)
+            self._console.print(Text(one_line(redacted(line, own_secrets()))), soft_wrap=True)
         else:
             self._say(line)
 

@@ -26,6 +26,7 @@ from analysis.domain.errors import (
 )
 from analysis.domain.manifest import PhaseTime
 from analysis.domain.program import ProgramManifest, ProgramTimes
+from analysis.domain.redaction import secret_values
 from runner.collectors.nsys.export import export_report, finish_import
 from runner.collectors.nsys.fitness import driver_mismatch
 from runner.collectors.nsys.program import ProgramCommand, program_options, require_ranks
@@ -54,6 +55,8 @@ from runner.process.environment import (
     REDACTED,
     RUN_MARK,
     child_environment,
+    clean_log,
+    left_out_note,
     looks_secret,
     program_environment,
     redact,
@@ -104,6 +107,8 @@ def prepare_program(
         if not programs_missing:
             raise RequestError(fault)
         say(f"warning: {fault}")
+    for note in left_out_note(environ, program_environment(environ, keep=settings.keep_env)):
+        say(f"warning: {note}")
     _require_fitting(command, settings)
     run_id = str(uuid.uuid4())
     directory = RunDirectory(out.expanduser().absolute() / run_id)
@@ -306,8 +311,8 @@ class ProgramRun:
         self.progress.say(f"capture: nsys {self.nsys.tool.version}, preset {settings.preset}, {settings.captured}")
         if settings.ranks > 1:
             self._write_rank_script()
-        if self._secrets():
-            self.directory.write_secrets(self._secrets())
+        if self._given_secrets():
+            self.directory.write_secrets(self._given_secrets())
         with self._environment(self.nsys.environment()) as env:
             outcome, talk = self._watched(
                 self.nsys.argv(self.command),
@@ -465,7 +470,7 @@ class ProgramRun:
         if blocks:
             listed = f", with {', '.join(names)} among them" if names else ""
             kinds.append(f"the environment of {blocks} other processes or groups of them{listed}")
-        if self._secrets():
+        if self._given_secrets():
             kinds.append("secrets of the command line or of --keep-env")
         if not kinds or not report.is_file():
             return
@@ -662,6 +667,11 @@ class ProgramRun:
             raise CaptureError(f"{script}: cannot be written ({error.strerror})") from error
 
     def _secrets(self) -> tuple[str, ...]:
+        """What must stand nowhere: given secrets, and those in the launcher's environment, which the program may print."""
+        return tuple(sorted({*self._given_secrets(), *secret_values(self.environ)}, key=len, reverse=True))
+
+    def _given_secrets(self) -> tuple[str, ...]:
+        """Secrets that the program was given: in its command line, its load's, and by --keep-env."""
         if not self.command:
             return self.directory.read_secrets() or ()
         load = shlex.split(self.settings.load or "")
@@ -676,15 +686,7 @@ class ProgramRun:
 
     def _clean(self, log: Path) -> None:
         """Take secrets out of a log: a program may print its own command line."""
-        secrets = [secret.encode() for secret in self._secrets()]
-        if not secrets or not log.is_file():
-            return
-        text = log.read_bytes()
-        cleaned = text
-        for secret in secrets:
-            cleaned = cleaned.replace(secret, b"***")
-        if cleaned != text:
-            log.write_bytes(cleaned)
+        clean_log(log, self._secrets())
 
     def script(self) -> str:
         """Give the text of the script that starts each rank."""

@@ -13,6 +13,7 @@ from attrs import fields
 
 from analysis.domain.entities import InputSet, RunMeta
 from analysis.domain.manifest import RunManifest, RunStatus
+from analysis.domain.redaction import redacted
 from runner.collectors.choosing import COLLECTORS
 from runner.collectors.interface.collector import Tool
 from runner.plan.options import options_of
@@ -116,7 +117,13 @@ def as_recorded(settings: Any) -> tuple[dict[str, Any], dict[str, bool | int | f
         if name in _MANIFEST_FIELDS:
             own[name] = value
         else:
-            others[name] = (shlex.join(redact(value)) or None) if isinstance(value, tuple) else value
+            others[name] = (
+                (shlex.join(redact(value)) or None)
+                if isinstance(value, tuple)
+                else redacted(value)
+                if isinstance(value, str)
+                else value
+            )
     return own, others
 
 

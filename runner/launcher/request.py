@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import uuid
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
@@ -11,13 +12,15 @@ from typing import Final
 from analysis.domain.contracts import LLMProfileRequest
 from analysis.domain.entities import InputSet
 from analysis.domain.errors import RequestError
+from analysis.domain.redaction import redacted
 from runner.collectors.choosing import Choice, choose_collector
 from runner.collectors.nsys.presets import load_preset
 from runner.plan.plan import RunPlan
 from runner.plan.settings import Settings
 from runner.process.driver import DriverFacts, default_device
+from runner.process.environment import own_secrets, redact
 
-__all__ = ["make_plan", "make_request", "require_device"]
+__all__ = ["make_plan", "make_request", "require_device", "require_no_secrets"]
 
 _DEVICE: Final = re.compile(r"cpu|cuda(:\d+)?")
 
@@ -122,6 +125,7 @@ def make_plan(
         RequestError: the preset is unknown, or does not fit the collector.
         CaptureError: nsys is asked for, but there is no usable one.
     """
+    require_no_secrets(request, settings, out)
     preset = load_preset(settings.preset)
     run_id = run_id or str(uuid.uuid4())
     choice = choose_collector(settings.collector, request.device, preset, settings.nsys, environ)
@@ -136,6 +140,36 @@ def make_plan(
         input_set=input_set,
     )
     return plan, choice
+
+
+def require_no_secrets(request: LLMProfileRequest, settings: Settings, out: Path) -> None:
+    """Refuse what would have to be written down to be carried out, and looks like a secret.
+
+    A plan holds prompt, paths and arguments as they are, and the report names them.
+
+    Raises:
+        RequestError: one of them looks like a secret, or holds the value of a variable that is named like one.
+    """
+    texts = {
+        "the model's path": request.model_path,
+        "--images": request.input_dir,
+        "--out": str(out.expanduser().absolute()),
+        "--prompt": settings.prompt or "",
+        "--nsys": settings.nsys or "",
+        "--attn-implementation": settings.attn_implementation or "",
+        "--experts-implementation": settings.experts_implementation or "",
+    }
+    for what, text in texts.items():
+        if (shown := redacted(text, own_secrets())) != text:
+            raise RequestError(
+                f"{what} holds what looks like a secret ({shown}), and a run's folder would keep it: take it out"
+            )
+    arguments = tuple(redacted(argument, own_secrets()) for argument in redact(settings.nsys_args))
+    if arguments != settings.nsys_args:
+        raise RequestError(
+            f"--nsys-arg holds what looks like a secret ({shlex.join(arguments)}), and a run's folder would keep it: "
+            "leave it out; --keep-env NAME gives the program a variable"
+        )
 
 
 def _require_ranks_fit(settings: Settings, device: str, choice: Choice) -> None:

@@ -363,6 +363,7 @@ class Review:
                     log=printed,
                     interrupts=interrupts,
                     umask=0o077,
+                    clean=False,
                 )
             if imported.ended_by == "interrupt":
                 raise InterruptedRunError("interrupted while its report was read")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import stat
@@ -13,13 +14,15 @@ from typing import Any, Final
 
 from attrs import frozen
 
-from analysis.domain.convert import from_json_file, to_json
+from analysis.domain.convert import from_json_file, to_json, to_plain
 from analysis.domain.errors import BusyError, CaptureError, RequestError
 from analysis.domain.files import WriteOptions, write_text
 from analysis.domain.manifest import RunManifest
 from analysis.domain.program import PROGRAM_MARK, ProgramManifest
+from analysis.domain.redaction import redacted, redacted_plain
 from runner.plan.plan import RunPlan, WorkloadResult, trace_names
 from runner.plan.program import ExecPlan
+from runner.process.environment import own_secrets
 from runner.process.lock import LockFile, LockTakenError, user_name
 
 __all__ = ["RunDirectory"]
@@ -217,12 +220,18 @@ class RunDirectory:
         return from_json_file(WorkloadResult, file) if file.is_file() else None
 
     def write(self, file: Path, record: Any) -> None:
-        """Write a record as JSON, whole or not at all.
+        """Write a record as JSON, whole or not at all, and without secrets.
+
+        A plan alone is written as it is, for it is what is carried out; `require_no_secrets` has looked at it before.
 
         Raises:
             CaptureError: the disk is full or the folder cannot be written.
         """
-        write_text(file, to_json(record) + "\n", _RECORD)
+        text = to_json(record)
+        secrets = own_secrets()
+        if file.name != self.plan_file.name and redacted(text, secrets) != text:
+            text = json.dumps(redacted_plain(to_plain(record), secrets), indent=2, ensure_ascii=False)
+        write_text(file, text + "\n", _RECORD)
 
     @contextmanager
     def locked(self) -> Iterator[None]:

@@ -1,22 +1,30 @@
 """The environment that a profiled program gets, and what must not be written down of its command line.
 
-nsys copies the whole environment of what it starts into its report. So the child starts with an allow-list, and what
-a variable is called decides: nothing that is named like a secret passes, whatever its prefix, unless it was asked for.
+nsys copies the whole environment of what it starts into its report. So the child starts with an allow-list of names
+(`runner.process.variables`), and nothing whose value is a secret by its form passes, unless it was asked for.
 """
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
+from pathlib import Path
 from typing import Final
 
+from analysis.domain.redaction import REDACTED, is_secret_name, redacted, secret_values
 from runner.process.python import import_path
+from runner.process.variables import ALLOWED, ENGINES, FAMILIES
 
 __all__ = [
     "REDACTED",
     "RUN_MARK",
     "child_environment",
+    "clean_log",
+    "left_out",
+    "left_out_note",
     "looks_secret",
+    "own_secrets",
     "program_environment",
     "redact",
     "redact_text",
@@ -26,41 +34,13 @@ __all__ = [
 RUN_MARK: Final = "DSOCR_PROFILE_RUN"
 """Set to the run's id in everything that a run starts, so that what is left of it can be found and ended."""
 
-_ALLOWED: Final = frozenset(
-    {
-        "CC", "CONDA_PREFIX", "CUDA", "CXX", "HF_DATASETS_CACHE", "HF_HOME", "HF_HUB_CACHE", "HF_MODULES_CACHE", "HOME",
-        "HUGGINGFACE_HUB_CACHE", "LANG", "LANGUAGE", "LD_LIBRARY_PATH", "LD_PRELOAD", "LOGNAME", "MALLOC_ARENA_MAX",
-        "PATH", "PYTHONDONTWRITEBYTECODE", "PYTHONHASHSEED", "PYTHONHOME", "PYTHONPATH", "PYTHONPYCACHEPREFIX",
-        "PYTHONUTF8", "PYTHONWARNINGS", "SHELL", "TERM", "TMPDIR", "TOKENIZERS_PARALLELISM", "TRANSFORMERS_CACHE",
-        "TZ", "USER", "VIRTUAL_ENV", "XDG_CACHE_HOME", "XDG_RUNTIME_DIR",
-    }
-)  # fmt: skip
-_ALLOWED_PREFIXES: Final = (
-    "CUBLAS_", "CUBLASLT_", "CUDA_", "CUDNN_", "GOMP_", "KMP_", "LC_", "MKL_", "NCCL_", "NSYS_", "NVIDIA_", "NVTX_",
-    "OMP_", "OPENBLAS_", "PYTORCH_", "TORCH_", "TORCHINDUCTOR_", "TRITON_",
-)  # fmt: skip
-_ENGINE_PREFIXES: Final = (
-    "ACCELERATE_", "DEEPSPEED_", "FLASHINFER_", "GLOO_", "HF_", "MODELSCOPE_", "OMPI_", "RAY_", "SGLANG_", "SGL_",
-    "TLLM_", "TRTLLM_", "UCX_", "VLLM_",
-)  # fmt: skip
-"""Beside `_ALLOWED_PREFIXES`, for programs that are not ours."""
-_SECRET_NAME: Final = re.compile(
-    r"(?i)token(?!s\b|iz)|secret|passw|passphrase|credential|api_?key|_key\b|_pat\b|auth|cookie|\bkey\b"
-)
-_CREDENTIALS_IN_URL: Final = re.compile(r"(?<=://)[^/@\s:]*:[^/@\s]*(?=@)")
-_SECRET_VALUE: Final = re.compile(
-    r"\b(?:hf_[A-Za-z0-9]{8,}|gh[pousr]_[A-Za-z0-9]{16,}|github_pat_\w{16,}|glpat-[\w-]{16,}|sk-[\w-]{16,}"
-    r"|nvapi-[\w-]{8,}|AKIA[A-Z0-9]{12,}|xox[abprs]-[\w-]{8,}|eyJ[\w-]{8,}\.[\w-]+(?:\.[\w-]*)?)"
-)
 _ASSIGNMENT: Final = re.compile(r"(?P<name>-{0,2}[\w.-]*)(?P<equals>=)(?P<value>.*)", re.DOTALL)
-REDACTED: Final = "***"
-"""What stands in a secret's place."""
 _SHORTEST_SECRET: Final = 4
 
 
 def looks_secret(name: str, value: str = "") -> bool:
     """Say whether a variable must be taken for a secret: by its name, or by a value that has a known token's form."""
-    return bool(_SECRET_NAME.search(name) or _SECRET_VALUE.search(value) or _CREDENTIALS_IN_URL.search(value))
+    return is_secret_name(name) or redacted(value) != value
 
 
 def child_environment(
@@ -77,7 +57,7 @@ def child_environment(
         The allow-listed variables, and those by which our own packages are found. The Hugging Face hub is switched
         offline: models are resolved before the child starts, so it needs no token.
     """
-    chosen = _chosen(environ, keep, _ALLOWED_PREFIXES)
+    chosen = _chosen(environ, keep, ALLOWED)
     for name, value in (("HF_HUB_OFFLINE", "1"), ("HF_HUB_DISABLE_TELEMETRY", "1"), ("PYTHONUNBUFFERED", "1")):
         chosen.setdefault(name, value)
     chosen.pop("PYTHONPATH", None)
@@ -94,20 +74,40 @@ def program_environment(
         keep: names that the user asked to keep; they pass even if they look secret.
         extra: set on top.
     """
-    chosen = _chosen(environ, keep, (*_ALLOWED_PREFIXES, *_ENGINE_PREFIXES))
+    chosen = _chosen(environ, keep, ALLOWED | ENGINES)
     chosen.setdefault("PYTHONUNBUFFERED", "1")  # a log that ends where the program did
     return {**chosen, **(extra or {})}
 
 
-def _chosen(environ: Mapping[str, str], keep: Iterable[str], prefixes: tuple[str, ...]) -> dict[str, str]:
+def _chosen(environ: Mapping[str, str], keep: Iterable[str], allowed: Set[str]) -> dict[str, str]:
     asked_for = set(keep)
     return {
         name: value
         for name, value in environ.items()
-        if name in asked_for
-        or (name in _ALLOWED and not _SECRET_VALUE.search(value))
-        or (name.startswith(prefixes) and not looks_secret(name, value))
+        if name in asked_for or (name in allowed and redacted(value) == value)
     }
+
+
+def left_out(environ: Mapping[str, str], chosen: Mapping[str, str]) -> tuple[str, ...]:
+    """Names of variables that would change what the program does, and that it does not get.
+
+    Args:
+        environ: the launcher's own environment.
+        chosen: what the program gets, of `child_environment` or `program_environment`.
+    """
+    return tuple(
+        sorted(
+            name for name in environ if name.startswith(FAMILIES) and name not in chosen and not is_secret_name(name)
+        )
+    )
+
+
+def left_out_note(environ: Mapping[str, str], chosen: Mapping[str, str]) -> tuple[str, ...]:
+    """What to tell of `left_out`, in no or one sentence."""
+    names = left_out(environ, chosen)
+    if not names:
+        return ()
+    return (f"not passed on to the program: {', '.join(names)} (--keep-env NAME passes one on)",)
 
 
 def secrets_of(argv: Sequence[str], environ: Mapping[str, str], keep: Iterable[str] = ()) -> tuple[str, ...]:
@@ -127,11 +127,30 @@ def secrets_of(argv: Sequence[str], environ: Mapping[str, str], keep: Iterable[s
     return tuple(sorted((text for text in texts if len(text) >= _SHORTEST_SECRET), key=len, reverse=True))
 
 
+def own_secrets() -> tuple[str, ...]:
+    """Values in this process's environment that must be written down nowhere, whoever prints them; the longest first."""
+    return secret_values(os.environ)
+
+
+def clean_log(log: Path, secrets: Sequence[str] = ()) -> None:
+    """Take secrets out of what a program printed: its command line, its environment, what looks like one.
+
+    Args:
+        log: rewritten only if something is found; may be missing.
+        secrets: known ones beside `own_secrets`.
+    """
+    try:
+        before = log.read_bytes().decode("utf-8", "surrogateescape")
+    except OSError:
+        return
+    after = redacted(before, sorted({*secrets, *own_secrets()}, key=len, reverse=True))
+    if after != before:
+        log.write_bytes(after.encode("utf-8", "surrogateescape"))
+
+
 def redact_text(text: str, secrets: Sequence[str]) -> str:
-    """Blank known secrets in a text."""
-    for secret in secrets:
-        text = text.replace(secret, REDACTED)
-    return text
+    """Blank known secrets in a text, and what looks like one."""
+    return redacted(text, secrets)
 
 
 def redact(argv: Sequence[str]) -> tuple[str, ...]:
@@ -147,14 +166,13 @@ def redact(argv: Sequence[str]) -> tuple[str, ...]:
             value_follows = False
             continue
         match = _ASSIGNMENT.fullmatch(argument)
-        if match and _SECRET_NAME.search(match["name"]):
+        if match and is_secret_name(match["name"]):
             shown.append(f"{match['name']}={REDACTED}")
             continue
-        value_follows = argument.startswith("--") and "=" not in argument and bool(_SECRET_NAME.search(argument))
-        argument = _CREDENTIALS_IN_URL.sub(REDACTED, argument)
+        value_follows = argument.startswith("--") and "=" not in argument and is_secret_name(argument)
         # --env-var=A=1,HF_TOKEN=x: an assignment inside a value.
         argument = re.sub(
-            r"(\w+)=([^,\s]+)", lambda m: f"{m[1]}={REDACTED}" if _SECRET_NAME.search(m[1]) else m[0], argument
+            r"(\w+)=([^,\s]+)", lambda m: f"{m[1]}={REDACTED}" if is_secret_name(m[1]) else m[0], argument
         )
-        shown.append(_SECRET_VALUE.sub(REDACTED, argument))
+        shown.append(redacted(argument))
     return tuple(shown)

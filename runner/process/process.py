@@ -19,7 +19,7 @@ from typing import Final, Literal, TypeAlias
 import psutil
 from attrs import frozen
 
-from runner.process.environment import RUN_MARK
+from runner.process.environment import RUN_MARK, clean_log
 from runner.process.supervised import LAUNCHER_MARK, SupervisedProcess, is_supervisor, launcher_mark
 
 __all__ = [
@@ -130,6 +130,7 @@ def run_process(
     appear_s: float = APPEAR_S,
     finish_s: float = FINISH_S,
     umask: int = -1,
+    clean: bool = True,
     watch: Callable[[], None] | None = None,
     over: Callable[[], bool] = lambda: False,
 ) -> Outcome:
@@ -147,6 +148,7 @@ def run_process(
         appear_s: how long the rest (nsys) may take to start its target.
         finish_s: how long it may take after its target has ended. Where it does no work, a minute is enough for both.
         umask: file mode mask of the program; -1: unchanged.
+        clean: take secrets out of the log when the program has ended.
         watch: called again and again while the program runs, such as to show how far it is.
         over: asked again and again; true: the program, such as a server, has nothing left to do and is to be ended.
 
@@ -211,6 +213,8 @@ def run_process(
             process.end_now()
         if mark is not None:
             reap(mark)
+        if clean:
+            clean_log(log)
     return Outcome(
         returncode=-signal.SIGKILL if process.returncode is None else process.returncode,
         ended_by=ended_by,

@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from attrs import evolve
 
+from analysis.domain.contracts import LLMProfileRequest
 from analysis.domain.errors import RequestError
 from runner.child.models.registry import PRESETS
-from runner.launcher.request import make_plan, make_request
+from runner.launcher.request import make_plan, make_request, require_no_secrets
 from runner.plan.settings import Settings
 from runner.process.driver import DriverFacts, VisibleGpu
 
@@ -74,3 +76,44 @@ def test_the_first_visible_gpu_is_named() -> None:
         if torch_cuda_version() is None
         else ("cuda:0", "NVIDIA H100 is visible")
     )
+
+
+SECRET = "ghp_" + "a1B2" * 9
+
+
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        ({"prompt": f"Read with {SECRET}."}, "--prompt"),
+        ({"nsys_args": (f"--env-var=A=1,B={SECRET}",)}, "--nsys-arg"),
+        ({"nsys_args": ("--env-var=MY_PASSWORD=hunter2hunter2",)}, "--nsys-arg"),
+        ({"nsys": f"/opt/{SECRET}/nsys"}, "--nsys"),
+    ],
+)
+def test_settings_that_look_like_secrets_are_refused(tmp_path: Path, changed: dict[str, Any], told: str) -> None:
+    settings = evolve(Settings(), **changed)
+    request = LLMProfileRequest(model_path="m", input_dir=str(tmp_path), device="cpu")
+    with pytest.raises(RequestError, match=told) as caught:
+        require_no_secrets(request, settings, tmp_path)
+    assert SECRET not in str(caught.value)
+    assert "hunter2" not in str(caught.value)
+    require_no_secrets(request, Settings(), tmp_path)
+
+
+@pytest.mark.parametrize("name", ["model_path", "input_dir"])
+def test_paths_that_look_like_secrets_are_refused(tmp_path: Path, name: str) -> None:
+    plain: dict[str, Any] = {"model_path": "m", "input_dir": str(tmp_path), "device": "cpu"}
+    request = LLMProfileRequest(**plain | {name: f"/data/{SECRET}/x"})
+    with pytest.raises(RequestError, match="looks like a secret"):
+        require_no_secrets(request, Settings(), tmp_path)
+    with pytest.raises(RequestError, match="--out"):
+        require_no_secrets(LLMProfileRequest(**plain), Settings(), tmp_path / SECRET)
+
+
+def test_the_value_of_a_variable_is_refused_whatever_it_looks_like(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DB_PASSWORD", "Correct-horse")
+    request = LLMProfileRequest(model_path="m", input_dir=str(tmp_path), device="cpu")
+    with pytest.raises(RequestError, match="--prompt"):
+        require_no_secrets(request, Settings(prompt="say Correct-horse"), tmp_path)

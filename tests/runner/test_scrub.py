@@ -11,8 +11,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from analysis.domain.errors import ExportError
+from analysis.domain.redaction import is_secret_name
 from runner.collectors.nsys.scrub import SCRUBBED, scrub, variable_names
-from runner.process.environment import RUN_MARK, child_environment, looks_secret, redact
+from runner.process.environment import (
+    RUN_MARK,
+    child_environment,
+    left_out,
+    looks_secret,
+    program_environment,
+    redact,
+)
+from runner.process.variables import ALLOWED, ENGINES
 
 SECRET = "planted-7f3a"
 
@@ -182,3 +191,25 @@ def test_secret_names() -> None:
     assert looks_secret("DB_PASSWORD")
     assert looks_secret("X", "ghp_abcdefghijklmnopqrst")
     assert not looks_secret("PATH", "/usr/bin")
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["NVIDIA_API_KEY", "NVIDIA_ANYTHING", "TRITON_SECRET", "NCCL_PLUGIN_LICENCE", "TORCH_HUB_LOGIN", "VLLM_API_KEY"],
+)
+@pytest.mark.parametrize("choose", [child_environment, program_environment])
+def test_a_variable_passes_by_its_name_not_by_how_it_begins(
+    choose: Callable[[dict[str, str]], dict[str, str]], name: str
+) -> None:
+    assert name not in choose({name: "anything", "PATH": "/bin"})
+
+
+def test_no_name_on_the_list_is_named_like_a_secret() -> None:
+    assert not [name for name in ALLOWED | ENGINES if is_secret_name(name)]
+    assert not [name for name in ALLOWED | ENGINES if "*" in name or name.endswith("_")]
+
+
+def test_what_is_left_out_of_a_known_family_is_said() -> None:
+    environ = {"NCCL_NEWEST": "1", "NCCL_DEBUG": "INFO", "NCCL_TOKEN": "x", "EDITOR": "vi", "CUDA_NEWEST": "1"}
+    assert left_out(environ, child_environment(environ)) == ("CUDA_NEWEST", "NCCL_NEWEST")
+    assert left_out(environ, child_environment(environ, keep=["NCCL_NEWEST"])) == ("CUDA_NEWEST",)

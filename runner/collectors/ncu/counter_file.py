@@ -16,6 +16,7 @@ from analysis.domain.annotations import DECODE_STEP, PREFILL, STAGE_DOMAIN
 from analysis.domain.errors import ExportError
 from analysis.domain.files import WriteOptions, write_with
 from analysis.domain.names import in_a_spreadsheet
+from analysis.domain.redaction import redacted
 
 __all__ = ["CounterFileFacts", "keep_counters"]
 
@@ -91,5 +92,8 @@ def _copy(source: Iterator[str], target: object, counts: list[int], printed: Pat
 
 
 def _cell(text: str) -> str:
-    """A cell that no spreadsheet takes for a formula: names are the program's own words, and ncu writes numbers as text."""
-    return text if _NUMBER.fullmatch(text) else in_a_spreadsheet(text)
+    """A cell without secrets, and that no spreadsheet takes for a formula: names are the program's own words.
+
+    ncu writes numbers as texts too.
+    """
+    return text if _NUMBER.fullmatch(text) else in_a_spreadsheet(redacted(text))

@@ -19,6 +19,7 @@ from typing import Final
 from attrs import frozen
 
 from analysis.domain.errors import ExportError
+from analysis.domain.redaction import redacted
 from runner.process.environment import RUN_MARK, looks_secret, redact
 
 __all__ = ["SCRUBBED", "ScrubResult", "scrub", "variable_names"]
@@ -84,6 +85,7 @@ def scrub(database: Path, *, own_marks: Iterable[str] = (), secrets: Sequence[st
                         if looks_secret(name, value):
                             names.add(name)
             texts = _redact_command_lines(connection) + _replace_everywhere(connection, secrets)
+            texts += _redact_everywhere(connection)
             connection.execute("COMMIT")
             if blocks or texts:
                 connection.execute("VACUUM")
@@ -190,6 +192,30 @@ def _replace_everywhere(connection: sqlite3.Connection, secrets: Sequence[str]) 
                     connection.execute(f'UPDATE "{table}" SET "{column}" = ? WHERE rowid = ?', (stored, rowid))
                     changed += 1
     return changed
+
+
+def _redact_everywhere(connection: sqlite3.Connection) -> int:
+    """Blank what looks like a secret: in texts that alone – names of ranges, words of the program; bytes as a whole."""
+    connection.create_function("without_secrets", 1, _without_secrets, deterministic=True)
+    changed = 0
+    for table in sorted(_tables(connection)):
+        for column in _columns(connection, table):
+            rows = connection.execute(
+                f'SELECT rowid, typeof("{column}"), without_secrets(CAST("{column}" AS BLOB)) AS cleaned FROM "{table}" '
+                f"WHERE typeof(\"{column}\") IN ('text', 'blob') AND cleaned IS NOT NULL"
+            ).fetchall()
+            for rowid, kind, cleaned in rows:
+                stored = None if kind == "blob" else cleaned.decode("utf-8", "replace")
+                connection.execute(f'UPDATE "{table}" SET "{column}" = ? WHERE rowid = ?', (stored, rowid))
+                changed += 1
+    return changed
+
+
+def _without_secrets(value: bytes) -> bytes | None:
+    """The same text without secrets; None: there are none. SQLite stores as text what need not be UTF-8."""
+    text = value.decode("utf-8", "surrogateescape")
+    shown = redacted(text)
+    return None if shown == text else shown.encode("utf-8", "surrogateescape")
 
 
 def _tables(connection: sqlite3.Connection) -> set[str]:
