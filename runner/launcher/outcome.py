@@ -14,9 +14,11 @@ from analysis.domain.manifest import RunManifest
 from analysis.domain.names import one_line, visible
 from analysis.domain.overhead import lighter_preset, noise_sentence, run_overheads, slower_profiled, worth_a_warning
 from analysis.domain.program import ProgramManifest, wall_time_sentence, wall_times
+from analysis.domain.redaction import redacted
 from runner.launcher.progress import phases_line
 from runner.launcher.run_directory import RunDirectory
 from runner.launcher.texts import TEXT_PAGE
+from runner.process.environment import own_secrets
 
 __all__ = ["headline_of", "overhead_line", "print_program_result", "print_result"]
 
@@ -42,7 +44,7 @@ def print_result(directory: RunDirectory, manifest: RunManifest) -> None:
         console.print(_plain(took), soft_wrap=True)
     if manifest.partial is not None:
         told = "" if manifest.exit_codes.analysis != 0 else "; the report is of what was captured until then"
-        console.print(Text(f"The run is {manifest.status}: ended by {manifest.partial}{told}"), soft_wrap=True)
+        console.print(_plain(f"The run is {manifest.status}: ended by {manifest.partial}{told}"), soft_wrap=True)
     elif manifest.status != "complete":
         console.print(_plain(f"The run is {manifest.status}: {manifest.error}"), soft_wrap=True)
     if manifest.exit_codes.analysis != 0:
@@ -63,7 +65,7 @@ def print_result(directory: RunDirectory, manifest: RunManifest) -> None:
 
 def _plain(text: str) -> Text:
     """A text of others for a terminal: its lines are its own, nothing in them acts."""
-    return Text("\n".join(one_line(line) for line in text.split("\n")))
+    return Text("\n".join(map(one_line, redacted(text, own_secrets()).split("\n"))))
 
 
 def headline_of(directory: RunDirectory) -> str | None:
@@ -98,7 +100,7 @@ def print_program_result(directory: RunDirectory, manifest: ProgramManifest) -> 
         console.print(_plain(took), soft_wrap=True)
     if manifest.partial is not None:
         console.print(
-            Text(
+            _plain(
                 f"The run is {manifest.status}: the program was ended by {manifest.partial}; what it captured is kept"
             ),
             soft_wrap=True,
