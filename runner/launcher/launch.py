@@ -15,6 +15,7 @@ from analysis.domain.errors import DsocrError, InterruptedRunError, RequestError
 from analysis.domain.manifest import RunManifest
 from runner.collectors.choosing import Choice
 from runner.launcher.device_lock import DeviceLock
+from runner.launcher.outside import status_of
 from runner.launcher.progress import RunProgress
 from runner.launcher.provenance import first_manifest, now
 from runner.launcher.run import Run
@@ -131,7 +132,8 @@ def carry_out(
         except DsocrError as error:
             left = directory.read_manifest()
             if left.status in ("queued", "running"):
-                changes: dict[str, Any] = {"status": "failed", "error": str(error), "finished_at": now()}
+                status = status_of(error, directory)
+                changes: dict[str, Any] = {"status": status, "error": str(error), "finished_at": now()}
                 if directory.cancel_file.exists():
                     changes["status"] = "cancelled"
                     if left.status == "queued":

@@ -85,7 +85,7 @@ def require_analysed(directory: RunDirectory, outcome: Outcome, *, again: bool =
         raise InterruptedRunError(f"interrupted in the analysis; {rest}")
     words = last_line(directory.log("analysis"))
     if outcome.returncode == _UNFIT:
-        raise UnfitTraceError(words.removeprefix("error: "))
+        raise UnfitTraceError(words.removeprefix("dsocr-analyze: ").removeprefix("error: "))
     if outcome.returncode != 0:
         if again:
             rest = f"the trace is kept in {directory.path}, and all of its words in {directory.log('analysis')}"

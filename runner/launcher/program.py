@@ -27,6 +27,7 @@ from analysis.domain.errors import (
 from analysis.domain.manifest import PhaseTime
 from analysis.domain.program import ProgramManifest, ProgramTimes
 from analysis.domain.redaction import secret_values
+from runner.collectors.interface.trace_file import check_trace
 from runner.collectors.nsys.export import export_report, finish_import
 from runner.collectors.nsys.fitness import driver_mismatch
 from runner.collectors.nsys.program import ProgramCommand, program_options, require_ranks
@@ -406,7 +407,7 @@ class ProgramRun:
             raise CaptureError(f"{self.directory.path}: there is no report for {', '.join(missing)}; run it again")
         self._update(phases=self._phases())
         manifest = self._manifest()
-        if manifest.device == "cpu" and rows is not None and not any(rows.get(table) for table in _GPU_TABLES):
+        if manifest.device == "cpu" and not self._holds_gpu_work(captured, rows):
             note = "no GPU is visible here and the capture holds no work of one, so there is no report of its time"
             self.progress.say(note)
             self._note(note)
@@ -415,6 +416,13 @@ class ProgramRun:
         # Not before: whoever reads that it is complete reads the report next.
         if manifest.partial is None and (manifest.ended_by_us or manifest.exit_codes.child in (0, None)):
             self._update(status="complete", error=None, finished_at=now())
+
+    def _holds_gpu_work(self, names: Sequence[str], rows: Mapping[str, int] | None) -> bool:
+        """Whether exports hold work of a GPU; ``rows``: those that were counted just now, None if they were made earlier."""
+        counted = (
+            [rows] if rows is not None else [check_trace(self.directory.path / f"{name}.sqlite") for name in names]
+        )
+        return any(each.get(table) for each in counted for table in _GPU_TABLES)
 
     def _export(self, names: Sequence[str], interrupts: Interrupts) -> dict[str, int] | None:
         """Make the exports of these traces that are not there yet. Gives the rows of those that it made; None: it made none."""

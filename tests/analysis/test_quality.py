@@ -12,8 +12,10 @@ from attrs import evolve
 
 from analysis.attribution.attribution import Attribution
 from analysis.domain.contracts import LLMProfileRequest
+from analysis.domain.convert import to_json
 from analysis.domain.entities import RunMeta
 from analysis.domain.manifest import ControlPass, PromptTokens, RunManifest
+from analysis.domain.program import ProgramManifest
 from analysis.quality.examine import examine, is_unfit
 from analysis.quality.findings import Finding
 from analysis.trace.reader import Trace
@@ -205,6 +207,23 @@ def test_what_was_cut_short_is_in_sums_and_in_no_median(tmp_path: Path) -> None:
     assert next(times for times in whole.unit_times if times.stage == "decode").instances == 3
     assert [row.busy_ns for row in partial.stages] == [row.busy_ns for row in whole.stages]
     assert "Partial capture: ended by --timeout 9; 2 of 3 images." in partial.report.notes
+
+
+def test_a_program_of_exec_that_was_ended_early_is_told(findings: Examine, tmp_path: Path) -> None:
+    record = ProgramManifest(
+        run_id="r1",
+        status="timed_out",
+        command=("serve",),
+        created_at=datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC),
+        traces=("trace.sqlite",),
+        partial="--timeout 60",
+    )
+    (tmp_path / "run.json").write_text(to_json(record))
+    found = findings(clean())
+    assert found["partial-capture"].title == "partial capture: ended by --timeout 60"
+    assert found["partial-capture"].severity == "warning"
+    (tmp_path / "run.json").write_text(to_json(evolve(record, partial=None)))
+    assert "partial-capture" not in findings(clean())
 
 
 # --- ranges ---------------------------------------------------------------------------------------------------

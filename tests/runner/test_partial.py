@@ -25,7 +25,9 @@ from analysis.domain.errors import (
     UnfitTraceError,
 )
 from launch_kit import ROOT, analysed, environment, fake_nsys, prepare, signal_when, start_launcher
+from program_kit import program, program_run
 from runner.collectors.nsys.tool import NsysTool
+from runner.launcher.program import ProgramRun
 from runner.launcher.queue import run_state
 from runner.launcher.run import Run
 from runner.launcher.run_directory import RunDirectory
@@ -147,6 +149,55 @@ def test_a_launcher_that_was_killed_after_the_capture_leaves_a_whole_one(tmp_pat
     manifest = run.directory.read_manifest()
     assert (manifest.status, manifest.error, manifest.partial) == ("complete", None, None)
     assert (manifest.profiled, manifest.exit_codes) == (whole.profiled, whole.exit_codes)
+
+
+ENDS_WELL = """
+    import signal, sys, time, pathlib
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    pathlib.Path(sys.argv[1]).touch()
+    time.sleep(300)
+"""
+
+
+@pytest.mark.parametrize(("timeout_s", "status"), [(None, "interrupted"), (6.0, "timed_out")])
+def test_a_program_that_was_ended_stays_so_however_well_it_took_it(
+    tmp_path: Path, tool: NsysTool, timeout_s: float | None, status: str
+) -> None:
+    """It ends with exit code 0, and a `resume` called the run complete."""
+    up = tmp_path / "up"
+    command = [*program(tmp_path, ENDS_WELL), str(up)]
+    run = program_run(tmp_path / "out", command, tool, control=0, timeout_s=timeout_s)
+    with Interrupts() as interrupts:
+        if timeout_s is None:
+            signal_when(up)
+        with pytest.raises(InterruptedRunError if timeout_s is None else TimeoutExceededError):
+            run.start(interrupts, wait=False)
+    first = run.directory.read_program_manifest()
+    partial = "an interrupt" if timeout_s is None else "--timeout 6"
+    assert (first.status, first.partial, first.exit_codes.child) == (status, partial, 0)
+    for _ in range(2):
+        with Interrupts() as interrupts:
+            ProgramRun.taken_up(run.directory, tool, run.environ, print).resume(interrupts)
+        manifest = run.directory.read_program_manifest()
+        assert (manifest.status, manifest.error, manifest.partial) == (status, first.error, partial)
+        assert manifest.resumed is not None
+        assert manifest.resumed.error is None
+        assert run.directory.trace_file.is_file()
+
+
+def test_a_program_interrupted_in_its_control_run_keeps_its_cause(tmp_path: Path, tool: NsysTool) -> None:
+    up = tmp_path / "up"
+    run = program_run(tmp_path / "out", [*program(tmp_path, ENDS_WELL), str(up)], tool, control=1)
+    with Interrupts() as interrupts:
+        signal_when(up)
+        with pytest.raises(InterruptedRunError):
+            run.start(interrupts, wait=False)
+    first = run.directory.read_program_manifest()
+    with Interrupts() as interrupts, pytest.raises(CaptureError, match="nothing was captured"):
+        ProgramRun.taken_up(run.directory, tool, run.environ, print).resume(interrupts)
+    manifest = run.directory.read_program_manifest()
+    assert (manifest.status, manifest.error) == ("interrupted", first.error)
+    assert manifest.resumed is not None
 
 
 # -- the real child, recorded by torch.profiler ------------------------------------------------------------------------

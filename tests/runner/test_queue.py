@@ -404,6 +404,29 @@ def test_a_run_that_was_cancelled_before_it_began_does_not_begin(tmp_path: Path,
     assert not (run.directory.path / "control.json").exists()
 
 
+def test_a_run_that_is_interrupted_while_it_waits_says_so(tmp_path: Path, environ: dict[str, str]) -> None:
+    run = prepare(tmp_path / "out", None, environ=environ)
+    run.directory.write(run.directory.manifest_file, evolve(run.directory.read_manifest(), status="queued"))
+    holder = hold_device("cpu", environ)
+
+    def interrupt(line: str) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+
+    try:
+        with pytest.raises(InterruptedRunError, match="interrupted while waiting for the device"):
+            carry_out(
+                run.directory,
+                planned_collector("torch", None, environ, needs_tool=True),
+                environ,
+                interrupt,
+                wait=True,
+            )
+    finally:
+        holder.kill()
+        holder.wait()
+    assert run.directory.read_manifest().status == "interrupted"
+
+
 def test_a_worker_that_does_not_come_up_is_told_in_its_own_words(tmp_path: Path, environ: dict[str, str]) -> None:
     directory = prepare(tmp_path / "out", None, environ=environ).directory
     directory.write(directory.manifest_file, evolve(directory.read_manifest(), status="queued"))
