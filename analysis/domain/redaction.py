@@ -28,7 +28,7 @@ _MARKS: Final = (
     "ghp_", "gho_", "ghu_", "ghs_", "ghr_", "github_pat_", "glpat-", "gldt-", "glft-", "glsoat-", "glrt-", "GR1348941",
     "glcbt-", "glimt-", "glptt-", "glagent-", "gloas-", "AIza", "ya29.", "GOCSPX-", "sk_", "rk_", "whsec_", "sk-", "npm_",
     "_authToken", "pypi-", "PRIVATE KEY", "PuTTY-User-Key", "eyJ", "hf_", "nvapi-", "gsk_", "xai-", "r8_", "pplx-", "xox",
-    "xapp-", "hooks.slack.com", "SG.", "sq0csp-", "-us", ":AA", "://", "earer", "EARER", "uthorization", "UTHORIZATION",
+    "xapp-", "hooks.slack.com", "SG.", "sq0csp-", "-us", ":AA", ":/", "earer", "EARER", "uthorization", "UTHORIZATION",
     "_TOKEN", "_KEY", "_SECRET", "_PASS", "_CREDENTIAL", "TOKEN=", "KEY=", "SECRET=", "PASSWORD=", "pi_key", "pikey",
     "pi-key", "piKey", "assword", "asswd", "assphrase", "ecret", "ccess_token", "ccess-token", "ccessToken",
     "efresh_token", "uth_token", "ession_token", "dop_v1_",
@@ -90,7 +90,9 @@ _OURS: Final[Mapping[str, re.Pattern[str]]] = {
     "authorization": re.compile(
         r"(?i)\b(?:proxy-)?authorization[\"']?\s*[:=]\s*[\"']?(?:\w+ +)?(?P<secret>[^\s\"',;]{8,})"
     ),
-    "user and password in a URL": re.compile(r"(?<=://)[^/@\s:\"']*:[^/@\s\"']+(?=@)"),
+    # One stroke too: what takes an address for a path makes one of two.
+    "user and password in a URL": re.compile(r":/{1,2}(?P<secret>[^/@\s:\"']*:[^/@\s\"']+)@"),
+    "Slack hook": re.compile(r"hooks\.slack\.com/services/(?P<secret>T\w+/B\w+/\w+)"),
     "value in a URL's query": re.compile(
         r"(?i)(?<=[?&;])(?:[\w.-]*(?:token|secret|passw|signature|credential|api-?_?key)[\w.-]*|sig|key|auth)="
         r"(?P<secret>[^&\s#\"'*]+)"

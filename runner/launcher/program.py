@@ -468,11 +468,11 @@ class ProgramRun:
             self.progress.say(f"{database.name}: exported and checked: {counts}")
             for table, count in result.rows.items():
                 total[table] = total.get(table, 0) + count
-            self._guard_report(report, result.foreign_blocks, result.secret_names)
+            self._guard_report(report, result.foreign_blocks, result.secret_names, result.secret_texts)
         self._update(traces=tuple(f"{name}.sqlite" for name in names))
         return total if made else None
 
-    def _guard_report(self, report: Path, blocks: int, names: tuple[str, ...]) -> None:
+    def _guard_report(self, report: Path, blocks: int, names: tuple[str, ...], texts: int = 0) -> None:
         """A report that holds secrets is not left lying about: only the export can be freed of them."""
         kinds = []
         if blocks:
@@ -480,6 +480,8 @@ class ProgramRun:
             kinds.append(f"the environment of {blocks} other processes or groups of them{listed}")
         if self._given_secrets():
             kinds.append("secrets of the command line or of --keep-env")
+        elif texts:
+            kinds.append("what looks like secrets of the program")
         if not kinds or not report.is_file():
             return
         what = f"nsys stored {' and '.join(kinds)} in {report.name}"

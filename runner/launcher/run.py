@@ -25,7 +25,7 @@ from analysis.domain.errors import (
 from analysis.domain.manifest import ControlPass, DeviceState, PhaseTime, RunManifest
 from analysis.domain.overhead import run_overheads
 from runner.collectors.choosing import Choice
-from runner.collectors.interface.collector import Collected, Collection, Collector, Job
+from runner.collectors.interface.collector import Collected, Collection, Collector, ExportResult, Job
 from runner.launcher.log_words import last_line
 from runner.launcher.outside import (
     ended_by,
@@ -387,16 +387,18 @@ class Run:
         self._codes(export=result.returncode)
         counts = ", ".join(f"{count:,} {name}" for name, count in result.rows.items() if count)
         self.say(f"exported and checked: {counts}")
-        for name in self._traces if result.foreign_blocks else ():
+        for name in self._traces if result.foreign_blocks or result.secret_texts else ():
             report = self.directory.path / f"{name}.nsys-rep"
             if report.is_file():
-                self._guard_report(report, result.foreign_blocks, result.secret_names)
+                self._guard_report(report, result)
 
-    def _guard_report(self, report: Path, blocks: int, secret_names: tuple[str, ...]) -> None:
-        """A report that holds other programs' environments is not left lying about."""
-        secrets = f", with {', '.join(secret_names)} among them" if secret_names else ""
+    def _guard_report(self, report: Path, result: ExportResult) -> None:
+        """A report that holds other programs' environments, or secrets of the program, is not left lying about."""
+        names, blocks = result.secret_names, result.foreign_blocks
+        secrets = f", with {', '.join(names)} among them" if names else ""
         groups = "another process" if blocks == 1 else f"{blocks} other processes or groups of them"
-        what = f"nsys stored the environment of {groups} in {report.name}{secrets}"
+        stored = f"the environment of {groups}" if blocks else "what looks like secrets of the program"
+        what = f"nsys stored {stored} in {report.name}{secrets}"
         if self.plan.settings.keep_report:
             note = f"{what}; kept on request: do not share it. {report.stem}.sqlite is free of them."
         else:

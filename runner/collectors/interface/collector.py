@@ -69,6 +69,8 @@ class ExportResult:
     """Those of processes that the run did not start; the collector's own report still holds them."""
     secret_names: tuple[str, ...] = ()
     """Variables in foreign blocks that are named like secrets."""
+    secret_texts: int = 0
+    """Other texts, such as names of ranges and words of the program, out of which a secret was taken."""
 
 
 class Tool(Protocol):

@@ -19,6 +19,7 @@ from runner.collectors.nsys.presets import ResolvedOptions, load_preset, resolve
 from runner.collectors.nsys.tool import NsysTool, export_argv, find_nsys, profile_argv
 from runner.plan.plan import RunPlan, trace_names
 from runner.process.driver import DriverFacts, installed_version
+from runner.process.environment import own_secrets
 from runner.process.file_modes import PRIVATE, umask_prefix
 from runner.process.isolation import namespace_prefix
 from runner.process.process import Interrupts, run_process
@@ -111,6 +112,7 @@ class NsysCollection:
                     log=log,
                     interrupts=interrupts,
                     own_marks=(job.run_id,),
+                    secrets=own_secrets(),
                     blobs=self.ranks > 1,
                 )
             )
@@ -130,6 +132,7 @@ def _together(results: list[ExportResult]) -> ExportResult:
         blocks=sum(result.blocks for result in results),
         foreign_blocks=sum(result.foreign_blocks for result in results),
         secret_names=tuple(names),
+        secret_texts=sum(result.secret_texts for result in results),
     )
 
 

@@ -123,7 +123,9 @@ def export_report(
         raise ExportError(f"{database}: cannot be written ({error.strerror})") from error
     finally:
         _discard(partial)
-    return ExportResult(outcome.returncode, rows, scrubbed.blocks, scrubbed.foreign_blocks, scrubbed.secret_names)
+    return ExportResult(
+        outcome.returncode, rows, scrubbed.blocks, scrubbed.foreign_blocks, scrubbed.secret_names, scrubbed.texts
+    )
 
 
 def _deadline() -> float:

@@ -165,10 +165,10 @@ def _redact_command_lines(connection: sqlite3.Connection) -> int:
         for column in _columns(connection, table):
             query = f'SELECT rowid, "{column}" FROM "{table}" WHERE typeof("{column}") = \'text\''
             for rowid, value in connection.execute(query).fetchall():
-                words = re.split(r"(\s+)", value)
-                shown = redact(words[::2])
-                if shown != tuple(words[::2]):
-                    words[::2] = shown
+                # As a whole first: an option's value may be of several words.
+                words = re.split(r"(\s+)", redacted(value))
+                words[::2] = redact(words[::2])
+                if "".join(words) != value:
                     connection.execute(f'UPDATE "{table}" SET "{column}" = ? WHERE rowid = ?', ("".join(words), rowid))
                     changed += 1
     return changed
