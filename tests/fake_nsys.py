@@ -2,9 +2,11 @@
 """An nsys that fails in ways that the real one cannot be made to fail in. ``$NSYS_FAKE`` says how."""
 
 import os
+import re
 import sqlite3
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 HOW = os.environ.get("NSYS_FAKE", "")
@@ -40,7 +42,10 @@ usage: nsys export [<args>] [nsys-rep-file]
 
 
 def value(name: str) -> str:
-    return next(one.split("=", 1)[1] for one in sys.argv if one.startswith(f"--{name}="))
+    given = next(one.split("=", 1)[1] for one in sys.argv if one.startswith(f"--{name}="))
+    if name == "output" and sys.argv[1] == "profile":
+        given = re.sub("%(.)", lambda mark: "%" if mark[1] == "%" else f"expanded {mark[1]}", given)
+    return given
 
 
 def main() -> int:
@@ -56,12 +61,19 @@ def main() -> int:
             return 1
         target = next(index for index, one in enumerate(sys.argv[2:], 2) if not one.startswith("--"))
         code = subprocess.run(sys.argv[target:], check=False).returncode
+        if HOW == "loses its agent":
+            sys.stderr.write("Connection to the Agent lost." + "\n")
+            return 0
+        code = 128 - code if code < 0 else code  # as the real one says a signal
         if HOW == "stream only":
             Path(value("output") + ".qdstrm").write_bytes(b"stream")
         elif HOW != "no report":
             Path(value("output") + ".nsys-rep").write_bytes(b"report")
         return 0 if HOW == "hides the exit code" else code
     partial = value("output")
+    if HOW == "hangs in the export":
+        Path(partial).write_bytes(b"SQLite format 3\0")
+        time.sleep(300)
     if HOW == "half an export":
         Path(partial).write_bytes(b"SQLite format 3\0" + b"\1" * 5000)
         return 0

@@ -130,6 +130,8 @@ def carry_out(
                         progress.add("launcher", "pages", ready - pages_s, ready)
                     return Run.open(directory, choice, environ, say, progress).start(interrupts)
         except DsocrError as error:
+            if not directory.manifest_file.is_file():  # removed in mid-run, which the error says
+                raise
             left = directory.read_manifest()
             if left.status in ("queued", "running"):
                 status = status_of(error, directory)

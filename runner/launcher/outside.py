@@ -10,6 +10,7 @@ from typing import Final
 
 from analysis.domain.errors import (
     AnalysisFailedError,
+    CaptureError,
     DsocrError,
     InterruptedRunError,
     TimeoutExceededError,
@@ -20,17 +21,20 @@ from analysis.domain.program import ProgramManifest
 from runner.launcher.log_words import last_line
 from runner.launcher.provenance import now
 from runner.launcher.run_directory import RunDirectory
+from runner.process.ended import ended_in_words
 from runner.process.process import Interrupts, Outcome, run_process
 
 __all__ = [
     "LAUNCHER_KILLED",
     "ended_by",
     "how_it_ended",
+    "recorded_or_worse",
     "recording_attempt",
     "require_analysed",
     "require_ended_itself",
     "start_analysis",
     "status_of",
+    "why_no_capture",
 ]
 
 LAUNCHER_KILLED: Final = "its launcher was killed"
@@ -89,7 +93,18 @@ def require_analysed(directory: RunDirectory, outcome: Outcome, *, again: bool =
     if outcome.returncode != 0:
         if again:
             rest = f"the trace is kept in {directory.path}, and all of its words in {directory.log('analysis')}"
-        raise AnalysisFailedError(f"the analysis failed (exit code {outcome.returncode}): {words}; {rest}")
+        ended = ended_in_words(outcome.returncode, "failed with")
+        raise AnalysisFailedError(f"the analysis {ended}: {words}; {rest}")
+
+
+@contextmanager
+def recorded_or_worse(outcome: Outcome) -> Iterator[None]:
+    """Write down how a step ended; if that fails (disk full) where the step did, the step's own failure is what is told."""
+    try:
+        yield
+    except CaptureError:
+        if outcome.returncode == 0:
+            raise
 
 
 def require_ended_itself(
@@ -180,6 +195,19 @@ def _exit(code: int | None) -> str:
     if code is None:
         return "an unknown cause"
     return f"signal {-code}" if code < 0 else f"the program's exit code {code}"
+
+
+def why_no_capture(directory: RunDirectory, fault: str, saved: Path | None = None) -> str:
+    """Say what kept the profiler from its part: it is not the program that failed.
+
+    Args:
+        directory: of the run.
+        fault: of the profiler, in words.
+        saved: what was captured before; None: nothing.
+    """
+    rest = "; nothing usable is left" if saved is None else f"; what was captured before is kept in {saved}"
+    words = last_line(directory.log("capture"))
+    return f"{fault}; its last words: {words} (all of them: {directory.log('capture')}){rest}"
 
 
 def status_of(error: DsocrError, directory: RunDirectory) -> RunStatus:

@@ -8,7 +8,7 @@ import shutil
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -28,21 +28,24 @@ from analysis.domain.manifest import PhaseTime
 from analysis.domain.program import ProgramManifest, ProgramTimes
 from analysis.domain.redaction import secret_values
 from runner.collectors.interface.trace_file import check_trace
+from runner.collectors.nsys.death import fault_of_nsys, room_for_nsys
 from runner.collectors.nsys.export import export_report, finish_import
 from runner.collectors.nsys.fitness import driver_mismatch
 from runner.collectors.nsys.program import ProgramCommand, program_options, require_ranks
-from runner.collectors.nsys.tool import NsysTool, export_argv
+from runner.collectors.nsys.tool import NsysTool, export_argv, output_name
 from runner.launcher.device_lock import DeviceLock
 from runner.launcher.log_words import last_line
 from runner.launcher.outside import (
     LAUNCHER_KILLED,
     ended_by,
     how_it_ended,
+    recorded_or_worse,
     recording_attempt,
     require_analysed,
     require_ended_itself,
     start_analysis,
     status_of,
+    why_no_capture,
 )
 from runner.launcher.progress import RunProgress
 from runner.launcher.provenance import commit_of, now
@@ -52,6 +55,7 @@ from runner.launcher.server import Conversation
 from runner.plan.options import options_of
 from runner.plan.program import ExecPlan, ExecSettings
 from runner.process.driver import DriverFacts, installed_version
+from runner.process.ended import ended_in_words
 from runner.process.environment import (
     REDACTED,
     RUN_MARK,
@@ -113,6 +117,7 @@ def prepare_program(
     _require_fitting(command, settings)
     run_id = str(uuid.uuid4())
     directory = RunDirectory(out.expanduser().absolute() / run_id)
+    output_name(directory.path, "trace")  # one that nsys cannot write to is refused before anything runs
     count = len(facts.gpus)
     device = "cpu" if not count else "cuda:0" if count == 1 else f"cuda:0-{count - 1}"
     recorded = evolve(
@@ -315,6 +320,7 @@ class ProgramRun:
         if self._given_secrets():
             self.directory.write_secrets(self._given_secrets())
         with self._environment(self.nsys.environment()) as env:
+            room = room_for_nsys(self.directory.path, env, self.progress.draw)
             outcome, talk = self._watched(
                 self.nsys.argv(self.command),
                 env,
@@ -323,11 +329,14 @@ class ProgramRun:
                 deadline,
                 target=self.plan.run_id,
                 profiled=True,
+                watch=room.look,
             )
+        fault = fault_of_nsys(self.nsys.tool, outcome, self.directory.log("capture"), room)
         captured = self._captured()
         for file in self.directory.path.glob("*.nsys-rep"):
             file.chmod(0o600)  # nsys writes it readable for all
         ran = outcome.target_seen or bool(captured)  # a short one may end between two looks
+        ran = ran and (fault is None or bool(captured))  # else what came of it is not known
         self._codes(child=outcome.returncode if ran else None, nsys=0 if captured else outcome.returncode or 1)
         self._times(outcome, talk, profiled=True)
         if outcome.ended_by == "over":
@@ -338,6 +347,8 @@ class ProgramRun:
         well = well or (outcome.ended_by == "itself" and talk is None and outcome.returncode == 0)
         saved = self._save(outcome, interrupts) if captured and not well else None
         require_ended_itself(self.directory, outcome, "the capture", self.settings.timeout_s, saved)
+        if fault is not None and (not captured or outcome.returncode != 0):
+            raise CaptureError(why_no_capture(self.directory, fault, saved))
         if not ran:
             words = last_line(self.directory.log("capture"))
             raise CaptureError(f"nsys did not start the program (exit code {outcome.returncode}): {words}")
@@ -368,6 +379,7 @@ class ProgramRun:
         *,
         target: str | None,
         profiled: bool,
+        watch: Callable[[], None] | None = None,
     ) -> tuple[Outcome, Conversation | None]:
         """Run the program to its end, and a server with its load; secrets leave the logs."""
         settings = self.settings
@@ -388,7 +400,7 @@ class ProgramRun:
                 deadline=deadline,
                 grace_s=settings.grace_s,
                 umask=PRIVATE if profiled else users_umask(),
-                watch=self.progress.draw,
+                watch=self.directory.watched(watch or self.progress.draw),
                 over=(lambda: False) if talk is None else talk.over,
             )
         finally:
@@ -458,7 +470,8 @@ class ProgramRun:
                         "opened no NVTX range and used no GPU (mark its stages: docs/annotate.md)"
                     ) from error
                 except ExportError:
-                    self._codes(export=1)
+                    with suppress(DsocrError):  # a full disk, which is what failed the export
+                        self._codes(export=1)
                     raise
                 finally:
                     self._clean(log)
@@ -524,8 +537,9 @@ class ProgramRun:
         env = child_environment(self.environ)
         with self.progress.phase("report"):
             outcome = start_analysis(self.directory, self.analysis_command(), env, interrupts, self.progress.draw)
-        self._codes(analysis=outcome.returncode)
-        self._update(phases=self._phases())
+        with recorded_or_worse(outcome):
+            self._codes(analysis=outcome.returncode)
+            self._update(phases=self._phases())
         require_analysed(self.directory, outcome, again=again)
 
     # -- records -------------------------------------------------------------------------------------------------------
@@ -618,8 +632,12 @@ class ProgramRun:
         """Write an error into run.json on its way out; if that fails too (disk full), the first error is raised."""
         with self._without_secrets_at_the_end():
             try:
-                yield
+                with self.directory.still_there():
+                    yield
             except DsocrError as error:
+                if not self.directory.manifest_file.is_file():
+                    raise
+                self.directory.free_reserve()
                 try:
                     self._update(
                         status=status_of(error, self.directory),
@@ -628,7 +646,8 @@ class ProgramRun:
                         phases=self._phases(),
                     )
                 except DsocrError as second:
-                    self.progress.say(str(second))
+                    if str(second) != str(error):
+                        self.progress.say(str(second))
                 raise
 
     @contextmanager
@@ -651,7 +670,7 @@ class ProgramRun:
                 raise type(talk.error)(f"{talk.error}{rest}")
             return
         code = outcome.returncode
-        ended = f"was ended by signal {-code}" if code < 0 else f"ended with exit code {code}"
+        ended = ended_in_words(code, "ended with")
         if talk is not None:
             raise ChildFailedError(
                 f"the server {ended} {where} before its load had ended: {last_line(log)} (all of it: {log}){rest}"

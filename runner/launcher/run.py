@@ -7,7 +7,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -30,11 +30,13 @@ from runner.launcher.log_words import last_line
 from runner.launcher.outside import (
     ended_by,
     how_it_ended,
+    recorded_or_worse,
     recording_attempt,
     require_analysed,
     require_ended_itself,
     start_analysis,
     status_of,
+    why_no_capture,
 )
 from runner.launcher.progress import Follower, RunProgress
 from runner.launcher.provenance import now
@@ -43,6 +45,7 @@ from runner.launcher.run_directory import RunDirectory
 from runner.launcher.texts import write_texts
 from runner.plan.plan import RunPlan, WorkloadResult, trace_names
 from runner.process.driver import shares_gpus
+from runner.process.ended import ended_in_words
 from runner.process.environment import RUN_MARK, child_environment
 from runner.process.gate import GATE_VARIABLE, GateKeeper
 from runner.process.process import Interrupts, reap, run_process
@@ -330,7 +333,7 @@ class Run:
                 interrupts=interrupts,
                 deadline=deadline,
                 grace_s=self.plan.settings.grace_s,
-                watch=watch,
+                watch=self.directory.watched(watch),
             )
         self._codes(control=outcome.returncode)
         require_ended_itself(self.directory, outcome, "the control run", self.plan.settings.timeout_s, saved=None)
@@ -348,6 +351,8 @@ class Run:
         elif outcome.returncode == -signal.SIGKILL and not self.collector.exports:
             self.say(f"{self.collector.summary} writes at its end: of a program that is killed nothing is left")
         require_ended_itself(self.directory, outcome, "the capture", self.plan.settings.timeout_s, saved)
+        if collected.fault is not None and (collected.child != 0 or not collected.usable):
+            raise CaptureError(why_no_capture(self.directory, collected.fault, saved))
         if collected.child is None:
             words = last_line(self.directory.log("capture"))
             raise CaptureError(
@@ -382,7 +387,8 @@ class Run:
             try:
                 result = self.collection.finish(self._job(env, None), self.directory.log("export"), interrupts)
             except ExportError:
-                self._codes(export=1)
+                with suppress(DsocrError):  # a full disk, which is what failed the export
+                    self._codes(export=1)
                 raise
         self._codes(export=result.returncode)
         counts = ", ".join(f"{count:,} {name}" for name, count in result.rows.items() if count)
@@ -418,10 +424,9 @@ class Run:
         env = child_environment(self.environ, keep=self.plan.settings.keep_env)
         with self.progress.phase("report"):
             outcome = start_analysis(self.directory, self._analysis, env, interrupts, self.progress.draw)
-        self._update(
-            exit_codes=evolve(self._manifest().exit_codes, analysis=outcome.returncode),
-            phases=self._phases(),
-        )
+        with recorded_or_worse(outcome):
+            codes = evolve(self._manifest().exit_codes, analysis=outcome.returncode)
+            self._update(exit_codes=codes, phases=self._phases())
         require_analysed(self.directory, outcome, again=again)
 
     @property
@@ -496,14 +501,19 @@ class Run:
     def _recording_failure(self) -> Iterator[None]:
         """Write an error into run.json on its way out; if that fails too (disk full), the first error is raised."""
         try:
-            yield
+            with self.directory.still_there():
+                yield
         except DsocrError as error:
+            if not self.directory.manifest_file.is_file():
+                raise
+            self.directory.free_reserve()
             try:
                 self._update(
                     status=status_of(error, self.directory), error=str(error), finished_at=now(), phases=self._phases()
                 )
             except DsocrError as second:
-                self.say(str(second))
+                if str(second) != str(error):
+                    self.say(str(second))
             raise
 
     def _child_error(self, step: str, code: int, where: str, saved: Path | None = None) -> DsocrError:
@@ -511,8 +521,9 @@ class Run:
         rest = f"; what was captured before is kept in {saved}" if saved is not None else ""
         if code in _SAME_CODE:
             return _SAME_CODE[code](f"{words}{rest}")
-        ended = f"was ended by signal {-code}" if code < 0 else f"failed with exit code {code}"
-        return ChildFailedError(f"the program {ended} {where}: {words} (all of it: {self.directory.log(step)}){rest}")
+        return ChildFailedError(
+            f"the program {ended_in_words(code)} {where}: {words} (all of it: {self.directory.log(step)}){rest}"
+        )
 
     # -- pieces --------------------------------------------------------------------------------------------------------
 
@@ -526,6 +537,7 @@ class Run:
             result_file=self.directory.path / PROFILED,
             deadline=deadline,
             grace_s=self.plan.settings.grace_s,
+            watch=self.directory.watched(),
         )
 
     @contextmanager

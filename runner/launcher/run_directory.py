@@ -7,19 +7,20 @@ import os
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
 from attrs import frozen
 
 from analysis.domain.convert import from_json_file, to_json, to_plain
-from analysis.domain.errors import BusyError, CaptureError, RequestError
+from analysis.domain.errors import BusyError, CaptureError, DsocrError, RequestError
 from analysis.domain.files import WriteOptions, write_text
 from analysis.domain.manifest import RunManifest
 from analysis.domain.program import PROGRAM_MARK, ProgramManifest
 from analysis.domain.redaction import redacted, redacted_plain
+from analysis.domain.system_errors import is_disk_full, reason_of
 from runner.plan.plan import RunPlan, WorkloadResult, trace_names
 from runner.plan.program import ExecPlan
 from runner.process.environment import own_secrets
@@ -31,6 +32,8 @@ _RECORD: Final = WriteOptions(mode=0o600, durable=True, error=CaptureError)
 
 _NO_LINKS: Final = frozenset({".cancel", ".lock", "logs", "rank.sh", "tmp"})
 """Beside files of JSON: what a run itself writes or believes. A trace may be a link to where there is more room."""
+
+_RESERVE_BYTES: Final = 1 << 17
 
 _SOCKET_FOLDER_MAX: Final = 64
 """nsys opens sockets in its temporary folder; their whole path must stay below Linux' 108 characters."""
@@ -136,7 +139,7 @@ class RunDirectory:
             self.path.mkdir(mode=0o700, exist_ok=True)
             (self.path / "logs").mkdir(mode=0o700, exist_ok=True)
         except OSError as error:
-            raise RequestError(f"{self.path}: cannot be created ({error.strerror}); choose another --out") from error
+            raise RequestError(f"{self.path}: cannot be created ({reason_of(error)}); choose another --out") from error
 
     def require_own(self) -> None:
         """Refuse a folder that is somebody else's: its plan names programs that would be started, and its lock processes.
@@ -172,6 +175,57 @@ class RunDirectory:
                 return {os.fstat(file.fileno()).st_uid}
         except OSError:
             return set()
+
+    def require_there(self) -> None:
+        """Raise CaptureError if the folder, or its record, was removed."""
+        if not self.manifest_file.is_file():
+            raise CaptureError(
+                f"{self.path}: the run's folder, or run.json in it, is not there any more: it was removed or moved while "
+                "the run went on"
+            )
+
+    def watched(self, also: Callable[[], None] = lambda: None) -> Callable[[], None]:
+        """Give what is to be done again and again while a program runs: in a folder that has gone nothing is waited for.
+
+        Args:
+            also: done with each look.
+        """
+
+        def look() -> None:
+            self.require_there()
+            also()
+
+        return look
+
+    def free_reserve(self) -> None:
+        """Make room on a full disk for the last words of run.json."""
+        with suppress(OSError):
+            self._reserve.unlink(missing_ok=True)
+
+    @property
+    def _reserve(self) -> Path:
+        """Keeps room while a process works on the run, so that run.json can say that the disk was full."""
+        return self.path / ".reserve"
+
+    @contextmanager
+    def still_there(self) -> Iterator[None]:
+        """Say in one line that the folder was removed while the run went on, whatever stumbled over that.
+
+        Raises:
+            CaptureError: it is gone, or the system refused something that nobody had better words for.
+            DsocrError: what the context raised, where the folder is there.
+        """
+        try:
+            yield
+        except (DsocrError, OSError) as error:
+            if not self.manifest_file.is_file() and not is_disk_full(error):
+                try:
+                    self.require_there()
+                except CaptureError as gone:
+                    raise gone from error
+            if isinstance(error, OSError):
+                raise CaptureError(f"{error.filename or self.path}: {reason_of(error)}") from error
+            raise
 
     def is_of_a_program(self) -> bool:
         """Whether the run is one of ``exec``, as run.json says."""
@@ -248,7 +302,11 @@ class RunDirectory:
                     f"{self.path}: another process works on this run (process {self._lock.written() or 'unknown'})"
                 ) from error
             except OSError as error:
-                raise RequestError(f"{self._lock.path}: the run cannot be locked ({error.strerror})") from error
+                raise RequestError(f"{self._lock.path}: the run cannot be locked ({reason_of(error)})") from error
+            with suppress(OSError):  # a disk that is full already: the first record that is written says so
+                self._reserve.write_bytes(bytes(_RESERVE_BYTES))
+                self._reserve.chmod(0o600)
+            stack.callback(self.free_reserve)
             yield
 
     def holder(self) -> int | None:

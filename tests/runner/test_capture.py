@@ -98,7 +98,7 @@ def test_a_model_that_cannot_be_loaded_keeps_its_code(tmp_path: Path, tool: Nsys
         ("no report", CaptureError, "left no report"),
         ("refuses", CaptureError, "did not start the program.*not allowed"),
         ("half an export", ExportError, "damaged"),
-        ("no space", ExportError, "No space left on device"),
+        ("no space", ExportError, "the disk is full"),
         ("no events", ExportError, "no event at all"),
         ("stream only", ExportError, "could not import"),
     ],

@@ -54,6 +54,9 @@ class Collected:
     """0 if the profiling program did its part; None where there is none."""
     usable: bool
     """Something was left behind that can be exported or read."""
+    fault: str | None = None
+    """What kept the profiling program from its part, in words, where that is known: how it ended itself, or a full disk. Then
+    its exit code says nothing of the child."""
 
 
 @frozen

@@ -13,10 +13,11 @@ from analysis.domain.errors import CaptureError
 from analysis.domain.manifest import Collector as CollectorName
 from runner.collectors.interface.collector import Collected, Collector, ExportResult, Job
 from runner.collectors.interface.recording import Recording
+from runner.collectors.nsys.death import fault_of_nsys, room_for_nsys
 from runner.collectors.nsys.export import export_report, finish_import
 from runner.collectors.nsys.fitness import driver_mismatch, nvtx_mismatch
 from runner.collectors.nsys.presets import ResolvedOptions, load_preset, resolve_options
-from runner.collectors.nsys.tool import NsysTool, export_argv, find_nsys, profile_argv
+from runner.collectors.nsys.tool import NsysTool, export_argv, find_nsys, output_name, profile_argv
 from runner.plan.plan import RunPlan, trace_names
 from runner.process.driver import DriverFacts, installed_version
 from runner.process.environment import own_secrets
@@ -51,7 +52,7 @@ class NsysCollection:
         argv = profile_argv(
             self.tool,
             self.options.options,
-            output=str(job.run_dir / ("trace" if self.ranks == 1 else "rank%q{RANK}")),
+            output=output_name(job.run_dir, "trace" if self.ranks == 1 else "rank%q{RANK}"),
             session=f"dsocr-{job.run_id[:8]}" if self.ranks == 1 else None,
             target=(*umask_prefix(PRIVATE), *job.target),
             extra=self.extra,
@@ -67,6 +68,7 @@ class NsysCollection:
 
     def collect(self, job: Job, interrupts: Interrupts) -> Collected:
         """Run it. nsys' exit status is the child's where the child ran; whether nsys did its part shows in its files."""
+        room = room_for_nsys(job.run_dir, job.env, job.watch)
         outcome = run_process(
             self.command(job),
             env=job.env,
@@ -76,7 +78,7 @@ class NsysCollection:
             deadline=job.deadline,
             grace_s=job.grace_s,
             umask=PRIVATE,
-            watch=job.watch,
+            watch=room.look,
         )
         usable = any(
             file.is_file() and file.stat().st_size > 0
@@ -88,15 +90,20 @@ class NsysCollection:
         for file in (*job.run_dir.glob("trace.*"), *job.run_dir.glob("rank*.*"), job.result_file):
             if file.is_file():
                 file.chmod(0o600)
+        fault = fault_of_nsys(self.tool, outcome, job.log, room)
         child: int | None
         if finished:
             child = 0
+        elif fault is not None and not usable:
+            child = None  # what came of it is not known
         elif outcome.target_seen or usable:  # a short one may end between two looks; without one there is no report
             child = outcome.returncode or 1  # it wrote no result, so it did not succeed, whatever nsys says
         else:
             child = None
         nsys = 0 if usable and (child or outcome.returncode == 0) else outcome.returncode
-        return Collected(outcome=outcome, child=child, tool=nsys, usable=usable)
+        if fault is not None and not usable:
+            nsys = nsys or 1
+        return Collected(outcome=outcome, child=child, tool=nsys, usable=usable, fault=fault)
 
     def finish(self, job: Job, log: Path, interrupts: Interrupts) -> ExportResult:
         """Import what is left to import, export, check, scrub."""
@@ -192,6 +199,7 @@ class NsysCollector(Collector):
     def _collection(self, plan: RunPlan, environ: Mapping[str, str]) -> NsysCollection | _NoNsys:
         if self.nsys is None:
             return _NoNsys()
+        output_name(Path(plan.run_dir), "trace")  # one that it cannot write to is refused before anything runs
         return NsysCollection(
             tool=self.nsys,
             options=resolve_options(

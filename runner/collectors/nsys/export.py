@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import shutil
 import time
@@ -10,11 +9,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-from analysis.domain.errors import ExportError, TimeoutExceededError
+from analysis.domain.errors import ExportError, InterruptedRunError, TimeoutExceededError
+from analysis.domain.system_errors import DISK_FULL, has_little_room, is_disk_full, reason_of
 from runner.collectors.interface.collector import ExportResult
 from runner.collectors.interface.trace_file import check_trace
+from runner.collectors.nsys.death import room_for_nsys
 from runner.collectors.nsys.scrub import scrub
 from runner.collectors.nsys.tool import NsysTool, export_argv, import_argv, missing_libraries
+from runner.process.ended import ended_in_words, signal_of
 from runner.process.process import Interrupts, run_process
 
 __all__ = ["export_report", "finish_import"]
@@ -28,7 +30,9 @@ def finish_import(
     """Give the ``.nsys-rep`` of a run, importing a left-over ``.qdstrm`` if that is all there is.
 
     Raises:
-        ExportError: neither is there, or the importer cannot do it: with the missing library or the version at fault.
+        ExportError: neither is there, or the importer cannot do it: with the missing library, the version or the full disk
+            at fault.
+        InterruptedRunError: Ctrl-C; the stream is kept.
     """
     report = run_dir / f"{stem}.nsys-rep"
     stream = run_dir / f"{stem}.qdstrm"
@@ -49,11 +53,28 @@ def finish_import(
         )
     partial = run_dir / f"{stem}.partial.nsys-rep"
     partial.unlink(missing_ok=True)
+    room = room_for_nsys(run_dir, env)
     outcome = run_process(
-        import_argv(tool.importer, str(stream), str(partial)), env=env, log=log, interrupts=interrupts, umask=0o077
+        import_argv(tool.importer, str(stream), str(partial)),
+        env=env,
+        log=log,
+        interrupts=interrupts,
+        umask=0o077,
+        watch=room.look,
     )
-    if outcome.ended_by == "interrupt" or not partial.is_file() or partial.stat().st_size == 0:
+    if outcome.ended_by != "itself" or outcome.returncode < 0 or not partial.is_file() or partial.stat().st_size == 0:
         partial.unlink(missing_ok=True)
+        if outcome.ended_by == "interrupt":
+            raise InterruptedRunError(
+                f"interrupted in the import; {stream} is kept: `dsocr-profile resume {run_dir.name}` repeats it"
+            )
+        if room.full is not None:
+            raise ExportError(_no_room(stream, "imported", room.full))
+        if outcome.returncode < 0:
+            raise ExportError(
+                f"{stream}: {tool.importer} {ended_in_words(outcome.returncode)}; it is kept: `dsocr-profile resume "
+                f"{run_dir.name}` imports it again"
+            )
         raise ExportError(
             f"{stream}: {tool.importer} (version {tool.version}) could not import it{_last_words(log)}; a stream must "
             "be imported with the version that recorded it"
@@ -89,11 +110,13 @@ def export_report(
 
     Raises:
         ExportError: it failed, the disk is full, or what came out is incomplete.
+        InterruptedRunError: Ctrl-C; the report is kept.
         TimeoutExceededError: nsys did not finish in half an hour.
     """
     partial = database.with_name(f"{database.stem}.partial{database.suffix}")
     _check_space(report, database)
     _discard(partial)
+    room = room_for_nsys(database.parent, env)
     try:
         outcome = run_process(
             export_argv(tool, str(report), str(partial), blobs=blobs),
@@ -102,25 +125,39 @@ def export_report(
             interrupts=interrupts,
             deadline=_deadline(),
             umask=0o077,
+            watch=room.look,
         )
         if outcome.ended_by == "timeout":
             raise TimeoutExceededError(f"{report}: the export took longer than {_STEP_TIMEOUT_S:.0f} s; see {log}")
         if outcome.ended_by == "interrupt":
-            raise ExportError(f"{report}: the export was interrupted; `dsocr-profile resume` repeats it")
-        if outcome.returncode != 0 or not partial.is_file():
-            raise ExportError(
-                f"{report}: nsys {tool.version} could not export it (exit code {outcome.returncode}{_last_words(log)})"
-                f"{_disk_full(database)}; see {log}"
+            raise InterruptedRunError(
+                f"interrupted in the export; {report} is kept: `dsocr-profile resume {database.parent.name}` repeats it"
             )
-        check_trace(partial)
+        full = room.full or (database.parent if has_little_room(database) or _says_disk_full(log) else None)
+        if outcome.returncode != 0 or not partial.is_file():
+            if full is not None:
+                raise ExportError(_no_room(report, "exported", full))
+            ended = f"exit code {outcome.returncode}"
+            if signal_of(outcome.returncode) is not None:
+                ended = f"it {ended_in_words(outcome.returncode)}"
+            raise ExportError(
+                f"{report}: nsys {tool.version} could not export it ({ended}{_last_words(log)}); it is kept: "
+                f"`dsocr-profile resume {database.parent.name}`; see {log}"
+            )
+        try:
+            check_trace(partial)
+        except ExportError as error:
+            if room.full is not None:  # nsys says nothing of it, and ends with 0
+                raise ExportError(_no_room(report, "exported", room.full)) from error
+            raise
         scrubbed = scrub(partial, own_marks=own_marks, secrets=secrets)
         rows = check_trace(partial)
         _sync(partial)
         partial.replace(database)
     except OSError as error:
-        if error.errno == errno.ENOSPC:
-            raise ExportError(f"{database}: the disk is full; free space, then `dsocr-profile resume`") from error
-        raise ExportError(f"{database}: cannot be written ({error.strerror})") from error
+        if is_disk_full(error):
+            raise ExportError(_no_room(report, "exported", database.parent)) from error
+        raise ExportError(f"{database}: cannot be written ({reason_of(error)})") from error
     finally:
         _discard(partial)
     return ExportResult(
@@ -141,16 +178,21 @@ def _check_space(report: Path, database: Path) -> None:
     # An export is larger than its report (3× in a CPU-only capture of ours), and VACUUM needs as much again.
     if free < 2 * size:
         raise ExportError(
-            f"{database.parent}: {free >> 20} MiB free, and the export of {report.name} ({size >> 20} MiB) needs more "
-            "than twice its size; free space, then `dsocr-profile resume`"
+            f"{database.parent}: {DISK_FULL} but for {free >> 20:,} MiB, and the export of {report.name} ({size >> 20:,} "
+            "MiB) needs more than twice its size; free space, then `dsocr-profile resume`"
         )
 
 
-def _disk_full(database: Path) -> str:
-    try:
-        return "; the disk is full" if shutil.disk_usage(database.parent).free < 1 << 20 else ""
-    except OSError:
-        return ""
+def _no_room(source: Path, done: str, folder: Path) -> str:
+    """Say that a step failed of a full disk, and what is there to go on with."""
+    return (
+        f"{source}: cannot be {done}, {DISK_FULL} under {folder}; it is kept: free space, then "
+        f"`dsocr-profile resume {source.parent.name}`"
+    )
+
+
+def _says_disk_full(log: Path) -> bool:
+    return is_disk_full(ExportError(_last_words(log)))
 
 
 def _discard(partial: Path) -> None:

@@ -12,7 +12,7 @@ from attrs import frozen
 
 from analysis.domain.errors import RequestError
 from runner.collectors.nsys.presets import ResolvedOptions, load_preset, resolve_with
-from runner.collectors.nsys.tool import NsysTool, profile_argv
+from runner.collectors.nsys.tool import NsysTool, output_name, profile_argv
 from runner.plan.program import ExecSettings
 from runner.process.file_modes import umask_prefix, users_umask
 from runner.process.process import with_target_mark
@@ -121,7 +121,7 @@ class ProgramCommand:
             script = str(self.rank_script)
             return [*self.prefix, *(script if argument == PLACEHOLDER else argument for argument in command)]
         target = [*self._umask(), *with_target_mark(command, self.run_id)]
-        return [*self.prefix, *self._profile(str(self.run_dir / "trace"), f"dsocr-{self.run_id[:8]}", target)]
+        return [*self.prefix, *self._profile(output_name(self.run_dir, "trace"), f"dsocr-{self.run_id[:8]}", target)]
 
     def environment(self) -> dict[str, str]:
         """Give the variables that the capture needs beside the program's own."""
@@ -142,7 +142,7 @@ class ProgramCommand:
         rank = ":-${".join(_RANK_VARIABLES)
         asked = "${" + rank + ":?the launcher does not say the rank}" + "}" * (len(_RANK_VARIABLES) - 1)
         python = [] if PLACEHOLDER in command else [python_of(command, environ)]
-        output = f"{self.run_dir}/rank%q{{{RANK_VARIABLE}}}"
+        output = output_name(self.run_dir, f"rank%q{{{RANK_VARIABLE}}}")
         target = [*self._umask(), *with_target_mark(python, self.run_id)]
         argv = self._profile(output, f"dsocr-{self.run_id[:8]}-RANK", target)
         line = shlex.join(argv).replace(f"dsocr-{self.run_id[:8]}-RANK", f'"dsocr-{self.run_id[:8]}-${RANK_VARIABLE}"')

@@ -20,6 +20,7 @@ from attrs import frozen
 
 from analysis.domain.errors import ExportError
 from analysis.domain.redaction import redacted
+from analysis.domain.system_errors import reason_of
 from runner.process.environment import RUN_MARK, looks_secret, redact
 
 __all__ = ["SCRUBBED", "ScrubResult", "scrub", "variable_names"]
@@ -90,7 +91,9 @@ def scrub(database: Path, *, own_marks: Iterable[str] = (), secrets: Sequence[st
             if blocks or texts:
                 connection.execute("VACUUM")
     except sqlite3.Error as error:
-        raise ExportError(f"{database}: the environment could not be removed from the export ({error})") from error
+        raise ExportError(
+            f"{database}: the environment could not be removed from the export ({reason_of(error)})"
+        ) from error
     return ScrubResult(blocks, foreign, tuple(sorted(names)), texts)
 
 

@@ -28,6 +28,7 @@ __all__ = [
     "import_argv",
     "missing_libraries",
     "option_name",
+    "output_name",
     "parse_options",
     "parse_values",
     "probe",
@@ -264,6 +265,27 @@ def profile_argv(
         argv.append(f"--session-new={session}")
     argv += [f"--{name}={value}" for name, value in options.items() if name not in replaced]
     return [*argv, *extra, *target]
+
+
+def output_name(folder: Path, name: str) -> str:
+    """Give the value of nsys' ``--output`` for a report.
+
+    Args:
+        folder: taken as it is: nsys would put its host's name, a process id or a variable in the place of ``%h``, ``%p`` or
+            ``%q{VARIABLE}``.
+        name: of the report without its ending, in which such marks are meant.
+
+    Raises:
+        RequestError: the folder's name is no UTF-8, in which nsys passes it on between its processes.
+    """
+    text = str(folder)
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise RequestError(
+            f"{os.fsencode(folder)!r}: nsys writes only to folders whose names are UTF-8; choose another --out"
+        ) from error
+    return f"{text.replace('%', '%%')}/{name}"
 
 
 def export_argv(tool: NsysTool, report: str, output: str, *, blobs: bool = False) -> list[str]:

@@ -1,0 +1,73 @@
+"""Whether nsys itself ended before its time: then it is not the profiled program that failed."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Final
+
+from runner.collectors.nsys.tool import NsysTool
+from runner.process.ended import ended_in_words
+from runner.process.process import Outcome
+from runner.process.room import RoomWatch
+
+__all__ = ["death_of_nsys", "fault_of_nsys", "room_for_nsys"]
+
+_LOST: Final = {
+    "Connection to the Agent lost": "lost its agent, the process that collects the events",
+    "Agent launcher failed": "could not start its agent, the process that collects the events",
+    "Invalid truncate size": "found no room for its first file",
+    # util-linux 2.38 stumbles over the signal that it means to pass on, and ends with 1.
+    "unshare: sigprocmask unblock failed": "was ended by a signal, such as that of the kernel's out-of-memory killer",
+}
+"""What nsys 2022.4 and what starts it print when a part of it is killed, and what that means."""
+_TAIL_BYTES: Final = 4096
+
+
+def room_for_nsys(run_dir: Path, env: Mapping[str, str], also: Callable[[], None] | None = None) -> RoomWatch:
+    """Watch the disks that nsys writes to: it collects in its temporary folder, and only the report goes to the run's.
+
+    Args:
+        run_dir: of the run.
+        env: environment of nsys.
+        also: called with each look.
+    """
+    return RoomWatch((run_dir, Path(env.get("TMPDIR") or tempfile.gettempdir())), also)
+
+
+def fault_of_nsys(tool: NsysTool, outcome: Outcome, log: Path, room: RoomWatch) -> str | None:
+    """Say what kept nsys from its part: a full disk, or that it was killed; None: nothing that is known of."""
+    nsys = f"nsys {tool.version}"
+    full = room.words()
+    if full is not None:
+        return f"{nsys}: {full}"
+    death = death_of_nsys(outcome, log)
+    return None if death is None else f"{nsys} {death}"
+
+
+def death_of_nsys(outcome: Outcome, log: Path) -> str | None:
+    """Say in words how nsys ended before its time.
+
+    nsys gives its program's exit code, and 128 and the number of a signal that ended the program: so an exit of nsys that
+    is itself a signal's is its own.
+
+    Args:
+        outcome: of ``nsys profile``.
+        log: its output, in which the program's is too.
+
+    Returns:
+        None: it ended in order, or was ended by us.
+    """
+    if outcome.ended_by not in ("itself", "over"):
+        return None
+    if outcome.returncode < 0 and not outcome.gave_up:
+        return ended_in_words(outcome.returncode)
+    try:
+        with log.open("rb") as file:
+            file.seek(max(0, log.stat().st_size - _TAIL_BYTES))
+            tail = file.read(_TAIL_BYTES).decode("utf-8", "replace")
+    except OSError:
+        return None
+    lines = [line.strip() for line in tail.splitlines()]
+    return next((what for words, what in _LOST.items() if any(line.startswith(words) for line in lines)), None)

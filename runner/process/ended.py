@@ -1,0 +1,46 @@
+"""How a program ended, in words: a signal by its name, and what usually sends it."""
+
+from __future__ import annotations
+
+import signal
+from typing import Final
+
+__all__ = ["ended_in_words", "signal_of"]
+
+_SHELL_OFFSET: Final = 128
+"""Shells and nsys say a signal as this much more than its number."""
+_WHY: Final = {
+    signal.SIGKILL: "often the kernel's out-of-memory killer, which `dmesg` tells",
+    signal.SIGSEGV: "a fault in native code, of a library or a driver",
+    signal.SIGBUS: "often a mapped file that was cut short, or a full disk or shared memory under it",
+    signal.SIGABRT: "it ended itself after a fault, which its log may tell",
+    signal.SIGILL: "built for another processor",
+    signal.SIGXCPU: "its limit of processor time was used up",
+    signal.SIGXFSZ: "its limit of file sizes was reached",
+}
+
+
+def signal_of(code: int) -> signal.Signals | None:
+    """Give the signal that an exit code stands for: negative as Python says it, or above 128 as shells do.
+
+    Codes above 128 of signals that programs catch to end in order (SIGTERM, SIGINT …) are meant as well.
+    """
+    number = -code if code < 0 else code - _SHELL_OFFSET
+    try:
+        return signal.Signals(number)
+    except ValueError:
+        return None
+
+
+def ended_in_words(code: int, otherwise: str = "failed with") -> str:
+    """Say how a program ended that did not end well.
+
+    Args:
+        code: its exit code; negative: ended by that signal.
+        otherwise: verb before the exit code of one that no signal ended.
+    """
+    number = signal_of(code)
+    if number is None:
+        return f"{otherwise} exit code {code}"
+    why = _WHY.get(number)
+    return f"was ended by {number.name} ({number.value}{'' if why is None else f': {why}'})"
