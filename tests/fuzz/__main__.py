@@ -6,6 +6,7 @@ import argparse
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 
@@ -18,15 +19,19 @@ def main() -> int:
     parser.add_argument("--first", type=int, default=0, help="number of the first case")
     parser.add_argument("--report", type=Path, default=None, help="file for the report, Markdown; default: printed")
     parser.add_argument("--keep", type=Path, default=None, help="folder for the files of cases at fault")
+    parser.add_argument("--kind", action="append", help="only cases of this kind; repeatable")
     parser.add_argument("--workers", type=int, default=2)
     given = parser.parse_args()
     # Before numpy is imported anywhere.
     from fuzz.campaign import run_campaign, write_report
+    from fuzz.cases import kind_of
 
     seed = given.seed or str(int(time.time()))
     folder = given.keep or Path(tempfile.mkdtemp(prefix="fuzz-"))
     folder.mkdir(parents=True, exist_ok=True)
-    numbers = range(given.first, given.first + given.cases) if given.case is None else [given.case]
+    numbers: Sequence[int] = range(given.first, given.first + given.cases) if given.case is None else [given.case]
+    if given.kind:
+        numbers = [number for number in numbers if kind_of(seed, number) in given.kind]
     begun = time.monotonic()
     results = run_campaign(seed, numbers, folder, workers=given.workers if given.case is None else 1)
     text = write_report(seed, results, time.monotonic() - begun)

@@ -16,7 +16,7 @@ from fuzz.documents import damage_csv, damage_json, damage_toml
 from fuzz.rows import change_rows, change_unused
 from fuzz.schemas import change_schema
 
-__all__ = ["KINDS", "Case", "Claim", "make_case", "random_of"]
+__all__ = ["KINDS", "Case", "Claim", "kind_of", "make_case", "random_of"]
 
 Claim: TypeAlias = Literal["anything", "impossible", "harmless", "broken"]
 """What is known of the damage, and so of what may come of it beside what holds always:
