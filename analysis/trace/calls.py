@@ -8,15 +8,15 @@ from typing import Any, Final
 import numpy as np
 from attrs import frozen
 from numpy.typing import NDArray
-from sqlalchemy import column, func, literal
 from sqlalchemy.sql.expression import ColumnElement
 
 from analysis.trace import schema
-from analysis.trace.buffers import IntColumn, KeyColumn, integers
+from analysis.trace.buffers import IntColumn, KeyColumn
 from analysis.trace.database import Database, Stretch
+from analysis.trace.packing import joined, packed
 from analysis.trace.records import Calls, OtherCalls
 
-__all__ = ["CallPart", "combine_calls", "read_call_part"]
+__all__ = ["CallPart", "combine_calls", "names_of", "read_call_part", "threads_of"]
 
 _NEVER_OWNS_WORK: Final = re.compile(
     rb"cu(da)?(Kernel(Get|Set)|Get|TensorMapEncode|Stream(IsCapturing|GetCaptureInfo|GetPriority|GetFlags|Query)|"
@@ -46,15 +46,11 @@ class CallPart:
     """Rows that end before they start."""
 
 
-def _packed_name(database: Database) -> ColumnElement[int]:
+def _packed_name(there: list[str]) -> ColumnElement[Any]:
     """Returned code << 32 | string id: both have few distinct values."""
-    name: ColumnElement[Any] = literal(-1)
-    if database.has(schema.CALLS, "nameId"):
-        name = func.coalesce(column("nameId"), -1)
-    if not database.has(schema.CALLS, "returnValue"):
-        return name.op("&")(_LOW)
-    returned: ColumnElement[Any] = func.coalesce(column("returnValue"), 0)
-    return returned.op("<<")(32).op("|")(name.op("&")(_LOW))
+    parts = [("returnValue", 32, 0), ("nameId", 0, _LOW)]
+    plain, with_nulls = (joined(parts, there=set(there), nulls=nulls) for nulls in (False, True))
+    return packed(schema.CALLS, there, plain, with_nulls)
 
 
 def _name_and_result(packed: int) -> tuple[int, int]:
@@ -75,10 +71,11 @@ def read_call_part(database: Database, strings: dict[int, bytes], rows: Stretch 
         None where the file has no such table.
     """
     spec = schema.CALLS
-    query = database.query(spec, ["start", "globalTid", "correlationId"])
+    query = database.query(spec, ["start", "end", "globalTid", "correlationId"])
     if query is None:
         return None
-    query = query.add_columns((column("end") - column("start")).label("duration"), _packed_name(database).label("name"))
+    names_and_results = [name for name in ("returnValue", "nameId") if database.has(spec, name)]
+    query = query.add_columns(_packed_name(names_and_results).label("name"))
     rows = rows or Stretch(database.last_row(spec))
     query, count = rows.of(query), rows.count
     start, duration, correlation = IntColumn(count, np.int64), IntColumn(count), IntColumn(count)
@@ -86,18 +83,19 @@ def read_call_part(database: Database, strings: dict[int, bytes], rows: Stretch 
     other_start, other_duration, other_thread = IntColumn(count, np.int64), IntColumn(count), KeyColumn(count)
     own: list[bool] = []
     backwards = 0
-    for batch in database.batches(query):
-        lasted = integers(batch.column("duration"), 0)
+    for batch in database.batches(query, spec):
+        begun = database.integers(batch, spec, "start", 0)
+        lasted = database.integers(batch, spec, "end", 0) - begun
         if lasted.size and int(lasted.min()) < 0:
             backwards += int(np.count_nonzero(lasted < 0))
             lasted = np.maximum(lasted, 0)
-        names = name.encode(integers(batch.column("name"), _LOW))
-        for packed in name.values[len(own) :]:
-            string, _ = _name_and_result(packed)
+        names = name.encode(database.packed(batch, spec, "name", tuple(names_and_results), _LOW))
+        for name_and_result in name.values[len(own) :]:
+            string, _ = _name_and_result(name_and_result)
             own.append(_NEVER_OWNS_WORK.match(strings.get(string, b"")) is None)
         mine = np.array(own, dtype=bool)[names]
-        begun, threads = integers(batch.column("start"), 0), integers(batch.column("globalTid"), -1)
-        ids = integers(batch.column("correlationId"), -1)
+        threads = database.integers(batch, spec, "globalTid", -1)
+        ids = database.integers(batch, spec, "correlationId", -1)
         if not mine.all():
             other_start.extend(begun[~mine])
             other_duration.extend(lasted[~mine])
@@ -119,6 +117,16 @@ def read_call_part(database: Database, strings: dict[int, bytes], rows: Stretch 
         other_thread=other_thread,
         backwards=backwards,
     )
+
+
+def names_of(part: CallPart) -> set[int]:
+    """Ids of the strings that name a part's calls."""
+    return {_name_and_result(name_and_result)[0] for name_and_result in part.name.values} - {-1}
+
+
+def threads_of(part: CallPart) -> set[int]:
+    """Global thread ids of a part's calls."""
+    return {*part.thread.values, *part.other_thread.values} - {-1}
 
 
 def combine_calls(parts: list[CallPart], text: Any, thread_codes: dict[Any, int]) -> tuple[Calls, OtherCalls]:

@@ -9,13 +9,19 @@ from typing import Any, Final, Self
 
 import adbc_driver_manager
 import adbc_driver_sqlite
+import numpy as np
 import pyarrow as pa
 from attrs import frozen
+from numpy.typing import NDArray
 from sqlalchemy import LargeBinary, cast, column, func, literal, literal_column, select, text
 from sqlalchemy.sql.expression import ColumnElement, Select, TextClause
 
 from analysis.domain.errors import TraceError, TraceSchemaError
+from analysis.trace.buffers import integers
+from analysis.trace.checks import EXAMPLES, ImpossibleValues, must_be, refused_rows, reported_rows, shown
 from analysis.trace.opening import check_file, read_only_uri
+from analysis.trace.packing import IMPOSSIBLE
+from analysis.trace.records import NO_VALUE
 from analysis.trace.schema import TableSpec
 
 __all__ = ["Database", "Stretch", "as_bytes"]
@@ -58,6 +64,7 @@ class Database:
         check_file(path)
         self.path = path
         self._size = path.stat().st_size
+        self._suspects: dict[tuple[tuple[str, ...], tuple[str, ...]], TableSpec] = {}
         self._database = adbc_driver_manager.AdbcDatabase(
             driver=adbc_driver_sqlite._driver_path(), uri=read_only_uri(path)
         )
@@ -125,8 +132,12 @@ class Database:
         query = select(*chosen).select_from(_not_indexed(name))
         return query if where is None else query.where(where)
 
-    def batches(self, query: Select[Any]) -> Iterator[pa.RecordBatch]:
+    def batches(self, query: Select[Any], spec: TableSpec | None = None) -> Iterator[pa.RecordBatch]:
         """Run a query and yield its rows, 65,536 at a time, on a connection of its own.
+
+        Args:
+            query: to run.
+            spec: the table that it reads, to name the row that is at fault where a column mixes types.
 
         Raises:
             TraceError: SQLite cannot read it (a damaged file), a column mixes types, or there are more rows than fit a file.
@@ -153,6 +164,8 @@ class Database:
             finally:
                 connection.close()
         except (adbc_driver_manager.Error, pa.ArrowException, OSError) as error:
+            if spec is not None:
+                self.refuse_wrong(spec, tuple(spec.columns))
             reason = str(error).strip().splitlines()[0]
             raise TraceError(f"{self.path}: cannot be read as a trace ({reason}); export the report again") from error
 
@@ -165,17 +178,168 @@ class Database:
         return pa.Table.from_batches(batches)
 
     def rows(self, spec: TableSpec, *wanted: str) -> list[dict[str, Any]]:
-        """All rows of a small table as Python values, texts decoded; none where the file lacks the table."""
+        """All rows of a small table as Python values, texts decoded; none where the file lacks the table.
+
+        Raises:
+            TraceError: a value is of the wrong type, or out of a range that is insisted on.
+        """
         query = self.query(spec, wanted)
         if query is None:
             return []
-        return [
-            {
-                name: value.decode("utf-8", "replace") if isinstance(value, bytes) else value
-                for name, value in row.items()
-            }
-            for row in self.table(query).to_pylist()
+        texts = [name for name in wanted if spec.columns[name].kind == "text"]
+        fields = {field.name: field for field in query.selected_columns}
+        query = query.with_only_columns(
+            *(cast(fields[name], LargeBinary).label(name) if name in texts else fields[name] for name in wanted)
+        )
+        rows: list[dict[str, Any]] = []
+        for batch in self.batches(query, spec):
+            columns: dict[str, list[Any]] = {}
+            for name in wanted:
+                if name in texts:
+                    values = batch.column(name).to_pylist()
+                    columns[name] = [value and value.decode("utf-8", "replace") for value in values]
+                else:
+                    numbers = self.integers(batch, spec, name, NO_VALUE).tolist()
+                    columns[name] = [None if number == NO_VALUE else number for number in numbers]
+            rows += [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+        return rows
+
+    def integers(self, batch: pa.RecordBatch, spec: TableSpec, name: str, blank: int) -> NDArray[np.int64]:
+        """A column of integers, held to its declaration.
+
+        Args:
+            batch: of a query of the table.
+            spec: the table.
+            name: of the column.
+            blank: stands for NULL, and for what is out of range; the latter makes the column suspect (see `impossible`).
+
+        Raises:
+            TraceError: a value is of the wrong type, or NULL or out of range where that is refused.
+        """
+        values, declared = batch.column(name), spec.columns[name]
+        if not (pa.types.is_int64(values.type) or pa.types.is_null(values.type)) or (
+            values.null_count and not declared.null
+        ):
+            self.refuse_wrong(spec, (name,))
+        numbers = integers(values, blank)
+        if declared.low is None or not numbers.size or values.null_count == len(values):
+            return numbers
+        high = _INT64_MAX if declared.high is None else declared.high
+        if declared.low <= int(numbers.min()) and int(numbers.max()) <= high:
+            return numbers
+        present = integers(values, declared.low) if values.null_count else numbers
+        wrong = (present < declared.low) | (present > high)
+        if not wrong.any():
+            return numbers
+        self.suspect(spec, (name,))
+        return np.where(wrong, blank, numbers)
+
+    def packed(
+        self,
+        batch: pa.RecordBatch,
+        spec: TableSpec,
+        label: str,
+        names: tuple[str, ...],
+        blank: int,
+    ) -> NDArray[np.int64]:
+        """Several columns of a row as one integer (see `analysis.trace.packing`).
+
+        Args:
+            batch: of a query of the table.
+            spec: the table.
+            label: of the packed value in the batch.
+            names: the columns that it is made of and that the file has.
+            blank: stands for NULL, and for rows of which a value is not as declared.
+
+        Raises:
+            TraceError: such a value is refused.
+        """
+        values = batch.column(label)
+        if not (pa.types.is_int64(values.type) or pa.types.is_null(values.type)):
+            self.refuse_wrong(spec, names)
+        numbers = integers(values, blank)
+        if not numbers.size or int(numbers.min()) != IMPOSSIBLE:
+            return numbers
+        self.suspect(spec, names)
+        return np.where(numbers == IMPOSSIBLE, blank, numbers)
+
+    def suspect(self, spec: TableSpec, names: tuple[str, ...]) -> None:
+        """Note that some row of these columns is impossible.
+
+        Raises:
+            TraceError: it is so in a way that is refused.
+        """
+        if (spec.names, names) not in self._suspects:
+            self.refuse_wrong(spec, names)
+            self._suspects[spec.names, names] = spec
+
+    def refuse_wrong(self, spec: TableSpec, names: tuple[str, ...]) -> None:
+        """Look for the first value that makes the trace unreadable.
+
+        Raises:
+            TraceError: there is one.
+        """
+        table_name = self.name_of(spec)
+        for name in names:
+            condition = refused_rows(name, spec.columns[name])
+            if table_name is None or name not in self.columns[table_name] or condition is None:
+                continue
+            for row, value in self._examples(table_name, name, condition, 1):
+                raise TraceError(
+                    f"{self.path}: {table_name}.{name} is {value} in row {row}, and must be {must_be(spec.columns[name])}: the "
+                    "file is damaged or was not written by Nsight Systems; export the report again"
+                )
+
+    def impossible(self) -> tuple[ImpossibleValues, ...]:
+        """What was found impossible in the columns that were read, and read as not recorded."""
+        impossible = []
+        for (_, names), spec in self._suspects.items():
+            table_name = self.name_of(spec)
+            for name in names if table_name is not None else ():
+                assert table_name is not None
+                declared = spec.columns[name]
+                referred = None if declared.refers is None else declared.refers[0]
+                referred = referred if referred in self.columns and referred not in self._no_tables else None
+                condition = reported_rows(name, declared, referred=referred)
+                if condition is None or name not in self.columns[table_name]:
+                    continue
+                rows, of = self._counts(table_name, condition)
+                if rows:
+                    impossible.append(
+                        ImpossibleValues(
+                            table=table_name,
+                            column=name,
+                            rows=rows,
+                            of=of,
+                            examples=tuple(self._examples(table_name, name, condition, EXAMPLES)),
+                            must=must_be(declared),
+                            of_events="start" in spec.columns,
+                        )
+                    )
+        return tuple(impossible)
+
+    def examples(self, spec: TableSpec, name: str, condition: str) -> tuple[tuple[int, str], ...]:
+        """Row id and value of the first few rows of a table for which a condition of SQL holds."""
+        table_name = self.name_of(spec)
+        return () if table_name is None else tuple(self._examples(table_name, name, condition, EXAMPLES))
+
+    def _counts(self, table_name: str, condition: str) -> tuple[int, int]:
+        """Rows for which a condition holds, and all."""
+        matching: ColumnElement[int] = literal_column(f"coalesce(sum({condition}), 0)")
+        query: Select[Any] = select(matching.label("matching")).add_columns(func.count().label("all"))
+        counted = self.table(query.select_from(_not_indexed(table_name))).to_pylist()[0]
+        return int(counted["matching"]), int(counted["all"])
+
+    def _examples(self, table_name: str, name: str, condition: str, most: int) -> Iterator[tuple[int, str]]:
+        """Row id and value of the first rows for which a condition holds."""
+        fields: list[ColumnElement[Any]] = [
+            literal_column("rowid").label("row"),
+            literal_column(f'typeof("{name}")').label("kind"),
+            literal_column(f'CAST(substr(CAST("{name}" AS TEXT), 1, 40) AS BLOB)').label("value"),
         ]
+        query: Select[Any] = select(*fields).select_from(_not_indexed(table_name)).where(text(condition)).limit(most)
+        for row in self.table(query).to_pylist():
+            yield row["row"], shown(row["kind"], row["value"])
 
     def _require_rows(self, name: str) -> None:
         """Insist on a table that holds its rows itself: nothing of the file is to be computed, only read.
@@ -228,6 +392,7 @@ class Database:
 
 _ROW_IDS: Final = ("rowid", "oid", "_rowid_")
 """What SQLite calls a row's id, unless a column is called so."""
+_INT64_MAX: Final = 2**63 - 1
 _FEWEST_ROW_BYTES: Final = 4
 """Of a table's row in the file: two of its place in the page, one of its length, one of its id (SQLite file format, § 1.6)."""
 

@@ -27,7 +27,7 @@ def read_info(
     export = _pairs(database, schema.EXPORT_META)
     product = " ".join(filter(None, (export.get("EXPORT_PRODUCT_NAME"), export.get("EXPORT_PRODUCT_VERSION"))))
     details = database.rows(schema.ANALYSIS_DETAILS, "duration")
-    start = database.rows(_START_TIME, "utcTime")
+    start = database.rows(schema.START_TIME, "utcTime")
     return TraceInfo(
         path=str(database.path),
         product=product or None,
@@ -58,17 +58,14 @@ def read_info(
     )
 
 
-_START_TIME = schema.TableSpec(("TARGET_INFO_SESSION_START_TIME",), (), {"utcTime": None})
-
-
 def _pairs(database: Database, spec: schema.TableSpec) -> dict[str, str]:
     return {str(row["name"]): redacted(str(row["value"] or "")) for row in database.rows(spec, "name", "value")}
 
 
 def _devices(database: Database) -> tuple[Device, ...]:
     """GPUs, with the CUDA ordinal that kernels carry where the file maps one."""
-    ordinals = {row["gpuId"]: row["cudaId"] for row in database.rows(schema.DEVICES, "gpuId", "cudaId")}
-    rows = database.rows(schema.GPUS, "name", *schema.GPUS.optional)
+    ordinals = {row["gpuId"]: row["cudaId"] for row in database.rows(schema.DEVICES, *schema.DEVICES.columns)}
+    rows = database.rows(schema.GPUS, *schema.GPUS.columns)
     return tuple(
         Device(
             device_id=ordinals.get(row["id"], row["cuDevice"]),

@@ -14,12 +14,14 @@ from numpy.typing import NDArray
 from sqlalchemy import column, func
 from sqlalchemy.sql.expression import ColumnElement
 
-__all__ = ["COLUMNS", "LaunchShapes", "packed_columns"]
+from analysis.trace.packing import joined, packed
+from analysis.trace.schema import TableSpec
 
-COLUMNS: Final = (
-    "gridX", "gridY", "gridZ", "blockX", "blockY", "blockZ", "registersPerThread", "staticSharedMemory",
-    "dynamicSharedMemory",
-)  # fmt: skip
+__all__ = ["BLOCK", "COLUMNS", "GRID", "LaunchShapes", "packed_columns"]
+
+GRID: Final = ("gridX", "gridY", "gridZ")
+BLOCK: Final = ("blockX", "blockY", "blockZ", "registersPerThread", "staticSharedMemory", "dynamicSharedMemory")
+COLUMNS: Final = (*GRID, *BLOCK)
 
 # CUDA's limits: grid 2**31-1 × 65535 × 65535, block 1024 × 1024 × 64, 255 registers, 228 KiB of shared memory.
 _GRID_Y, _GRID_Z = 31, 47
@@ -28,21 +30,23 @@ _SHARED_UNKNOWN = 1 << 24
 """More than any GPU has: a capture may know block and registers and not this."""
 
 
-def packed_columns() -> tuple[ColumnElement[int], ColumnElement[int]]:
+def packed_columns(spec: TableSpec) -> tuple[ColumnElement[Any], ColumnElement[Any]]:
     """SQL for the two packed integers, labelled ``grid`` and ``block``; NULL if a part but shared memory is NULL."""
-
-    def shifted(name: str, by: int) -> ColumnElement[int]:
-        return column(name).op("<<")(by)
-
-    grid = column("gridX").op("|")(shifted("gridY", _GRID_Y).op("|")(shifted("gridZ", _GRID_Z)))
-    known: ColumnElement[int] = column("staticSharedMemory") + column("dynamicSharedMemory")
-    shared = func.coalesce(known, _SHARED_UNKNOWN).op("<<")(_SHARED)
-    block = column("blockX").op("|")(
-        shifted("blockY", _BLOCK_Y).op("|")(
-            shifted("blockZ", _BLOCK_Z).op("|")(shifted("registersPerThread", _REGISTERS).op("|")(shared))
-        )
+    there = set(COLUMNS)
+    grid = joined([("gridX", 0, 0), ("gridY", _GRID_Y, 0), ("gridZ", _GRID_Z, 0)], there=there, nulls=False)
+    threads = joined(
+        [("blockX", 0, 0), ("blockY", _BLOCK_Y, 0), ("blockZ", _BLOCK_Z, 0), ("registersPerThread", _REGISTERS, 0)],
+        there=there,
+        nulls=False,
     )
-    return grid.label("grid"), block.label("block")
+    shared: ColumnElement[Any] = column("staticSharedMemory").op("+")(column("dynamicSharedMemory"))
+    block, block_with_nulls = (
+        threads + size * (1 << _SHARED) for size in (shared, func.coalesce(shared, _SHARED_UNKNOWN))
+    )
+    return (
+        packed(spec, list(GRID), grid, grid).label("grid"),
+        packed(spec, list(BLOCK), block, block_with_nulls).label("block"),
+    )
 
 
 @frozen(eq=False)

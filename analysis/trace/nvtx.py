@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import cached_property
 from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
+from sqlalchemy import column, literal_column, not_, or_
+from sqlalchemy.sql.expression import ColumnElement
 
 from analysis.domain.redaction import redacted, redacted_each
 from analysis.trace import schema
-from analysis.trace.buffers import IntColumn, KeyColumn, integers
+from analysis.trace.buffers import IntColumn, KeyColumn
 from analysis.trace.database import Database, as_bytes
 from analysis.trace.records import NO_VALUE, PROCESS_MASK, Marks, RangeRows
 
@@ -21,6 +24,7 @@ _PUSH_POP: Final = (59, 70)
 _START_END: Final = (60, 71)
 _MARK: Final = 34
 _DOMAIN_CREATE: Final = 75
+_LARGEST_KIND: Final = 2**31 - 1
 _UNNAMED: Final = "(unnamed)"
 
 
@@ -32,45 +36,59 @@ class NvtxReader:
         self._strings = strings
         self._thread_codes = thread_codes
         self.backwards = 0
-        """Ranges that end before they start; known once `ranges` was called."""
+        """Ranges that end before they start; known once `ranges` was called, as is the next."""
+        self.threads: set[int] = set()
+        """Global thread ids of ranges."""
 
-    def _query(self, wanted: list[str], kinds: tuple[int, ...]) -> pa.Table | None:
+    def _batches(self, wanted: list[str], kinds: tuple[int, ...]) -> list[pa.RecordBatch]:
+        """Columns of the events of these kinds, and their text, as ``name``; with them what is no kind at all, to be refused."""
         query = self._database.query(schema.NVTX, wanted)
         if query is None:
-            return None
-        has_text = self._database.has(schema.NVTX, "text")
-        if has_text:
+            return []
+        if self._database.has(schema.NVTX, "text"):
             query = query.add_columns(as_bytes("text").label("name"))
         if self._database.has(schema.NVTX, "eventType"):
-            columns = {selected.name: selected for selected in query.selected_columns}
-            query = query.where(columns["eventType"].in_(kinds)) if "eventType" in columns else query
-        return self._database.table(query)
+            kind: ColumnElement[Any] = column("eventType")
+            no_kind: ColumnElement[bool] = literal_column("typeof(eventType) <> 'integer'")
+            query = query.where(or_(kind.in_(kinds), no_kind, not_(kind.between(0, _LARGEST_KIND))))
+        return list(self._database.batches(query, schema.NVTX))
+
+    def _numbers(self, batch: pa.RecordBatch, name: str, blank: int) -> NDArray[np.int64]:
+        return self._database.integers(batch, schema.NVTX, name, blank)
+
+    def _instants(self, kind: int) -> Iterator[tuple[int, int, int, bytes]]:
+        """Start, thread, domain and text of the events of a kind that have no end."""
+        if not self._database.has(schema.NVTX, "eventType"):
+            return
+        for batch in self._batches(["start", "eventType", "globalTid", "domainId", "textId"], (kind,)):
+            kinds, start, thread, domain, ids = (
+                self._numbers(batch, name, blank)
+                for name, blank in (("eventType", 0), ("start", 0), ("globalTid", 0), ("domainId", 0), ("textId", -1))
+            )
+            texts = batch.column("name").to_pylist() if "name" in batch.schema.names else [b""] * len(kinds)
+            rows = zip(*(values.tolist() for values in (kinds, start, thread, domain, ids)), texts, strict=True)
+            for of_kind, at, thread_id, domain_id, string, text in rows:
+                if of_kind == kind:
+                    yield at, thread_id, domain_id, text or self._strings.get(string, b"")
 
     @cached_property
     def _domains(self) -> dict[tuple[int, int], str]:
         """(process, domainId) → name. A domain may be created twice, once per thread: the names agree."""
-        names: dict[tuple[int, int], str] = {}
-        table = self._query(["eventType", "globalTid", "domainId", "textId"], (_DOMAIN_CREATE,))
-        if table is None or not self._database.has(schema.NVTX, "eventType"):
-            return names
-        for row in table.to_pylist():
-            name = row.get("name") or self._strings.get(row["textId"] if row["textId"] is not None else -1) or b""
-            key = ((row["globalTid"] or 0) & PROCESS_MASK, row["domainId"] or 0)
-            names[key] = redacted(name.decode("utf-8", "replace"))
-        return names
+        return {
+            (thread & PROCESS_MASK, domain): redacted(name.decode("utf-8", "replace"))
+            for _, thread, domain, name in self._instants(_DOMAIN_CREATE)
+        }
 
     def marks(self) -> Marks:
         """All marks."""
-        table = self._query(["start", "eventType", "globalTid", "domainId", "textId"], (_MARK,))
-        if table is None or not self._database.has(schema.NVTX, "eventType"):
+        marks = [
+            (at, self._domain_name(thread & PROCESS_MASK, domain), text.decode("utf-8", "replace"))
+            for at, thread, domain, text in self._instants(_MARK)
+        ]
+        if not marks:
             return Marks((), (), ())
-        rows = table.to_pylist()
-        texts, domains = [], []
-        for row in rows:
-            text = row.get("name") or self._strings.get(row["textId"] if row["textId"] is not None else -1) or b""
-            texts.append(text.decode("utf-8", "replace"))
-            domains.append(self._domain_name((row["globalTid"] or 0) & PROCESS_MASK, row["domainId"] or 0))
-        return Marks(tuple(row["start"] for row in rows), tuple(domains), tuple(redacted_each(texts)))
+        starts, domains, texts = zip(*marks, strict=True)
+        return Marks(starts, domains, tuple(redacted_each(list(texts))))
 
     def _domain_name(self, process: int, domain: int) -> str:
         if domain == 0:
@@ -84,26 +102,26 @@ class NvtxReader:
             end_of_trace: where ranges that were never closed end, ns.
         """
         payloads = ["int64Value", "uint64Value", "int32Value", "uint32Value"]
-        payloads = [column for column in payloads if self._database.has(schema.NVTX, column)]
+        payloads = [name for name in payloads if self._database.has(schema.NVTX, name)]
         wanted = ["start", "end", "eventType", "textId", "globalTid", "endGlobalTid", "domainId", *payloads]
-        table = self._query(wanted, (*_PUSH_POP, *_START_END))
-        if table is None:
+        batches = self._batches(wanted, (*_PUSH_POP, *_START_END))
+        if not batches:
             return _no_ranges()
         name_codes: dict[Any, int] = {}
-        rows = table.num_rows
+        rows = sum(batch.num_rows for batch in batches)
         start, end = IntColumn(rows, np.int64), IntColumn(rows, np.int64)
         kind, payload = IntColumn(rows, np.int16), IntColumn(rows, np.int64)
         name = KeyColumn(rows, name_codes)
         scope, thread, end_thread = KeyColumn(rows), KeyColumn(rows), KeyColumn(rows)
-        for batch in table.to_batches():
-            threads = integers(batch.column("globalTid"), -1)
-            start.extend(integers(batch.column("start"), 0))
-            end.extend(integers(batch.column("end"), NO_VALUE))
-            kind.extend(integers(batch.column("eventType"), _PUSH_POP[0]))
-            payload.extend(_first_of([integers(batch.column(column), NO_VALUE) for column in payloads], len(threads)))
+        for batch in batches:
+            threads = self._numbers(batch, "globalTid", -1)
+            start.extend(self._numbers(batch, "start", 0))
+            end.extend(self._numbers(batch, "end", NO_VALUE))
+            kind.extend(self._numbers(batch, "eventType", _PUSH_POP[0]))
+            payload.extend(_first_of([self._numbers(batch, name, NO_VALUE) for name in payloads], len(threads)))
             thread.extend(threads)
-            end_thread.extend(integers(batch.column("endGlobalTid"), -1))
-            scope.extend(_scope(threads, integers(batch.column("domainId"), 0)))
+            end_thread.extend(self._numbers(batch, "endGlobalTid", -1))
+            scope.extend(_scope(threads, self._numbers(batch, "domainId", 0)))
             self._extend_names(name, batch)
         closing = end.array()
         unclosed = closing == NO_VALUE
@@ -114,6 +132,11 @@ class NvtxReader:
         names = redacted_each([self._name(key) for key in name_codes])
         same = np.array([unique.setdefault(text, len(unique)) for text in names] or [0], dtype=np.int32)
         self.backwards = int(np.count_nonzero(closing < opened))
+        self.threads = {*thread.values, *end_thread.values} - {-1}
+        if self._database.has(schema.STRINGS) and any(
+            key >= 0 and key not in self._strings for key in name_codes if not isinstance(key, bytes)
+        ):
+            self._database.suspect(schema.NVTX, ("textId",))
         domain_names: dict[str, int] = {}
         by_scope = [
             domain_names.setdefault(self._domain_name(*_process_and_domain(process_and_domain)), len(domain_names))
@@ -137,7 +160,7 @@ class NvtxReader:
         """Name each range by its text, else by its string id: bytes and ints share one table of codes."""
         ids = batch.column("textId")
         if "name" not in batch.schema.names:
-            name.extend(integers(ids, -1))
+            name.extend(self._numbers(batch, "textId", -1))
             return
         texts = batch.column("name")
         if pa.types.is_null(ids.type) or ids.null_count == len(ids):
@@ -145,7 +168,7 @@ class NvtxReader:
             return
         coded_text, coded_id = KeyColumn(len(texts), name.codes), KeyColumn(len(texts), name.codes)
         coded_text.extend(texts)
-        coded_id.extend(integers(ids, -1))
+        coded_id.extend(self._numbers(batch, "textId", -1))
         blank = name.codes.get(b"", -1)
         by_text = coded_text.array()
         name.append_codes(np.where(by_text == blank, coded_id.array(), by_text).astype(np.int64))
@@ -166,8 +189,8 @@ class NvtxReader:
 def _first_of(columns: list[NDArray[np.int64]], rows: int) -> NDArray[np.int64]:
     """Row by row, the first column that has a value."""
     first = np.full(rows, NO_VALUE, dtype=np.int64)
-    for column in reversed(columns):
-        first = np.where(column != NO_VALUE, column, first)
+    for values in reversed(columns):
+        first = np.where(values != NO_VALUE, values, first)
     return first
 
 

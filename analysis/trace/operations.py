@@ -15,11 +15,12 @@ from sqlalchemy import case, column, func, literal
 from sqlalchemy.sql.expression import ColumnElement
 
 from analysis.trace import launch_shapes, schema
-from analysis.trace.buffers import IntColumn, KeyColumn, integers
+from analysis.trace.buffers import IntColumn, KeyColumn
 from analysis.trace.database import Database, Stretch
+from analysis.trace.packing import IMPOSSIBLE, joined, packed
 from analysis.trace.records import GRAPH, KERNEL, MEMCPY, MEMSET, Operations
 
-__all__ = ["KINDS", "Part", "combine", "read_part"]
+__all__ = ["KINDS", "Part", "combine", "read_part", "string_ids"]
 
 _COPY_KINDS: Final = {
     1: "Host-to-Device",
@@ -39,6 +40,7 @@ _COPY_KINDS: Final = {
 """CUPTI's CUpti_ActivityMemcpyKind (10: peer to peer; 11–13 as Nsight Systems' ENUM_CUDA_MEMCPY_OPER names them)."""
 
 _LOW: Final = 0xFFFFFFFF
+_LARGEST: Final = 2**63 - 1
 _NO_NODE: Final = 0
 """Stands for NULL: no node has the id 0."""
 
@@ -93,26 +95,26 @@ class Part:
     """Rows that end before they start."""
 
 
-def _packed_name(database: Database, kind: _Kind) -> ColumnElement[int]:
+def _packed_name(kind: _Kind, there: list[str]) -> ColumnElement[Any]:
+    """Ids of the long and the short name, the long one << 32; of one column, that one."""
     if not kind.name:
         return literal(0)
-    there = [column_name for column_name in kind.name if database.has(kind.spec, column_name)]
-    if len(kind.name) == 1:
-        return func.coalesce(column(there[0]), -1) if there else literal(-1)
-    high, low = (
-        func.coalesce(column(column_name), -1) if column_name in there else literal(-1) for column_name in kind.name
-    )
-    return high.op("<<")(32).op("|")(low.op("&")(_LOW))
+    parts = [(kind.name[0], 0, -1)] if len(kind.name) == 1 else [(kind.name[0], 32, -1), (kind.name[1], 0, _LOW)]
+    plain, with_nulls = (joined(parts, there=set(there), nulls=nulls) for nulls in (False, True))
+    return packed(kind.spec, there, plain, with_nulls)
 
 
-def _packed_place(database: Database, kind: _Kind) -> ColumnElement[int]:
+def _packed_place(kind: _Kind, there: list[str]) -> ColumnElement[Any]:
     """Device << 33 | stream << 1 | whether a graph node made it."""
-    device: ColumnElement[Any] = column("deviceId") if database.has(kind.spec, "deviceId") else literal(0)
-    stream: ColumnElement[Any] = column("streamId") if database.has(kind.spec, "streamId") else literal(0)
-    packed = device.op("<<")(33).op("|")(stream.op("&")(_LOW).op("<<")(1))
-    if database.has(kind.spec, "graphNodeId"):
-        packed = packed.op("|")(case((column("graphNodeId") != 0, 1), else_=0))
-    return packed
+    parts = [("deviceId", 33, 0), ("streamId", 1, 0)]
+    plain, with_nulls = (joined(parts, there=set(there), nulls=nulls) for nulls in (False, True))
+    names = [name for name in there if name != "graphNodeId"]
+    if "graphNodeId" not in there:
+        return packed(kind.spec, names, plain, with_nulls)
+    node: ColumnElement[Any] = column("graphNodeId")
+    made = func.coalesce(node.op("!=")(0).op("+")(node * 0), 0)  # the product keeps a fraction a fraction
+    fits = packed(kind.spec, names, plain + made, with_nulls + made)
+    return case((node < 0, IMPOSSIBLE), (node > _LARGEST, IMPOSSIBLE), else_=fits)
 
 
 def read_part(database: Database, kind: _Kind, rows: Stretch | None = None) -> Part | None:
@@ -126,21 +128,25 @@ def read_part(database: Database, kind: _Kind, rows: Stretch | None = None) -> P
     Returns:
         None where the file has no such table.
     """
-    sized = "bytes" in kind.spec.optional and database.has(kind.spec, "bytes")
+    spec = kind.spec
+    sized = "bytes" in spec.columns and database.has(spec, "bytes")
     # Without events of nodes nobody knows where a node was recorded, and the ids would only cost time.
-    noded = database.has(kind.spec, "graphNodeId") and database.has(schema.GRAPH_NODES, *schema.GRAPH_NODES.required)
-    wanted = ["start", "correlationId", "globalPid", *(["bytes"] if sized else []), *(["graphNodeId"] if noded else [])]
-    query = database.query(kind.spec, wanted)
+    noded = database.has(spec, "graphNodeId") and database.has(schema.GRAPH_NODES, *schema.GRAPH_NODES.required)
+    wanted = ["start", "end", "correlationId", "globalPid", *(["bytes"] if sized else [])]
+    query = database.query(spec, [*wanted, "graphNodeId"] if noded else wanted)
     if query is None:
         return None
-    shaped = kind.shaped and database.has(kind.spec, *launch_shapes.COLUMNS)
-    query = query.add_columns(
-        (column("end") - column("start")).label("duration"),
-        _packed_name(database, kind).label("name"),
-        _packed_place(database, kind).label("place"),
-        *(launch_shapes.packed_columns() if shaped else ()),
+    shaped = kind.shaped and database.has(spec, *launch_shapes.COLUMNS)
+    names, places = (
+        [name for name in columns if database.has(spec, name)]
+        for columns in (kind.name, ("deviceId", "streamId", "graphNodeId"))
     )
-    rows = rows or Stretch(database.last_row(kind.spec))
+    query = query.add_columns(
+        _packed_name(kind, names).label("name"),
+        _packed_place(kind, places).label("place"),
+        *(launch_shapes.packed_columns(spec) if shaped else ()),
+    )
+    rows = rows or Stretch(database.last_row(spec))
     query, count = rows.of(query), rows.count
     start, duration, correlation = IntColumn(count, np.int64), IntColumn(count), IntColumn(count)
     size = IntColumn(count if sized else 0)
@@ -148,18 +154,25 @@ def read_part(database: Database, kind: _Kind, rows: Stretch | None = None) -> P
     shape = {key: KeyColumn(count if shaped else 0) for key in ("grid", "block")}
     node = KeyColumn(count if noded else 0)
     backwards = 0
-    for batch in database.batches(query):
-        start.extend(integers(batch.column("start"), 0))
-        lasted = integers(batch.column("duration"), 0)
-        backwards += int(np.count_nonzero(lasted < 0))
-        duration.extend(np.maximum(lasted, 0))
-        correlation.extend(integers(batch.column("correlationId"), -1))
-        for key, values in (keys | shape if shaped else keys).items():
-            values.extend(integers(batch.column(key), 0 if key == "place" else -1))
+    for batch in database.batches(query, spec):
+        begun = database.integers(batch, spec, "start", 0)
+        lasted = database.integers(batch, spec, "end", 0) - begun
+        if lasted.size and int(lasted.min()) < 0:
+            backwards += int(np.count_nonzero(lasted < 0))
+            lasted = np.maximum(lasted, 0)
+        start.extend(begun)
+        duration.extend(lasted)
+        correlation.extend(database.integers(batch, spec, "correlationId", -1))
+        keys["globalPid"].extend(database.integers(batch, spec, "globalPid", -1))
+        keys["place"].extend(database.packed(batch, spec, "place", tuple(places), 0))
+        keys["name"].extend(database.packed(batch, spec, "name", tuple(names), -1))
+        if shaped:
+            for key, columns in (("grid", launch_shapes.GRID), ("block", launch_shapes.BLOCK)):
+                shape[key].extend(database.packed(batch, spec, key, columns, -1))
         if sized:
-            size.extend(integers(batch.column("bytes"), -1))
+            size.extend(database.integers(batch, spec, "bytes", -1))
         if noded:
-            node.extend(integers(batch.column("graphNodeId"), _NO_NODE))
+            node.extend(database.integers(batch, spec, "graphNodeId", _NO_NODE))
     read = start.array().size
     missing = -1 if kind.kind in (MEMCPY, MEMSET) else 0
     return Part(
@@ -176,6 +189,14 @@ def read_part(database: Database, kind: _Kind, rows: Stretch | None = None) -> P
         node=node,
         backwards=backwards,
     )
+
+
+def string_ids(part: Part) -> set[int]:
+    """Ids of the strings that name a part's operations."""
+    if part.kind.kind != KERNEL:
+        return set()
+    ids = {half for name in part.name.values for half in (name >> 32, name & _LOW)}
+    return ids - {-1, _LOW}
 
 
 def combine(parts: list[Part], text: Any, process_codes: dict[Any, int]) -> Operations:

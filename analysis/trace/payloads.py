@@ -17,6 +17,7 @@ from sqlalchemy import column
 
 from analysis.trace import schema
 from analysis.trace.database import Database, as_bytes
+from analysis.trace.records import NO_VALUE
 
 __all__ = ["Payloads", "read_payloads"]
 
@@ -62,12 +63,11 @@ def read_payloads(database: Database) -> Payloads | None:
         return None
     blobs: dict[tuple[int, int], list[tuple[int, int, bytes]]] = {}
     query = query.add_columns(as_bytes("binaryData").label("blob")).where(column("binaryData").isnot(None))
-    for batch in database.batches(query):
-        rows = zip(
-            *(batch.column(name).to_pylist() for name in ("start", "globalTid", "domainId", "blob")), strict=True
-        )
+    for batch in database.batches(query, schema.NVTX):
+        numbers = [database.integers(batch, schema.NVTX, name, NO_VALUE) for name in ("start", "globalTid", "domainId")]
+        rows = zip(*(values.tolist() for values in numbers), batch.column("blob").to_pylist(), strict=True)
         for start, thread, domain, blob in rows:
-            if thread is None or not isinstance(blob, bytes) or len(blob) < _HEADER:
+            if thread == NO_VALUE or not isinstance(blob, bytes) or len(blob) < _HEADER:
                 continue
             _, kind, size, offset = np.frombuffer(blob, "<u8", 4).tolist()
             layout = layouts.get((domain, kind))

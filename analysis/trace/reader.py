@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from functools import cached_property, partial
 from pathlib import Path
@@ -11,15 +11,17 @@ from typing import Any, Final, Self, TypeAlias
 
 import numpy as np
 from attrs import evolve
+from numpy.typing import NDArray
 
-from analysis.domain.errors import TraceSchemaError
+from analysis.domain.errors import TraceError, TraceSchemaError
 from analysis.trace import schema
-from analysis.trace.buffers import IntColumn, KeyColumn, integers
-from analysis.trace.calls import combine_calls, read_call_part
+from analysis.trace.buffers import IntColumn, KeyColumn
+from analysis.trace.calls import combine_calls, names_of, read_call_part, threads_of
+from analysis.trace.checks import ImpossibleValues
 from analysis.trace.database import Database, Stretch, as_bytes
 from analysis.trace.info import read_info
 from analysis.trace.nvtx import NvtxReader
-from analysis.trace.operations import KINDS, combine, read_part
+from analysis.trace.operations import KINDS, combine, read_part, string_ids
 from analysis.trace.payloads import Payloads, read_payloads
 from analysis.trace.records import (
     NO_VALUE,
@@ -41,6 +43,9 @@ _Events: TypeAlias = tuple[Operations, Calls, OtherCalls]
 
 _NODE_COLUMNS: Final = (("start", 0), ("graphNodeId", 0), ("originalGraphNodeId", NO_VALUE))
 
+_DAY_NS: Final = 86_400 * 10**9
+_LARGEST_SUM: Final = 2.0**62
+"""ns; above, sums of times would leave 64 bits."""
 _WORTH_SPLITTING: Final = 20_000
 """Rows of a table from which on two threads read a half each."""
 
@@ -64,6 +69,7 @@ class Trace:
         self._thread_codes: dict[Any, int] = {}
         self._loaded: _Events | None = None
         self._reading: Future[_Events] | None = None
+        self._span: tuple[int, int] | None = None
         self.backwards: dict[str, int] = {}
         """Table → rows that end before they start; they are read as lasting 0 ns."""
 
@@ -83,8 +89,11 @@ class Trace:
         query = self.database.query(schema.STRINGS, ["id"])
         if query is None:
             return {}
-        rows = self.database.table(query.add_columns(as_bytes("value").label("value")))
-        return dict(zip(rows.column("id").to_pylist(), rows.column("value").to_pylist(), strict=True))
+        strings: dict[int, bytes] = {}
+        for batch in self.database.batches(query.add_columns(as_bytes("value").label("value")), schema.STRINGS):
+            ids = self.database.integers(batch, schema.STRINGS, "id", 0).tolist()
+            strings.update(zip(ids, batch.column("value").to_pylist(), strict=True))
+        return strings
 
     def text(self, string_id: int) -> str:
         """A string of StringIds; what is not UTF-8 appears as replacement characters, a missing id as ``(unnamed)``."""
@@ -114,7 +123,10 @@ class Trace:
     def ranges(self) -> RangeRows:
         """All NVTX ranges."""
         ranges = self._nvtx.ranges(self._end_of_trace)
+        self._check_processes(schema.NVTX, ("globalTid", "endGlobalTid"), self._nvtx.threads)
         self._count_backwards(schema.NVTX, self._nvtx.backwards)
+        closed = ~ranges.unclosed
+        self._require_one_capture([(schema.NVTX, ranges.start[closed], ranges.end[closed])])
         return ranges
 
     @cached_property
@@ -128,10 +140,10 @@ class Trace:
         query = self.database.query(schema.GRAPH_NODES, ["start", "globalTid", "graphNodeId", "originalGraphNodeId"])
         columns = [IntColumn(0, np.int64) for _ in range(3)]
         threads = KeyColumn(0)
-        for batch in () if query is None else self.database.batches(query):
+        for batch in () if query is None else self.database.batches(query, schema.GRAPH_NODES):
             for column, (name, blank) in zip(columns, _NODE_COLUMNS, strict=True):
-                column.extend(integers(batch.column(name), blank))
-            threads.extend(integers(batch.column("globalTid"), -1))
+                column.extend(self.database.integers(batch, schema.GRAPH_NODES, name, blank))
+            threads.extend(self.database.integers(batch, schema.GRAPH_NODES, "globalTid", -1))
         start, node, original = (column.array().astype(np.int64, copy=False) for column in columns)
         thread = threads.recode(threads.values, self._thread_codes, blank=-1)
         return GraphNodes(start=start, thread=thread, node=node, original=original)
@@ -158,14 +170,15 @@ class Trace:
             return None
         sources = {source: number for number, source in enumerate(sorted({row["typeId"] for row in names}))}
         place = {(row["typeId"], row["metricId"]): index for index, row in enumerate(names)}
-        table = self.database.table(query)
-        kinds, metrics = KeyColumn(table.num_rows), KeyColumn(table.num_rows)
-        time, value = IntColumn(table.num_rows, np.int64), IntColumn(table.num_rows)
-        for batch in table.to_batches():
-            kinds.extend(integers(batch.column("typeId"), 0))
-            metrics.extend(integers(batch.column("metricId"), -1))
-            time.extend(integers(batch.column("timestamp"), 0))
-            value.extend(integers(batch.column("value"), 0))
+        rows = self.database.last_row(schema.GPU_METRICS)
+        kinds, metrics = KeyColumn(rows), KeyColumn(rows)
+        time, value = IntColumn(rows, np.int64), IntColumn(rows)
+        for batch in self.database.batches(query, schema.GPU_METRICS):
+            number = partial(self.database.integers, batch, schema.GPU_METRICS)
+            kinds.extend(number("typeId", 0))
+            metrics.extend(number("metricId", -1))
+            time.extend(number("timestamp", 0))
+            value.extend(number("value", 0))
         lookup = np.array(
             [[place.get((kind, metric), -1) for metric in metrics.values] or [-1] for kind in kinds.values] or [[-1]],
             dtype=np.int16,
@@ -218,8 +231,17 @@ class Trace:
         call_parts = [part for part in results[len(kinds) :] if part is not None]
         for part in parts:
             self._count_backwards(part.kind.spec, part.backwards)
+            self._check_processes(part.kind.spec, ("globalPid",), part.process.values)
+            self._check_strings(part.kind.spec, part.kind.name, string_ids(part))
         for call_part in call_parts:
             self._count_backwards(schema.CALLS, call_part.backwards)
+            self._check_processes(schema.CALLS, ("globalTid",), threads_of(call_part))
+            self._check_strings(schema.CALLS, ("nameId",), names_of(call_part))
+        spans = [(part.kind.spec, part.start, part.start + part.duration) for part in parts]
+        for call_part in call_parts:
+            spans.append((schema.CALLS, call_part.start, call_part.start + call_part.duration))
+            spans.append((schema.CALLS, call_part.other_start, call_part.other_start + call_part.other_duration))
+        self._require_one_capture(spans)
         return (
             self._on_gpus(combine(parts, self.text, self._process_codes)),
             *combine_calls(call_parts, self.text, self._thread_codes),
@@ -242,6 +264,59 @@ class Trace:
         if bool((lookup == lookup[0]).all()) and bool((lookup[0] == np.arange(width)).all()):
             return operations
         return evolve(operations, gpu=lookup[operations.process, operations.device])
+
+    @cached_property
+    def impossible(self) -> tuple[ImpossibleValues, ...]:
+        """Values that cannot be, and were read as not recorded. Reads everything else first."""
+        _ = self.info
+        return self.database.impossible()
+
+    @cached_property
+    def _processes(self) -> frozenset[int]:
+        """Global ids of the processes that the file lists; none: it lists no process."""
+        return frozenset(row["globalPid"] for row in self.database.rows(schema.PROCESSES, "globalPid"))
+
+    def _check_processes(self, spec: schema.TableSpec, columns: tuple[str, ...], ids: Iterable[int]) -> None:
+        """Suspect columns that name a process, or a thread of one, that the file does not list."""
+        if self._processes and any(key != -1 and key & PROCESS_MASK not in self._processes for key in ids):
+            self.database.suspect(spec, columns)
+
+    def _check_strings(self, spec: schema.TableSpec, columns: tuple[str, ...], ids: Iterable[int]) -> None:
+        """Suspect columns that name a string that the file does not have."""
+        if self.database.has(schema.STRINGS) and any(key not in self.strings for key in ids):
+            self.database.suspect(spec, columns)
+
+    def _require_one_capture(self, spans: list[tuple[schema.TableSpec, NDArray[Any], NDArray[Any]]]) -> None:
+        """Refuse events that are too far from the others for one capture, and times whose sum does not fit 64 bits.
+
+        Args:
+            spans: table, starts and ends of events, [n]; those of earlier calls count too.
+
+        Raises:
+            TraceError: there is such an event.
+        """
+        spans = [span for span in spans if span[1].size]
+        if not spans:
+            return
+        low, high = min(int(start.min()) for _, start, _ in spans), max(int(end.max()) for _, _, end in spans)
+        before = self._span
+        self._span = (low, high) if before is None else (min(low, before[0]), max(high, before[1]))
+        total = sum(float(np.sum(end - start, dtype=np.float64)) for _, start, end in spans)
+        if self._span[1] - self._span[0] <= schema.LONGEST_NS and total < _LARGEST_SUM:
+            return
+        # The middle is that of the earlier calls, where there are some: of the many rather than of the few.
+        middle = (
+            sum(before) // 2 if before is not None else int(np.median(np.concatenate([start for _, start, _ in spans])))
+        )
+        name, value = ("start", low) if middle - low > high - middle else ("end", high)
+        spec = next(spec for spec, start, end in spans if value == int(start.min() if name == "start" else end.max()))
+        rows = self.database.examples(spec, name, f'"{name}" = {value}')
+        place = f" in row {rows[0][0]}" if rows else ""
+        days = abs(value - middle) // _DAY_NS
+        raise TraceError(
+            f"{self.path}: {spec.names[0]}.{name} is {value}{place}, {days:,} days from the other events, and a capture lasts "
+            f"{schema.LONGEST_NS // _DAY_NS} days at most: the file is damaged; export the report again"
+        )
 
     def _count_backwards(self, spec: schema.TableSpec, rows: int) -> None:
         if rows:

@@ -6,11 +6,17 @@ import hashlib
 import os
 import shutil
 import sqlite3
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from analysis.api.opening import opened
+from analysis.api.options import AnalysisOptions
 from analysis.domain.errors import TraceError, TraceSchemaError
+from analysis.quality.findings import Finding
+from analysis.quality.values import IMPOSSIBLE_SHARE
+from analysis.trace import schema
 from analyze_command import analyze, assert_one_line
 from trace_builder import TraceBuilder
 from whole_trace import read_everything, whole
@@ -187,3 +193,165 @@ def test_row_ids_with_gaps(tmp_path: Path, last: int) -> None:
     before = analyze("table", path, "--format", "csv").stdout
     changed(path, f"UPDATE {KERNELS} SET rowid = {last} WHERE rowid = 1")
     assert analyze("table", path, "--format", "csv").stdout == before
+
+
+# --- values that cannot be ----------------------------------------------------------------------------------------
+
+
+def findings_of(path: Path) -> dict[str, Finding]:
+    """Code → finding, as the report shows them."""
+    with opened(path, AnalysisOptions(accept_lossy=True)) as trace:
+        return {finding.code: finding for finding in trace.findings}
+
+
+def everything() -> TraceBuilder:
+    """A trace with a row in every table that is checked row by row."""
+    built = whole().thread_name("main").diagnostic("fine").replay(300, 310, [("node", 320, 340, 1 << 32)])
+    built.node(1 << 32, 1).graph(350, 360, (370, 390)).range("registered", 400, 410, registered=True)
+    return built.mark("here", 5).capture_setting("A", "b")
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return everything().write(tmp_path_factory.mktemp("plain") / "trace.sqlite")
+
+
+def columns_to_spoil() -> list[tuple[str, str, schema.Column]]:
+    payloads = (schema.PAYLOAD_SCHEMAS, schema.PAYLOAD_FIELDS)
+    lazily = (schema.GPU_METRICS, schema.GPU_METRIC_NAMES, schema.START_TIME)
+    return [
+        (spec.names[0], name, column)
+        for spec in schema.CHECKED
+        if spec not in (*payloads, *lazily, schema.STRINGS)  # an id that is the row's own can be nothing but a number
+        for name, column in spec.columns.items()
+        if column.kind == "integer" and (spec, name) != (schema.GRAPHS, "graphNodeId")  # exports have no such column
+    ]
+
+
+def spoilt(plain: Path, folder: Path, table: str, column: str, value: object) -> tuple[Path, int]:
+    """A copy with another value in the last row of a table; and that row's id."""
+    path = folder / "trace.sqlite"
+    shutil.copyfile(plain, path)
+    connection = sqlite3.connect(path)
+    # SQLite itself refuses some of it where the columns say NOT NULL.
+    connection.execute("PRAGMA writable_schema = ON")
+    connection.execute("UPDATE sqlite_schema SET sql = replace(sql, ' NOT NULL', '') WHERE name = ?", (table,))
+    connection.commit()
+    connection.close()
+    connection = sqlite3.connect(path)
+    read = " WHERE eventType = 59" if table == "NVTX_EVENTS" else ""
+    row = connection.execute(f"SELECT max(rowid) FROM {table}{read}").fetchone()[0]
+    connection.execute(f"UPDATE {table} SET {column} = ? WHERE rowid = ?", (value, row))
+    connection.commit()
+    connection.close()
+    return path, row
+
+
+@pytest.mark.parametrize(
+    ("table", "column", "declared"), columns_to_spoil(), ids=lambda value: value if isinstance(value, str) else ""
+)
+def test_no_impossible_value_is_read_without_a_word(
+    plain: Path, tmp_path: Path, table: str, column: str, declared: schema.Column
+) -> None:
+    """Of every declared column: another type is refused with its row; out of range is refused too, or a finding names it."""
+    for value in ("many", 0.5, b"\x00\xff"):
+        path, row = spoilt(plain, tmp_path, table, column, value)
+        with pytest.raises(TraceError) as caught:
+            findings_of(path)
+        words = str(caught.value)
+        assert f"{table}.{column} is " in words
+        assert f" in row {row}, and must be a whole number" in words
+        assert "\n" not in words
+    outside = [None if declared.low is None else declared.low - 1, None if declared.high is None else declared.high + 1]
+    for limit in [limit for limit in outside if limit is not None] + ([] if declared.null else [None]):
+        path, row = spoilt(plain, tmp_path, table, column, limit)
+        if limit is None or declared.refused:
+            with pytest.raises(TraceError, match=rf"{table}\.{column} is .* in row {row}, and must be a whole number"):
+                findings_of(path)
+            continue
+        finding = findings_of(path)["impossible-values"]
+        assert f"{table}.{column} in 1 of " in finding.evidence
+        assert f"row {row}: {limit}" in finding.evidence
+
+
+def test_the_plain_trace_of_these_tests_has_nothing_impossible(plain: Path) -> None:
+    assert not {"impossible-values", "impossible-times", "times-beyond-session"} & set(findings_of(plain))
+
+
+# --- times that cannot be -----------------------------------------------------------------------------------------
+
+
+def many_kernels(folder: Path, *, kernels: int = 200) -> Path:
+    builder = TraceBuilder().session(20 * kernels).gpu().range("prefill", 0, 20 * kernels, domain="dsocr")
+    for at in range(0, 20 * kernels - 20, 20):
+        builder.launch(at + 1, at + 2, ("k", at + 3, at + 9))
+    return builder.write(folder / "trace.sqlite")
+
+
+def test_swapped_starts_and_ends_make_the_capture_unfit(tmp_path: Path) -> None:
+    """Not a verdict: before, such a trace was said to be launch-bound, with a saving."""
+    path = many_kernels(tmp_path)
+    changed(path, f"UPDATE {KERNELS} SET start = end, end = start")
+    assert_one_line(
+        analyze(path, "--out", tmp_path / "r"),
+        4,
+        "events end before they start",
+        f"199 of 199 rows of {KERNELS} (row 1, ",
+    )
+
+
+@pytest.mark.parametrize("over", [False, True])
+def test_the_share_of_rows_that_end_before_they_start(tmp_path: Path, over: bool) -> None:
+    """Up to the share it is an oddity of the clock, above it the capture is unfit."""
+    path = many_kernels(tmp_path, kernels=201)
+    rows = int(200 * IMPOSSIBLE_SHARE) + over
+    changed(path, f"UPDATE {KERNELS} SET start = end, end = start WHERE rowid <= {rows}")
+    findings = findings_of(path)
+    assert f"{rows} rows of {KERNELS} end before they start" in findings["clock-oddities"].evidence
+    assert ("impossible-times" in findings) == over
+
+
+@pytest.mark.parametrize("over", [False, True])
+def test_the_share_of_impossible_values(tmp_path: Path, over: bool) -> None:
+    path = many_kernels(tmp_path, kernels=201)
+    rows = int(200 * IMPOSSIBLE_SHARE) + over
+    changed(path, f"UPDATE {KERNELS} SET gridX = 0 WHERE rowid <= {rows}")
+    finding = findings_of(path)["impossible-values"]
+    assert finding.severity == ("unfit" if over else "warning")
+    assert f"{KERNELS}.gridX in {rows} of 200 rows (row 1: 0, " in finding.evidence
+
+
+@pytest.mark.parametrize(("column", "value"), [("start", -(2**61)), ("end", 2**61)])
+@pytest.mark.parametrize("table", [KERNELS, "CUPTI_ACTIVITY_KIND_RUNTIME", "NVTX_EVENTS"])
+def test_an_event_of_another_age_is_refused(plain: Path, tmp_path: Path, table: str, column: str, value: int) -> None:
+    path, row = spoilt(plain, tmp_path, table, column, value)
+    with pytest.raises(
+        TraceError, match=rf"{table}\.{column} is {value} in row {row}, 26,687 days from the other events"
+    ):
+        findings_of(path)
+
+
+def test_a_session_shorter_than_its_events(tmp_path: Path) -> None:
+    path = many_kernels(tmp_path)
+    changed(path, f"UPDATE {KERNELS} SET end = end + 4000000000 WHERE rowid = 199")
+    assert findings_of(path)["times-beyond-session"].severity == "unfit"
+
+
+def test_names_and_processes_that_the_file_does_not_have(plain: Path, tmp_path: Path) -> None:
+    for table, column, value in (
+        (KERNELS, "demangledName", 77_777), (KERNELS, "globalPid", 5 << 24), ("NVTX_EVENTS", "textId", 77_777),
+        ("CUPTI_ACTIVITY_KIND_RUNTIME", "nameId", 77_777), ("CUPTI_ACTIVITY_KIND_RUNTIME", "globalTid", 5 << 24 | 1),
+    ):  # fmt: skip
+        path, row = spoilt(plain, tmp_path, table, column, value)
+        evidence = findings_of(path)["impossible-values"].evidence
+        assert f"{table}.{column} in 1 of " in evidence
+        assert f"(row {row}: {value}), which must be a whole number" in evidence
+
+
+REAL = ("64tok", "lossy", "recorded-graph", "small")
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_real_traces_hold_nothing_impossible(real_trace: Callable[[str], Path], name: str) -> None:
+    findings = findings_of(real_trace(f"deepseek-ocr_h100_{name}"))
+    assert not {"impossible-values", "impossible-times", "times-beyond-session"} & set(findings)

@@ -1,0 +1,94 @@
+"""Are the values of the trace possible at all? What is not was read as not recorded; many such rows make the capture unfit."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from analysis.attribution.attribution import Attribution
+from analysis.domain.figures import counted, duration
+from analysis.quality.findings import Finding
+from analysis.trace import schema
+from analysis.trace.reader import Trace
+
+__all__ = ["IMPOSSIBLE_SHARE", "SESSIONS", "check"]
+
+IMPOSSIBLE_SHARE: Final = 0.01
+"""Share of a table's rows above which impossible ones make the capture unfit; good captures: none at all."""
+SESSIONS: Final = 2
+"""Operations and calls that span more than so many times the session that recorded them, and a second, contradict it."""
+_SECOND_NS: Final = 10**9
+
+_TIMED: Final = (schema.KERNELS, schema.MEMCPYS, schema.MEMSETS, schema.GRAPHS, schema.CALLS, schema.NVTX)
+_AGAIN: Final = (
+    "export the report again; if the values are in the report too, capture again, with an nsys as new as the driver"
+)
+
+
+def check(trace: Trace, attribution: Attribution) -> list[Finding]:
+    """All checks of values."""
+    return [*_impossible(trace), *_backwards(trace), *_against_session(trace, attribution)]
+
+
+def _impossible(trace: Trace) -> list[Finding]:
+    """Values out of their range, and names and processes that the file does not have."""
+    columns = trace.impossible
+    if not columns:
+        return []
+    too_many = any(values.of_events and values.rows > IMPOSSIBLE_SHARE * values.of for values in columns)
+    evidence = []
+    for values in columns:
+        rows = ", ".join(f"row {row}: {value}" for row, value in values.examples)
+        share = f"{values.rows:,} of {counted(values.of, 'row')}"
+        evidence.append(f"{values.table}.{values.column} in {share} ({rows}), which must be {values.must}")
+    return [
+        Finding(
+            "impossible-values",
+            "unfit" if too_many else "warning",
+            f"{counted(sum(values.rows for values in columns), 'value')} of the trace cannot be",
+            "; ".join(evidence) + ". They are read as not recorded",
+            _AGAIN,
+        )
+    ]
+
+
+def _backwards(trace: Trace) -> list[Finding]:
+    """Rows that end before they start, where they are many; few are an oddity of the clock (see `calls`)."""
+    evidence = []
+    for spec in _TIMED:
+        rows, of = trace.backwards.get(spec.names[0], 0), trace.database.last_row(spec)
+        if rows > IMPOSSIBLE_SHARE * of:
+            examples = trace.database.examples(spec, "end", '"end" < "start"')
+            places = ", ".join(f"row {row}" for row, _ in examples)
+            evidence.append(f"{rows:,} of {counted(of, 'row')} of {spec.names[0]} ({places})")
+    if not evidence:
+        return []
+    return [
+        Finding(
+            "impossible-times",
+            "unfit",
+            "events end before they start",
+            "; ".join(evidence) + f"; more than {IMPOSSIBLE_SHARE:.0%} of a table is no oddity of a clock",
+            _AGAIN,
+        )
+    ]
+
+
+def _against_session(trace: Trace, attribution: Attribution) -> list[Finding]:
+    """Operations and calls that last far longer than the session that recorded them."""
+    events = [rows for rows in (attribution.operations, attribution.calls) if len(rows)]
+    session = trace.info.duration_ns
+    if not events or session is None:
+        return []
+    first, last = min(int(rows.start.min()) for rows in events), max(int(rows.end.max()) for rows in events)
+    if last - first <= SESSIONS * session + _SECOND_NS:
+        return []
+    return [
+        Finding(
+            "times-beyond-session",
+            "unfit",
+            "times contradict the session",
+            f"from the first operation or call ({first:,} ns) to the end of the last ({last:,} ns) {duration(last - first)} pass, "
+            f"and the session lasted {duration(session)}",
+            _AGAIN,
+        )
+    ]
