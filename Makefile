@@ -93,6 +93,7 @@ docs: $(DEV_STAMP) ## Write anew what is made from the code: columns, Python sur
 	$(BIN)/python -m analysis.render.catalogue >docs/columns.md
 	$(BIN)/python -m analysis.render.catalogue glossary >docs/glossary.md
 	$(BIN)/python -m analysis.render.kernel_categories >docs/kernels.md
+	$(BIN)/python -m analysis.render.trace_checks >docs/trace-checks.md
 	$(BIN)/python scripts/write_api_page.py
 	for name in report summary review ranks diff gate sweep; do $(BIN)/python -m analysis.cli schema $$name >docs/schemas/$$name.schema.json || exit; done
 	$(BIN)/python scripts/run_notebook.py

@@ -45,7 +45,7 @@ def _impossible(trace: Trace) -> list[Finding]:
             "impossible-values",
             "unfit" if too_many else "warning",
             f"{counted(sum(values.rows for values in columns), 'value')} of the trace cannot be",
-            "; ".join(evidence) + ". They are read as not recorded",
+            "; ".join(evidence) + ". What is out of range reads as not recorded",
             _AGAIN,
         )
     ]
@@ -55,8 +55,8 @@ def _backwards(trace: Trace) -> list[Finding]:
     """Rows that end before they start, where they are many; few are an oddity of the clock (see `calls`)."""
     evidence = []
     for spec in _TIMED:
-        rows, of = trace.backwards.get(spec.names[0], 0), trace.database.last_row(spec)
-        if rows > IMPOSSIBLE_SHARE * of:
+        rows = trace.backwards.get(spec.names[0], 0)
+        if rows and rows > IMPOSSIBLE_SHARE * (of := trace.database.last_row(spec)):
             examples = trace.database.examples(spec, "end", '"end" < "start"')
             places = ", ".join(f"row {row}" for row, _ in examples)
             evidence.append(f"{rows:,} of {counted(of, 'row')} of {spec.names[0]} ({places})")

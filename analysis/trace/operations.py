@@ -11,7 +11,7 @@ from typing import Any, Final
 import numpy as np
 from attrs import define, field, frozen
 from numpy.typing import NDArray
-from sqlalchemy import case, column, func, literal
+from sqlalchemy import case, column, literal
 from sqlalchemy.sql.expression import ColumnElement
 
 from analysis.trace import launch_shapes, schema
@@ -112,9 +112,12 @@ def _packed_place(kind: _Kind, there: list[str]) -> ColumnElement[Any]:
     if "graphNodeId" not in there:
         return packed(kind.spec, names, plain, with_nulls)
     node: ColumnElement[Any] = column("graphNodeId")
-    made = func.coalesce(node.op("!=")(0).op("+")(node * 0), 0)  # the product keeps a fraction a fraction
-    fits = packed(kind.spec, names, plain + made, with_nulls + made)
-    return case((node < 0, IMPOSSIBLE), (node > _LARGEST, IMPOSSIBLE), else_=fits)
+    made = node.op("!=")(0).op("+")(node * 0)  # the product keeps a fraction a fraction
+    return case(
+        (node.is_(None), packed(kind.spec, names, plain, with_nulls)),
+        (node.between(0, _LARGEST), packed(kind.spec, names, plain + made, with_nulls + made)),
+        else_=IMPOSSIBLE,
+    )
 
 
 def read_part(database: Database, kind: _Kind, rows: Stretch | None = None) -> Part | None:

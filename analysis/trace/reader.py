@@ -301,8 +301,11 @@ class Trace:
         low, high = min(int(start.min()) for _, start, _ in spans), max(int(end.max()) for _, _, end in spans)
         before = self._span
         self._span = (low, high) if before is None else (min(low, before[0]), max(high, before[1]))
+        longest = self._span[1] - self._span[0]
+        if longest <= schema.LONGEST_NS and longest * sum(start.size for _, start, _ in spans) < _LARGEST_SUM:
+            return
         total = sum(float(np.sum(end - start, dtype=np.float64)) for _, start, end in spans)
-        if self._span[1] - self._span[0] <= schema.LONGEST_NS and total < _LARGEST_SUM:
+        if longest <= schema.LONGEST_NS and total < _LARGEST_SUM:
             return
         # The middle is that of the earlier calls, where there are some: of the many rather than of the few.
         middle = (

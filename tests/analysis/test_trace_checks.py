@@ -16,6 +16,7 @@ from analysis.api.options import AnalysisOptions
 from analysis.domain.errors import TraceError, TraceSchemaError
 from analysis.quality.findings import Finding
 from analysis.quality.values import IMPOSSIBLE_SHARE
+from analysis.render.trace_checks import reference
 from analysis.trace import schema
 from analyze_command import analyze, assert_one_line
 from trace_builder import TraceBuilder
@@ -355,3 +356,8 @@ REAL = ("64tok", "lossy", "recorded-graph", "small")
 def test_real_traces_hold_nothing_impossible(real_trace: Callable[[str], Path], name: str) -> None:
     findings = findings_of(real_trace(f"deepseek-ocr_h100_{name}"))
     assert not {"impossible-values", "impossible-times", "times-beyond-session"} & set(findings)
+
+
+def test_the_page_says_what_is_checked() -> None:
+    page = Path(__file__).parents[2] / "docs" / "trace-checks.md"
+    assert page.read_text() == reference(), "run: make docs"
