@@ -106,7 +106,7 @@ def _directory(run_id: str, out: Path) -> RunDirectory:
     from runner.launcher.run_directory import RunDirectory
 
     folder = Path(run_id).expanduser()
-    if (folder / "run.json").is_file():
+    if run_id.strip() and (folder / "run.json").is_file():
         return RunDirectory(folder.absolute())
     return find_run(out, run_id)
 

@@ -218,8 +218,10 @@ def page_of(out: Path) -> int:
     return 0
 
 
-def run_until_page(tmp_path: Path, page: int, number: signal.Signals) -> tuple[RunDirectory, int, str]:
-    """Run the tiny model with torch's profiler, and signal its child when it is at a page of the captured pass."""
+def run_until_page(
+    tmp_path: Path, page: int, number: signal.Signals, whom: str = "child"
+) -> tuple[RunDirectory, int, str]:
+    """Run the tiny model with torch's profiler, and signal launcher or child when that is at a page of the captured pass."""
     out = tmp_path / "out"
     argv = [sys.executable, "-m", "runner.cli", "run", "deepseek-ocr-tiny", "--device", "cpu", "--collector", "torch"]
     argv += ["--max-new-tokens", "60", "--repeats", "1", "--out", str(out)]
@@ -230,7 +232,7 @@ def run_until_page(tmp_path: Path, page: int, number: signal.Signals) -> tuple[R
     try:
         wait_for(lambda: page_of(out) >= page or process.poll() is not None)
         (folder,) = (path.parent for path in out.glob("*-*-*/run.json"))
-        if number == signal.SIGINT:
+        if number in (signal.SIGINT, signal.SIGKILL) and whom == "launcher":
             process.send_signal(number)
         else:
             signal_child(folder.name, number)
@@ -260,7 +262,7 @@ def resume(directory: RunDirectory, tmp_path: Path) -> subprocess.CompletedProce
 
 
 def test_what_torch_recorded_until_ctrl_c_is_reported_in_every_format(tmp_path: Path) -> None:
-    directory, code, said = run_until_page(tmp_path, 3, signal.SIGINT)
+    directory, code, said = run_until_page(tmp_path, 3, signal.SIGINT, "launcher")
     assert code == 130, said
     assert "what it captured is in" in said
     told = "artial capture: ended by an interrupt; 2 of 3 images; figures hold for what was captured"
@@ -277,6 +279,17 @@ def test_what_torch_recorded_until_ctrl_c_is_reported_in_every_format(tmp_path: 
         assert finding["title"] == "partial capture: ended by an interrupt; 2 of 3 images"
         assert "2 of 3 images" in json.loads((directory.path / "summary.json").read_text())["notes"]
         assert directory.read_manifest().status == "interrupted"
+
+
+def test_what_torch_recorded_until_its_launcher_was_killed_is_left(tmp_path: Path) -> None:
+    directory, code, _ = run_until_page(tmp_path, 3, signal.SIGKILL, "launcher")
+    assert code == -signal.SIGKILL
+    wait_for(lambda: directory.holder() is None)
+    done = resume(directory, tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "artial capture: ended by the death of its launcher; 2 of 3 images" in " ".join(done.stdout.split())
+    manifest = directory.read_manifest()
+    assert (manifest.status, manifest.error) == ("failed", "its launcher was killed")
 
 
 def test_before_the_first_image_is_through_there_is_nothing_to_report(tmp_path: Path) -> None:

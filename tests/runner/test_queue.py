@@ -98,7 +98,7 @@ def test_an_empty_id_is_that_of_no_run(
     from runner.cli.app import main
 
     run = prepare(tmp_path / "out", None)
-    monkeypatch.chdir(tmp_path)
+    monkeypatch.chdir(run.directory.path)  # `review` also takes a folder, and the empty one is here
     words = ["history", "show"] if command == "show" else [command]
     with pytest.raises(SystemExit) as ended:
         main([*words, "", "--out", str(tmp_path / "out")])
