@@ -32,6 +32,8 @@ _UNFINISHED: Final = ("queued", "running")
 _POLL_S: Final = 0.2
 _START_PATIENCE_S: Final = 30.0
 _CANCEL_PATIENCE_S: Final = 30.0
+_SUPERVISED_PATIENCE_S: Final = 150.0
+"""Where the launcher is gone: the program has its grace, and nsys its time to write the report."""
 _END_PATIENCE_S: Final = 10.0
 _CAPTURED: Final = (".sqlite", ".nsys-rep", ".qdstrm")
 
@@ -264,7 +266,8 @@ def _has_open(pid: int, file: Path) -> bool:
 
 
 def _wait_for_the_end(directory: RunDirectory, run_id: str, process: int) -> None:
-    until = time.monotonic() + _CANCEL_PATIENCE_S
+    patience_s = _SUPERVISED_PATIENCE_S if process and _is_supervisor(process) else _CANCEL_PATIENCE_S
+    until = time.monotonic() + patience_s
     while directory.holder() is not None:
         if time.monotonic() > until:
             raise BusyError(f"run {run_id}: process {process} is still ending it; ask `status` again later")

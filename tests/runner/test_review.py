@@ -276,8 +276,8 @@ def test_a_held_device_is_not_shared(make: Make, joined: list[list[str]], tmp_pa
     holder = hold_device("cuda:0", {**environment(), "DSOCR_LOCK_DIR": str(tmp_path / "locks")})
     try:
         same = "cuda-b8a7a1a0-0000-0000-0000-000000000000.lock"
-        (tmp_path / "locks" / same).unlink(missing_ok=True)
-        os.link(tmp_path / "locks" / "cuda-0.lock", tmp_path / "locks" / same)
+        # The holder sees no GPU here, so its lock has the name of a number.
+        (tmp_path / "locks" / "cuda-0.lock").rename(tmp_path / "locks" / same)
         with Interrupts() as interrupts, pytest.raises(BusyError, match="held by another run"):
             work.carry_out(interrupts)
     finally:
