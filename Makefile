@@ -5,6 +5,7 @@ SHELL := /bin/bash
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check install
 
 MODEL ?= deepseek-ocr-tiny
 IMAGES ?=
@@ -15,6 +16,7 @@ DEVICE ?=
 COLLECTOR ?= auto
 PRESET ?= default
 RUN ?= latest
+TORCH ?= --require-hashes -r requirements/torch.txt
 ARGS ?=
 
 RUNNER_STAMP := $(VENV)/.installed-runner
@@ -30,14 +32,23 @@ $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed (PYTHON=…)")'
 	$(PYTHON) -m venv $(VENV)
 
-$(RUNNER_STAMP): $(BIN)/python pyproject.toml constraints.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch==2.13.0
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[runner]'
+# Every file is verified against its SHA-256; of CUDA's libraries, which torch's verified metadata names, the version is.
+$(RUNNER_STAMP): $(BIN)/python pyproject.toml requirements/runner.txt requirements/torch.txt
+	$(PIP) --no-deps --require-hashes -r requirements/runner.txt
+	$(PIP) --no-deps $(TORCH)
+	$(PIP) -c constraints.txt torch
+	$(PIP) --no-deps --no-build-isolation -e .
+	$(BIN)/python -m pip --disable-pip-version-check check
 	@touch $@
 
-$(DEV_STAMP): $(RUNNER_STAMP)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[runner,dev]'
+$(DEV_STAMP): $(RUNNER_STAMP) requirements/dev.txt
+	$(PIP) --no-deps --require-hashes -r requirements/dev.txt
+	$(BIN)/python -m pip --disable-pip-version-check check
 	@touch $@
+
+.PHONY: lock
+lock: $(DEV_STAMP) ## Write requirements/ anew after a change of pyproject.toml or constraints.txt
+	PATH="$(abspath $(BIN)):$$PATH" ./scripts/lock-requirements.sh
 
 .PHONY: install
 install: $(RUNNER_STAMP) ## Make .venv and install runner and analysis

@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import gc
 import os
+from inspect import cleandoc
 from typing import Annotated, Any, Final, NoReturn
 
 import typer
@@ -104,7 +105,7 @@ EXAMPLES: Final[dict[str, tuple[str, ...]]] = {
 
 for _command in (report, diff, gate, review, show, table, check, kernels, trend, schema, sweep):
     app.command(
-        help=(_command.__doc__ or "").partition("\n\n    Raises:")[0],  # errors are for readers of the code
+        help=cleandoc(_command.__doc__ or "").partition("\n\nRaises:")[0],  # errors are for readers of the code
         epilog="\n\n".join(("Examples:", *EXAMPLES[_command.__name__])),
     )(_command)
 
