@@ -34,7 +34,7 @@ def pinned() -> dict[str, str]:
 def declared(*extras: str) -> set[str]:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     lines = [*project["dependencies"], *(line for extra in extras for line in project["optional-dependencies"][extra])]
-    return {canonicalize_name(Requirement(line).name) for line in lines} - {"torch"}
+    return {str(canonicalize_name(Requirement(line).name)) for line in lines} - {"torch"}
 
 
 @pytest.mark.parametrize("name", [*FILES, "torch"])
