@@ -34,6 +34,7 @@ from analysis.domain.manifest import (
     Overhead,
     PhaseTime,
     PromptTokens,
+    Resumption,
     RunManifest,
     StageCost,
 )
@@ -61,6 +62,7 @@ MANIFEST = (
     Overhead,
     ExitCodes,
     PhaseTime,
+    Resumption,
     RunManifest,
 )
 PREDICTIONS = (Prediction, Came, Scored)
