@@ -20,7 +20,7 @@ __all__ = ["REDACTED", "is_secret_name", "redacted", "redacted_each", "redacted_
 REDACTED: Final = "***"
 """What stands in a secret's place."""
 
-_SECRET_NAME: Final = re.compile(
+_SECRET_NAME: Final = (
     r"(?i)token(?!s\b|iz)|secret|passw|passphrase|credential|api_?key|_key\b|_pat\b|auth(?!or)|cookie|\bkey\b"
 )
 _MARKS: Final = (
@@ -54,64 +54,66 @@ _PLUGINS: Final = (
 )
 """Modules and classes of detect-secrets."""
 
-_MAYBE: Final = re.compile(
-    r"A3T[A-Z0-9]|A[KS]IA|ABIA|ACCA|(?i:aws).{0,60}['\"][0-9a-zA-Z/+]{40}|AccountKey=|://[^\s/]*:[^\s/]*@|gh[pousr]_[A-Za-z0-9]{9}"
-    r"|gl[a-z]+-[\w-]{16}|GR1348941|[0-9a-z]{32}-us\d|_authToken|T3BlbkFJ|PRIVATE KEY|PuTTY-User-Key|pypi-Ag|SG\.[\w-]{22}\."
-    r"|xox[a-z]-|hooks\.slack|sq0csp-|[rs]k_live_|\d:AA|eyJ[\w-]{4,}\."
+_MAYBE: Final = (
+    r"A3T[A-Z0-9]|A[KS]IA|ABIA|ACCA|(?i:aws).{0,60}['\"][0-9a-zA-Z/+]{40}|AccountKey=|://[^\s/:]*:[^\s/@]*@|gh[pousr]_[A-Za-z0-9]{9}"
+    r"|gl[a-z]{2,6}-[\w-]{16}|GR1348941|[0-9a-z]{32}-us\d|_authToken|T3BlbkFJ|PRIVATE KEY|PuTTY-User-Key|pypi-Ag|SG\.[\w-]{22}\."
+    r"|xox[a-z]-|hooks\.slack|sq0csp-|[rs]k_live_|\d:AA|(?<![\w-])eyJ[\w-]{4,}\."
 )
 """What stands in every text in which one of `_PLUGINS` finds something."""
 
+_AROUND: Final = 500
+"""Characters on both sides of a place of `_MAYBE` that the detector sees; its longest secrets have about 200."""
 _VALUE: Final = r"(?P<secret>[^\s\"'\\,;&<>(){}\[\]$*|]{8,})"
-_OURS: Final[Mapping[str, re.Pattern[str]]] = {
-    "private key": re.compile(
-        r"-{5}BEGIN (?:[A-Z0-9]+ )*PRIVATE KEY(?: BLOCK)?-{5}.*?"
-        r"(?:-{5}END (?:[A-Z0-9]+ )*PRIVATE KEY(?: BLOCK)?-{5}|\Z)|PuTTY-User-Key-File-\d:.*",
-        re.DOTALL,
+_OURS: Final[Mapping[str, str]] = {
+    "private key": (
+        r"(?s)-{5}BEGIN (?:[A-Z0-9]+ ){0,4}PRIVATE KEY(?: BLOCK)?-{5}.*?"
+        r"(?:-{5}END (?:[A-Z0-9]+ ){0,4}PRIVATE KEY(?: BLOCK)?-{5}|\Z)|PuTTY-User-Key-File-\d:.*"
     ),
-    "AWS key": re.compile(r"\b(?:AKIA|ASIA|ABIA|ACCA)[A-Z0-9]{12,}"),
-    "AWS session token": re.compile(r"(?:FwoGZXIvYXdz|IQoJb3JpZ2lu)[A-Za-z0-9+/=%_-]{16,}"),
-    "Google key": re.compile(r"\bAIza[\w-]{30,}|\bya29\.[\w.-]{16,}|\bGOCSPX-[\w-]{16,}"),
-    "Stripe key": re.compile(r"\b(?:sk|rk)_(?:live|test)_[0-9A-Za-z]{10,}|\bwhsec_[\w+/=]{16,}"),
-    "GitHub token": re.compile(r"\bgh[pousr]_[A-Za-z0-9]{16,}|\bgithub_pat_\w{16,}"),
-    "GitLab token": re.compile(r"\bgl(?:pat|dt|ft|soat|rt|ptt)-[\w-]{16,}"),
-    "npm token": re.compile(r"\bnpm_[A-Za-z0-9]{30,}"),
-    "PyPI token": re.compile(r"\bpypi-AgE[\w-]{16,}"),
+    "AWS key": (r"\b(?:AKIA|ASIA|ABIA|ACCA)[A-Z0-9]{12,}"),
+    "AWS session token": (r"(?:FwoGZXIvYXdz|IQoJb3JpZ2lu)[A-Za-z0-9+/=%_-]{16,}"),
+    "Google key": (r"\bAIza[\w-]{30,}|\bya29\.[\w.-]{16,}|\bGOCSPX-[\w-]{16,}"),
+    "Stripe key": (r"\b(?:sk|rk)_(?:live|test)_[0-9A-Za-z]{10,}|\bwhsec_[\w+/=]{16,}"),
+    "GitHub token": (r"\bgh[pousr]_[A-Za-z0-9]{16,}|\bgithub_pat_\w{16,}"),
+    "GitLab token": (r"\bgl(?:pat|dt|ft|soat|rt|ptt)-[\w-]{16,}"),
+    "npm token": (r"\bnpm_[A-Za-z0-9]{30,}"),
+    "PyPI token": (r"\bpypi-AgE[\w-]{16,}"),
     # Names such as hf_transformers have no digit and no capital.
-    "Hugging Face token": re.compile(r"\bhf_(?=[a-z]*[A-Z0-9])[A-Za-z0-9]{8,}|\bhf_[a-z]{30,}"),
+    "Hugging Face token": (r"\bhf_(?=[a-z]*[A-Z0-9])[A-Za-z0-9]{8,}|\bhf_[a-z]{30,}"),
     # OpenAI, Anthropic, OpenRouter, DeepSeek; words such as sk-learn-estimators have no digit.
-    "API key": re.compile(r"(?<![\w-])sk-(?=[A-Za-z_-]*\d)[\w-]{16,}"),
-    "key of an inference service": re.compile(
+    "API key": (r"(?<![\w-])sk-(?=[A-Za-z_-]*\d)[\w-]{16,}"),
+    "key of an inference service": (
         r"\bnvapi-[\w-]{8,}|\bgsk_[A-Za-z0-9]{20,}|\bxai-[A-Za-z0-9]{20,}|\br8_[A-Za-z0-9]{20,}|\bpplx-[a-zA-Z0-9]{20,}"
         r"|\bdop_v1_[a-f0-9]{32,}"
     ),
-    "Slack token": re.compile(r"\bxox[a-z]-[\w-]{8,}|\bxapp-\d-[\w-]{8,}"),
-    "web token": re.compile(r"\beyJ[\w-]{8,}\.[\w-]+(?:\.[\w-]*)?"),
-    "bearer": re.compile(r"(?i)\bbearer[ :]+(?P<secret>[\w.~+/-]{8,}=*)"),
-    "authorization": re.compile(
-        r"(?i)\b(?:proxy-)?authorization[\"']?\s*[:=]\s*[\"']?(?:\w+ +)?(?P<secret>[^\s\"',;]{8,})"
-    ),
+    "Slack token": (r"\bxox[a-z]-[\w-]{8,}|\bxapp-\d-[\w-]{8,}"),
+    "web token": (r"(?<![\w-])eyJ[\w-]{8,}\.[\w-]+(?:\.[\w-]*)?"),
+    "bearer": (r"(?i)\bbearer[ :]+(?P<secret>[\w.~+/-]{8,}=*)"),
+    "authorization": (r"(?i)\b(?:proxy-)?authorization[\"']?\s*[:=]\s*[\"']?(?:\w+ +)?(?P<secret>[^\s\"',;]{8,})"),
     # One stroke too: what takes an address for a path makes one of two.
-    "user and password in a URL": re.compile(r":/{1,2}(?P<secret>[^/@\s:\"']*:[^/@\s\"']+)@"),
-    "Slack hook": re.compile(r"hooks\.slack\.com/services/(?P<secret>T\w+/B\w+/\w+)"),
-    "value in a URL's query": re.compile(
-        r"(?i)(?<=[?&;])(?:[\w.-]*(?:token|secret|passw|signature|credential|api-?_?key)[\w.-]*|sig|key|auth)="
+    "user and password in a URL": (r":/{1,2}(?P<secret>[^/@\s:\"']*:[^/@\s\"']+)@"),
+    "Slack hook": (r"hooks\.slack\.com/services/(?P<secret>T\w+/B\w+/\w+)"),
+    "value in a URL's query": (
+        r"(?i)(?<=[?&;])(?:[\w.-]{0,60}(?:token|secret|passw|signature|credential|api-?_?key)[\w.-]{0,60}|sig|key|auth)="
         r"(?P<secret>[^&\s#\"'*]+)"
     ),
-    "variable": re.compile(
+    "variable": (
         rf"\b[A-Z][A-Z0-9_]*(?:TOKEN|KEY|SECRET|PASSWORD|PASSWD|PASSPHRASE|CREDENTIALS?)[\"']?\s?[=:]\s?[\"']?{_VALUE}"
     ),
-    "named value": re.compile(
-        r"(?i)\b[\w.-]*(?:api[_-]?key|secret(?:[_-]?(?:access[_-]?)?key)?|passw(?:or)?d|passphrase|account[_-]?key"
+    "named value": (
+        r"(?i)(?<![\w.-])[\w.-]*(?:api[_-]?key|secret(?:[_-]?(?:access[_-]?)?key)?|passw(?:or)?d|passphrase|account[_-]?key"
         r"|shared[_-]?access[_-]?(?:key|signature)|(?:access|auth|refresh|session|security)[_-]?token)"
-        rf"[\"']?(?: ?= ?|: ?[\"']|: ?(?=\S*\d))[\"']?{_VALUE}"
+        rf"[\"']?(?: ?= ?|: ?[\"']|: ?(?=\S{0, 60}\d))[\"']?{_VALUE}"
     ),
 }
-"""What detect-secrets does not know, or knows by its beginning only. ``secret``: the part to take out, if not all."""
+"""What detect-secrets does not know, or knows by its beginning only. ``secret``: the part to take out, if not all.
+
+A name may have 300,000 characters: no pattern begins at many places of one word and looks at the rest of it from each.
+"""
 
 
 def is_secret_name(name: str) -> bool:
     """Whether a variable or an option is named like one that holds a secret."""
-    return bool(_SECRET_NAME.search(name))
+    return bool(re.search(_SECRET_NAME, name))
 
 
 def redacted(text: str, values: Sequence[str] = ()) -> str:
@@ -130,20 +132,28 @@ def redacted(text: str, values: Sequence[str] = ()) -> str:
     if not any(mark in text for mark in _MARKS):
         return text
     if "PRIVATE KEY" in text or "PuTTY-User-Key" in text:  # the only ones of several lines
-        text = _OURS["private key"].sub(REDACTED, text)
+        text = re.sub(_OURS["private key"], REDACTED, text)
     return "\n".join(
         _redacted_line(line) if any(mark in line for mark in _MARKS) else line for line in text.split("\n")
     )
 
 
 def _redacted_line(text: str) -> str:
-    for pattern in _OURS.values():
+    for pattern in _ours():
         text = _without(text, [_secret_of(match) for match in pattern.finditer(text)])
-    if _MAYBE.search(text):
+    # Around each place only: the detector's patterns are not made for lines of any length. From the end, so that the
+    # places before stay what they are.
+    seen = len(text) + _AROUND
+    for place in reversed([match.start() for match in re.finditer(_MAYBE, text)]):
+        if place > seen - _AROUND // 2:  # well inside what was looked at before
+            continue
+        seen = place
+        start, end = max(0, place - _AROUND), place + _AROUND
+        window = text[start:end]
         for pattern, valid in _detector():
-            text = _without(
-                text, [_secret_of(match) for match in pattern.finditer(text) if valid is None or valid(match.group())]
-            )
+            matches = [match for match in pattern.finditer(window) if valid is None or valid(match.group())]
+            window = _without(window, [_secret_of(match) for match in matches])
+        text = f"{text[:start]}{window}{text[end:]}"
     return text
 
 
@@ -193,6 +203,12 @@ def _is_odd(value: str) -> bool:
     if len(value) < 8 or value.startswith(("/", "./", "~", "unix:")) or value.isdecimal():
         return False
     return not value.isalpha() or value.lower() != value or len(value) >= 16
+
+
+@cache
+def _ours() -> tuple[re.Pattern[str], ...]:
+    """Compiled at the first text that has a mark: most traces have none."""
+    return tuple(map(re.compile, _OURS.values()))
 
 
 @cache
