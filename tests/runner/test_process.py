@@ -156,5 +156,8 @@ def test_interrupts_are_counted_and_handlers_put_back() -> None:
     with Interrupts() as interrupts:
         os.kill(os.getpid(), signal.SIGINT)
         os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert interrupts.count == 1  # each asks for an end in order
+        os.kill(os.getpid(), signal.SIGINT)
         assert interrupts.count == 2
     assert signal.getsignal(signal.SIGINT) is before
