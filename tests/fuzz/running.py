@@ -166,11 +166,13 @@ def run_in_fork(call: Callable[[], object], folder: Path, limits: Limits) -> Out
     temporary.mkdir(parents=True, exist_ok=True)
     said = [temporary.with_suffix(f".{name}") for name in ("stdout", "stderr")]
     before = _digests(folder)
+    # A fork begins with its parent's pages: those of a long test run are not the command's.
+    inherited = _resident(os.getpid())
     begun = time.monotonic()
     child = os.fork()
     if child == 0:
-        _be_the_command(call, folder, temporary, said, limits)
-    ended, status, used = _wait(child, begun, limits)
+        _be_the_command(call, folder, temporary, said, limits, inherited)
+    ended, status, used = _wait(child, begun, limits, inherited)
     wall_s = time.monotonic() - begun
     orphans = _end_group(child)
     after = _digests(folder)
@@ -188,7 +190,7 @@ def run_in_fork(call: Callable[[], object], folder: Path, limits: Limits) -> Out
         stderr=stderr,
         wall_s=wall_s,
         cpu_s=used.ru_utime + used.ru_stime,
-        peak_bytes=used.ru_maxrss * 1024,
+        peak_bytes=max(0, used.ru_maxrss * 1024 - inherited),
         ended=ended,
         orphans=orphans,
         left=left,
@@ -198,7 +200,7 @@ def run_in_fork(call: Callable[[], object], folder: Path, limits: Limits) -> Out
 
 
 def _be_the_command(
-    call: Callable[[], object], folder: Path, temporary: Path, said: list[Path], limits: Limits
+    call: Callable[[], object], folder: Path, temporary: Path, said: list[Path], limits: Limits, inherited: int
 ) -> NoReturn:
     """In the fork: set up what a new process has, call, and end without going back to the parent's frames."""
     code = 1
@@ -220,7 +222,7 @@ def _be_the_command(
         faulthandler.disable()
         threading.excepthook = threading.__excepthook__  # a test's own would keep it from standard error
         sys.unraisablehook = sys.__unraisablehook__
-        resource.setrlimit(resource.RLIMIT_AS, (_ADDRESSES, _ADDRESSES))
+        resource.setrlimit(resource.RLIMIT_AS, (_ADDRESSES + inherited, _ADDRESSES + inherited))
         resource.setrlimit(resource.RLIMIT_CPU, (limits.cpu_s, limits.cpu_s + 5))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -237,13 +239,13 @@ def _be_the_command(
         os._exit(code & 0xFF)
 
 
-def _wait(child: int, begun: float, limits: Limits) -> tuple[str | None, int, resource.struct_rusage]:
+def _wait(child: int, begun: float, limits: Limits, inherited: int) -> tuple[str | None, int, resource.struct_rusage]:
     """Wait for a process, and end it and its own where they take too much."""
     ended = None
     descriptor = os.pidfd_open(child)
     try:
         while not select.select([descriptor], [], [], _LOOK_S)[0]:
-            if _resident(child) > limits.memory_bytes:
+            if _resident(child) - inherited > limits.memory_bytes:
                 ended = "memory"
             elif time.monotonic() - begun > limits.wall_s:
                 ended = "time"
