@@ -28,7 +28,7 @@ from attrs import frozen
 __all__ = ["CPU_LIMIT_S", "MEMORY_LIMIT", "Limits", "Outcome", "run_command", "run_in_fork", "warm", "warm_runner"]
 
 MEMORY_LIMIT: Final = 2 << 30
-"""Bytes that one command may hold at once."""
+"""Bytes that one command may hold at once, beyond what its fork began with."""
 CPU_LIMIT_S: Final = 20
 _WALL_LIMIT_S: Final = 90.0
 """Of a machine that others use too; a process that waits for ever is seen by it."""
@@ -42,6 +42,7 @@ class Limits:
     """What a command may take."""
 
     memory_bytes: int = MEMORY_LIMIT
+    """Resident, beyond what the fork began with."""
     cpu_s: int = CPU_LIMIT_S
     wall_s: float = _WALL_LIMIT_S
 
@@ -57,7 +58,7 @@ class Outcome:
     wall_s: float
     cpu_s: float
     peak_bytes: int
-    """Of resident memory; of the largest of its processes."""
+    """Of resident memory beyond what the fork began with, which has the imports; of the largest of its processes."""
     ended: str | None
     """``memory`` or ``time``, if a limit ended it."""
     orphans: int
@@ -171,7 +172,7 @@ def run_in_fork(call: Callable[[], object], folder: Path, limits: Limits) -> Out
     begun = time.monotonic()
     child = os.fork()
     if child == 0:
-        _be_the_command(call, folder, temporary, said, limits, inherited)
+        _be_the_command(call, folder, temporary, said, limits)
     ended, status, used = _wait(child, begun, limits, inherited)
     wall_s = time.monotonic() - begun
     orphans = _end_group(child)
@@ -200,7 +201,7 @@ def run_in_fork(call: Callable[[], object], folder: Path, limits: Limits) -> Out
 
 
 def _be_the_command(
-    call: Callable[[], object], folder: Path, temporary: Path, said: list[Path], limits: Limits, inherited: int
+    call: Callable[[], object], folder: Path, temporary: Path, said: list[Path], limits: Limits
 ) -> NoReturn:
     """In the fork: set up what a new process has, call, and end without going back to the parent's frames."""
     code = 1
@@ -222,7 +223,7 @@ def _be_the_command(
         faulthandler.disable()
         threading.excepthook = threading.__excepthook__  # a test's own would keep it from standard error
         sys.unraisablehook = sys.__unraisablehook__
-        resource.setrlimit(resource.RLIMIT_AS, (_ADDRESSES + inherited, _ADDRESSES + inherited))
+        resource.setrlimit(resource.RLIMIT_AS, (_ADDRESSES, _ADDRESSES))
         resource.setrlimit(resource.RLIMIT_CPU, (limits.cpu_s, limits.cpu_s + 5))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         signal.signal(signal.SIGINT, signal.default_int_handler)
