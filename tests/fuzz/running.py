@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import faulthandler
 import gc
 import hashlib
@@ -167,7 +168,9 @@ def run_in_fork(call: Callable[[], object], folder: Path, limits: Limits) -> Out
     temporary.mkdir(parents=True, exist_ok=True)
     said = [temporary.with_suffix(f".{name}") for name in ("stdout", "stderr")]
     before = _digests(folder)
-    # A fork begins with its parent's pages: those of a long test run are not the command's.
+    # A fork begins with its parent's pages: those of a long test run are not the command's. What the parent has freed and
+    # kept goes back first, else the command would use it again and seem to take nothing.
+    _give_back_freed_memory()
     inherited = _resident(os.getpid())
     begun = time.monotonic()
     child = os.fork()
@@ -258,6 +261,11 @@ def _wait(child: int, begun: float, limits: Limits, inherited: int) -> tuple[str
         os.close(descriptor)
     _, status, used = os.wait4(child, 0)
     return ended, status, used
+
+
+def _give_back_freed_memory() -> None:
+    with suppress(AttributeError, OSError):  # glibc's own
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _resident(process: int) -> int:

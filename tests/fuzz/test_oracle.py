@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from attrs import evolve
 
+from analysis.api.allocator import keep_freed_memory
 from fuzz.bases import Bases, make_bases
 from fuzz.cases import KINDS, Case, make_case
 from fuzz.invariants import TraceFacts, facts_of, read_strictly, wrong_in_report, wrong_values
@@ -107,6 +108,18 @@ def end_by_signal() -> None:
 )
 def test_how_a_process_ends(tmp_path: Path, call: Callable[[], object], limits: Limits, kind: str) -> None:
     assert kinds_of(case_in(tmp_path / "case"), call, limits) == {kind}
+
+
+def test_memory_counts_where_the_parent_has_freed_as_much(tmp_path: Path) -> None:
+    def parent() -> None:
+        keep_freed_memory()
+        kept = [bytearray(b"x" * (1 << 20)) for _ in range(500)]
+        last = bytearray(b"x" * (1 << 20))  # above the others: without it the heap would end below them
+        kept.clear()
+        kinds = kinds_of(case_in(tmp_path / "case"), hold_much, Limits(memory_bytes=300 << 20))
+        sys.stdout.write(f"{sorted(kinds)} {len(last)}")
+
+    assert run_in_fork(parent, tmp_path, PATIENT).stdout == f"['memory'] {1 << 20}"
 
 
 # --- words and files -------------------------------------------------------------------------------------------------
