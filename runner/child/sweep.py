@@ -34,6 +34,7 @@ from runner.child.flops import count_costs, meta_network
 from runner.child.generate import Decoder
 from runner.child.models.family import LoadedModel, ModelInputs
 from runner.child.models.loading import load_model
+from runner.child.models.refusals import out_of_memory
 from runner.child.passes import make_decoder, prepare_inputs, repeated, run_pass, with_prompt_tokens
 from runner.collectors.choosing import COLLECTORS
 from runner.inputs.inputs import check_unchanged, discover
@@ -48,7 +49,7 @@ from runner.plan.sweep import (
 )
 from runner.process.progress import ProgressWriter
 
-__all__ = ["MODEL_NAME", "ROLE", "Sweeping", "main", "out_of_memory"]
+__all__ = ["MODEL_NAME", "ROLE", "Sweeping", "main"]
 
 ROLE: Final = "sweep"
 MODEL_NAME: Final = "model.json"
@@ -59,13 +60,6 @@ _WINDOW_S: Final = 3.0
 """Beside its pass, what the recording of a window takes, s: a decoder made anew, a warm-up, some ten thousand events written."""
 _FILLER: Final = "The text goes on as it began, line after line, until the prompt is as long as it was asked to be."
 _RECORD: Final = WriteOptions(durable=True, error=ChildFailedError)
-_NO_MEMORY: Final = (
-    "DefaultCPUAllocator: can't allocate memory",
-    "DefaultCPUAllocator: not enough memory",
-    "CUDA error: out of memory",  # of the driver itself, such as where it instantiates a graph
-    "CUBLAS_STATUS_ALLOC_FAILED",
-)
-"""What a RuntimeError says where memory ran out elsewhere than in torch's allocator of a GPU, which alone has a class for it."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -92,20 +86,6 @@ def _leave(number: int, _: object) -> None:
 def _to_stderr(line: str) -> None:
     sys.stderr.write(f"sweep: {line}\n")
     sys.stderr.flush()
-
-
-def out_of_memory(error: BaseException) -> str | None:
-    """Why an error means that memory ran out, in one line; None: it means something else.
-
-    What torch raises may stand behind another error: a recording of a CUDA graph that ran out of memory also fails to end.
-    """
-    seen: BaseException | None = error
-    while seen is not None:
-        said = isinstance(seen, RuntimeError) and any(words in str(seen) for words in _NO_MEMORY)
-        if said or isinstance(seen, (torch.OutOfMemoryError, MemoryError)):
-            return next((line.strip() for line in str(seen).splitlines() if line.strip()), "no memory is left")
-        seen = seen.__cause__ or seen.__context__
-    return None
 
 
 @define(eq=False)

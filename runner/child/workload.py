@@ -36,6 +36,7 @@ from runner.child.generate import SYNCHRONISES, Decoder
 from runner.child.models.family import Family, LoadedModel, ModelInputs
 from runner.child.models.loading import load_model
 from runner.child.models.ranks import Ranks, open_ranks
+from runner.child.models.refusals import out_of_memory
 from runner.child.passes import (
     distinct_shapes,
     make_decoder,
@@ -93,8 +94,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except DsocrError as error:
         _to_stderr(f"error: {error}")
         return error.exit_code
-    except torch.OutOfMemoryError as error:
-        _to_stderr(f"error: the device ran out of memory; take a smaller batch or input mode ({_first_line(error)})")
+    except (RuntimeError, MemoryError) as error:  # torch.OutOfMemoryError is one of the first kind
+        why = out_of_memory(error)
+        if why is None:
+            raise
+        _to_stderr(f"error: out of memory; take a smaller batch, input mode or model, or fewer tokens ({why})")
         return ModelError.exit_code
     return 0
 
@@ -123,10 +127,6 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
 def _to_stderr(line: str) -> None:
     sys.stderr.write(f"workload: {line}\n")
     sys.stderr.flush()
-
-
-def _first_line(error: BaseException) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
 @torch.inference_mode()

@@ -143,7 +143,7 @@ def test_a_folder_needs_no_weights_where_they_are_made_up(tmp_path: Path) -> Non
     argv = ["run", str(tmp_path / "model"), "--out", str(tmp_path / "reports"), "--dry-run"]
     done = dsocr_profile(*argv)
     assert done.returncode == 5
-    assert "no weights (*.safetensors or pytorch_model*.bin) beside config.json; --random-weights" in done.stderr
+    assert "no weights (*.safetensors) beside config.json; --random-weights" in done.stderr
     assert dsocr_profile(*argv, "--random-weights").returncode == 0
     (tmp_path / "model" / "config.json").unlink()
     assert dsocr_profile(*argv, "--random-weights").returncode == 5

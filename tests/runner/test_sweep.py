@@ -36,6 +36,7 @@ from runner.child import sweep as child
 from runner.child.generate import DynamicDecoder, StaticDecoder
 from runner.child.models.family import ModelInputs
 from runner.child.models.loading import family_of
+from runner.child.models.refusals import out_of_memory
 from runner.child.models.registry import PRESETS, own_input_mode, resolve_model
 from runner.child.passes import make_decoder, run_pass, with_prompt_tokens
 from runner.inputs.inputs import FEW_PAGES, sample_set
@@ -211,13 +212,13 @@ def test_a_cpu_that_has_no_more_memory_is_told_from_a_bug(tmp_path: Path) -> Non
 
 
 def test_memory_that_runs_out_is_found_behind_other_errors() -> None:
-    assert child.out_of_memory(RuntimeError("a bug")) is None
-    assert child.out_of_memory(MemoryError()) == "no memory is left"
+    assert out_of_memory(RuntimeError("a bug")) is None
+    assert out_of_memory(MemoryError()) == "no memory is left"
     for words in (
         "CUDA error: out of memory",
         "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
     ):
-        assert child.out_of_memory(RuntimeError(f"{words}\nMore of it.")) == words
+        assert out_of_memory(RuntimeError(f"{words}\nMore of it.")) == words
 
     def ends_badly() -> None:
         try:
@@ -227,7 +228,7 @@ def test_memory_that_runs_out_is_found_behind_other_errors() -> None:
 
     with pytest.raises(RuntimeError, match="could not be ended") as behind:
         ends_badly()
-    assert child.out_of_memory(behind.value) == "CUDA out of memory."
+    assert out_of_memory(behind.value) == "CUDA out of memory."
 
 
 def test_a_bug_ends_the_program_and_a_fault_of_the_model_only_its_point(

@@ -15,6 +15,7 @@ from analysis.domain.manifest import PromptTokens
 from runner.child.models.deepseek_ocr import decoder_modules
 from runner.child.models.family import ModelInputs
 from runner.child.models.prompts import Tokens
+from runner.child.models.refusals import REFUSED, reason
 
 __all__ = ["TEXT_PROMPT", "Generic"]
 
@@ -95,16 +96,16 @@ class Generic:
 
         try:
             config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=trust_remote_code)
-        except (OSError, ValueError, KeyError, ImportError, TypeError) as error:
-            raise ModelError(f"{folder}: its configuration cannot be used ({_reason(error)})") from error
+        except REFUSED as error:
+            raise ModelError(f"{folder}: its configuration cannot be used ({reason(error)})") from error
         self.takes_images = type(config) in AutoModelForImageTextToText._model_mapping
         if self.takes_images:
             try:
                 self._processor = AutoProcessor.from_pretrained(  # type: ignore[no-untyped-call]
                     folder, local_files_only=True, trust_remote_code=trust_remote_code
                 )
-            except (OSError, ValueError, KeyError, ImportError, TypeError) as error:
-                raise ModelError(f"{folder}: its image processor cannot be used ({_reason(error)})") from error
+            except REFUSED as error:
+                raise ModelError(f"{folder}: its image processor cannot be used ({reason(error)})") from error
         return config
 
     def network_class(self, config: Any) -> Any:
@@ -168,7 +169,7 @@ class Generic:
                 marker = getattr(self._processor, "image_token", "")
                 made = self._processor(images=page, text=f"{marker}{prompt}", return_tensors="pt")
         except (ValueError, TypeError, KeyError, ImportError) as error:
-            raise ModelError(f"the model's processor refused the page ({_reason(error)})") from error
+            raise ModelError(f"the model's processor refused the page ({reason(error)})") from error
         tensors = {name: value for name, value in made.items() if isinstance(value, torch.Tensor)}
         # Without padding this mask is all ones; the loop passes none, so that attention may take its causal path.
         tensors.pop("attention_mask", None)
@@ -198,8 +199,3 @@ def _decoder_layers(network: Any) -> torch.nn.ModuleList | None:
             if isinstance(module, torch.nn.ModuleList) and len(module) == count:
                 return module
     return None
-
-
-def _reason(error: BaseException) -> str:
-    """The first sentence of an error, on one line."""
-    return " ".join(str(error).split())[:240] or type(error).__name__

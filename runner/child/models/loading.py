@@ -17,6 +17,7 @@ from runner.child.models.family import Family, LoadedModel
 from runner.child.models.generic import Generic
 from runner.child.models.prompts import load_tokens
 from runner.child.models.ranks import Ranks
+from runner.child.models.refusals import REFUSED, out_of_memory, reason
 from runner.child.models.registry import ModelSource, check_tensor_parallel, resolve_model
 from runner.plan.plan import RunPlan
 from runner.plan.settings import Settings
@@ -81,7 +82,10 @@ def load_model(plan: RunPlan, ranks: Ranks | None = None) -> LoadedModel:
         assert source.preset is not None
         config = family.preset_config(source.preset.name)
     else:
-        config = family.checkpoint_config(source.folder, plan.settings.trust_remote_code)
+        try:
+            config = family.checkpoint_config(source.folder, plan.settings.trust_remote_code)
+        except REFUSED as error:
+            raise ModelError(f"{source.folder}: its configuration cannot be used ({reason(error)})") from error
     network_class = family.network_class(config)
     parameters = _count_parameters(network_class, config, attention, plan.settings.trust_remote_code)
     _check_memory(source.reference, parameters * dtype.itemsize, device)
@@ -140,8 +144,8 @@ def _count_parameters(network_class: Any, config: Any, attention: str, trust_rem
     try:
         with torch.device("meta"), no_init_weights():
             network = make(config, attn_implementation=attention, **options)
-    except (ValueError, ImportError, TypeError, KeyError) as error:
-        raise ModelError(f"transformers cannot build this model ({_reason(error)})") from error
+    except REFUSED as error:
+        raise ModelError(f"transformers cannot build this model ({reason(error)})") from error
     return sum(parameter.numel() for parameter in network.parameters())
 
 
@@ -165,10 +169,10 @@ def _random_network(
         with torch.device(device), no_init_weights():
             make, options = _maker(network_class, settings.trust_remote_code)
             network = make(config, dtype=dtype, attn_implementation=attention, **options)
-    except torch.OutOfMemoryError as error:
-        raise ModelError(f"{device}: out of memory while building the model ({_reason(error)})") from error
-    except (ValueError, ImportError, TypeError, KeyError) as error:
-        raise ModelError(f"transformers cannot build this model ({_reason(error)})") from error
+    except (MemoryError, *REFUSED) as error:
+        if out_of_memory(error) is not None:
+            raise ModelError(f"{device}: out of memory while building the model ({reason(error)})") from error
+        raise ModelError(f"transformers cannot build this model ({reason(error)})") from error
     generator = torch.Generator(device).manual_seed(settings.seed)
     with torch.no_grad():
         for name, parameter in network.named_parameters():
@@ -209,8 +213,6 @@ def _load_checkpoint(
     network_class: Any, config: Any, folder: Path, attention: str, dtype: torch.dtype, trust_remote_code: bool
 ) -> Any:
     _check_files(folder.glob("*.safetensors"))
-    from safetensors import SafetensorError
-
     try:
         network, info = network_class.from_pretrained(
             folder,
@@ -220,10 +222,13 @@ def _load_checkpoint(
             local_files_only=True,
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # they are reported below, by name
+            use_safetensors=True,  # anything else is pickled, and may run code as it is loaded
             trust_remote_code=trust_remote_code,
         )
-    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
-        raise ModelError(f"{folder}: the checkpoint cannot be loaded ({_reason(error)})") from error
+    except (MemoryError, *REFUSED) as error:
+        if out_of_memory(error) is not None:
+            raise ModelError(f"{folder}: out of memory while its weights were read ({reason(error)})") from error
+        raise ModelError(f"{folder}: the checkpoint cannot be loaded ({reason(error)})") from error
     for fault, meaning in (
         ("missing_keys", "missing from the checkpoint, so they would be random"),
         ("unexpected_keys", "in the checkpoint, but unknown to the model"),
@@ -246,7 +251,7 @@ def _check_files(paths: Iterable[Path]) -> None:
             with safe_open(path, framework="pt"):
                 pass
         except (SafetensorError, OSError) as error:
-            raise ModelError(f"{path}: broken weights ({_reason(error)}); fetch the file again") from error
+            raise ModelError(f"{path}: broken weights ({reason(error)}); fetch the file again") from error
 
 
 def _check_memory(what: str, needed_bytes: int, device: torch.device) -> None:
@@ -289,7 +294,7 @@ def _choose_experts(network: Any, wanted: str | None) -> str | None:
         try:
             network.set_experts_implementation(wanted)
         except (ValueError, ImportError) as error:
-            raise ModelError(f"experts implementation {wanted!r}: {_reason(error)}") from error
+            raise ModelError(f"experts implementation {wanted!r}: {reason(error)}") from error
     text = network.config.get_text_config()
     return getattr(text, "_experts_implementation", None)
 
@@ -297,8 +302,3 @@ def _choose_experts(network: Any, wanted: str | None) -> str | None:
 def _size(config: Any, name: str) -> int | None:
     value = getattr(config, name, None)
     return value if isinstance(value, int) else None
-
-
-def _reason(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return " ".join(lines)[:240] or type(error).__name__

@@ -13,6 +13,7 @@ from typing import Any, Final, Literal, TypeAlias
 from attrs import frozen
 
 from analysis.domain.errors import ModelError
+from runner.child.models.config_check import check_config
 
 __all__ = [
     "DEFAULT_PRESET",
@@ -68,8 +69,8 @@ INPUT_MODES: Final[dict[FamilyName, tuple[str, ...]]] = {
 }
 """What each family can be asked for; which of the two a generic model has is known when it is built."""
 
-_WEIGHTS_INDEX: Final = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
-_SINGLE_WEIGHTS: Final = ("*.safetensors", "pytorch_model*.bin")
+_WEIGHTS_INDEX: Final = "model.safetensors.index.json"
+_PICKLED: Final = ("pytorch_model*.bin", "*.pt", "*.pth", "*.bin", "*.ckpt", "*.pkl")
 
 _OWN_MODE: Final = "gundam"
 """Of both DeepSeek families."""
@@ -109,6 +110,7 @@ def resolve_model(reference: str, *, random_weights: bool = False) -> ModelSourc
     else:
         folder = _cached(reference)
     config = read_config(folder)
+    check_config(config, folder / "config.json")
     if not random_weights:
         _check_weights(folder)
     return ModelSource(reference, None, folder, _family_of(config))
@@ -176,18 +178,26 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 def _check_weights(folder: Path) -> None:
     """Check that a checkpoint's weight files are all there."""
-    for index in _WEIGHTS_INDEX:
-        if (folder / index).exists():
-            parts = set(_read_json(folder / index, "fetch the checkpoint again").get("weight_map", {}).values())
-            missing = sorted(part for part in parts if not (folder / str(part)).exists())
-            if missing:
-                raise ModelError(f"{folder / missing[0]}: missing, though {index} names it; fetch the checkpoint again")
-            return
-    if not any(any(folder.glob(pattern)) for pattern in _SINGLE_WEIGHTS):
+    index = folder / _WEIGHTS_INDEX
+    if index.exists():
+        parts = _read_json(index, "fetch the checkpoint again").get("weight_map", {})
+        if not isinstance(parts, dict) or not all(isinstance(part, str) for part in parts.values()):
+            raise ModelError(f"{index}: its weight_map names no files; fetch the checkpoint again")
+        missing = sorted(part for part in set(parts.values()) if not (folder / part).exists())
+        if missing:
+            raise ModelError(
+                f"{folder / missing[0]}: missing, though {_WEIGHTS_INDEX} names it; fetch the checkpoint again"
+            )
+        return
+    if any(folder.glob("*.safetensors")):
+        return
+    pickled = sorted(path for pattern in _PICKLED for path in folder.glob(pattern))
+    if pickled:
         raise ModelError(
-            f"{folder}: no weights (*.safetensors or pytorch_model*.bin) beside config.json; --random-weights makes "
-            "them up"
+            f"{pickled[0]}: pickled weights, which can run any code as they are loaded, are not read; take the checkpoint's "
+            "*.safetensors, or convert it where you trust it: save_pretrained of transformers writes them"
         )
+    raise ModelError(f"{folder}: no weights (*.safetensors) beside config.json; --random-weights makes them up")
 
 
 def _read_json(path: Path, advice: str) -> dict[str, Any]:
@@ -205,7 +215,8 @@ def _read_json(path: Path, advice: str) -> dict[str, Any]:
 def _family_of(config: dict[str, Any]) -> FamilyName:
     """Tell the family from a checkpoint's configuration; DeepSeek's own ones share their ``model_type``."""
     model_type = config.get("model_type")
-    architectures = [str(name).lower() for name in config.get("architectures") or ()]
+    listed = config.get("architectures")
+    architectures = [str(name).lower() for name in listed] if isinstance(listed, list) else []
     if model_type == "deepseek_ocr2" or any("deepseekocr2" in name for name in architectures):
         return "deepseek_ocr2"
     if model_type in ("unlimited_ocr", "deepseek_ocr") or any("deepseekocr" in name for name in architectures):
