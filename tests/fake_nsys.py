@@ -59,8 +59,12 @@ def main() -> int:
         if HOW == "refuses":
             sys.stderr.write("error: the option is not allowed" + "\n")
             return 1
+        if HOW == "hangs at start":
+            time.sleep(300)
         target = next(index for index, one in enumerate(sys.argv[2:], 2) if not one.startswith("--"))
         code = subprocess.run(sys.argv[target:], check=False).returncode
+        if HOW == "hangs at the end":
+            time.sleep(300)
         if HOW == "loses its agent":
             sys.stderr.write("Connection to the Agent lost." + "\n")
             return 0

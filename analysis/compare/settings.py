@@ -23,7 +23,7 @@ INPUT_LIMIT: Final = 0.03
 _TOOL_VERSIONS: Final = ("nsys", "nvtx", "dsocr-profiler")
 _DRIVER_VERSIONS: Final = ("driver", "driver_cuda")
 _TOOL_OPTIONS: Final = (
-    "nsys", "nsys_args", "keep_report", "timeout_s", "grace_s", "measure_peak", "measure_energy", "warmup_passes",
+    "nsys", "nsys_args", "keep_report", "timeout_s", "grace_s", "finish_s", "measure_peak", "measure_energy", "warmup_passes",
     "overhead_prefill", "overhead_decode",
 )  # fmt: skip
 """Options of the run that say how it was measured, not what ran. ``keep_env`` is none of them: variables are handed on because

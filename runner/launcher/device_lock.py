@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import Final
 
-from analysis.domain.errors import BusyError, InterruptedRunError, RequestError
+from analysis.domain.errors import BusyError, InterruptedRunError, RequestError, TimeoutExceededError
 from analysis.domain.figures import counted
 from runner.process.driver import VisibleGpu, physical_device
 from runner.process.leftovers import end_leftovers
@@ -78,6 +78,7 @@ class DeviceLock:
         Raises:
             BusyError: another run holds it, and ``wait`` is false.
             InterruptedRunError: ended while waiting.
+            TimeoutExceededError: the deadline of ``interrupts`` came while waiting.
             RequestError: the lock's file or folder cannot be used, or may not be trusted.
         """
         told = False
@@ -89,7 +90,7 @@ class DeviceLock:
                 waiting(f"{self._busy(holder)}; waiting")
 
         def stop() -> bool:
-            return interrupts is not None and interrupts.count > 0
+            return interrupts is not None and (interrupts.count > 0 or interrupts.is_late())
 
         with ExitStack() as stack:
             try:
@@ -112,14 +113,14 @@ class DeviceLock:
                             )
                         raise LockTakenError
             except LockTakenError as error:
-                raise self._taken(wait, self.file.written()) from error
+                raise self._taken(wait, self.file.written(), interrupts) from error
             except OSError as error:
                 raise self._unusable(self.file.path, error.strerror or str(error)) from error
             if self.machine is not None:
                 try:
                     stack.enter_context(self.machine.held(wait=tell if wait else None, stop=stop))
                 except LockTakenError as error:
-                    raise self._taken(wait, self.machine.holder()) from error
+                    raise self._taken(wait, self.machine.holder(), interrupts) from error
             end_leftovers(say=waiting or _say_nothing)
             yield
 
@@ -130,7 +131,11 @@ class DeviceLock:
             return False
         return True
 
-    def _taken(self, wait: bool, holder: Holder | int | None) -> BusyError | InterruptedRunError:
+    def _taken(
+        self, wait: bool, holder: Holder | int | None, interrupts: Interrupts | None
+    ) -> BusyError | InterruptedRunError | TimeoutExceededError:
+        if wait and interrupts is not None and not interrupts.count and interrupts.is_late():
+            return TimeoutExceededError(f"{self._busy(holder)}; --timeout was over before it was free")
         if wait:
             return InterruptedRunError("interrupted while waiting for the device")
         return BusyError(f"{self._busy(holder)}; wait with --wait, or queue with submit")

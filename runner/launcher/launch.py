@@ -109,6 +109,8 @@ def carry_out(
 
     with Interrupts() as interrupts, directory.locked():
         plan = directory.read_plan()
+        if plan.settings.timeout_s is not None:
+            interrupts.deadline = (time.monotonic() if began is None else began) + plan.settings.timeout_s
         try:
             gpus = driver_facts().gpus if plan.request.device != "cpu" else ()
             asked_at = directory.read_manifest().meta.created_at.timestamp()

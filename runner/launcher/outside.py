@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -41,6 +42,8 @@ LAUNCHER_KILLED: Final = "its launcher was killed"
 _UNFIT: Final = UnfitTraceError.exit_code
 _PIPE_COLUMNS: Final = 120
 """Width of the headline where the output is no terminal."""
+_ANALYSIS_S: Final = 7200.0
+"""The largest traces of ours take a minute."""
 
 
 def start_analysis(
@@ -68,25 +71,35 @@ def start_analysis(
         **env,
         "COLUMNS": str(shutil.get_terminal_size((_PIPE_COLUMNS, 24)).columns),
     }  # its headline is shown at the end
-    return run_process(argv, env=wide, log=log, interrupts=interrupts, watch=watch)
+    return run_process(
+        argv, env=wide, log=log, interrupts=interrupts, watch=watch, deadline=time.monotonic() + _ANALYSIS_S
+    )
 
 
-def require_analysed(directory: RunDirectory, outcome: Outcome, *, again: bool = False) -> None:
+def require_analysed(
+    directory: RunDirectory, outcome: Outcome, timeout_s: float | None, *, again: bool = False
+) -> None:
     """Insist that the analysis ended well.
 
     Args:
         directory: of the run.
         outcome: of the analysis.
+        timeout_s: the run's limit.
         again: the run was taken up again for it: where it fails, another time would be no better.
 
     Raises:
         InterruptedRunError: it was interrupted.
+        TimeoutExceededError: the run's time was over before it had ended, or it took two hours.
         UnfitTraceError: it finds that the capture must not be trusted, which no repetition changes.
         AnalysisFailedError: it failed.
     """
     rest = f"the trace is kept: dsocr-profile resume {directory.path.name}"
     if outcome.ended_by == "interrupt":
         raise InterruptedRunError(f"interrupted in the analysis; {rest}")
+    if outcome.ended_by == "timeout":
+        if timeout_s is None:
+            raise TimeoutExceededError(f"the analysis did not end in {_ANALYSIS_S / 3600:g} h; {rest}")
+        raise TimeoutExceededError(f"the analysis was ended by --timeout {timeout_s:g}; {rest}")
     words = last_line(directory.log("analysis"))
     if outcome.returncode == _UNFIT:
         raise UnfitTraceError(words.removeprefix("dsocr-analyze: ").removeprefix("error: "))
@@ -108,9 +121,14 @@ def recorded_or_worse(outcome: Outcome) -> Iterator[None]:
 
 
 def require_ended_itself(
-    directory: RunDirectory, outcome: Outcome, what: str, timeout_s: float | None, saved: Path | None
+    directory: RunDirectory,
+    outcome: Outcome,
+    what: str,
+    timeout_s: float | None,
+    saved: Path | None,
+    tool: str = "the profiler",
 ) -> None:
-    """Insist that a program was neither interrupted nor ended by its time limit.
+    """Insist that a program was neither interrupted nor ended by its time limit, and that its profiler did not hang.
 
     Args:
         directory: of the run.
@@ -118,13 +136,19 @@ def require_ended_itself(
         what: was run, in words.
         timeout_s: the run's limit.
         saved: what was captured before; None: nothing.
+        tool: the profiler, with its version.
 
     Raises:
+        CaptureError: the profiler did not start the program, or did not end after it.
         TimeoutExceededError: it took longer than the run may.
         InterruptedRunError: somebody interrupted it.
     """
     if outcome.ended_by in ("itself", "over"):
         return
+    if outcome.ended_by == "stuck":
+        raise CaptureError(
+            f"{_stuck(outcome, tool)}{_what_is_left(directory, saved)}; its output: {directory.log('capture')}"
+        )
     rest = ""
     if saved is not None:
         rest = f"; what it captured is in {saved}: dsocr-profile resume {directory.path.name}"
@@ -208,6 +232,28 @@ def why_no_capture(directory: RunDirectory, fault: str, saved: Path | None = Non
     rest = "; nothing usable is left" if saved is None else f"; what was captured before is kept in {saved}"
     words = last_line(directory.log("capture"))
     return f"{fault}; its last words: {words} (all of them: {directory.log('capture')}){rest}"
+
+
+def _stuck(outcome: Outcome, tool: str) -> str:
+    if not outcome.target_seen:
+        return (
+            f"{tool} did not start the program in {outcome.waited_s:.0f} s, and was killed: some versions hang at their "
+            "start now and then, so run it again, or use another (--nsys; `dsocr-profile doctor` tries each)"
+        )
+    return f"{tool} had not ended {outcome.waited_s:.0f} s after the program, and was killed"
+
+
+def _what_is_left(directory: RunDirectory, saved: Path | None) -> str:
+    """Say what a profiler left that was killed: which file, how large, and what can be done with it."""
+    if saved is not None:
+        return f"; what it captured is in {saved}: dsocr-profile resume {directory.path.name}"
+    left = [
+        file for ending in (".nsys-rep", ".qdstrm") for file in directory.path.glob(f"*{ending}") if file.stat().st_size
+    ]
+    if not left:
+        return "; it left nothing"
+    listed = ", ".join(f"{file.name} ({file.stat().st_size / 1e6:,.1f} MB)" for file in left)
+    return f"; it left {listed}, which may be whole: dsocr-profile resume {directory.path.name} tries to import it"
 
 
 def status_of(error: DsocrError, directory: RunDirectory) -> RunStatus:

@@ -235,6 +235,8 @@ class ProgramRun:
         directory.write(directory.plan_file, self.plan)
         directory.write(directory.manifest_file, self._first_manifest())
         began = time.monotonic()
+        limit = self.settings.timeout_s
+        interrupts.deadline = None if limit is None else began + limit
         with directory.locked(), self._recording_failure(), self.progress, ExitStack() as held:
             count = len(self.facts.gpus)
             for device in [f"cuda:{index}" for index in range(count)] or ["cpu"]:
@@ -246,8 +248,7 @@ class ProgramRun:
             self.progress.expect(_seconds_of_last(directory, self.plan))
             directory.link_latest()
             self.progress.add("launcher", "preflight", began, time.monotonic())
-            limit = self.settings.timeout_s
-            deadline = None if limit is None else time.monotonic() + limit
+            deadline = interrupts.deadline
             if self.settings.control:
                 with self.progress.program("control") as run:
                     for number in range(1, self.settings.control + 1):
@@ -266,6 +267,8 @@ class ProgramRun:
             CaptureError: nothing was captured that could be gone on with.
             DsocrError: as `start`.
         """
+        limit = self.settings.timeout_s
+        interrupts.deadline = None if limit is None else time.monotonic() + limit
         with (
             self._without_secrets_at_the_end(),
             recording_attempt(self.directory, self._manifest, self._update, self._cleaned),
@@ -346,7 +349,8 @@ class ProgramRun:
         well = outcome.ended_by in ("itself", "over") and talk is not None and talk.error is None
         well = well or (outcome.ended_by == "itself" and talk is None and outcome.returncode == 0)
         saved = self._save(outcome, interrupts) if captured and not well else None
-        require_ended_itself(self.directory, outcome, "the capture", self.settings.timeout_s, saved)
+        tool = f"{self.nsys.tool.path} (version {self.nsys.tool.version})"
+        require_ended_itself(self.directory, outcome, "the capture", self.settings.timeout_s, saved, tool)
         if fault is not None and (not captured or outcome.returncode != 0):
             raise CaptureError(why_no_capture(self.directory, fault, saved))
         if not ran:
@@ -399,6 +403,7 @@ class ProgramRun:
                 target=target,
                 deadline=deadline,
                 grace_s=settings.grace_s,
+                finish_s=settings.finish_s,
                 umask=PRIVATE if profiled else users_umask(),
                 watch=self.directory.watched(watch or self.progress.draw),
                 over=(lambda: False) if talk is None else talk.over,
@@ -540,7 +545,7 @@ class ProgramRun:
         with recorded_or_worse(outcome):
             self._codes(analysis=outcome.returncode)
             self._update(phases=self._phases())
-        require_analysed(self.directory, outcome, again=again)
+        require_analysed(self.directory, outcome, self.settings.timeout_s, again=again)
 
     # -- records -------------------------------------------------------------------------------------------------------
 

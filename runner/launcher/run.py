@@ -117,8 +117,9 @@ class Run:
         Raises:
             DsocrError: the kind says which step failed; run.json holds the same words and every exit code so far.
         """
+        self._limit(interrupts)
         with self._recording_failure():
-            self._measure(interrupts, self._deadline())
+            self._measure(interrupts, interrupts.deadline)
         return self.finish(interrupts)
 
     def resume(self, interrupts: Interrupts) -> RunManifest:
@@ -140,6 +141,7 @@ class Run:
                     f"{self.directory.path}: nothing was captured, so there is nothing to resume; run it again"
                 )
             self._take_what_was_left()
+            self._limit(interrupts)
             if self._exported:
                 self.say("the export is there: going on at the analysis")
             self._finish(interrupts, again=True)
@@ -228,10 +230,11 @@ class Run:
 
     def capture_measured(self, interrupts: Interrupts) -> RunManifest:
         """Capture a run that `measure_once_more` has measured, then export and analyse it; raises as `start` does."""
+        interrupts.deadline = self._deadline()  # of this side; the other has had its own
         with self._recording_failure(), ExitStack() as stack:
             env = stack.enter_context(self._environment())
             pool = stack.enter_context(ThreadPoolExecutor(1))
-            capture = pool.submit(self.collection.collect, self._job(env, self._deadline()), interrupts)
+            capture = pool.submit(self.collection.collect, self._job(env, interrupts.deadline), interrupts)
             try:
                 self._follow(capture)
             finally:
@@ -251,6 +254,11 @@ class Run:
 
     def _deadline(self) -> float | None:
         return None if self.plan.settings.timeout_s is None else time.monotonic() + self.plan.settings.timeout_s
+
+    def _limit(self, interrupts: Interrupts) -> None:
+        """Let the time limit bound all that follows, unless it began to run before, such as with the waiting for the device."""
+        if interrupts.deadline is None:
+            interrupts.deadline = self._deadline()
 
     # -- steps ---------------------------------------------------------------------------------------------------------
 
@@ -350,7 +358,9 @@ class Run:
             saved = self._save(collected, interrupts)
         elif outcome.returncode == -signal.SIGKILL and not self.collector.exports:
             self.say(f"{self.collector.summary} writes at its end: of a program that is killed nothing is left")
-        require_ended_itself(self.directory, outcome, "the capture", self.plan.settings.timeout_s, saved)
+        require_ended_itself(
+            self.directory, outcome, "the capture", self.plan.settings.timeout_s, saved, self.collector.tool_name
+        )
         if collected.fault is not None and (collected.child != 0 or not collected.usable):
             raise CaptureError(why_no_capture(self.directory, collected.fault, saved))
         if collected.child is None:
@@ -427,7 +437,7 @@ class Run:
         with recorded_or_worse(outcome):
             codes = evolve(self._manifest().exit_codes, analysis=outcome.returncode)
             self._update(exit_codes=codes, phases=self._phases())
-        require_analysed(self.directory, outcome, again=again)
+        require_analysed(self.directory, outcome, self.plan.settings.timeout_s, again=again)
 
     @property
     def _traces(self) -> tuple[str, ...]:
@@ -537,6 +547,7 @@ class Run:
             result_file=self.directory.path / PROFILED,
             deadline=deadline,
             grace_s=self.plan.settings.grace_s,
+            finish_s=self.plan.settings.finish_s,
             watch=self.directory.watched(),
         )
 

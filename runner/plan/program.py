@@ -9,6 +9,7 @@ from attrs import field, frozen, validators
 
 from runner.plan.options import Panel, option
 from runner.plan.plan import trace_names
+from runner.plan.settings import FINISH_S
 
 __all__ = ["ExecPlan", "ExecSettings"]
 
@@ -40,12 +41,16 @@ class ExecSettings:
         validator=validators.ge(0),
     )  # fmt: skip
     timeout_s: float | None = option(
-        None, "Seconds for control runs and capture together.", _RUN, flag="--timeout",
-        validator=validators.optional(validators.gt(0)),
+        None, "Seconds for the whole run, waiting for the device included; what was captured by then is still exported.",
+        _RUN, flag="--timeout", validator=validators.optional(validators.gt(0)),
     )  # fmt: skip
     grace_s: float = option(
         30.0, "Seconds that the program may take to end after a signal, before a harder one.", _RUN, flag="--grace",
         validator=validators.gt(0),
+    )  # fmt: skip
+    finish_s: float = option(
+        FINISH_S, "Seconds that nsys may take to write its report after the program's end; one that does nothing gets 60.",
+        _RUN, flag="--finish", validator=validators.gt(0),
     )  # fmt: skip
 
     # -- the capture ------------------------------------------------------------------------------------------------

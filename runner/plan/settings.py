@@ -14,7 +14,10 @@ from analysis.domain.entities import Dtype
 from analysis.domain.manifest import Collector, DecodeMode
 from runner.plan.options import Panel, option
 
-__all__ = ["AnnotationLevel", "CollectorChoice", "InputMode", "Settings"]
+__all__ = ["FINISH_S", "AnnotationLevel", "CollectorChoice", "InputMode", "Settings"]
+
+FINISH_S: Final = 600.0
+"""How long a profiler may take to write its report after the program's end, where nobody asks for another time."""
 
 AnnotationLevel: TypeAlias = Literal["stages", "modules", "operators"]
 InputMode: TypeAlias = Literal["tiny", "small", "base", "large", "gundam", "native", "text"]
@@ -52,7 +55,7 @@ class Settings:
     )
     timeout_s: float | None = option(
         None,
-        "Seconds for control run and capture together.",
+        "Seconds for the whole run, waiting for the device included; what was captured by then is still exported.",
         _RUN,
         flag="--timeout",
         metavar="SECONDS",
@@ -63,6 +66,14 @@ class Settings:
         "Seconds that the program may take to end after SIGTERM.",
         _RUN,
         flag="--grace",
+        metavar="SECONDS",
+        validator=validators.gt(0),
+    )
+    finish_s: float = option(
+        FINISH_S,
+        "Seconds that nsys may take to write its report after the program's end; one that does nothing gets 60.",
+        _RUN,
+        flag="--finish",
         metavar="SECONDS",
         validator=validators.gt(0),
     )

@@ -19,12 +19,13 @@ from typing import Final, Literal, TypeAlias
 import psutil
 from attrs import frozen
 
+from runner.plan.settings import FINISH_S
 from runner.process.environment import RUN_MARK, clean_log
 from runner.process.supervised import LAUNCHER_MARK, SupervisedProcess, is_supervisor, launcher_mark
 
 __all__ = [
+    "AFTER_TIMEOUT_S",
     "APPEAR_S",
-    "FINISH_S",
     "TARGET_MARK",
     "TOOL_NAMES",
     "EndedBy",
@@ -42,8 +43,7 @@ EndedBy: TypeAlias = Literal["itself", "timeout", "interrupt", "over", "stuck"]
 """``stuck``: the profiler did not start the program, or did not end after it, and was killed."""
 
 APPEAR_S: Final = 180.0
-FINISH_S: Final = 600.0
-"""How long a profiler may take to start the program, and to write its report after its end."""
+"""How long a profiler may take to start the program."""
 
 TARGET_MARK: Final = "DSOCR_PROFILE_TARGET"
 """Set in the environment of a profiled program, and not in that of the nsys around it."""
@@ -58,6 +58,10 @@ _IDLE_SHARE: Final = 0.02
 """A profiler that uses less of a core than this for so long, and writes nothing, hangs."""
 TOOL_NAMES: Final = ("nsys", "QdstrmImporter", "ncu")
 """How names of the profilers' own processes begin."""
+
+
+AFTER_TIMEOUT_S: Final = 120.0
+"""When a run's time is over, what it captured by then may still be written and exported for so long."""
 
 
 @frozen
@@ -90,6 +94,8 @@ class Outcome:
     target_seen: bool = False
     """The profiled program was seen to run."""
     elapsed_s: float = 0.0
+    waited_s: float = 0.0
+    """Where it is ``stuck``: for how long the profiler was waited for."""
 
 
 class Interrupts:
@@ -100,6 +106,8 @@ class Interrupts:
 
     def __init__(self) -> None:
         self.count = 0
+        self.deadline: float | None = None
+        """When the whole that they interrupt must be over, waiting included, on ``time.monotonic()``'s clock; None: no limit."""
         self._before: dict[signal.Signals, object] = {}
 
     def __enter__(self) -> Interrupts:
@@ -112,6 +120,10 @@ class Interrupts:
     ) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)  # type: ignore[arg-type]  # what signal.signal gave us
+
+    def is_late(self, beyond_s: float = 0.0) -> bool:
+        """Whether the deadline is over, and so many seconds more."""
+        return self.deadline is not None and time.monotonic() >= self.deadline + beyond_s
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.count = max(self.count, 1) if number == signal.SIGTERM else self.count + 1
@@ -126,6 +138,7 @@ def run_process(
     cwd: Path | None = None,
     target: Target | None = None,
     deadline: float | None = None,
+    beyond_s: float = 0.0,
     grace_s: float = 10.0,
     appear_s: float = APPEAR_S,
     finish_s: float = FINISH_S,
@@ -143,7 +156,8 @@ def run_process(
         interrupts: the signals that arrived so far; those from before the start count too.
         cwd: working directory.
         target: the profiled program inside; None: ``argv`` itself is it.
-        deadline: on ``time.monotonic()``'s clock; None: no limit.
+        deadline: on ``time.monotonic()``'s clock; None: no limit but that of ``interrupts``.
+        beyond_s: how long after the limit of ``interrupts`` it may go on, such as to save what was captured by then.
         grace_s: how long the target may take to end after a signal before it is sent a harder one.
         appear_s: how long the rest (nsys) may take to start its target.
         finish_s: how long it may take after its target has ended. Where it does no work, a minute is enough for both.
@@ -171,6 +185,7 @@ def run_process(
     profiled = _Profiled(process, target, mark)
     patience = _Patience(process.pid, appear_s=appear_s, finish_s=finish_s)
     asked_at: float | None = None
+    waited_s = 0.0
     sent = 0
     interrupted_before = interrupts.count
     try:
@@ -183,7 +198,7 @@ def run_process(
             if asked_at is None or ended_by == "over":  # Ctrl-C also cuts the patience with a server short
                 if interrupts.count > (0 if asked_at is None else interrupted_before):
                     reason = "interrupt"
-                elif deadline is not None and now >= deadline:
+                elif (deadline is not None and now >= deadline) or interrupts.is_late(beyond_s):
                     reason = "timeout"
                 elif asked_at is None and over():
                     reason = "over"
@@ -198,13 +213,16 @@ def run_process(
                 if (
                     (not profiled.seen and now - asked_at > grace_s)
                     or interrupts.count > interrupted_before
-                    or now - asked_at > (len(signals) - 1) * grace_s + finish_s
+                    or now - asked_at
+                    > (len(signals) - 1) * grace_s
+                    + (min(finish_s, AFTER_TIMEOUT_S) if ended_by == "timeout" else finish_s)
                 ):  # it never came up: there is nothing to save
                     gave_up = True
                     process.end_now()
                     break
             if target is not None and patience.is_over(profiled, now):
-                ended_by, gave_up = "stuck" if ended_by == "itself" else ended_by, True
+                ended_by, gave_up = "stuck" if ended_by in ("itself", "over") else ended_by, True
+                waited_s = patience.alone_s(now)
                 process.end_now()
                 break
             process.wait(_POLL_S)
@@ -221,6 +239,7 @@ def run_process(
         gave_up=gave_up,
         target_seen=profiled.seen,
         elapsed_s=time.monotonic() - started,
+        waited_s=waited_s,
     )
 
 
@@ -303,6 +322,10 @@ class _Patience:
             self._alone_since = now
         limit_s = self._finish_s if self._appeared else self._appear_s
         return now - self._alone_since > limit_s or now - self._idle_since > min(_IDLE_S, limit_s)
+
+    def alone_s(self, now: float) -> float:
+        """For how long the profiler has been without its program."""
+        return 0.0 if self._alone_since is None else now - self._alone_since
 
 
 def _below(root: int) -> list[psutil.Process]:

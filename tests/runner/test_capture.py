@@ -186,6 +186,70 @@ def test_a_time_out_keeps_and_exports_the_report(tmp_path: Path, tool: NsysTool)
     assert run.directory.trace_file.is_file()
 
 
+def test_an_nsys_that_hangs_before_it_starts_the_program_is_ended(
+    tmp_path: Path, tool: NsysTool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As 2022.4 does now and then: no child of it ever appears."""
+    monkeypatch.setattr("runner.process.process._IDLE_S", 3.0)
+    run = prepare(tmp_path, tool, environ=environment(NSYS_FAKE="hangs at start"))
+    with (
+        Interrupts() as interrupts,
+        pytest.raises(
+            CaptureError, match=r"nsys \(version 2099.1.0\) did not start the program.*run it again.*--nsys.*log"
+        ),
+    ):
+        run.start(interrupts)
+    assert run.directory.read_manifest().status == "failed"
+    assert not marked_processes(run.plan.run_id)
+
+
+def test_an_nsys_that_hangs_after_the_program_is_ended_and_its_stream_is_named(tmp_path: Path, tool: NsysTool) -> None:
+    run = prepare(tmp_path, tool, environ=environment(NSYS_FAKE="hangs at the end"), finish_s=2.0)
+    run.directory.path.joinpath("trace.qdstrm").write_bytes(b"a stream" * 150_000)
+    with (
+        Interrupts() as interrupts,
+        pytest.raises(
+            CaptureError, match=r"had not ended \d s after the program, and was killed.*trace\.qdstrm.*resume"
+        ),
+    ):
+        run.start(interrupts)
+    assert not marked_processes(run.plan.run_id)
+
+
+def test_a_time_out_bounds_an_nsys_that_hangs(tmp_path: Path, tool: NsysTool) -> None:
+    run = prepare(
+        tmp_path, tool, "hang", environ=environment(NSYS_FAKE="hangs at the end"), timeout_s=8.0, finish_s=2.0
+    )
+    with Interrupts() as interrupts, pytest.raises(TimeoutExceededError, match=r"--timeout 8; it was killed"):
+        run.start(interrupts)
+    assert run.directory.read_manifest().status == "timed_out"
+
+
+def test_a_time_out_bounds_the_export(tmp_path: Path, tool: NsysTool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("runner.collectors.nsys.export.AFTER_TIMEOUT_S", 1.0)
+    run = prepare(tmp_path, tool, environ=environment(NSYS_FAKE="hangs in the export"), timeout_s=15.0)
+    with (
+        Interrupts() as interrupts,
+        pytest.raises(TimeoutExceededError, match=r"the export took longer than --timeout"),
+    ):
+        run.start(interrupts)
+    manifest = run.directory.read_manifest()
+    assert manifest.status == "timed_out"
+    assert run.directory.report_file.is_file()
+    assert not list(run.directory.path.glob("*.partial*"))
+
+
+def test_a_time_out_bounds_the_analysis(tmp_path: Path, tool: NsysTool) -> None:
+    hangs = [sys.executable, "-c", "import time; time.sleep(300)"]
+    run = prepare(tmp_path, tool, analysis=lambda directory: hangs, timeout_s=15.0)
+    with (
+        Interrupts() as interrupts,
+        pytest.raises(TimeoutExceededError, match=r"analysis was ended by --timeout 15.*resume"),
+    ):
+        run.start(interrupts)
+    assert run.directory.trace_file.is_file()
+
+
 def test_a_report_with_other_programs_secrets_is_not_kept(tmp_path: Path, tool: NsysTool) -> None:
     said: list[str] = []
     run = prepare(tmp_path, tool, environ=environment(NSYS_FAKE="foreign environment"), said=said)

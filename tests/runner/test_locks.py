@@ -10,12 +10,13 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
 
-from analysis.domain.errors import BusyError, InterruptedRunError, RequestError
+from analysis.domain.errors import BusyError, InterruptedRunError, RequestError, TimeoutExceededError
 from launch_kit import environment, hold_device
 from runner.launcher.device_lock import DeviceLock
 from runner.process.driver import VisibleGpu, driver_facts, physical_device
@@ -418,3 +419,19 @@ def test_every_spelling_of_a_gpu_gives_its_one_lock() -> None:
     assert all(len(set(answer)) == len(gpus) for answer in answers)
     if len(gpus) > 1:
         assert answers[2] == list(reversed(answers[1]))
+
+
+def test_waiting_for_a_device_ends_with_the_time_of_the_run(tmp_path: Path) -> None:
+    environ = environment(DSOCR_LOCK_DIR=str(tmp_path))
+    holder = hold_device("cpu", environ)
+    try:
+        with Interrupts() as interrupts:
+            interrupts.deadline = time.monotonic() + 0.5
+            with (
+                pytest.raises(TimeoutExceededError, match=rf"process {holder.pid}.*--timeout was over"),
+                DeviceLock("cpu", (), environ).held(wait=True, interrupts=interrupts),
+            ):
+                pass
+    finally:
+        holder.kill()
+        holder.wait()

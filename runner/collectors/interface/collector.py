@@ -17,7 +17,7 @@ from analysis.domain.errors import RequestError
 from analysis.domain.manifest import Collector as CollectorName
 from runner.collectors.interface.recording import Recording
 from runner.plan.plan import RunPlan
-from runner.plan.settings import AnnotationLevel
+from runner.plan.settings import FINISH_S, AnnotationLevel
 from runner.process.driver import DriverFacts
 from runner.process.process import Interrupts, Outcome
 
@@ -39,6 +39,8 @@ class Job:
     deadline: float | None
     """On ``time.monotonic()``'s clock."""
     grace_s: float = 10.0
+    finish_s: float = FINISH_S
+    """What the profiler may take to write its report after the child's end."""
     watch: Callable[[], None] | None = None
     """Called again and again while the program runs."""
 

@@ -77,6 +77,7 @@ class NsysCollection:
             target=job.target,
             deadline=job.deadline,
             grace_s=job.grace_s,
+            finish_s=job.finish_s,
             umask=PRIVATE,
             watch=room.look,
         )

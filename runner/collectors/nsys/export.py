@@ -17,7 +17,7 @@ from runner.collectors.nsys.death import room_for_nsys
 from runner.collectors.nsys.scrub import scrub
 from runner.collectors.nsys.tool import NsysTool, export_argv, import_argv, missing_libraries
 from runner.process.ended import ended_in_words, signal_of
-from runner.process.process import Interrupts, run_process
+from runner.process.process import AFTER_TIMEOUT_S, Interrupts, run_process
 
 __all__ = ["export_report", "finish_import"]
 
@@ -33,6 +33,7 @@ def finish_import(
         ExportError: neither is there, or the importer cannot do it: with the missing library, the version or the full disk
             at fault.
         InterruptedRunError: Ctrl-C; the stream is kept.
+        TimeoutExceededError: the importer did not finish in half an hour, or in the run's time; the stream is kept.
     """
     report = run_dir / f"{stem}.nsys-rep"
     stream = run_dir / f"{stem}.qdstrm"
@@ -59,11 +60,15 @@ def finish_import(
         env=env,
         log=log,
         interrupts=interrupts,
+        deadline=_deadline(),
+        beyond_s=AFTER_TIMEOUT_S,
         umask=0o077,
         watch=room.look,
     )
     if outcome.ended_by != "itself" or outcome.returncode < 0 or not partial.is_file() or partial.stat().st_size == 0:
         partial.unlink(missing_ok=True)
+        if outcome.ended_by == "timeout":
+            raise _too_long(stream, "import", interrupts)
         if outcome.ended_by == "interrupt":
             raise InterruptedRunError(
                 f"interrupted in the import; {stream} is kept: `dsocr-profile resume {run_dir.name}` repeats it"
@@ -111,7 +116,7 @@ def export_report(
     Raises:
         ExportError: it failed, the disk is full, or what came out is incomplete.
         InterruptedRunError: Ctrl-C; the report is kept.
-        TimeoutExceededError: nsys did not finish in half an hour.
+        TimeoutExceededError: nsys did not finish in half an hour, or in the run's time.
     """
     partial = database.with_name(f"{database.stem}.partial{database.suffix}")
     _check_space(report, database)
@@ -124,11 +129,12 @@ def export_report(
             log=log,
             interrupts=interrupts,
             deadline=_deadline(),
+            beyond_s=AFTER_TIMEOUT_S,
             umask=0o077,
             watch=room.look,
         )
         if outcome.ended_by == "timeout":
-            raise TimeoutExceededError(f"{report}: the export took longer than {_STEP_TIMEOUT_S:.0f} s; see {log}")
+            raise _too_long(report, "export", interrupts)
         if outcome.ended_by == "interrupt":
             raise InterruptedRunError(
                 f"interrupted in the export; {report} is kept: `dsocr-profile resume {database.parent.name}` repeats it"
@@ -162,6 +168,16 @@ def export_report(
         _discard(partial)
     return ExportResult(
         outcome.returncode, rows, scrubbed.blocks, scrubbed.foreign_blocks, scrubbed.secret_names, scrubbed.texts
+    )
+
+
+def _too_long(source: Path, step: str, interrupts: Interrupts) -> TimeoutExceededError:
+    limit = f"{_STEP_TIMEOUT_S:g} s"
+    if interrupts.is_late(AFTER_TIMEOUT_S):
+        limit = f"--timeout and {AFTER_TIMEOUT_S:g} s more"
+    return TimeoutExceededError(
+        f"{source}: the {step} took longer than {limit} and was ended; the file is kept: dsocr-profile resume "
+        f"{source.parent.name}"
     )
 
 
