@@ -21,6 +21,7 @@ from analysis.domain.errors import RequestError
 from analysis.domain.manifest import RunManifest, one_input
 from analysis.domain.overhead import decode_unit
 from analysis.domain.program import PROGRAM_MARK, ProgramManifest
+from analysis.domain.reading import LARGEST_RESULT, read_bounded
 from history.records import (
     Artefact,
     Ceiling,
@@ -88,10 +89,7 @@ def read_folder(folder: Path) -> RecordedRun:
 
 def read_manifest(file: Path) -> RunManifest | ProgramManifest:
     """Read run.json of either kind of run. Raises RequestError if it cannot be read or is not one."""
-    try:
-        text = file.read_bytes()
-    except OSError as error:
-        raise RequestError(f"{file}: cannot be read ({error.strerror})") from error
+    text = read_bounded(file, LARGEST_RESULT)
     if PROGRAM_MARK in text:
         return from_json(ProgramManifest, text, source=str(file))
     return from_json(RunManifest, text, source=str(file))

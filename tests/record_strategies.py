@@ -71,8 +71,8 @@ _text = st.text(max_size=20)
 _finite = st.floats(allow_nan=False, allow_infinity=False)
 _not_negative = st.floats(min_value=0, allow_nan=False, allow_infinity=False)
 _positive = st.floats(min_value=0, exclude_min=True, allow_nan=False, allow_infinity=False)
-_counts = st.integers(min_value=0, max_value=2**63)
-_at_least_one = st.integers(min_value=1, max_value=2**63)
+_counts = st.integers(min_value=0, max_value=2**63 - 1)
+_at_least_one = st.integers(min_value=1, max_value=2**63 - 1)
 _absolute = _text.map(lambda one: f"/{one}")
 _model = st.one_of(_absolute, st.sampled_from(["deepseek-ocr", "deepseek-ai/DeepSeek-OCR", "a/b.c-d_e"]))
 _mfu = st.one_of(st.none(), st.floats(min_value=0, max_value=1.5))
@@ -154,7 +154,7 @@ def _values(kind: Any) -> st.SearchStrategy[Any]:
         return records(kind)
     scalars: dict[Any, st.SearchStrategy[Any]] = {
         str: _text,
-        int: st.integers(min_value=-(2**63), max_value=2**64),
+        int: st.integers(min_value=-(2**63), max_value=2**63 - 1),
         float: _finite,
         bool: st.booleans(),
         datetime: _moments,

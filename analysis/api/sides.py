@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ from analysis.compare.sides import Side
 from analysis.domain.convert import from_plain
 from analysis.domain.errors import RequestError, TraceError
 from analysis.domain.figures import count
+from analysis.domain.reading import LARGEST_RESULT, json_of, read_bounded
 from analysis.render.json import REVIEW_SCHEMA_VERSION, SCHEMA_VERSION
 from analysis.report import Report
 from analysis.review import Review
@@ -124,13 +124,11 @@ def _review_beside(folder: Path, report: Report | None = None) -> Review | None:
 
 def _json(path: Path) -> Any:
     try:
-        return json.loads(path.read_bytes())
-    except FileNotFoundError as error:
-        raise TraceError(f"{path}: no such file") from error
-    except OSError as error:
-        raise RequestError(f"{path}: cannot be read ({error.strerror})") from error
-    except (ValueError, RecursionError) as error:
-        raise RequestError(f"{path}: not valid JSON ({error})") from error
+        return json_of(read_bounded(path, LARGEST_RESULT), str(path))
+    except RequestError as error:
+        if isinstance(error.__cause__, FileNotFoundError):
+            raise TraceError(f"{path}: no such file") from error
+        raise
 
 
 def _first(text: str) -> str:

@@ -10,7 +10,6 @@ Names are matched once per distinct domain and name, never per range.
 from __future__ import annotations
 
 import re
-import tomllib
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -22,6 +21,7 @@ from numpy.typing import NDArray
 
 from analysis.domain.annotations import STAGES
 from analysis.domain.errors import RequestError
+from analysis.domain.reading import read_bounded, toml_of
 from analysis.trace.distinct import distinct
 from analysis.trace.records import RangeRows
 
@@ -168,21 +168,10 @@ def _built_in(name: str) -> Vocabulary:
 
 
 def _parse(path: Path) -> Vocabulary:
-    try:
-        with path.open("rb") as file:
-            content = file.read(_LARGEST_FILE + 1)
-    except OSError as error:
-        known = ", ".join(BUILT_IN)
-        raise RequestError(
-            f"--vocabulary {path}: {error.strerror or error}; name a TOML file or one of {known}"
-        ) from error
-    if len(content) > _LARGEST_FILE:
-        raise RequestError(f"{path}: larger than {_LARGEST_FILE:,} bytes, which no vocabulary is")
-    try:
-        table = tomllib.loads(content.decode("utf-8"))
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
-        raise RequestError(f"{path}: not TOML: {_one_line(error)}") from error
-    return _vocabulary(path, table)
+    content = read_bounded(
+        path, _LARGEST_FILE, follow=f"--vocabulary names a TOML file or one of {', '.join(BUILT_IN)}"
+    )
+    return _vocabulary(path, toml_of(content, str(path)))
 
 
 def _one_line(error: Exception) -> str:
@@ -196,7 +185,7 @@ def _vocabulary(path: Path, table: Mapping[str, Any]) -> Vocabulary:
         raise RequestError(f"{path}: [kinds] must map words to step kinds ({', '.join(STEP_KINDS)})")
     rows = table.get("ranges")
     if not isinstance(rows, list) or not rows or not all(isinstance(row, dict) for row in rows):
-        raise RequestError(f"{path}: has no [[ranges]], the rules of a vocabulary")
+        raise RequestError(f"{path}: has no [[ranges]], the rules of a vocabulary; write one for each form of name")
     if len(rows) > _MOST_RULES:
         raise RequestError(f"{path}: has {len(rows):,} [[ranges]], more than the {_MOST_RULES} that are allowed")
     domains = table.get("own_domains", [])

@@ -12,6 +12,7 @@ from typing import Final
 from analysis.domain.errors import RequestError
 from analysis.domain.files import write_text
 from analysis.domain.manifest import RunManifest
+from analysis.domain.reading import LARGEST_RESULT, json_of, read_bounded
 from analysis.domain.redaction import REDACTED, redacted
 from analysis.ranks.names import name_of_run
 
@@ -144,8 +145,8 @@ def _source_of(folder: Path) -> str | None:
     """Path of the trace whose report lies in a folder; None: there is no report, or it does not say."""
     for name, keys in ((MARKER, ("trace",)), ("report.json", ("detail", "capture", "trace_path"))):
         try:
-            value = json.loads((folder / name).read_bytes())
-        except (OSError, ValueError):
+            value = json_of(read_bounded(folder / name, LARGEST_RESULT), name)
+        except RequestError:
             continue
         for key in keys:
             value = value.get(key) if isinstance(value, dict) else None

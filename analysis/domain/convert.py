@@ -37,6 +37,7 @@ from cattrs.gen import make_dict_structure_fn
 from cattrs.preconf.json import JsonConverter, make_converter
 
 from analysis.domain.errors import RequestError
+from analysis.domain.reading import LARGEST_RESULT, json_of, read_bounded
 
 __all__ = ["from_json", "from_json_file", "from_plain", "to_json", "to_plain"]
 
@@ -208,11 +209,7 @@ def from_json(kind: type[T], text: str | bytes, *, source: str = "the JSON text"
     Raises:
         RequestError: not JSON, or not of that shape; each fault with its JSON path.
     """
-    try:
-        plain = json.loads(text, parse_constant=_refuse_constant, object_pairs_hook=_each_key_once)
-    except (ValueError, RecursionError) as error:
-        raise RequestError(f"{source}: not valid JSON ({error})") from error
-    return from_plain(kind, plain, source=source)
+    return from_plain(kind, json_of(text, source), source=source)
 
 
 def from_plain(kind: type[T], plain: Any, *, source: str = "the JSON text") -> T:
@@ -241,24 +238,7 @@ def from_json_file(kind: type[T], path: Path) -> T:
     Raises:
         RequestError: the file cannot be read or does not hold such a record.
     """
-    try:
-        text = path.read_bytes()
-    except OSError as error:
-        raise RequestError(f"{path}: cannot be read ({error.strerror})") from error
-    return from_json(kind, text, source=str(path))
-
-
-def _refuse_constant(name: str) -> float:
-    raise ValueError(f"{name} is not a JSON number")
-
-
-def _each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    by_key = dict(pairs)
-    if len(by_key) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"the key {json.dumps(twice)} is given twice in one object")
-    return by_key
+    return from_json(kind, read_bounded(path, LARGEST_RESULT), source=str(path))
 
 
 def _faults(error: BaseException) -> list[str]:

@@ -7,7 +7,6 @@ is refused. Keys that a file leaves out have the defaults of that type in transf
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -17,6 +16,7 @@ from typing import Any, Final
 from attrs import frozen
 
 from analysis.domain.errors import RequestError
+from analysis.domain.reading import json_of, read_bounded
 
 __all__ = ["MODEL_TYPES", "ConfiguredDecoder", "Layer", "read_decoder_config"]
 
@@ -222,17 +222,7 @@ def read_decoder_config(path: Path) -> ConfiguredDecoder:
 
 
 def _table(path: Path) -> Mapping[str, Any]:
-    try:
-        with path.open("rb") as file:
-            content = file.read(_LARGEST_FILE + 1)
-    except OSError as error:
-        raise RequestError(f"--config {path}: {error.strerror or error}; name a model's config.json") from error
-    if len(content) > _LARGEST_FILE:
-        raise RequestError(f"{path}: larger than {_LARGEST_FILE:,} bytes, which no config.json is")
-    try:
-        table = json.loads(content)
-    except (ValueError, RecursionError) as error:
-        raise RequestError(f"{path}: not JSON ({' '.join(str(error).split())[:120]})") from error
+    table = json_of(read_bounded(path, _LARGEST_FILE, follow="--config names a model's config.json"), str(path))
     if not isinstance(table, dict):
         raise RequestError(f"{path}: must hold a table of keys, as a model's config.json does")
     return table

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 import re
-import tomllib
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Final, get_args
 
 from analysis.domain.errors import RequestError
+from analysis.domain.names import shortened
+from analysis.domain.reading import LARGEST_SETTINGS, read_bounded, toml_of
 from analysis.gate.records import TABLES, Amount, Limit, Policy, TableName, Undecided, UnitName
 
 __all__ = ["read_policy"]
@@ -31,6 +32,8 @@ _UNITS: Final[dict[UnitName, dict[str, float]]] = {
     "share": {"": 1},
 }
 _EXAMPLES: Final[dict[UnitName, str]] = {"ns": '"1.2 ms"', "bytes": '"40 GB"', "count": "250", "share": '"12 %"'}
+_SHOWN: Final = 80
+"""Characters of a value that an error repeats."""
 _NUMBER: Final = re.compile(r"\s*\+?(\d+(?:\.\d*)?|\.\d+)\s*([^\d\s]*)\s*")
 
 
@@ -41,21 +44,18 @@ def read_policy(path: Path) -> Policy:
         RequestError: it cannot be read, is no TOML, has an unknown key (the nearest known one is named), an amount that does
             not fit its table, or no limit.
     """
-    try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise RequestError(f"{path}: cannot be read ({error.strerror})") from error
-    except UnicodeDecodeError as error:
-        raise RequestError(f"{path}: is not UTF-8 text") from error
-    except (ValueError, RecursionError) as error:  # an integer of thousands of digits is no TOMLDecodeError
-        raise RequestError(f"{path}: is no TOML: {error}") from error
+    content = toml_of(read_bounded(path, LARGEST_SETTINGS), str(path))
     _require_known(content, (*_OWN_KEYS, *TABLES), str(path))
     version = content.get("policy_version", 1)
     if version != 1:
-        raise RequestError(f"{path}: policy_version is {version!r}, and this release reads 1")
+        raise RequestError(
+            f"{path}: policy_version is {shortened(repr(version), _SHOWN)}, and this release reads 1; write 1"
+        )
     undecided = content.get("on_cannot_judge", "report")
     if undecided not in get_args(Undecided):
-        raise RequestError(f'{path}: on_cannot_judge is {undecided!r}; write "report", "fail" or "pass"')
+        raise RequestError(
+            f'{path}: on_cannot_judge is {shortened(repr(undecided), _SHOWN)}; write "report", "fail" or "pass"'
+        )
     limits = tuple(
         _limit(entry, table, number, f"{path}: [[{table}]] {number}")
         for table in TABLES
@@ -85,9 +85,9 @@ def _limit(entry: Mapping[str, Any], table: TableName, number: int, where: str) 
     _require_known(entry, (*patterns, *_AMOUNTS, "optional"), where)
     for key in patterns:
         if not isinstance(entry.get(key, "*"), str) or not entry.get(key, "*"):
-            raise RequestError(f'{where}: {key} is a pattern in quotes, such as "layers.*"')
+            raise RequestError(f'{where}: {key} must be a pattern in quotes, such as "layers.*"')
     if not isinstance(entry.get("optional", False), bool):
-        raise RequestError(f"{where}: optional is true or false")
+        raise RequestError(f"{where}: optional must be true or false")
     amounts = {key: _amount(entry[key], TABLES[table], f"{where}: {key}") for key in _AMOUNTS if key in entry}
     if not amounts.keys() - {"ignore_below"}:
         raise RequestError(f"{where}: limits nothing; write max, min, max_increase or max_decrease")
@@ -122,7 +122,9 @@ def _amount(value: Any, unit: UnitName, where: str) -> Amount:
         return Amount(float(match[1]) * _UNITS[unit][suffix], False, text)
     if match and float(match[1]) == 0 and not suffix:
         return Amount(0.0, False, text)
-    raise RequestError(f'{where} = {value!r} is not understood; write {_EXAMPLES[unit]} or "3 %"')
+    raise RequestError(
+        f'{where} = {shortened(repr(value), _SHOWN)} is not understood; write {_EXAMPLES[unit]} or "3 %"'
+    )
 
 
 def _require_known(given: Iterable[str], known: tuple[str, ...], where: str) -> None:
@@ -130,4 +132,4 @@ def _require_known(given: Iterable[str], known: tuple[str, ...], where: str) -> 
         if key not in known:
             near = get_close_matches(key, known, n=1, cutoff=0.4)
             said = f"; did you mean {near[0]}?" if near else f"; there are {', '.join(known)}"
-            raise RequestError(f"{where}: unknown key {key!r}{said}")
+            raise RequestError(f"{where}: unknown key {shortened(repr(key), _SHOWN)}{said}")

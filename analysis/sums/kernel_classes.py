@@ -7,7 +7,6 @@ may be 100 kB of template arguments, and no rule, ours or a user's, can then tak
 from __future__ import annotations
 
 import re
-import tomllib
 from collections.abc import Mapping, Sequence
 from functools import cache
 from itertools import pairwise
@@ -19,6 +18,7 @@ from attrs import field, frozen
 from numpy.typing import NDArray
 
 from analysis.domain.errors import RequestError
+from analysis.domain.reading import LARGEST_SETTINGS, read_bounded, toml_of
 
 __all__ = [
     "OTHER",
@@ -479,12 +479,7 @@ def _built_in() -> Rules:
 
 
 def _parse(path: Path) -> Rules:
-    try:
-        tables = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise RequestError(f"{path}: cannot be read ({error.strerror})") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise RequestError(f"{path}: not valid TOML ({error})") from error
+    tables = toml_of(read_bounded(path, LARGEST_SETTINGS), str(path))
     if unknown := sorted(set(tables) - {"rule", "operation", "category"}):
         raise RequestError(f"{path}: unknown table {unknown[0]!r}; expected [[rule]], [[operation]] and [[category]]")
     return Rules(

@@ -12,6 +12,7 @@ from analysis.domain.convert import from_json, from_json_file, from_plain, to_pl
 from analysis.domain.errors import RequestError
 from analysis.domain.manifest import RunManifest
 from analysis.domain.program import PROGRAM_MARK, ProgramManifest, WallTimes, wall_times
+from analysis.domain.reading import LARGEST_RESULT, read_bounded
 from analysis.domain.redaction import redacted_plain
 from analysis.trace.records import Marks
 
@@ -105,7 +106,4 @@ def _is_a_manifest(path: Path) -> bool:
 
 
 def _text(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise RequestError(f"{path}: cannot be read ({error.strerror})") from error
+    return read_bounded(path, LARGEST_RESULT)

@@ -27,6 +27,7 @@ from analysis.domain.convert import from_json, to_json
 from analysis.domain.entities import Category, InputImage, InputSet
 from analysis.domain.errors import InputImagesError, RequestError
 from analysis.domain.files import WriteOptions, write_text, write_with
+from analysis.domain.reading import LARGEST_SETTINGS, json_of, read_bounded
 from runner.inputs import sample_pages
 from runner.inputs.pdf import PDF_SUFFIX, PdfPages, rendered, split_selection
 from runner.inputs.sample_pages import SAMPLE_PAGES, draw_page
@@ -274,7 +275,7 @@ def _drawn_by(pages: Sequence[int]) -> str:
 def _drawn_before(record: Path, drawn_by: str) -> InputSet | None:
     """The pages of an earlier run, if they are what would be drawn now, untouched since."""
     try:
-        content = json.loads(record.read_bytes())
+        content = json_of(read_bounded(record, LARGEST_SETTINGS), str(record))
         if content["by"] != drawn_by:
             return None
         drawn = from_json(InputSet, json.dumps(content["set"]), source=str(record))

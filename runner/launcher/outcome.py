@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from rich.console import Console
 from rich.text import Text
 
+from analysis.domain.errors import RequestError
 from analysis.domain.figures import times
 from analysis.domain.manifest import RunManifest
 from analysis.domain.names import one_line, visible
 from analysis.domain.overhead import lighter_preset, noise_sentence, run_overheads, slower_profiled, worth_a_warning
 from analysis.domain.program import ProgramManifest, wall_time_sentence, wall_times
+from analysis.domain.reading import LARGEST_RESULT, json_of, read_bounded
 from analysis.domain.redaction import redacted
 from runner.launcher.progress import phases_line
 from runner.launcher.run_directory import RunDirectory
@@ -70,9 +71,10 @@ def _plain(text: str) -> Text:
 
 def headline_of(directory: RunDirectory) -> str | None:
     """The report's first sentence, as the analysis wrote it; None: there is no report, or an older one."""
+    file = directory.path / "summary.json"
     try:
-        summary: Any = json.loads((directory.path / "summary.json").read_bytes())
-    except (OSError, ValueError):
+        summary = json_of(read_bounded(file, LARGEST_RESULT), str(file))
+    except RequestError:
         return None
     sentence = summary.get("headline") if isinstance(summary, dict) else None
     if not isinstance(sentence, str):

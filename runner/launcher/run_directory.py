@@ -19,6 +19,7 @@ from analysis.domain.errors import BusyError, CaptureError, DsocrError, RequestE
 from analysis.domain.files import WriteOptions, write_text
 from analysis.domain.manifest import RunManifest
 from analysis.domain.program import PROGRAM_MARK, ProgramManifest
+from analysis.domain.reading import LARGEST_RESULT, read_bounded
 from analysis.domain.redaction import redacted, redacted_plain
 from analysis.domain.system_errors import is_disk_full, reason_of
 from runner.plan.plan import RunPlan, WorkloadResult, trace_names
@@ -230,8 +231,8 @@ class RunDirectory:
     def is_of_a_program(self) -> bool:
         """Whether the run is one of ``exec``, as run.json says."""
         try:
-            return PROGRAM_MARK in self.manifest_file.read_bytes()
-        except OSError:
+            return PROGRAM_MARK in read_bounded(self.manifest_file, LARGEST_RESULT)
+        except RequestError:
             return False
 
     def read_plan(self) -> RunPlan:

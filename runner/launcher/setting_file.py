@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
@@ -13,6 +12,7 @@ from attrs import field, frozen, validators
 from analysis.domain.contracts import LLMProfileRequest
 from analysis.domain.convert import from_json_file, from_plain
 from analysis.domain.errors import RequestError
+from analysis.domain.reading import LARGEST_SETTINGS, json_of, read_bounded
 from runner.plan.options import options_of
 from runner.plan.plan import RunPlan
 from runner.plan.settings import Settings
@@ -103,12 +103,7 @@ def _plain(key: str) -> str:
 
 
 def _object(path: Path) -> dict[str, Any]:
-    try:
-        document = json.loads(path.read_bytes())
-    except OSError as error:
-        raise RequestError(f"{path}: cannot be read ({error.strerror})") from error
-    except (ValueError, RecursionError) as error:
-        raise RequestError(f"{path}: not valid JSON ({error})") from error
+    document = json_of(read_bounded(path, LARGEST_SETTINGS), str(path))
     if not isinstance(document, dict):
         raise RequestError(f"{path}: is no object of settings")
     return document

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -11,8 +10,10 @@ from attrs import evolve, frozen
 
 from analysis.domain.annotations import Stage
 from analysis.domain.entities import InputSet, RunMeta
+from analysis.domain.errors import RequestError
 from analysis.domain.manifest import ControlPass, RunManifest, StageCost
 from analysis.domain.overhead import decode_unit, run_overheads
+from analysis.domain.reading import LARGEST_RESULT, json_of, read_bounded
 from analysis.domain.sweep import StageFigures, SweepPoint
 from runner.launcher.provenance import as_recorded
 from runner.plan.plan import RunPlan
@@ -77,8 +78,8 @@ def _first_steps(timed: ControlPass, steps: int) -> ControlPass:
 def read_report(file: Path) -> dict[str, Any] | None:
     """The detail of a point's ``report.json``; None: there is none, or none that can be read."""
     try:
-        report: Any = json.loads(file.read_bytes())
-    except (OSError, ValueError):
+        report = json_of(read_bounded(file, LARGEST_RESULT), str(file))
+    except RequestError:
         return None
     detail = report.get("detail") if isinstance(report, dict) else None
     return detail if isinstance(detail, dict) else None

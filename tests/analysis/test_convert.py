@@ -150,7 +150,7 @@ def test_what_is_not_json_is_refused(text: str | bytes) -> None:
 
 @pytest.mark.parametrize("number", ["Infinity", "-Infinity", "1e999"])
 def test_numbers_that_are_not_finite_are_refused(number: str) -> None:
-    with pytest.raises(RequestError, match=r"not a JSON number|expected a finite number"):
+    with pytest.raises(RequestError, match=r"not a JSON number|no finite number"):
         from_json(Stats, f'{{"mean": {number}, "std": 0}}')
 
 

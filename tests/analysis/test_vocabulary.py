@@ -264,7 +264,7 @@ def test_a_vocabulary_is_named_on_the_command_line(tmp_path: Path) -> None:
         ("[kinds]\na = 'b'\n[[ranges]]\nname = 'a'\nlevel = 'step'", "[kinds] must map"),
         ("[[ranges]]\nname = 3\nlevel = 'step'", "name must be a text"),
         ("[[ranges]]\nname = 'a'\nlevel = 'step'\ncontinues = 1", "continues must be true or false"),
-        ("not toml", "not TOML"),
+        ("not toml", "not valid TOML"),
         ("[[ranges]]\nname = 'a'\nlevel = 'step'\n" * 101, "more than the 100"),
         ("# " + "x" * 70_000, "larger than 65,536 bytes"),
         (f"[[ranges]]\nname = '{'a' * 2001}'\nlevel = 'step'", "longer than 2,000 characters"),
@@ -280,7 +280,7 @@ def test_a_bad_file_ends_in_one_line(tmp_path: Path, text: str, said: str) -> No
 
 
 def test_a_missing_file_names_those_that_there_are(tmp_path: Path) -> None:
-    with pytest.raises(RequestError, match=r"vlm: No such file.*vllm"):
+    with pytest.raises(RequestError, match=r"vlm: cannot be read .No such file.*vllm"):
         load_vocabulary("vlm")
 
 

@@ -8,7 +8,7 @@ from typing import Final
 
 from attrs import evolve, field, frozen
 
-from analysis.domain.convert import from_json, to_json
+from analysis.domain.convert import from_json_file, to_json
 from analysis.domain.errors import CaptureError, RequestError
 from analysis.domain.files import WriteOptions, write_text
 
@@ -80,6 +80,6 @@ def _identity(path: Path) -> str | None:
 
 def _read(file: Path) -> _Cache:
     try:
-        return from_json(_Cache, file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, RequestError):
+        return from_json_file(_Cache, file)
+    except RequestError:
         return _Cache()  # none yet, or of another version

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import tomllib
 from collections.abc import Mapping
 from importlib import resources
 from importlib.resources.abc import Traversable
@@ -14,6 +13,7 @@ from attrs import field, frozen, validators
 
 from analysis.domain.errors import CaptureError, RequestError
 from analysis.domain.manifest import DecodeMode
+from analysis.domain.reading import toml_of
 from runner.collectors.nsys.tool import NsysTool
 from runner.plan.settings import AnnotationLevel
 
@@ -67,21 +67,17 @@ def load_preset(name: str) -> Preset:
     if name not in names:
         near = difflib.get_close_matches(name, names, n=3, cutoff=0.4) or names
         raise RequestError(f"preset {name!r} is unknown; did you mean {', '.join(near)}?")
-    text = (_folder() / f"{name}.toml").read_text(encoding="utf-8")
-    return parse_preset(name, text)
+    return parse_preset(name, (_folder() / f"{name}.toml").read_bytes())
 
 
-def parse_preset(name: str, text: str) -> Preset:
+def parse_preset(name: str, text: str | bytes) -> Preset:
     """Read a preset from TOML text.
 
     Raises:
         RequestError: not TOML, an unknown or missing key, or a value of the wrong type.
     """
     source = f"preset {name}"
-    try:
-        table = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise RequestError(f"{source}: not valid TOML ({error})") from error
+    table = toml_of(text, source)
     _only(table, {"description", "annotations", "unknown", "options", "renamed", "refuse"}, source)
     refuse = table.get("refuse", {})
     _only(refuse, {"options", "needs_gpu"}, f"{source}, [refuse]")

@@ -1,0 +1,182 @@
+"""Read a file that a user or another program wrote: a regular file of a stated size, as text, JSON or TOML of bounded depth.
+
+What a path names may be anything: a device without an end, a FIFO that nobody writes to, a gigabyte of brackets. Each is told in
+one line and takes neither time nor memory. Numbers are those that a record can hold: whole ones of 64 bits, finite fractions; a
+key stands once in its object.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+import stat
+from pathlib import Path
+from typing import Any, Final
+
+from analysis.domain.errors import RequestError
+
+__all__ = ["DEEPEST", "LARGEST_RESULT", "LARGEST_SETTINGS", "json_of", "read_bounded", "toml_of"]
+
+LARGEST_SETTINGS: Final = 1 << 20
+"""Bytes of a file that a person writes: a policy, rules, a vocabulary, a request, a model's config.json."""
+LARGEST_RESULT: Final = 1 << 26
+"""Bytes of a file that one of our programs wrote: a report (which bounds its rows), a manifest, a sweep. The largest seen has 9 MB.
+Of small objects alone, 64 MiB of text become 1.7 GB of memory."""
+DEEPEST: Final = 64
+"""Objects and lists inside one another; our own files have at most 12."""
+
+_LONG_NUMBER: Final = re.compile(rb"\d{19}|[eE]\+?\d{3}")
+"""Only where a file has such digits can a number be too large: others are read at full speed."""
+_STRINGS: Final = re.compile(rb'"(?:[^"\\]|\\.)*+"', re.DOTALL)
+_NO_BRACKETS: Final = bytes(sorted(set(range(256)) - set(b"[]{}")))
+_INT64: Final = 2**63
+
+
+def read_bounded(path: Path, most: int, *, follow: str = "") -> bytes:
+    """Read a whole file.
+
+    Args:
+        path: as the user knows it.
+        most: bytes that a file of its kind may have.
+        follow: what to do about a file that cannot be read, for the end of the line.
+
+    Raises:
+        RequestError: not there, no regular file, not readable, or larger.
+    """
+    end = f"; {follow}" if follow else ""
+    try:
+        with open(path, "rb", opener=_without_waiting) as file:
+            known = os.fstat(file.fileno())
+            if not stat.S_ISREG(known.st_mode):
+                raise RequestError(f"{path}: is no regular file{end}")
+            # One that grows meanwhile is bounded too.
+            content = file.read(most + 1) if known.st_size <= most else None
+    except OSError as error:
+        raise RequestError(f"{path}: cannot be read ({error.strerror}){end}") from error
+    except ValueError as error:  # a NUL in the path
+        raise RequestError(f"{str(path)!r}: cannot be read ({error}){end}") from error
+    if content is None or len(content) > most:
+        raise RequestError(f"{path}: larger than {most:,} bytes, which no such file is{end}")
+    return content
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    """Open a FIFO without waiting for its writer, and a terminal without taking it."""
+    return os.open(path, flags | os.O_NONBLOCK | os.O_NOCTTY)
+
+
+def json_of(content: bytes | str, source: str) -> Any:
+    """Read JSON text, UTF-8 if bytes.
+
+    Args:
+        content: of a file.
+        source: what to call it in an error, such as the file's path.
+
+    Raises:
+        RequestError: not JSON, deeper than `DEEPEST`, a number that is not finite or too large, a key twice in one object.
+    """
+    encoded = content.encode("utf-8", "surrogatepass") if isinstance(content, str) else content
+    try:
+        if _is_deep(encoded):
+            raise ValueError(f"more than {DEEPEST} objects and lists inside one another")
+        large = _LONG_NUMBER.search(encoded) is not None
+        return json.loads(
+            content,
+            parse_int=_whole if large else None,
+            parse_float=_finite if large else None,
+            parse_constant=_refuse_constant,
+            object_pairs_hook=_each_key_once,
+        )
+    except (ValueError, RecursionError) as error:
+        raise RequestError(f"{source}: not valid JSON ({_one_line(error)})") from error
+
+
+def toml_of(content: bytes | str, source: str) -> dict[str, Any]:
+    """Read TOML text, UTF-8 if bytes; see `json_of`."""
+    import tomllib
+
+    encoded = content.encode("utf-8", "surrogatepass") if isinstance(content, str) else content
+    try:
+        if _is_deep(encoded):
+            raise ValueError(f"more than {DEEPEST} tables and lists inside one another")
+        table = tomllib.loads(encoded.decode("utf-8"))
+        _require_plain(table)
+    except UnicodeDecodeError as error:
+        raise RequestError(f"{source}: is not UTF-8 text; write it anew as UTF-8") from error
+    except (ValueError, RecursionError) as error:  # an integer of thousands of digits is no TOMLDecodeError
+        raise RequestError(f"{source}: not valid TOML ({_one_line(error)})") from error
+    return table
+
+
+def _is_deep(content: bytes) -> bool:
+    """Whether brackets nest deeper than `DEEPEST`, found without recursion: each pass takes away the innermost ones."""
+    brackets = content.translate(None, _NO_BRACKETS)
+    if not _remain(brackets):
+        return False
+    # Strings hold brackets too, of names of kernels: without them it is certain.
+    return _remain(_STRINGS.sub(b"", content).translate(None, _NO_BRACKETS))
+
+
+def _remain(brackets: bytes) -> bool:
+    """Whether there are opening brackets that `DEEPEST` passes do not close; ends that are missing are the parser's to tell."""
+    for _ in range(DEEPEST):
+        fewer = brackets.replace(b"[]", b"").replace(b"{}", b"")
+        if len(fewer) == len(brackets):
+            break
+        brackets = fewer
+    return brackets.count(b"[") + brackets.count(b"{") > DEEPEST
+
+
+def _require_plain(table: dict[str, Any]) -> None:
+    """Dotted keys nest without brackets, and TOML has numbers of any size.
+
+    Raises:
+        ValueError: too deep, or a number too large.
+    """
+    level: list[Any] = [table]
+    for _ in range(DEEPEST):
+        below: list[Any] = []
+        for value in level:
+            if isinstance(value, dict):
+                below += value.values()
+            elif isinstance(value, list):
+                below += value
+            elif type(value) is int and not -_INT64 <= value < _INT64:
+                raise ValueError("a whole number of more than 64 bits")
+        if not below:
+            return
+        level = below
+    raise ValueError(f"more than {DEEPEST} tables and lists inside one another")
+
+
+def _whole(text: str) -> int:
+    value = int(text)
+    if not -_INT64 <= value < _INT64:
+        raise ValueError(f"the whole number {text[:40]} has more than 64 bits")
+    return value
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text[:40]} is no finite number")
+    return value
+
+
+def _refuse_constant(name: str) -> float:
+    raise ValueError(f"{name} is not a JSON number")
+
+
+def _each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    by_key = dict(pairs)
+    if len(by_key) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"the key {json.dumps(twice)} is given twice in one object")
+    return by_key
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]

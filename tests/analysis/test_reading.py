@@ -1,0 +1,152 @@
+"""Files that a user names may be anything: a device without an end, a FIFO, a gigabyte of brackets. One line each, at once."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from analysis.api.sides import read_side
+from analysis.attribution.vocabulary import load_vocabulary
+from analysis.compare.bands import read_bands
+from analysis.domain.contracts import LLMProfileRequest
+from analysis.domain.convert import from_json, from_json_file
+from analysis.domain.errors import DsocrError, RequestError
+from analysis.domain.manifest import RunManifest
+from analysis.domain.reading import DEEPEST, json_of, read_bounded, toml_of
+from analysis.efficiency.decoder_config import read_decoder_config
+from analysis.gate.policy import read_policy
+from analysis.sums.kernel_classes import load_rules
+from import_graph import ROOT
+from runner.launcher.setting_file import read_setting
+
+READERS: dict[str, Callable[[Path], Any]] = {
+    "manifest": lambda path: from_json_file(RunManifest, path),
+    "request": lambda path: from_json_file(LLMProfileRequest, path),
+    "report": read_side,
+    "bands": lambda path: read_bands(path, ()),
+    "policy": read_policy,
+    "rules": load_rules,
+    "vocabulary": lambda path: load_vocabulary(str(path)),
+    "config": read_decoder_config,
+    "setting": read_setting,
+}
+
+
+def make_fifo(folder: Path) -> Path:
+    os.mkfifo(path := folder / "report.json")
+    return path
+
+
+def make_folder(folder: Path) -> Path:
+    (path := folder / "report.json").mkdir()
+    return path
+
+
+def make_sparse(folder: Path) -> Path:
+    with (path := folder / "report.json").open("wb") as file:
+        file.truncate(1 << 40)
+    return path
+
+
+@pytest.mark.parametrize("make", [make_fifo, lambda _: Path("/dev/zero"), make_sparse], ids=["FIFO", "device", "1 TiB"])
+@pytest.mark.parametrize("reader", READERS)
+def test_what_is_no_file_of_ours_is_refused_at_once(reader: str, make: Callable[[Path], Path], tmp_path: Path) -> None:
+    path = make(tmp_path)
+    with pytest.raises(DsocrError) as caught:
+        READERS[reader](path)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[" * 200_000 + "]" * 200_000,
+        '{"a":' * 3_000 + "1" + "}" * 3_000,
+        "[" * 200_000,
+        '{"a": 1, "a": 2}',
+        f'{{"a": {10**400}}}',
+        f'{{"a": {2**63}}}',
+        '{"a": 1e999}',
+        '{"a": -1E+400}',
+        '{"a": NaN}',
+        '{"a": ' + "7" * 5000 + "}",
+        "\ufeff\ufeff{}",
+    ],
+    ids=["deep", "deep objects", "unclosed", "twice", "10**400", "2**63", "1e999", "-1E+400", "NaN", "digits", "marks"],
+)
+def test_json_that_no_record_can_hold(text: str) -> None:
+    for content in (text, text.encode()):
+        with pytest.raises(RequestError, match=r"^file: not valid JSON \([^\n]{1,200}\)$"):
+            json_of(content, "file")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"a = {'[' * 3000}{']' * 3000}",
+        f"a{'.a' * 2000} = 1",
+        f"[a{'.a' * 2000}]",
+        f"a = {2**64}",
+        f"a = {'7' * 5000}",
+        "a = ",
+    ],
+    ids=["deep", "dotted", "dotted table", "2**64", "digits", "nothing"],
+)
+def test_toml_that_no_record_can_hold(text: str) -> None:
+    with pytest.raises(RequestError, match=r"^file: not valid TOML \([^\n]{1,220}\)$"):
+        toml_of(text, "file")
+    with pytest.raises(RequestError, match="UTF-8"):
+        toml_of(b"a = '\xff'", "file")
+
+
+def test_names_with_many_brackets_are_no_depth() -> None:
+    plain = {"a": ["[" * 500 + '"{\\' * 500] * 3, "b": 2**63 - 1, "c": 1e308}
+    assert json_of(json.dumps(plain), "file") == plain
+    deep: Any = 1
+    for _ in range(DEEPEST):
+        deep = [deep]
+    assert json_of(json.dumps(deep), "file") == deep
+
+
+def test_a_file_of_just_the_size_is_read(tmp_path: Path) -> None:
+    (path := tmp_path / "x.toml").write_bytes(b"x" * 100)
+    assert len(read_bounded(path, 100)) == 100
+    with pytest.raises(RequestError, match=r"x\.toml: larger than 99 bytes, which no such file is; do that$"):
+        read_bounded(path, 99, follow="do that")
+    with pytest.raises(RequestError, match="cannot be read"):
+        read_bounded(Path("a\0b"), 1)
+
+
+def test_whole_numbers_of_records_have_64_bits() -> None:
+    request = {"model_path": "m", "input_dir": "/x", "repeats": 2**64}
+    with pytest.raises(RequestError, match="more than 64 bits"):
+        from_json(LLMProfileRequest, json.dumps(request))
+
+
+RAW = {"json.load", "json.loads", "tomllib.load", "tomllib.loads"}
+ALLOWED = {
+    "analysis/domain/reading.py": "the one place",
+    "analysis/efficiency/hardware.py": "a file of the package",
+    "runner/collectors/torch_profiler/events.py": "text of this process's own profiler",
+    "runner/inputs/inputs.py": "text that was just made",
+    "runner/launcher/program.py": "what a server answered, bounded there",
+    "runner/process/supervise.py": "an argument of our own",
+}
+"""File → why it reads JSON or TOML by itself."""
+
+
+def test_nothing_else_reads_json_or_toml() -> None:
+    found = set()
+    for package in ("analysis", "history", "runner"):
+        for path in sorted((ROOT / package).rglob("*.py")):
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                if isinstance(node, ast.Call) and ast.unparse(node.func) in RAW:
+                    found.add(str(path.relative_to(ROOT)))
+    assert found == set(ALLOWED)
