@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import lzma
 import shutil
-from collections.abc import Callable
+import signal
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,18 @@ from runner.process import environment, variables
 from trace_builder import TraceBuilder
 
 DATA = Path(__file__).with_name("data")
+
+
+@pytest.fixture(autouse=True)
+def signals_of_the_tests() -> Iterator[None]:
+    """Take back what a command that ends in this process has made of Ctrl-C and SIGTERM: later it would end the tests."""
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    handlers = [signal.getsignal(number) for number in numbers]
+    unraisable = sys.unraisablehook
+    yield
+    for number, handler in zip(numbers, handlers, strict=True):
+        signal.signal(number, handler)
+    sys.unraisablehook = unraisable
 
 
 @pytest.fixture(autouse=True)

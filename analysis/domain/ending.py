@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from io import TextIOWrapper
@@ -20,6 +22,10 @@ __all__ = ["end_at_once", "end_with", "speak_utf8"]
 _READER_GONE: Final = 141
 """What a shell reports for a program that SIGPIPE ended."""
 _INTERRUPTED: Final = InterruptedRunError.exit_code
+_PUT_AWAY_S: Final = 2.0
+"""A second Ctrl-C so soon after the first changes nothing: what is half written is being taken away."""
+_AGAIN_S: Final = 0.05
+"""So much later a signal that Python has swallowed is sent again: the destructor that it met is over then."""
 
 
 def end_at_once(program: str) -> None:
@@ -47,7 +53,8 @@ def end_with(
 ) -> NoReturn:
     """Run a command line and end the process. What no user can cause keeps its traceback: it is a bug of ours.
 
-    Ctrl-C and SIGTERM both end it in order, so that what is half written is taken away.
+    Ctrl-C and SIGTERM both end it in order, so that what is half written is taken away. They are heard at every moment, also
+    while an error is being told or the interpreter ends, and never leave a traceback.
 
     Args:
         command: the command line, parsed and carried out by typer; its result is the exit code.
@@ -57,51 +64,76 @@ def end_with(
     """
     from typer.exceptions import TyperException
 
-    own = os.getpid()
-
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        if os.getpid() != own:  # a worker forked from us: its end is for this process to see to
-            os._exit(_INTERRUPTED)
-        raise KeyboardInterrupt
-
-    speak_utf8()
-    _on_signals(interrupt)
+    signals = _Signals()
     try:
-        code = command()
-        if code == _INTERRUPTED:  # typer has caught the KeyboardInterrupt
+        try:
+            speak_utf8()
+            signals.become_exceptions()
+            code = command()
+            if code == _INTERRUPTED:  # typer has caught the KeyboardInterrupt
+                raise KeyboardInterrupt
+            sys.stdout.flush()  # here and not at the very end, where a full disk under it could not be told any more
+        except DsocrError as error:
+            _leave(error.exit_code, program, show, str(error))
+        except TyperException as error:
+            # Without words: the help was printed.
+            _leave(error.exit_code, program, show, _usage(error, program) if error.format_message() else None)
+        except ModuleNotFoundError as error:
+            told = extras(error)
+            if told is None:
+                raise
+            _leave(told.exit_code, program, show, str(told))
+        except BrokenPipeError:
+            # The reader of our output has gone (`| head`): nothing is left to say, and closing must not say it either.
+            _leave(_READER_GONE, program, show)
+        except SystemExit as error:
+            if not isinstance(error.__context__, BrokenPipeError):
+                raise
+            _leave(_READER_GONE, program, show)  # typer has caught it, and says 1
+        except OSError as error:
+            # Every place that can say more than the system does has said it: this is a disk that is full or a folder that
+            # has gone under a place that cannot.
+            where = error.filename if error.filename is not None else "standard output"
+            where = os.fsdecode(where) if isinstance(where, str | bytes) else where
+            _leave(RequestError.exit_code, program, show, f"{where}: {reason_of(error)}")
+        _leave(code if isinstance(code, int) else 0, program, show)
+    except KeyboardInterrupt:  # out of the command, or while it was looked at what else it ended with
+        _leave(_INTERRUPTED, program, show, "interrupted")
+
+
+class _Signals:
+    """Ctrl-C and SIGTERM as KeyboardInterrupt, raised once, and once more where Python has swallowed it."""
+
+    def __init__(self) -> None:
+        self._own = os.getpid()
+        self._raised_at = -math.inf
+        self._number = int(signal.SIGINT)
+
+    def become_exceptions(self) -> None:
+        """From now on."""
+        before = sys.unraisablehook
+
+        def unraisable(fault: Any) -> None:
+            # It came inside a destructor or a callback of the collector, which no exception leaves: Python prints it there
+            # and goes on.
+            if not isinstance(fault.exc_value, KeyboardInterrupt):
+                before(fault)
+            elif os.getpid() == self._own:
+                self._raised_at = -math.inf
+                again = threading.Timer(_AGAIN_S, os.kill, (self._own, self._number))
+                again.daemon = True
+                again.start()
+
+        _on_signals(self._interrupt)
+        sys.unraisablehook = unraisable
+
+    def _interrupt(self, number: int, frame: FrameType | None) -> None:
+        if os.getpid() != self._own:  # a worker forked from us: its end is for this process to see to
+            os._exit(_INTERRUPTED)
+        now = time.monotonic()
+        if now - self._raised_at > _PUT_AWAY_S:
+            self._raised_at, self._number = now, number
             raise KeyboardInterrupt
-        sys.stdout.flush()  # here and not at the very end, where a full disk under it could not be told any more
-    except DsocrError as error:
-        show(str(error))
-        _leave(error.exit_code)
-    except TyperException as error:
-        if error.format_message():
-            show(_usage(error, program))
-        _leave(error.exit_code)  # without words: the help was printed
-    except ModuleNotFoundError as error:
-        told = extras(error)
-        if told is None:
-            raise
-        show(str(told))
-        _leave(told.exit_code)
-    except BrokenPipeError:
-        # The reader of our output has gone (`| head`): nothing is left to say, and closing must not say it either.
-        _leave(_READER_GONE)
-    except SystemExit as error:
-        if not isinstance(error.__context__, BrokenPipeError):
-            raise
-        _leave(_READER_GONE)  # typer has caught it, and says 1
-    except OSError as error:
-        # Every place that can say more than the system does has said it: this is a disk that is full or a folder that has
-        # gone under a place that cannot.
-        where = error.filename if error.filename is not None else "standard output"
-        show(f"{os.fsdecode(where) if isinstance(where, str | bytes) else where}: {reason_of(error)}")
-        _leave(RequestError.exit_code)
-    except KeyboardInterrupt:
-        end_at_once(program)  # whoever presses it again does not want to wait for what is being put away
-        show("interrupted")
-        _leave(_INTERRUPTED)
-    _leave(code if isinstance(code, int) else 0)
 
 
 def speak_utf8() -> None:
@@ -120,14 +152,30 @@ def _on_signals(handler: Callable[[int, FrameType | None], None]) -> None:
             signal.signal(number, handler)
 
 
-def _leave(code: int) -> NoReturn:
+def _leave(code: int, program: str, show: Callable[[str], None], words: str | None = None) -> NoReturn:
     """End. What still waits in a stream is written, or, where nobody can take it, thrown away without a word."""
+    heard: list[int] = []
+
+    def leave(number: int, frame: FrameType | None) -> None:
+        heard.append(number)
+        if told or len(heard) > 1:  # the first while it is being told is no reason not to tell it
+            os._exit(code)
+
+    told = words is None
+    if code == 0:
+        end_at_once(program)  # what is printed is the result: who does not wait for it has interrupted the command
+    else:
+        _on_signals(leave)
+    if words is not None:
+        show(words)
+    told = True
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
         except (OSError, ValueError):
             with suppress(AttributeError, OSError, ValueError):  # a stream of a test, or one that is closed
                 os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    _on_signals(leave)  # all is done and told; a KeyboardInterrupt would be a traceback
     sys.exit(code)
 
 

@@ -69,6 +69,91 @@ def test_ctrl_c_during_an_import_is_one_line(
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
 
+WINDOWS = {
+    "while an error is told": ("fail()", "interrupt()", "", 2, ["failed"]),
+    "between the command and its end": ("return_interrupting()", "", "", 130, ["interrupted"]),
+    "in a destructor": ("swallowed(); wait_for_it()", "", "", 130, ["interrupted"]),
+    "in a destructor, twice": ("swallowed(); swallowed(); wait_for_it()", "", "", 130, ["interrupted"]),
+    "again while it is put away": ("put_away()", "", "", 130, ["put away", "interrupted"]),
+    "again while it is told": ("interrupt()", "interrupt()", "", 130, ["interrupted"]),
+    "when all is over": ("None", "", "interrupt()", 0, []),
+    "when an error was told": ("fail()", "", "interrupt()", 2, ["failed"]),
+}
+"""Where it comes: the command, what is done while words are shown and when the interpreter ends; code and lines wanted."""
+
+IN_A_WINDOW = """
+import atexit, os, signal, sys, threading
+from analysis.domain.ending import end_with
+from analysis.domain.errors import RequestError
+
+def interrupt():
+    os.kill(os.getpid(), signal.{number})
+
+class Swallowing:
+    def __del__(self):
+        interrupt()
+        for _ in range(1000): pass
+
+def swallowed():
+    Swallowing()
+
+def wait_for_it():
+    threading.Event().wait(60)
+
+def fail():
+    raise RequestError("failed")
+
+def return_interrupting():
+    try:
+        return 0
+    finally:
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.{number}])
+        interrupt()  # comes with the first step behind this function
+        threading.Timer(0, lambda: None).start()
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.{number}])
+
+def put_away():
+    try:
+        interrupt()
+        wait_for_it()
+    finally:
+        interrupt()
+        for _ in range(1000): pass
+        sys.stderr.write("put away\\n")
+
+def show(words):
+    {shown}
+    sys.stderr.write(words + "\\n")
+    {shown}
+
+def late():
+    {over}
+    for _ in range(1000): pass
+
+atexit.register(late)
+def command():
+    {command}
+end_with(command, "program", show)
+"""
+
+
+@pytest.mark.parametrize("number", ["SIGINT", "SIGTERM"])
+@pytest.mark.parametrize("window", WINDOWS)
+def test_a_signal_is_heard_at_every_moment_and_is_no_traceback(tmp_path: Path, window: str, number: str) -> None:
+    command, shown, over, wanted, lines = WINDOWS[window]
+    code = IN_A_WINDOW.format(command=command, shown=shown or "pass", over=over or "pass", number=number)
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    said = [line.removeprefix("program: ") for line in done.stderr.splitlines()]
+    assert (done.returncode, said) == (wanted, lines)
+
+
 @needs_full_device
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_full_disk_under_the_output_is_called_one(command: str) -> None:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -105,17 +104,6 @@ def test_commands_that_run_a_model_leave_no_secret_of_the_environment(tmp_path: 
     assert planted.leaks() == []
 
 
-@pytest.fixture
-def signals_of_before() -> Iterator[None]:
-    """A command that is called, not started, leaves its handlers of signals behind."""
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    before = [signal.getsignal(number) for number in numbers]
-    yield
-    for number, handler in zip(numbers, before, strict=True):
-        signal.signal(number, handler)
-
-
-@pytest.mark.usefixtures("signals_of_before")
 @pytest.mark.parametrize("command", ["run", "submit", "sweep", "ab"])
 def test_a_secret_that_would_have_to_be_kept_is_refused_before_anything_is_written(
     tmp_path: Path,
