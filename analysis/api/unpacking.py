@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import gzip
-import lzma
 import shutil
 import tempfile
-import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import IO, Any, Final, cast
+from typing import IO, Any, Final
 
 from analysis.domain.errors import TraceError
+from analysis.domain.packed import DAMAGES, open_packed
+from analysis.trace.opening import size_of
 
 __all__ = ["unpacked"]
 
@@ -21,6 +20,10 @@ _SQLITE_MAGIC: Final = b"SQLite format 3\0"
 _HEADER_BYTES: Final = 100
 _LARGEST: Final = 1 << 36
 """Bytes (64 GiB) that an export may have whose header does not say its size."""
+_LARGEST_RATIO: Final = 1000
+"""Unpacked bytes per packed one; exports have up to 60, and zeros alone 7,000 by xz and 30,000 by zstd."""
+_WITHOUT_RATIO: Final = 1 << 30
+"""Bytes that a file of any size may unpack to."""
 _RESERVE: Final = 64 << 20
 """Bytes that are left free on the disk for other programs."""
 
@@ -37,13 +40,14 @@ def unpacked(path: Path) -> Iterator[Path]:
             temporary folder has no room for it; the library for ``.zst`` is missing. Errors of the same kind from
             inside the context name ``path`` in place of the copy.
     """
+    packed_bytes = size_of(path)
     try:
         folder = Path(tempfile.mkdtemp(prefix="dsocr-"))
     except OSError as error:
         raise TraceError(f"{path}: cannot be unpacked, there is no temporary folder ({error.strerror})") from error
     copy = folder / path.stem
     try:
-        _unpack(path, copy)
+        _unpack(path, copy, max(_WITHOUT_RATIO, _LARGEST_RATIO * packed_bytes))
         yield copy
     except TraceError as error:
         raise type(error)(str(error).replace(str(copy), str(path))) from error
@@ -51,7 +55,7 @@ def unpacked(path: Path) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _unpack(path: Path, copy: Path) -> None:
+def _unpack(path: Path, copy: Path, most: int) -> None:
     damages = _damages(path)
     try:
         with _open(path) as packed:
@@ -61,10 +65,13 @@ def _unpack(path: Path, copy: Path) -> None:
                     f"{path}: holds no SQLite export; dsocr-analyze reads what `nsys export --type sqlite` writes"
                 )
             size = _size(first)
+            if size is not None and size > most:
+                raise TraceError(
+                    f"{path}: says that it unpacks to {size:,} bytes, more than {_LARGEST_RATIO:,} times its own, which no export "
+                    "does; copy it again"
+                )
             _require_space(path, copy.parent, size or 0)
-            _write(path, packed, first, copy, size or _LARGEST)
-    except FileNotFoundError as error:
-        raise TraceError(f"{path}: no such file") from error
+            _write(path, packed, first, copy, size or min(_LARGEST, most))
     except damages as error:
         # gzip raises an OSError without a number where the data are at fault.
         if isinstance(error, OSError) and error.errno is not None:
@@ -101,19 +108,15 @@ def _require_space(path: Path, folder: Path, wanted: int) -> None:
         )
 
 
-def _open(path: Path) -> IO[bytes]:
-    if path.suffix == ".xz":
-        return cast("IO[bytes]", lzma.open(path))
-    if path.suffix == ".gz":
-        return cast("IO[bytes]", gzip.open(path))
-    return cast("IO[bytes]", _zstd(path).open(path))
+def _open(path: Path) -> AbstractContextManager[IO[bytes]]:
+    if path.suffix != ".zst":
+        return open_packed(path)
+    plain: AbstractContextManager[IO[bytes]] = _zstd(path).open(path)
+    return plain
 
 
 def _damages(path: Path) -> tuple[type[Exception], ...]:
-    kinds: tuple[type[Exception], ...] = (OSError, EOFError, lzma.LZMAError, zlib.error)
-    if path.suffix == ".zst":
-        kinds += (_zstd(path).ZstdError,)
-    return kinds
+    return (*DAMAGES, _zstd(path).ZstdError) if path.suffix == ".zst" else DAMAGES
 
 
 def _zstd(path: Path) -> Any:

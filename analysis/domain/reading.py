@@ -12,12 +12,13 @@ import math
 import os
 import re
 import stat
+from io import BufferedReader
 from pathlib import Path
 from typing import Any, Final
 
 from analysis.domain.errors import RequestError
 
-__all__ = ["DEEPEST", "LARGEST_RESULT", "LARGEST_SETTINGS", "json_of", "read_bounded", "toml_of"]
+__all__ = ["DEEPEST", "LARGEST_RESULT", "LARGEST_SETTINGS", "json_of", "open_regular", "read_bounded", "toml_of"]
 
 LARGEST_SETTINGS: Final = 1 << 20
 """Bytes of a file that a person writes: a policy, rules, a vocabulary, a request, a model's config.json."""
@@ -45,21 +46,38 @@ def read_bounded(path: Path, most: int, *, follow: str = "") -> bytes:
     Raises:
         RequestError: not there, no regular file, not readable, or larger.
     """
-    end = f"; {follow}" if follow else ""
-    try:
-        with open(path, "rb", opener=_without_waiting) as file:
-            known = os.fstat(file.fileno())
-            if not stat.S_ISREG(known.st_mode):
-                raise RequestError(f"{path}: is no regular file{end}")
-            # One that grows meanwhile is bounded too.
-            content = file.read(most + 1) if known.st_size <= most else None
-    except OSError as error:
-        raise RequestError(f"{path}: cannot be read ({error.strerror}){end}") from error
-    except ValueError as error:  # a NUL in the path
-        raise RequestError(f"{str(path)!r}: cannot be read ({error}){end}") from error
-    if content is None or len(content) > most:
-        raise RequestError(f"{path}: larger than {most:,} bytes, which no such file is{end}")
+    with open_regular(path, most, follow=follow) as file:
+        try:
+            content = file.read(most + 1)
+        except OSError as error:
+            raise RequestError(f"{path}: cannot be read ({error.strerror}){_end(follow)}") from error
+    if len(content) > most:  # it grew meanwhile
+        raise RequestError(_too_large(path, most, follow))
     return content
+
+
+def open_regular(path: Path, most: int, *, follow: str = "") -> BufferedReader:
+    """Open a file for reading; arguments and errors are those of `read_bounded`."""
+    try:
+        file = open(path, "rb", opener=_without_waiting)  # noqa: SIM115 - the caller's to close
+    except OSError as error:
+        raise RequestError(f"{path}: cannot be read ({error.strerror}){_end(follow)}") from error
+    except ValueError as error:  # a NUL in the path
+        raise RequestError(f"{str(path)!r}: cannot be read ({error}){_end(follow)}") from error
+    known = os.fstat(file.fileno())
+    regular = stat.S_ISREG(known.st_mode)
+    if regular and known.st_size <= most:
+        return file
+    file.close()
+    raise RequestError(_too_large(path, most, follow) if regular else f"{path}: is no regular file{_end(follow)}")
+
+
+def _too_large(path: Path, most: int, follow: str) -> str:
+    return f"{path}: larger than {most:,} bytes, which no such file is{_end(follow)}"
+
+
+def _end(follow: str) -> str:
+    return f"; {follow}" if follow else ""
 
 
 def _without_waiting(path: str, flags: int) -> int:

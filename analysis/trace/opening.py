@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 from analysis.domain.errors import TraceError
 
-__all__ = ["check_file", "read_only_uri"]
+__all__ = ["check_file", "read_only_uri", "size_of"]
 
 _SQLITE_MAGIC = b"SQLite format 3\0"
 _HEADER_BYTES = 100
@@ -23,16 +23,7 @@ def check_file(path: Path) -> None:
     Raises:
         TraceError: it is not; the text says what to do.
     """
-    try:
-        status = path.stat()
-    except FileNotFoundError as error:
-        raise TraceError(f"{path}: no such file") from error
-    except OSError as error:
-        raise TraceError(f"{path}: cannot be looked at ({error.strerror})") from error
-    if stat.S_ISDIR(status.st_mode):
-        raise TraceError(f"{path}: is a directory; name the trace.sqlite inside it")
-    if not stat.S_ISREG(status.st_mode):
-        raise TraceError(f"{path}: is no file but a pipe, a socket or a device; name an export that lies on a disk")
+    size = size_of(path)
     try:
         with path.open("rb") as file:
             header = file.read(_HEADER_BYTES)
@@ -44,8 +35,27 @@ def check_file(path: Path) -> None:
         raise TraceError(f"{path}: is empty (0 bytes); export the report again")
     if not header.startswith(_SQLITE_MAGIC):
         raise TraceError(_not_sqlite(path))
-    _check_whole(path, header, status.st_size)
+    _check_whole(path, header, size)
     _check_finished(path)
+
+
+def size_of(path: Path) -> int:
+    """Bytes of a regular file; what is none is not opened: a pipe without a writer would wait for ever.
+
+    Raises:
+        TraceError: it is not there, or is no regular file.
+    """
+    try:
+        status = path.stat()
+    except FileNotFoundError as error:
+        raise TraceError(f"{path}: no such file") from error
+    except OSError as error:
+        raise TraceError(f"{path}: cannot be looked at ({error.strerror})") from error
+    if stat.S_ISDIR(status.st_mode):
+        raise TraceError(f"{path}: is a directory; name the trace.sqlite inside it")
+    if not stat.S_ISREG(status.st_mode):
+        raise TraceError(f"{path}: is no file but a pipe, a socket or a device; name an export that lies on a disk")
+    return status.st_size
 
 
 def _not_sqlite(path: Path) -> str:

@@ -15,6 +15,7 @@ import logging
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from io import BufferedReader
 from pathlib import Path
 from typing import Final
 
@@ -27,9 +28,9 @@ from analysis.domain.convert import from_json, to_json
 from analysis.domain.entities import Category, InputImage, InputSet
 from analysis.domain.errors import InputImagesError, RequestError
 from analysis.domain.files import WriteOptions, write_text, write_with
-from analysis.domain.reading import LARGEST_SETTINGS, json_of, read_bounded
+from analysis.domain.reading import LARGEST_SETTINGS, json_of, open_regular, read_bounded
 from runner.inputs import sample_pages
-from runner.inputs.pdf import PDF_SUFFIX, PdfPages, rendered, split_selection
+from runner.inputs.pdf import LARGEST_PAGES, PDF_SUFFIX, PdfPages, rendered, split_selection
 from runner.inputs.sample_pages import SAMPLE_PAGES, draw_page
 
 __all__ = [
@@ -260,10 +261,17 @@ def _inspect(path: Path) -> InputImage:
 
 def _digest(path: Path) -> str:
     try:
-        with path.open("rb") as file:
+        with _file(path) as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise InputImagesError(f"{path}: cannot be read ({error.strerror}); check path and permissions") from error
+
+
+def _file(path: Path) -> BufferedReader:
+    try:
+        return open_regular(path, LARGEST_PAGES, follow="check path and permissions")
+    except RequestError as error:
+        raise InputImagesError(str(error)) from error
 
 
 def _drawn_by(pages: Sequence[int]) -> str:
@@ -289,23 +297,22 @@ def _drawn_before(record: Path, drawn_by: str) -> InputSet | None:
 def _opened(path: Path) -> Iterator[Image.Image]:
     """Open lazily; an error until the end of the body becomes one line that names the file."""
     try:
-        with warnings.catch_warnings():
-            # The limit below gives a clear error; Pillow's own is a warning, then an exception.
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            opened = Image.open(path, formats=_FORMATS)
-        with opened:
-            width, height = opened.size
-            if width * height > MAX_PIXELS:
-                raise InputImagesError(_too_large(path, f"{width} × {height} pixels"))
-            yield opened
+        with _file(path) as file:
+            with warnings.catch_warnings():
+                # The limit below gives a clear error; Pillow's own is a warning, then an exception.
+                warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+                opened = Image.open(file, formats=_FORMATS)
+            with opened:
+                width, height = opened.size
+                if width * height > MAX_PIXELS:
+                    raise InputImagesError(_too_large(path, f"{width} × {height} pixels"))
+                yield opened
     except Image.DecompressionBombError as error:
         raise InputImagesError(_too_large(path, "far too many pixels")) from error
     except UnidentifiedImageError as error:
         raise InputImagesError(
             f"{path}: not a PNG, JPEG, TIFF or WebP image that can be read; repair, convert or remove it"
         ) from error
-    except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
-        raise InputImagesError(f"{path}: cannot be read ({error.strerror}); check path and permissions") from error
     except (OSError, SyntaxError, ValueError, EOFError) as error:
         # What Pillow's decoders raise on truncated or damaged data.
         raise InputImagesError(f"{path}: cannot be decoded ({error}); repair or remove it") from error

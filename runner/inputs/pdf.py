@@ -10,15 +10,18 @@ from typing import TYPE_CHECKING, Any, Final
 
 from attrs import frozen
 
-from analysis.domain.errors import InputImagesError
+from analysis.domain.errors import InputImagesError, RequestError
 from analysis.domain.files import WriteOptions, write_with
+from analysis.domain.reading import read_bounded
 
 if TYPE_CHECKING:
     from pypdfium2 import PdfDocument
 
-__all__ = ["PDF_SUFFIX", "PdfPages", "rendered", "split_selection"]
+__all__ = ["LARGEST_PAGES", "PDF_SUFFIX", "PdfPages", "rendered", "split_selection"]
 
 PDF_SUFFIX: Final = ".pdf"
+LARGEST_PAGES: Final = 1 << 30
+"""Bytes of an image, or of a PDF file, which is held in memory as a whole: an image of 100 megapixels has at most 0.8 GB."""
 
 _POINTS_PER_INCH: Final = 72
 _MAX_PAGES: Final = 1000
@@ -60,9 +63,9 @@ def rendered(pdf: PdfPages, folder: Path, *, dpi: int, max_pixels: int) -> list[
         InputImagesError: the file is missing, encrypted, damaged or has no such page; the folder cannot be written.
     """
     try:
-        content = pdf.path.read_bytes()
-    except OSError as error:
-        raise InputImagesError(f"{pdf.path}: cannot be read ({error.strerror}); check path and permissions") from error
+        content = read_bounded(pdf.path, LARGEST_PAGES, follow="check path and permissions")
+    except RequestError as error:
+        raise InputImagesError(str(error)) from error
     digest = hashlib.sha256(content).hexdigest()
     document = _open(pdf.path, content)
     try:

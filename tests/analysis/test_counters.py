@@ -3,6 +3,7 @@
 import gzip
 import lzma
 import shutil
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
@@ -225,3 +226,40 @@ def test_numbers_and_types_tell_kernels_apart() -> None:
     ]
     assert len({name_key(name) for name in names}) == 4
     assert name_key("f<-2>") != name_key("f<2>")
+
+
+@pytest.mark.parametrize(
+    "before", ["", '"ID","Kernel Name","Grid Size","Block Size","dram__bytes_read.sum"\n"","","","","byte"\n']
+)
+@pytest.mark.parametrize("pack", [gzip.compress, lzma.compress])
+def test_a_line_without_an_end_is_not_read_to_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pack: Callable[[bytes], bytes], before: str
+) -> None:
+    """Packed, a line of 7 GB takes 1 MB; nothing is read beyond what a line may have."""
+    monkeypatch.setattr("analysis.efficiency.counters.file._LONGEST_LINE", 1 << 16)
+    path = tmp_path / ("bomb.csv.gz" if pack is gzip.compress else "bomb.csv.xz")
+    path.write_bytes(pack(before.encode() + b" " * (1 << 26)))
+    tracemalloc.start()
+    with pytest.raises(
+        RequestError, match=r"bomb\.csv\.\wz: has a line of more than 65,536 characters, .*; make it with"
+    ):
+        read_counters(path)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 1 << 25  # 8 MiB of them for the dictionary
+
+
+def test_a_file_of_too_many_lines_is_not_read_to_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("analysis.efficiency.counters.file._MOST_CHARACTERS", 1 << 16)
+    (path := tmp_path / "many.csv.xz").write_bytes(lzma.compress(b'"ID","a"\n' + b"==PROF== waits\n" * 100_000))
+    with pytest.raises(RequestError, match="names no kernels"):
+        read_counters(path)
+    header = '"ID","Kernel Name","Grid Size","Block Size","dram__bytes_read.sum"\n"","","","","byte"\n'
+    path.write_bytes(lzma.compress(header.encode() + b"==PROF== waits\n" * 100_000))
+    with pytest.raises(RequestError, match=r"many\.csv\.xz: holds more than 65,536 characters; profile one step"):
+        read_counters(path)
+
+
+def test_equal_texts_of_kernels_are_held_once() -> None:
+    file = real("graph-step")
+    assert len({id(name) for name in file.names}) <= 2 * len(set(file.names))

@@ -9,6 +9,7 @@ import os
 import shutil
 import subprocess
 import sys
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -115,6 +116,51 @@ def test_a_bomb_is_not_unpacked(tmp_path: Path, temporary: Path) -> None:
     with pytest.raises(TraceError, match="holds no SQLite export"), unpacked(path):
         pass
     assert not list(temporary.iterdir())
+
+
+@pytest.mark.parametrize("ending", PACK)
+def test_what_is_no_file_is_not_waited_for(tmp_path: Path, temporary: Path, ending: str) -> None:
+    os.mkfifo(fifo := tmp_path / f"fifo.sqlite{ending}")
+    (device := tmp_path / f"device.sqlite{ending}").symlink_to("/dev/zero")
+    for path in (fifo, device):
+        with pytest.raises(TraceError, match=r"sqlite.* is no file but a pipe, a socket or a device"), unpacked(path):
+            pass
+    assert not list(temporary.iterdir())
+
+
+@pytest.mark.parametrize("ending", PACK)
+def test_no_export_is_packed_to_a_thousandth(tmp_path: Path, temporary: Path, ending: str) -> None:
+    """A header that agrees with its content: 1 MB of it would fill 100 GB of a disk that has them free."""
+    content = bytearray(export(tmp_path))
+    content[28:32] = (100 * 2**30 // int.from_bytes(content[16:18], "big")).to_bytes(4, "big")
+    (path := tmp_path / f"bomb.sqlite{ending}").write_bytes(PACK[ending](bytes(content) + bytes(1 << 20)))
+    with (
+        pytest.raises(TraceError, match=r"bomb.*: says that it unpacks to 107,374,182,400 bytes, .*; copy it"),
+        unpacked(path),
+    ):
+        pass
+    assert not list(temporary.iterdir())
+
+
+def test_a_dictionary_of_four_gigabytes_is_refused(tmp_path: Path, temporary: Path) -> None:
+    content = bytearray(lzma.compress(export(tmp_path)))
+    assert content[14:16] == b"\x21\x01"  # LZMA2 and the size of its properties (the .xz file format, § 5.3.1)
+    content[16] = 40
+    content[20:24] = zlib.crc32(content[12:20]).to_bytes(4, "little")
+    (path := tmp_path / "wide.sqlite.xz").write_bytes(content)
+    with pytest.raises(TraceError, match=r"wide.*: is damaged \(Memory usage limit exceeded\)"), unpacked(path):
+        pass
+
+
+def test_streams_of_xz_in_a_row_are_one_file(tmp_path: Path, temporary: Path) -> None:
+    content = export(tmp_path)
+    streams = lzma.compress(content[:5000]) + lzma.compress(b"") + lzma.compress(content[5000:])
+    (path := tmp_path / "rows.sqlite.xz").write_bytes(streams + bytes(8))
+    with unpacked(path) as plain:
+        assert plain.read_bytes() == content
+    path.write_bytes(streams[:-20])
+    with pytest.raises(TraceError, match="ends before the end of its stream"), unpacked(path):
+        pass
 
 
 def test_a_full_disk_is_seen_before_it_is_full(

@@ -1,4 +1,5 @@
 import hashlib
+import os
 import shutil
 from pathlib import Path
 
@@ -268,3 +269,22 @@ def test_pages_that_changed_after_planning_are_refused(tmp_path: Path) -> None:
     plain(tmp_path / "a.png", (61, 40))
     with pytest.raises(InputImagesError, match=r"a\.png: changed since the run was planned"):
         check_unchanged(found)
+
+
+@pytest.mark.parametrize("name", ["page.png", "page.pdf"])
+@pytest.mark.parametrize("kind", ["FIFO", "device", "1 TiB"])
+def test_what_is_no_page_is_refused_at_once(tmp_path: Path, name: str, kind: str) -> None:
+    (folder := tmp_path / "pages").mkdir()
+    path = folder / name
+    if kind == "FIFO":
+        os.mkfifo(path)
+    elif kind == "device":
+        path.symlink_to("/dev/zero")
+    else:
+        with path.open("wb") as file:
+            file.truncate(1 << 40)
+    for named in (folder, path):
+        with pytest.raises(
+            InputImagesError, match=rf"^\S*{name}: (is no regular file|larger than [0-9,]+ bytes)[^\n]*; check"
+        ):
+            discover(named, rendered_into=tmp_path / "rendered")

@@ -8,16 +8,15 @@ Only the metrics that an answer needs are kept (`is_wanted`), so that a file of 
 from __future__ import annotations
 
 import csv
-import gzip
-import lzma
 import re
+from array import array
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, lru_cache
 from io import TextIOWrapper
 from itertools import islice
 from pathlib import Path
-from typing import Any, Final, TextIO
+from typing import IO, Final, TextIO
 
 import numpy as np
 from attrs import frozen
@@ -26,6 +25,7 @@ from numpy.typing import NDArray
 from analysis.domain.annotations import DECODE_STEP, IMAGE_NAME, MODULE_DOMAIN, STAGE_DOMAIN, STAGES
 from analysis.domain.errors import RequestError
 from analysis.domain.names import from_a_spreadsheet
+from analysis.domain.packed import DAMAGES, open_packed
 
 __all__ = [
     "CUDA_CORE_FLOP",
@@ -106,6 +106,9 @@ _BASE_UNITS: Final[dict[str, frozenset[str]]] = {
 _MOST_KERNELS: Final = 2_000_000
 _LONGEST_FIELD: Final = 1 << 24
 """Characters: the NVTX state holds every open range's name in full, and a name may be long."""
+_LONGEST_LINE: Final = 1 << 25
+_MOST_CHARACTERS: Final = 1 << 30
+"""Of a whole file, unpacked: a census of 866 kernels has 1 MB."""
 _LINES_BEFORE: Final = 10_000
 """Progress lines of ncu, and of the profiled program, that may stand before the header."""
 
@@ -181,13 +184,14 @@ def read_counters(path: Path, source: str | None = None) -> CounterFile:
     """
     source = source or str(path)
     try:
-        with _text(path) as stream, _long_fields():
-            return _read(stream, source)
+        with _plain(path) as plain, _long_fields():
+            text = TextIOWrapper(plain, encoding="utf-8", errors="replace", newline="")
+            return _read(_lines(text, source), source)
     except csv.Error as error:
         if "unexpected end" in str(error):
             raise RequestError(f"{source}: is cut off in the middle of a row; export it again") from error
         raise RequestError(f"{source}: is not a CSV of Nsight Compute ({error}); {_HOW}") from error
-    except (OSError, EOFError, lzma.LZMAError, gzip.BadGzipFile) as error:
+    except DAMAGES as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise RequestError(f"{source}: cannot be read ({reason})") from error
 
@@ -195,10 +199,30 @@ def read_counters(path: Path, source: str | None = None) -> CounterFile:
 _HOW: Final = "make it with: ncu --import REPORT.ncu-rep --page raw --csv --print-units base"
 
 
-def _text(path: Path) -> TextIO:
-    packed: dict[str, Callable[..., Any]] = {".xz": lzma.open, ".gz": gzip.open}
-    raw: Any = packed.get(path.suffix, Path.open)(path, "rb")
-    return TextIOWrapper(raw, encoding="utf-8", errors="replace", newline="")
+@contextmanager
+def _plain(path: Path) -> Iterator[IO[bytes]]:
+    if path.suffix in (".xz", ".gz"):
+        with open_packed(path) as unpacked:
+            yield unpacked
+    else:
+        with path.open("rb") as file:
+            yield file
+
+
+def _lines(text: TextIO, source: str) -> Iterator[str]:
+    """The lines of a file, none of which is read beyond a length: a file of 1 MB may unpack to one of 7 GB."""
+    characters = 0
+    while line := text.readline(_LONGEST_LINE + 1):
+        characters += len(line)
+        if len(line) > _LONGEST_LINE:
+            raise RequestError(
+                f"{source}: has a line of more than {_LONGEST_LINE:,} characters, as no ncu writes; {_HOW}"
+            )
+        if characters > _MOST_CHARACTERS:
+            raise RequestError(
+                f"{source}: holds more than {_MOST_CHARACTERS:,} characters; profile one step of each stage"
+            )
+        yield line
 
 
 @contextmanager
@@ -210,10 +234,10 @@ def _long_fields() -> Iterator[None]:
         csv.field_size_limit(before)
 
 
-def _read(stream: TextIO, source: str) -> CounterFile:
-    header = _header(stream, source)
+def _read(lines: Iterator[str], source: str) -> CounterFile:
+    header = _header(lines, source)
     where = {name: place for place, name in enumerate(header)}
-    rows = csv.reader(stream, strict=True)
+    rows = csv.reader(lines, strict=True)
     units = next(rows, None)
     if units is None or len(units) != len(header):
         raise RequestError(f"{source}: is cut off after its header; export it again")
@@ -226,22 +250,45 @@ def _read(stream: TextIO, source: str) -> CounterFile:
         raise RequestError(
             f"{source}: has none of the metrics that a review is made from (such as {DRAM_READ}); collect them"
         )
-    columns: dict[str, list[str]] = {name: [] for name in (*_FIELDS, *wanted)}
-    places = [(columns[name].append, where[name]) for name in columns if name in where]
-    _fill(rows, places, len(header), source)
-    return _counter_file(columns, where, wanted, source)
+    columns = _Columns(wanted)
+    _fill(rows, [(take, where[name]) for name, take in columns.takers() if name in where], len(header), source)
+    return _counter_file(columns, where, source)
+
+
+class _Columns:
+    """What is kept of each kernel: equal texts once, numbers as such, of ranges what they say."""
+
+    def __init__(self, wanted: Sequence[str]) -> None:
+        self.texts: dict[str, list[str]] = {name: [] for name in _FIELDS}
+        self.numbers = {name: array("d") for name in wanted}
+        self.states: list[NvtxState] = []
+        self._known: dict[str, str] = {}
+
+    def takers(self) -> Iterator[tuple[str, Callable[[str], None]]]:
+        """Name of each column, and what takes its fields."""
+        yield _NVTX, lambda text: self.states.append(nvtx_state(text))
+        for name, texts in self.texts.items():
+            yield name, self._taker_of(texts)
+        for name, numbers in self.numbers.items():
+            yield name, self._taker_of_numbers(numbers)
+
+    def _taker_of(self, texts: list[str]) -> Callable[[str], None]:
+        return lambda text: texts.append(self._known.setdefault(text, text))
+
+    def _taker_of_numbers(self, numbers: array[float]) -> Callable[[str], None]:
+        return lambda text: numbers.append(_number(text))
 
 
 _NVTX: Final = "thread Domain:Push/Pop_Range"
 _FIELDS: Final = (
     "Process ID", "Kernel Name", "Block Size", "Grid Size", "CC", "device__attribute_display_name",
-    "launch__shared_mem_per_block_static", "launch__shared_mem_per_block_dynamic", _NVTX,
+    "launch__shared_mem_per_block_static", "launch__shared_mem_per_block_dynamic",
 )  # fmt: skip
 
 
-def _header(stream: TextIO, source: str) -> list[str]:
+def _header(lines: Iterator[str], source: str) -> list[str]:
     """The row of column names; lines of other programs before it are skipped."""
-    for line in islice(stream, _LINES_BEFORE):
+    for line in islice(lines, _LINES_BEFORE):
         if "\0" in line:
             break
         if not line.lstrip("\ufeff").startswith(('"ID",', "ID,")):
@@ -285,30 +332,26 @@ def _fill(
         raise RequestError(f"{source}: holds no kernel: nothing was profiled; check ncu's filters")
 
 
-def _counter_file(columns: dict[str, list[str]], where: dict[str, int], wanted: list[str], source: str) -> CounterFile:
-    count = len(columns["Kernel Name"])
-
-    def numbers(name: str) -> Floats:
-        return np.array([_number(text) for text in columns[name]], dtype=np.float64)
-
+def _counter_file(columns: _Columns, where: dict[str, int], source: str) -> CounterFile:
+    texts = columns.texts
+    count = len(texts["Kernel Name"])
     shared = np.full(count, -1, dtype=np.int64)
     parts = [name for name in _FIELDS if name.startswith("launch__shared")]
     if all(name in where for name in parts):
-        total = sum((numbers(name) for name in parts), np.zeros(count))
+        total = sum((np.array(list(map(_number, texts[name]))) for name in parts), np.zeros(count))
         shared = np.where(np.isnan(total), -1, total).astype(np.int64)
-    process = np.array([_number(text) for text in columns["Process ID"]] or [0.0] * count)
-    states = columns[_NVTX] if _NVTX in where else [""] * count
+    process = np.array([_number(text) for text in texts["Process ID"]] or [0.0] * count)
     return CounterFile(
         source=source,
-        names=tuple(map(from_a_spreadsheet, columns["Kernel Name"])),
+        names=tuple(map(from_a_spreadsheet, texts["Kernel Name"])),
         process=np.nan_to_num(process, nan=-1).astype(np.int64),
-        state=tuple(map(nvtx_state, states)),
-        grid=tuple(_shape(text, source) for text in columns["Grid Size"]),
-        block=tuple(_shape(text, source) for text in columns["Block Size"]),
+        state=tuple(columns.states) or (nvtx_state(""),) * count,
+        grid=tuple(_shape(text, source) for text in texts["Grid Size"]),
+        block=tuple(_shape(text, source) for text in texts["Block Size"]),
         shared_bytes=shared,
-        metrics={name: numbers(name) for name in wanted},
-        devices=frozenset(text for text in columns["device__attribute_display_name"] if text),
-        compute_capabilities=frozenset(text for text in columns["CC"] if text),
+        metrics={name: np.array(numbers, dtype=np.float64) for name, numbers in columns.numbers.items()},
+        devices=frozenset(text for text in texts["device__attribute_display_name"] if text),
+        compute_capabilities=frozenset(text for text in texts["CC"] if text),
     )
 
 
@@ -337,7 +380,7 @@ def _shape(text: str, source: str) -> tuple[int, int, int]:
 _QUOTED: Final = re.compile(r'"([^"]*)"')
 
 
-@cache
+@lru_cache(maxsize=256)
 def nvtx_state(text: str) -> NvtxState:
     """What the column of push/pop ranges says: ``935 "dsocr:decode:none:none:…" "dsocr:decode_step:Int64:911:…"``.
 
