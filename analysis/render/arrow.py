@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
 
 import numpy as np
@@ -50,27 +51,29 @@ def arrow_table(spec: Specification[R], rows: Sequence[R]) -> Any:
     Raises:
         ValueError: a value is unknown in a column that is declared as always known (a bug).
     """
-    arrays = [_ARRAYS[column.type](_values(spec, column, rows)) for column in spec.data]
+    arrays = [_array(column, _values(spec, column, rows)) for column in spec.data]
     return pa.Table.from_arrays(arrays, schema=arrow_schema(spec))
 
 
+def _array(column: Column[Any], values: Sequence[Any]) -> Any:
+    if column.nullable and None in values:
+        known = [value is not None for value in values]
+        return _ARRAYS[column.type](values, pa.py_buffer(np.packbits(known, bitorder="little")))
+    return _ARRAYS[column.type](values, None)
+
+
 def _values(spec: Specification[R], column: Column[R], rows: Sequence[R]) -> list[Any]:
-    values = list(map(column.value, rows))
+    values = column.of(rows)
     if not column.nullable and None in values:
         raise ValueError(f"internal error: {spec.key}.{column.key} is unknown in row {values.index(None)}")
     return values
 
 
-def _validity(values: Sequence[Any]) -> Any:
-    """Bitmap of the values that are known; None: all are."""
-    if None not in values:
-        return None
-    return pa.py_buffer(np.packbits([value is not None for value in values], bitorder="little"))
+# A column's values, [rows], as an array. ``validity`` is a bitmap of those that are known; None: all are.
 
 
-def _numbers(dtype: str) -> Callable[[Sequence[Any]], Any]:
-    def array(values: Sequence[Any]) -> Any:
-        validity = _validity(values)
+def _numbers(dtype: str) -> Callable[[Sequence[Any], Any], Any]:
+    def array(values: Sequence[Any], validity: Any) -> Any:
         known = values if validity is None else [0 if value is None else value for value in values]
         numbers = pa.py_buffer(np.array(known, dtype=dtype))
         return pa.Array.from_buffers(_ARROW[dtype], len(values), [validity, numbers])
@@ -78,17 +81,16 @@ def _numbers(dtype: str) -> Callable[[Sequence[Any]], Any]:
     return array
 
 
-def _booleans(values: Sequence[Any]) -> Any:
+def _booleans(values: Sequence[Any], validity: Any) -> Any:
     bits = np.packbits([bool(value) for value in values], bitorder="little") if values else np.empty(0, np.uint8)
-    return pa.Array.from_buffers(pa.bool_(), len(values), [_validity(values), pa.py_buffer(bits)])
+    return pa.Array.from_buffers(pa.bool_(), len(values), [validity, pa.py_buffer(bits)])
 
 
 def _encoded(name: str) -> bytes:
     return name.encode("utf-8", "backslashreplace")
 
 
-def _strings(values: Sequence[Any]) -> Any:
-    validity = _validity(values)
+def _strings(values: Sequence[Any], validity: Any) -> Any:
     texts = values if validity is None else ["" if value is None else value for value in values]
     joined = "".join(texts)
     parts: Sequence[Any] = texts
@@ -100,11 +102,11 @@ def _strings(values: Sequence[Any]) -> Any:
     return pa.Array.from_buffers(pa.string(), len(values), [validity, pa.py_buffer(_offsets(parts)), pa.py_buffer(raw)])
 
 
-def _shapes(values: Sequence[Any]) -> Any:
-    parts = [() if value is None else value for value in values]
-    flat = np.array([number for part in parts for number in part], dtype=np.int64)
+def _shapes(values: Sequence[Any], validity: Any) -> Any:
+    parts = values if validity is None else [() if value is None else value for value in values]
+    flat = np.fromiter(chain.from_iterable(parts), dtype=np.int64)
     numbers = pa.Array.from_buffers(pa.int64(), flat.size, [None, pa.py_buffer(flat)])
-    buffers = [_validity(values), pa.py_buffer(_offsets(parts))]
+    buffers = [validity, pa.py_buffer(_offsets(parts))]
     return pa.Array.from_buffers(_ARROW["shape"], len(values), buffers, children=[numbers])
 
 
@@ -114,7 +116,7 @@ def _offsets(parts: Sequence[Any]) -> Any:
     return offsets.astype(np.int32)
 
 
-_ARRAYS: Final[dict[str, Callable[[Sequence[Any]], Any]]] = {
+_ARRAYS: Final[dict[str, Callable[[Sequence[Any], Any], Any]]] = {
     "string": _strings,
     "int64": _numbers("int64"),
     "float64": _numbers("float64"),

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final, Literal, TypeVar
 
+import numpy as np
 from attrs import evolve
 
 from analysis.domain.contracts import LLMProfileReportSummary
@@ -79,7 +80,10 @@ def as_plain(report: Report) -> dict[str, Any]:
 
 def _of_bounded_size(report: Report) -> Report:
     kernels, of_kernels = _longest("kernels", report.kernels)
-    shapes, of_shapes = _longest("kernel_shapes", report.kernel_shapes)
+    if report.kernel_shapes is report.kernels:  # each kernel has one shape
+        shapes, of_shapes = kernels, tuple(evolve(rest, table="kernel_shapes") for rest in of_kernels)
+    else:
+        shapes, of_shapes = _longest("kernel_shapes", report.kernel_shapes)
     modules, of_modules = _longest("kernel_modules", report.kernel_modules)
     left_out = (*report.left_out, *of_kernels, *of_shapes, *of_modules)
     return evolve(report, kernels=kernels, kernel_shapes=shapes, kernel_modules=modules, left_out=left_out)
@@ -91,11 +95,12 @@ def _longest(
     """The rows with most time in their order, and what the others add up to, if there are any."""
     if len(rows) <= MOST_KERNEL_ROWS:
         return tuple(rows), ()
-    places = sorted(range(len(rows)), key=lambda place: -rows[place].total_ns)
-    rest = [rows[place] for place in places[MOST_KERNEL_ROWS:]]
+    times = np.fromiter((row.total_ns for row in rows), np.int64, len(rows))
+    places = np.argsort(-times, kind="stable")
+    rest = places[MOST_KERNEL_ROWS:].tolist()
     return (
-        tuple(rows[place] for place in sorted(places[:MOST_KERNEL_ROWS])),
-        (LeftOut(table, len(rest), sum(row.calls for row in rest), sum(row.total_ns for row in rest)),),
+        tuple(rows[place] for place in sorted(places[:MOST_KERNEL_ROWS].tolist())),
+        (LeftOut(table, len(rest), sum(rows[place].calls for place in rest), sum(times[rest].tolist())),),
     )
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
+from operator import attrgetter
 from pathlib import Path
 from typing import Final
 
@@ -223,9 +225,8 @@ def _glossary() -> _Section:
     return _Section(title, [f"## {title}", "", *(f"- {escaped(GLOSSARY[term])}" for term in _GLOSSARY), ""], 6)
 
 
-def _sections(report: Report, pictures: dict[str, str], rows: int) -> list[_Section]:
+def _sections(report: Report, tables: ReportTables, pictures: dict[str, str], rows: int) -> list[_Section]:
     """All that could be in the file, in the order of reading."""
-    tables = ReportTables(report, "markdown")
     return [
         section
         for section in (
@@ -253,11 +254,9 @@ def _length(sections: Iterable[_Section]) -> int:
 
 def _row_counts(report: Report) -> list[int]:
     """Rows that each table of kernels and modules would have in full, of the stages that are shown."""
-    present = dict.fromkeys(row.stage for row in report.kernels)
-    shown = _longest(report, list(present))
-    counts = [
-        sum(row.stage == stage for row in rows) for rows in (report.kernels, report.kernel_modules) for stage in shown
-    ]
+    numbers = [Counter(map(attrgetter("stage"), rows)) for rows in (report.kernels, report.kernel_modules)]
+    shown = _longest(report, list(numbers[0]))
+    counts = [number[stage] for number in numbers for stage in shown]
     with_modules = _longest(report, [row.stage for row in report.stages if report.module_rows.get(row.stage)])
     return counts + [len(gpu_time.module_kinds(report.module_rows[stage])) for stage in with_modules]
 
@@ -270,7 +269,8 @@ def _lines(rows: int, limit: int) -> int:
 def _fitted(report: Report, pictures: dict[str, str]) -> list[str]:
     """The sections that fit: as many rows as leave room for those that matter, then the others by their importance."""
     room = MOST_LINES - 4
-    sections = _sections(report, pictures, _USUAL_ROWS)
+    tables = ReportTables(report, "markdown")
+    sections = _sections(report, tables, pictures, _USUAL_ROWS)
     sure = _length(section for section in sections if section.importance <= _SURE)
     counts = _row_counts(report)
     fitting = (
@@ -280,7 +280,7 @@ def _fitted(report: Report, pictures: dict[str, str]) -> list[str]:
     )
     rows = next(fitting, _ROWS[-1])
     if rows != _USUAL_ROWS:
-        sections = _sections(report, pictures, rows)
+        sections = _sections(report, tables, pictures, rows)
     chosen: list[_Section] = []
     for section in sorted(sections, key=lambda section: section.importance):
         if not section.importance or _length([*chosen, section]) <= room:

@@ -67,11 +67,11 @@ class Rule:
     all: tuple[str, ...] = ()
     none: tuple[str, ...] = ()
 
-    def begins(self, subject: _Subject) -> bool:
+    def begins(self, name: str, short: str) -> bool:
         """Whether a name meets the conditions on its begin and on the whole."""
-        if self.prefix and not (subject.name.startswith(self.prefix) or subject.short.startswith(self.prefix)):
+        if self.prefix and not (name.startswith(self.prefix) or short.startswith(self.prefix)):
             return False
-        return not self.equal or subject.name in self.equal or subject.short in self.equal
+        return not self.equal or name in self.equal or short in self.equal
 
     def allows(self, parts: frozenset[str]) -> bool:
         """Whether a name with these texts in it meets the conditions on what is inside."""
@@ -167,15 +167,24 @@ class Rules:
     )
     """What `_candidates` found, by what it looked at."""
 
-    def first_that_holds(self, subject: _Subject) -> Rule | None:
-        """The first rule whose conditions a name meets."""
-        seen = (subject.parts, subject.name[:_GROUP], subject.short[:_GROUP])
+    def first_that_holds(self, name: str, short: str, parts: frozenset[str]) -> Rule | None:
+        """The first rule whose conditions a name meets.
+
+        Args:
+            name: capped, lower case.
+            short: likewise.
+            parts: the rules' texts in both.
+        """
+        seen = (parts, name[:_GROUP], short[:_GROUP])
         rules = self.may_hold.get(seen)
         if rules is None:
             if len(self.may_hold) >= _SEEN:
                 self.may_hold.clear()
             rules = self.may_hold[seen] = self._candidates(*seen)
-        return next((rule for rule in rules if rule.begins(subject)), None)
+        for rule in rules:
+            if rule.begins(name, short):
+                return rule
+        return None
 
     def _candidates(self, parts: frozenset[str], *begins: str) -> tuple[Rule, ...]:
         """The rules, in their order, that a name with these texts in it and one of these begins may meet."""
@@ -218,9 +227,14 @@ class _Groups:
         return cls(number, tuple(by_code.values()), tuple(text for text in sorted(texts) if len(_bytes(text)) < _GROUP))
 
     def texts_in(self, names: Sequence[str]) -> list[frozenset[str]]:
-        raws = [_bytes(name) for name in names]
-        ends = np.cumsum([len(raw) for raw in raws])
-        text = np.frombuffer(b"".join(raws), np.uint8)
+        joined = "".join(names)
+        if joined.isascii():  # as almost always: as many bytes as characters
+            ends = np.cumsum(np.fromiter(map(len, names), np.int64, len(names)))
+            text = np.frombuffer(joined.encode("ascii"), np.uint8)
+        else:
+            raws = [_bytes(name) for name in names]
+            ends = np.cumsum([len(raw) for raw in raws])
+            text = np.frombuffer(b"".join(raws), np.uint8)
         groups = self.number[_codes(text)] if text.size >= _GROUP else np.empty(0, np.int16)
         at = np.flatnonzero(groups)
         # A group across the border of two names is one more look, at the name in which it begins.
@@ -230,11 +244,15 @@ class _Groups:
         first = np.searchsorted(name_of, np.arange(len(names) + 1)).tolist()
         numbers = (group - 1).tolist()
         asked = [tuple(numbers[begin:end]) for begin, end in pairwise(first)]
-        candidates = {key: tuple(text for place in key for text in self.texts[place]) for key in set(asked)}
-        return [
-            frozenset([text for text in (*candidates[key], *self.short) if text in name])
-            for key, name in zip(asked, names, strict=True)
-        ]
+        candidates = {key: (*(text for place in key for text in self.texts[place]), *self.short) for key in set(asked)}
+        sets: dict[tuple[str, ...], frozenset[str]] = {}  # most names hold one of few sets of texts
+        in_names = []
+        for key, name in zip(asked, names, strict=True):
+            inside = tuple([text for text in candidates[key] if text in name])
+            if inside not in sets:
+                sets[inside] = frozenset(inside)
+            in_names.append(sets[inside])
+        return in_names
 
 
 @frozen
@@ -243,8 +261,6 @@ class _Subject:
 
     name: str
     short: str
-    parts: frozenset[str]
-    """The rules' texts in both."""
 
     @property
     def text(self) -> str:
@@ -305,16 +321,15 @@ def classify_all(names: Sequence[str], short_names: Sequence[str], rules: Rules 
     heads = [_head(*pair) for pair in distinct]
     parts = rules.texts_in([f"{name}\n{short}" for name, short in heads])
     known = {
-        pair: _class_of(_Subject(*head, inside), pair, rules)
-        for pair, head, inside in zip(distinct, heads, parts, strict=True)
+        pair: _class_of(pair, head, inside, rules) for pair, head, inside in zip(distinct, heads, parts, strict=True)
     }
     return [known[pair] for pair in pairs]
 
 
-def _class_of(subject: _Subject, pair: tuple[str, str], rules: Rules) -> KernelClass:
-    rule = rules.first_that_holds(subject)
+def _class_of(pair: tuple[str, str], head: tuple[str, str], inside: frozenset[str], rules: Rules) -> KernelClass:
+    rule = rules.first_that_holds(*head, inside)
     if rule is not None:
-        return KernelClass(rule.category, rule.library, _human_name(rule, subject, rules), rule.tensor_core)
+        return KernelClass(rule.category, rule.library, _human_name(rule, _Subject(*head), rules), rule.tensor_core)
     name, short_name = pair
     return KernelClass(OTHER, None, (short_name or name or "(no name)")[:_HUMAN_NAME_LENGTH], None)
 

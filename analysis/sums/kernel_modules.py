@@ -14,6 +14,7 @@ from analysis.attribution.attribution import Attribution
 from analysis.attribution.vocabulary import OWN_VOCABULARY
 from analysis.domain.entities import KernelSummary
 from analysis.domain.manifest import RunManifest, one_input
+from analysis.domain.many_records import records_of
 from analysis.sums.grouping import UNATTRIBUTED, stage_names
 from analysis.sums.kernels import duration_statistics
 from analysis.sums.records import InstanceSummary
@@ -157,53 +158,75 @@ def kernel_module_rows(
     shaped_keys, shaped = distinct(pair.astype(np.int64) * shape_codes.size + shape, pair_keys.size * shape_codes.size)
     row, row_pairs = (shaped, shaped_keys // shape_codes.size) if by_shape else (pair, np.arange(pair_keys.size))
     place_of, name_of = np.divmod(pair_keys[row_pairs], len(names))
-    shapes_of: list[list[int]] = [[] for _ in range(row_pairs.size)]
-    of_row = range(row_pairs.size) if by_shape else (shaped_keys // shape_codes.size).tolist()
-    for number, code in zip(of_row, shape_codes[shaped_keys % shape_codes.size].tolist(), strict=True):
-        shapes_of[number].append(code - 1)
-
     sums = duration_statistics(row, operations.duration[chosen], row_pairs.size)
     row_paths, _ = distinct(row.astype(np.int64) * place_keys.size + path, row_pairs.size * place_keys.size)
     paths_of = np.bincount(row_paths // place_keys.size, minlength=row_pairs.size)
     order = _order(row, operations.start[chosen], place_of)
     known = {summary.name: summary for summary in kernels}
+    place_at = place_of.tolist()
+    stage_at, total, calls = [place_names[place][0] for place in place_at], sums.total.tolist(), sums.count.tolist()
     stage_ns = dict.fromkeys(stages, 0)
-    for place, total in zip(place_of.tolist(), sums.total.tolist(), strict=True):
-        stage_ns[place_names[place][0]] += total
-    in_common: dict[tuple[int, ...], dict[str, Any]] = {}  # most rows have one of few shapes
-    rows = []
-    for place, name, codes_of_shapes, row_sums, number_of_paths, at in zip(
-        place_of.tolist(), name_of.tolist(), map(tuple, shapes_of), sums.groups(), paths_of.tolist(), order.tolist(),
-        strict=True,
-    ):  # fmt: skip
-        stage, where = place_names[place]
-        unit, kernel = units.get(stage), known[names[name]]
-        if codes_of_shapes not in in_common:
-            in_common[codes_of_shapes] = _in_common(operations.shapes, codes_of_shapes)
-        rows.append(
-            KernelModuleRow(
-                stage=stage,
-                module=where,
-                name=kernel.name,
-                short_name=kernel.short_name,
-                category=kernel.category,
-                calls=row_sums.launches,
-                total_ns=row_sums.total,
-                mean_ns=row_sums.total / row_sums.launches,
-                min_ns=row_sums.low,
-                max_ns=row_sums.high,
-                share=row_sums.total / stage_ns[stage] if stage_ns[stage] else None,
-                human_name=kernel.human_name,
-                per=unit.per if unit else None,
-                calls_per_unit=row_sums.launches / unit.count if unit else None,
-                total_per_unit_ns=row_sums.total / unit.count if unit else None,
-                shapes=len(codes_of_shapes),
-                paths=number_of_paths,
-                order=at,
-                **in_common[codes_of_shapes],
-            )
-        )
+    for stage, time in zip(stage_at, total, strict=True):
+        stage_ns[stage] += time
+    of_row = np.arange(row_pairs.size) if by_shape else shaped_keys // shape_codes.size
+    number, parts = _shapes_of_rows(operations.shapes, of_row, shape_codes[shaped_keys % shape_codes.size] - 1)
+    kinds = [known[names[name]] for name in name_of.tolist()]
+    unit_at = [units.get(stage) for stage in stage_at]
+    rows = records_of(
+        KernelModuleRow,
+        {
+            "stage": stage_at,
+            "module": [place_names[place][1] for place in place_at],
+            "name": [kernel.name for kernel in kinds],
+            "short_name": [kernel.short_name for kernel in kinds],
+            "category": [kernel.category for kernel in kinds],
+            "calls": calls,
+            "total_ns": total,
+            "mean_ns": [time / times for time, times in zip(total, calls, strict=True)],
+            "min_ns": sums.low,
+            "max_ns": sums.high,
+            "share": [
+                time / stage_ns[stage] if stage_ns[stage] else None for time, stage in zip(total, stage_at, strict=True)
+            ],
+            "human_name": [kernel.human_name for kernel in kinds],
+            "per": [unit.per if unit else None for unit in unit_at],
+            "calls_per_unit": [
+                times / unit.count if unit else None for times, unit in zip(calls, unit_at, strict=True)
+            ],
+            "total_per_unit_ns": [
+                time / unit.count if unit else None for time, unit in zip(total, unit_at, strict=True)
+            ],
+            "shapes": number,
+            "paths": paths_of,
+            "order": order,
+            **parts,
+        },
+        row_pairs.size,
+    )
     return _by_stage_then_time(rows, stages)
+
+
+def _shapes_of_rows(
+    shapes: LaunchShapes, row: NDArray[np.int64], code: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], dict[str, list[Any]]]:
+    """How many launch shapes each row has, [rows], and the parts in which they agree: name → of each row, [rows].
+
+    Args:
+        shapes: of the trace.
+        row: of each shape of a row, in ascending order, [shapes of all rows].
+        code: of that shape; -1: not recorded.
+    """
+    begins = np.flatnonzero(np.diff(row, prepend=-1))
+    number = np.diff(begins, append=row.size)
+    parts: dict[tuple[int, ...], tuple[Any, ...]] = {}  # most rows have one of few shapes
+    codes = code.tolist()
+    of_rows = []
+    for begin, end in zip(begins.tolist(), (begins + number).tolist(), strict=True):
+        key = tuple(codes[begin:end])
+        if key not in parts:
+            parts[key] = _in_common(shapes, key)
+        of_rows.append(parts[key])
+    return number, dict(zip(_PARTS, map(list, zip(*of_rows, strict=True)), strict=True))
 
 
 def _order(row: NDArray[Any], start: NDArray[np.int64], place: NDArray[Any]) -> NDArray[np.int64]:
@@ -223,18 +246,17 @@ def _order(row: NDArray[Any], start: NDArray[np.int64], place: NDArray[Any]) -> 
     return order
 
 
-def _in_common(shapes: LaunchShapes, codes: Sequence[int]) -> dict[str, Any]:
-    """The parts of launch shapes in which all agree; a code of -1 is a shape that is not recorded."""
-    parts: dict[str, Callable[[int], Any]] = {
-        "grid": shapes.grid,
-        "block": shapes.block,
-        "registers_per_thread": shapes.registers,
-        "shared_bytes": shapes.shared_bytes,
-    }
+_PARTS: Final = ("grid", "block", "registers_per_thread", "shared_bytes")
+"""Of a launch shape, as a row has them."""
+
+
+def _in_common(shapes: LaunchShapes, codes: Sequence[int]) -> tuple[Any, ...]:
+    """The parts of launch shapes in which all agree, else None; a code of -1 is a shape that is not recorded."""
     if -1 in codes:
-        return {}
-    values = {name: {read(code) for code in codes} for name, read in parts.items()}
-    return {name: variants.pop() for name, variants in values.items() if len(variants) == 1}
+        return (None,) * len(_PARTS)
+    reads: tuple[Callable[[int], Any], ...] = (shapes.grid, shapes.block, shapes.registers, shapes.shared_bytes)
+    values = [{read(code) for code in codes} for read in reads]
+    return tuple(variants.pop() if len(variants) == 1 else None for variants in values)
 
 
 def _folded(

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import numpy as np
-from attrs import astuple, evolve, frozen
+from attrs import astuple, frozen
 from numpy.typing import NDArray
 
 from analysis.attribution.attribution import Attribution
 from analysis.attribution.intervals import sum_by_group
 from analysis.domain.entities import KernelSummary
 from analysis.domain.manifest import RunManifest
+from analysis.domain.many_records import evolved, records_of
 from analysis.sums.grouping import stage_names
 from analysis.sums.kernel_classes import Rules, classify_all, load_rules
 from analysis.sums.records import CategoryRow
@@ -94,17 +95,18 @@ def per_token(tables: KernelTables, tokens: dict[str, int | None]) -> KernelTabl
         tables: of `kernel_tables`.
         tokens: stage → prompt tokens of prefill and emitted ones of decode; None: unknown.
     """
-    made: dict[int, KernelSummary] = {}  # by the row's identity: a kernel of one shape is one record in both tables
-
-    def counted(rows: tuple[KernelSummary, ...]) -> tuple[KernelSummary, ...]:
-        return tuple(made[id(row)] if id(row) in made else with_count(row) for row in rows)
-
-    def with_count(row: KernelSummary) -> KernelSummary:
-        count = tokens.get(row.stage)
-        made[id(row)] = evolve(row, per_token=row.calls / count) if count else row
-        return made[id(row)]
-
-    return KernelTables(by_name=counted(tables.by_name), by_shape=counted(tables.by_shape))
+    if not any(tokens.values()):
+        return tables
+    # By the row's identity: a kernel of one shape is one record in both tables.
+    rows = list({id(row): row for row in (*tables.by_name, *tables.by_shape)}.values())
+    counts = [tokens.get(row.stage) for row in rows]
+    made = evolved(
+        rows, per_token=[row.calls / count if count else None for row, count in zip(rows, counts, strict=True)]
+    )
+    counted = dict(zip(map(id, rows), made, strict=True))
+    by_shape = tuple(counted[id(row)] for row in tables.by_shape)
+    same = tables.by_name is tables.by_shape
+    return KernelTables(by_shape if same else tuple(counted[id(row)] for row in tables.by_name), by_shape)
 
 
 def kernel_tables(attribution: Attribution, device: Device | None, rules: Rules) -> KernelTables:
@@ -143,55 +145,60 @@ def kernel_tables(attribution: Attribution, device: Device | None, rules: Rules)
     folded = duration_statistics(by_name, duration, name_keys.size)
     stage_total = sum_by_group(stage_of, folded.total, len(stages)).tolist()
 
-    stage_names_of = [stages[stage] for stage in stage_of.tolist()]
-    stage_total_of = [stage_total[stage] for stage in stage_of.tolist()]
-    name_at: list[int] = name_of.tolist()
-
-    def summary(sums: _Statistics, key: int, shape: _LaunchShape, shapes: int) -> KernelSummary:
-        name, whole = name_at[key], stage_total_of[key]
-        kind = classes[name]
-        return KernelSummary(
-            name=names[name],
-            short_name=shorts[name],
-            category=kind.category,
-            stage=stage_names_of[key],
-            calls=sums.launches,
-            total_ns=sums.total,
-            mean_ns=sums.total / sums.launches,
-            median_ns=sums.median,
-            min_ns=sums.low,
-            max_ns=sums.high,
-            library=kind.library,
-            human_name=kind.human_name,
-            tensor_core=kind.tensor_core,
-            p95_ns=sums.p95,
-            share=sums.total / whole if whole else None,
-            grid=shape.grid,
-            block=shape.block,
-            registers_per_thread=shape.registers,
-            theoretical_occupancy=shape.occupancy,
-            waves=shape.waves,
-            shared_bytes=shape.shared_bytes,
-            shapes=shapes,
+    def summaries(
+        sums: DurationStatistics, key: NDArray[Any], shapes: Sequence[_LaunchShape], number: Sequence[int]
+    ) -> list[KernelSummary]:
+        """Of the groups that have these keys, with what their launch shapes say and how many these are."""
+        name_at, stage_at = name_of[key].tolist(), stage_of[key].tolist()
+        kinds = [classes[name] for name in name_at]
+        total = sums.total.tolist()
+        whole = [stage_total[stage] for stage in stage_at]
+        # Python's quotients of integers are exact to the last bit, whatever their size.
+        return records_of(
+            KernelSummary,
+            {
+                "name": [names[name] for name in name_at],
+                "short_name": [shorts[name] for name in name_at],
+                "category": [kind.category for kind in kinds],
+                "stage": [stages[stage] for stage in stage_at],
+                "calls": sums.count,
+                "total_ns": sums.total,
+                "mean_ns": np.array([time / calls for time, calls in zip(total, sums.count.tolist(), strict=True)]),
+                "median_ns": sums.median,
+                "min_ns": sums.low,
+                "max_ns": sums.high,
+                "library": [kind.library for kind in kinds],
+                "human_name": [kind.human_name for kind in kinds],
+                "tensor_core": [kind.tensor_core for kind in kinds],
+                "p95_ns": sums.p95,
+                "share": [time / of if of else None for time, of in zip(total, whole, strict=True)],
+                "grid": [shape.grid for shape in shapes],
+                "block": [shape.block for shape in shapes],
+                "registers_per_thread": [shape.registers for shape in shapes],
+                "theoretical_occupancy": [shape.occupancy for shape in shapes],
+                "waves": [shape.waves for shape in shapes],
+                "shared_bytes": [shape.shared_bytes for shape in shapes],
+                "shapes": number,
+            },
+            len(name_at),
         )
 
-    rows = []
-    rows_of_name: list[list[int]] = [[] for _ in range(name_keys.size)]
-    for row, (sums, key, code) in enumerate(zip(each.groups(), name_of_shape.tolist(), shape_of.tolist(), strict=True)):
-        rows.append(summary(sums, key, shapes[code], 1))
-        rows_of_name[key].append(row)
-    shape_at: list[int] = shape_of.tolist()
-    names_rows = [
-        # A kernel of one shape is the same record in both tables.
-        rows[members[0]]
-        if len(members) == 1
-        else summary(sums, key, _in_common([shapes[shape_at[row]] for row in members]), len(members))
-        for key, (sums, members) in enumerate(zip(folded.groups(), rows_of_name, strict=True))
-    ]
-    return KernelTables(by_name=_by_stage_then_time(names_rows, stages), by_shape=_by_stage_then_time(rows, stages))
+    shape_at = [shapes[code] for code in shape_of.tolist()]
+    rows = summaries(each, name_of_shape, shape_at, [1] * len(shape_at))
+    of_shapes = _by_stage_then_time(rows, stages)
+    number = np.bincount(name_of_shape, minlength=name_keys.size)
+    if len(rows) == name_keys.size:  # a kernel of one shape is the same record in both tables
+        return KernelTables(of_shapes, of_shapes)
+    end = np.cumsum(number)
+    first = end - number
+    several = np.flatnonzero(number > 1)
+    together = [_in_common(shape_at[first[key] : end[key]]) for key in several.tolist()]
+    names_rows = [rows[place] for place in first[number == 1].tolist()]
+    names_rows += summaries(folded.of(several), several, together, number[several].tolist())
+    return KernelTables(by_name=_by_stage_then_time(names_rows, stages), by_shape=of_shapes)
 
 
-def _by_stage_then_time(rows: list[KernelSummary], stages: tuple[str, ...]) -> tuple[KernelSummary, ...]:
+def _by_stage_then_time(rows: Sequence[KernelSummary], stages: tuple[str, ...]) -> tuple[KernelSummary, ...]:
     order = {name: place for place, name in enumerate(stages)}
     nothing = (-1, -1, -1)
     return tuple(
@@ -233,17 +240,6 @@ def _in_common(shapes: list[_LaunchShape]) -> _LaunchShape:
     return _LaunchShape(*(values[0] if len(set(values)) == 1 else None for values in columns))
 
 
-class _Statistics(NamedTuple):
-    """`DurationStatistics` of one group."""
-
-    launches: int
-    total: int
-    low: int
-    high: int
-    median: float
-    p95: float
-
-
 @frozen(eq=False)
 class DurationStatistics:
     """Of the durations of each group, [groups]; every group has one. ns."""
@@ -255,10 +251,9 @@ class DurationStatistics:
     median: NDArray[np.float64]
     p95: NDArray[np.float64]
 
-    def groups(self) -> Iterator[_Statistics]:
-        """The groups one by one, as plain numbers."""
-        columns = (self.count, self.total, self.low, self.high, self.median, self.p95)
-        return map(_Statistics._make, zip(*(column.tolist() for column in columns), strict=True))
+    def of(self, groups: NDArray[np.int64]) -> DurationStatistics:
+        """The same of some groups, in that order."""
+        return DurationStatistics(*(column[groups] for column in astuple(self, recurse=False)))
 
 
 def duration_statistics(group: NDArray[Any], duration: NDArray[np.int64], groups: int) -> DurationStatistics:

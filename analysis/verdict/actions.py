@@ -36,6 +36,8 @@ _LARGE_BYTES: Final = 128_000_000
 """A launch that passes over more than this leaves the L2 cache of any GPU of today: where a module's must-move is unknown."""
 _WAITS_PER_VISIT: Final = 4
 """Synchronises each time that a module runs, from which on its experts are taken to be looped over."""
+_ATTENTION: Final = frozenset({"attention", "softmax"})
+"""Categories of kernels by which a module is taken to do attention."""
 _SMALL_BLOCKS: Final = 132
 """Blocks that fill no GPU of today, where the number of SMs is not recorded."""
 
@@ -56,7 +58,9 @@ def actions_of(facts: Facts, budget: Budget) -> tuple[Action, ...]:
     ]
     materialised: set[int] = set()
     for module, rows in _by_module(facts.rows).items():
-        large = [row for row in rows if _is_materialised(facts, row, rows)]
+        if not any(row.category in _ATTENTION for row in rows):
+            continue
+        large = [row for row in rows if _is_materialised(facts, row)]
         materialised |= {id(row) for row in large}
         found.append(_materialised(facts, budget, module, large))
     rest = [row for row in facts.rows if id(row) not in materialised and row.category not in MATRIX
@@ -389,9 +393,9 @@ def written_bytes(row: KernelModuleRow) -> int | None:
     return row.grid[0] * row.grid[1] * row.grid[2] * per_block * size
 
 
-def _is_materialised(facts: Facts, row: KernelModuleRow, of_module: Sequence[KernelModuleRow]) -> bool:
-    """Whether each launch moves more than its attention module must move in the whole unit."""
-    if row.category not in MOVERS or not any(one.category in ("attention", "softmax") for one in of_module):
+def _is_materialised(facts: Facts, row: KernelModuleRow) -> bool:
+    """Whether each launch of a module that does attention moves more than the module must move in the whole unit."""
+    if row.category not in MOVERS:
         return False
     written = written_bytes(row)
     must = must_move_bytes(facts, row.module)

@@ -16,12 +16,15 @@ from jsonschema import Draft202012Validator
 
 import analysis
 from analysis.api.comparing import diff
+from analysis.api.opening import opened
+from analysis.api.options import AnalysisOptions
 from analysis.domain.errors import RequestError
 from analysis.render import formats
 from analysis.render import json as json_
 from analysis.render.json_schema import schema_of
 from analysis.report import Report
 from analysis.sums.kernel_classes import Rules, load_rules
+from analysis.sums.kernels import kernel_tables, per_token
 from trace_builder import TraceBuilder
 
 NAMES = 6000
@@ -122,3 +125,26 @@ def test_names_are_looked_through_in_parts(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr("analysis.sums.kernel_classes._AT_ONCE", 100)
     assert rules.texts_in(names) == whole
     assert re.search("gemm", " ".join(whole[-1]))
+
+
+def test_a_module_without_attention_is_not_searched_for_what_attention_writes(
+    trace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each of its rows looked at all of its rows, to find that out: 114,744 times 114,744 steps."""
+
+    def looked_at(*_: object) -> bool:
+        raise AssertionError("there is no attention in the trace")
+
+    monkeypatch.setattr("analysis.verdict.actions._is_materialised", looked_at)
+    assert analysis.load(trace).report().verdicts
+
+
+def test_calls_per_token_are_those_of_each_row(trace: Path) -> None:
+    with opened(trace, AnalysisOptions()) as analysed:
+        tables = kernel_tables(analysed.attribution, None, load_rules())
+    counted = per_token(tables, {"prefill": None, "decode": 4})
+    assert counted.by_name is counted.by_shape
+    assert counted.by_name == tuple(
+        evolve(row, per_token=row.calls / 4) if row.stage == "decode" else row for row in tables.by_name
+    )
+    assert per_token(tables, {"prefill": None}) is tables

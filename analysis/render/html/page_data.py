@@ -9,11 +9,12 @@ names are cut to `MAX_NAME_BYTES`, other texts to `MAX_TEXT_BYTES` (the files be
 from __future__ import annotations
 
 from collections.abc import Sequence
+from operator import attrgetter
 from typing import Any, Final
 
 from analysis.domain.entities import KernelSummary
 from analysis.render.spec import kernels
-from analysis.render.spec.shown import added_up, heading
+from analysis.render.spec.shown import Sums, heading
 from analysis.render.spec.specification import Column
 from analysis.render.spec.text import visible
 from analysis.report import Report
@@ -37,6 +38,8 @@ _Plain = dict[str, Any]
 def cut(name: str, limit: int = MAX_NAME_BYTES) -> str:
     """A name made visible, its middle left out where it is longer than ``limit`` bytes of UTF-8."""
     shown = visible(name[: 2 * limit] + name[-2 * limit :] if len(name) > 4 * limit else name)
+    if len(shown) <= limit and shown.isascii():
+        return shown
     raw = shown.encode()
     if len(raw) <= limit:
         return shown
@@ -134,7 +137,7 @@ def _kernels(report: Report) -> _Plain:
     spec = kernels.KERNELS
     columns = (spec["stage"], *(column for column in spec.for_reader("html") if column.key != "stage"))
     under = {column.below: column for column in columns if column.below}
-    ordered = sorted(report.kernels, key=lambda row: -row.total_ns)
+    ordered = sorted(report.kernels, key=attrgetter("total_ns"), reverse=True)
     chosen, rest = ordered[:MAX_KERNELS], ordered[MAX_KERNELS:]
     strings: dict[str, int] = {}
     return {
@@ -195,11 +198,11 @@ def _short(value: float) -> float:
 
 
 def _sums(rows: Sequence[KernelSummary]) -> list[str]:
-    spec = kernels.KERNELS
+    sums = Sums(kernels.KERNELS, rows)
     return [
         f"{column.style(value)} {column.unit or column.label.lower()}"
-        for column in spec.for_reader("html")
-        if not column.within and (value := added_up(spec, column, rows)) is not None
+        for column in kernels.KERNELS.for_reader("html")
+        if not column.within and (value := sums.of(column)) is not None
     ]
 
 
@@ -208,9 +211,12 @@ def _shapes(
 ) -> dict[int, list[_Plain]]:
     """Number of a row → its launch shapes, longest first, where it has several; the last stands for those left out."""
     spec = kernels.KERNELS
-    by_kernel: dict[tuple[str, str], list[KernelSummary]] = {}
-    for shape in report.kernel_shapes:
-        by_kernel.setdefault((shape.stage, shape.name), []).append(shape)
+    by_kernel: dict[tuple[str, str], list[KernelSummary]] = {
+        (row.stage, row.name): [] for row in chosen if row.shapes > 1
+    }
+    for shape in report.kernel_shapes if by_kernel else ():
+        if (shape.stage, shape.name) in by_kernel:
+            by_kernel[shape.stage, shape.name].append(shape)
     made: dict[int, list[_Plain]] = {}
     room = MAX_SHAPES
     for number, row in enumerate(chosen):
@@ -224,5 +230,6 @@ def _shapes(
             for shape in shown
         ]
         if rest:
-            made[number].append({"rest": len(rest), "row": [added_up(spec, column, rest) for column in columns]})
+            sums = Sums(spec, rest)
+            made[number].append({"rest": len(rest), "row": [sums.of(column) for column in columns]})
     return made

@@ -494,13 +494,16 @@ class _Packing:
         """Name, name in words and category of each kernel; of copies, sets and graphs, what they do."""
         kernels = {row.name: row for row in self.kernels()}
         categories: dict[str, int] = {}
+        known: dict[str, int] = {}
         words, category = [], []
         for name in names.meant:
             row = kernels.get(name)
             plain = name.strip("[]").removeprefix("CUDA ")
             words.append(cut(row.human_name or row.short_name if row else plain, _SHORT_NAME_LENGTH))
             label = row.category if row else "graph" if plain.startswith("graph") else plain
-            category.append(categories.setdefault(cut(label, 60), len(categories)))
+            if label not in known:
+                known[label] = categories.setdefault(cut(label, 60), len(categories))
+            category.append(known[label])
         return {"names": names.texts, "words": words, "category": category, "categories": list(categories)}
 
     def _described_shape(self, code: int) -> list[Any] | None:

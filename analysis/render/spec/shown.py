@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from math import fsum
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 from attrs import evolve, frozen
 
 from analysis.domain.figures import count
 from analysis.render.spec.specification import Align, Column, Reader, Specification
 
-__all__ = ["Cell", "Fact", "Heading", "Table", "Tile", "added_up", "heading", "pivoted", "shown", "transposed"]
+__all__ = ["Cell", "Fact", "Heading", "Sums", "Table", "Tile", "heading", "pivoted", "shown", "transposed"]
 
 R = TypeVar("R")
 
@@ -105,6 +105,7 @@ def shown(
     rest: str = "",
     most: int | None = None,
     leave_out: Collection[str] = (),
+    sums: Sums[R] | None = None,
 ) -> Table:
     """Write rows for a reader.
 
@@ -120,7 +121,9 @@ def shown(
         rest: that row's name, with their number for ``{}``, such as ``({} more kernels)``.
         most: so many rows are shown, and the others counted as ``left_out``.
         leave_out: keys of columns that would say the same in every row.
+        sums: of the rows, where they are written more than once.
     """
+    sums = Sums(spec, rows) if sums is None else sums
     columns = [column for column in spec.for_reader(reader, rows) if column.key not in leave_out]
     under = {column.below: column for column in columns if column.below} if reader == "html" else {}
     columns = [column for column in columns if column not in under.values()]
@@ -128,13 +131,13 @@ def shown(
     apart, together = (rows, ()) if limit is None or len(rows) <= limit + 1 else (rows[:limit], rows[limit:])
     written = [tuple(_cell(column, row, under.get(column.key)) for column in columns) for row in apart[:most]]
     if together:
-        written.append(_sums(spec, columns, together, rest.format(count(len(together))), rows))
+        written.append(_sums(sums, columns, rest.format(count(len(together))), len(apart)))
     return Table(
         key=spec.key if key is None else key,
         title=spec.title if title is None else title,
         columns=tuple(heading(column, under.get(column.key)) for column in columns),
         rows=tuple(written),
-        total=_sums(spec, columns, rows, "Total", rows) if total else None,
+        total=_sums(sums, columns, "Total") if total else None,
         note=spec.note if note is None else note,
         left_out=0 if most is None else max(0, len(apart) - most),
     )
@@ -161,37 +164,49 @@ def _cell(column: Column[R], row: R, under: Column[R] | None = None) -> Cell:
     )
 
 
-def _sums(
-    spec: Specification[R], columns: Sequence[Column[R]], rows: Sequence[R], name: str, whole: Sequence[R]
-) -> tuple[Cell, ...]:
-    """One row that adds up others; empty where they do not add up."""
+class Sums(Generic[R]):
+    """Sums of columns over rows; the values of a column are read once."""
+
+    def __init__(self, spec: Specification[R], rows: Sequence[R]) -> None:
+        """Take rows and their declaration."""
+        self._spec = spec
+        self._rows = rows
+        self._values: dict[str, list[Any]] = {}
+        self._together: dict[str, bool] = {}
+        """Whether all rows have the same value in a column."""
+
+    def of(self, column: Column[R], first: int = 0) -> Any:
+        """Sum of a column over the rows from ``first`` on; None: it does not add up there.
+
+        Args:
+            column: of the declaration.
+            first: number of a row. All rows must agree in ``column.within``, those before it too.
+        """
+        if not column.adds:
+            return None
+        if column.within:
+            if column.within not in self._together:
+                self._together[column.within] = len(set(self._spec[column.within].of(self._rows))) <= 1
+            if not self._together[column.within]:
+                return None
+        if column.key not in self._values:
+            self._values[column.key] = column.of(self._rows)
+        values = self._values[column.key][first:]
+        if None in values or not values:
+            return None if values else 0
+        return fsum(values) if column.type == "float64" else sum(values)
+
+
+def _sums(sums: Sums[R], columns: Sequence[Column[R]], name: str, first: int = 0) -> tuple[Cell, ...]:
+    """One row that adds up those from ``first`` on; empty where they do not add up."""
     cells = [Cell(name)]
     for column in columns[1:]:
-        added = added_up(spec, column, rows, whole)
+        added = sums.of(column, first)
         if added is not None:
             cells.append(Cell(column.style(added), sort=added))
         else:
             cells.append(Cell("–" if column.apart else "", hint=column.apart))
     return tuple(cells)
-
-
-def added_up(spec: Specification[R], column: Column[R], rows: Sequence[R], whole: Sequence[R] | None = None) -> Any:
-    """Sum of a column over rows; None: it does not add up there.
-
-    Args:
-        spec: of the rows.
-        column: of the declaration.
-        rows: to add up.
-        whole: rows that must agree in ``column.within``; None: ``rows``.
-    """
-    if not column.adds:
-        return None
-    if column.within and len(set(map(spec[column.within].value, rows if whole is None else whole))) > 1:
-        return None
-    values = list(map(column.value, rows))
-    if None in values or not values:
-        return None if rows else 0
-    return fsum(values) if column.type == "float64" else sum(values)
 
 
 def pivoted(

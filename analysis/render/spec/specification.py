@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from operator import attrgetter
+from types import MemberDescriptorType
 from typing import Any, Final, Generic, Literal, TypeAlias, TypeVar
 
 from attrs import Factory, field, frozen, validators
@@ -152,6 +153,15 @@ class Column(Generic[R]):
     """Key of a column in whose cell the page shows this one as a second line."""
     why: Callable[[R], str | None] = lambda _: None
     """Why the value of a row is unknown."""
+
+    def of(self, rows: Sequence[R]) -> list[Any]:
+        """Its values, [rows]; rows are of one class."""
+        read = self.value
+        if rows and isinstance(read, attrgetter):
+            slot = getattr(type(rows[0]), self.key, None)
+            if isinstance(slot, MemberDescriptorType):  # reads in half the time of an attrgetter
+                read = slot.__get__
+        return list(map(read, rows))
 
     @property
     def unit(self) -> str:

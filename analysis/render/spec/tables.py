@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from operator import attrgetter
 from typing import Literal
 
 from attrs import evolve
@@ -9,10 +10,11 @@ from attrs import evolve
 from analysis.domain.entities import KernelSummary
 from analysis.domain.overhead import noise_sentence
 from analysis.render.spec import energy, gpu_time, host, kernels, predictions, stages, step_kinds, utilisation, verdicts
-from analysis.render.spec.shown import Table, pivoted, shown, transposed
+from analysis.render.spec.shown import Sums, Table, pivoted, shown, transposed
 from analysis.render.spec.specification import Reader
 from analysis.report import Report
 from analysis.sums.grouping import UNATTRIBUTED
+from analysis.sums.kernel_modules import KernelModuleRow
 from analysis.sums.stages import WHOLE_CAPTURE
 
 __all__ = ["ReportTables"]
@@ -25,6 +27,8 @@ class ReportTables:
         """Take a report and the format that its tables are for."""
         self._report = report
         self._reader = reader
+        self._kernels: dict[str, tuple[list[KernelSummary], Sums[KernelSummary]]] = {}
+        self._modules: dict[str, tuple[list[KernelModuleRow], Sums[KernelModuleRow]]] = {}
 
     @property
     def stages(self) -> tuple[str, ...]:
@@ -61,12 +65,15 @@ class ReportTables:
 
     def kernels(self, stage: str, limit: int | None = None) -> Table:
         """The stage's kernels, longest first; those after ``limit`` as one row. Rows add up to the stage's kernel sum."""
-        mine: list[KernelSummary] = sorted(
-            (row for row in self._report.kernels if row.stage == stage), key=lambda row: -row.total_ns
-        )
+        if stage not in self._kernels:
+            of_stage = [row for row in self._report.kernels if row.stage == stage]
+            of_stage.sort(key=attrgetter("total_ns"), reverse=True)
+            self._kernels[stage] = of_stage, Sums(kernels.KERNELS, of_stage)
+        mine, sums = self._kernels[stage]
         return shown(
             kernels.KERNELS, mine, self._reader, key=f"kernels_{stage}", title=f"Kernels, {stage}", total=True,
             limit=limit, rest="({} more kernels)", leave_out=("stage", "grid", "block") if self._reader == "terminal" else (),
+            sums=sums,
         )  # fmt: skip
 
     def kernel_modules(self, stage: str, limit: int | None = None, most: int | None = None) -> Table:
@@ -74,11 +81,14 @@ class ReportTables:
 
         Those after ``limit`` are one row, or those after ``most`` counted.
         """
-        mine = [row for row in self._report.kernel_modules if row.stage == stage]
+        if stage not in self._modules:
+            of_stage = [row for row in self._report.kernel_modules if row.stage == stage]
+            self._modules[stage] = of_stage, Sums(kernels.KERNEL_MODULES, of_stage)
+        mine, sums = self._modules[stage]
         return shown(
             kernels.KERNEL_MODULES, mine, self._reader,
             key=f"kernel_modules_{stage}", title=f"Kernels by module, {stage}", total=True, limit=limit, rest="({} more)",
-            most=most, leave_out=("stage",) if self._reader == "terminal" else (),
+            most=most, leave_out=("stage",) if self._reader == "terminal" else (), sums=sums,
         )  # fmt: skip
 
     def budget(self, stage: str) -> Table:
