@@ -11,9 +11,11 @@ write at once. Tables are made, and brought to the schema of today, by whoever o
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import sqlite3
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -34,6 +36,7 @@ __all__ = ["Store"]
 Mode: TypeAlias = Literal["read", "write"]
 
 _WAIT_S: Final = 30.0
+_POLL_S: Final = 0.05
 """How long a writer waits while others write."""
 _OF_THE_CONNECTION: Final = {"connect_timeout": 10, "tcp_user_timeout": 30_000, "keepalives_idle": 15}
 """Seconds, milliseconds, seconds: no run waits for long for a server that does not answer or has gone."""
@@ -326,7 +329,7 @@ class Store:
             return
         folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            fcntl.flock(folder, fcntl.LOCK_EX)
+            _take(folder)
             try:
                 with self._connection("write") as connection:
                     _raise_if_damaged(connection)
@@ -374,6 +377,22 @@ def _raise_if_damaged(connection: sa.Connection) -> None:
         raise sa.exc.DBAPIError.instance(None, None, error, sqlite3.Error) from error
     if said != ["ok"]:
         raise _DamagedError(" ".join(str(said[0]).split()) if said else "it says nothing")
+
+
+def _take(folder: int) -> None:
+    """Lock a folder that others may hold for a moment. Raises TimeoutError after `_WAIT_S`."""
+    until = time.monotonic() + _WAIT_S
+    while True:
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > until:
+                raise TimeoutError(
+                    errno.ETIMEDOUT, f"another process has held its folder for {_WAIT_S:.0f} s"
+                ) from None
+            time.sleep(_POLL_S)
+        else:
+            return
 
 
 def _revision(connection: sa.Connection) -> str | None:

@@ -16,12 +16,15 @@ from typing import Any, Final
 
 import numpy as np
 
+from analysis.api.tool_run import run_tool
 from analysis.domain.annotations import MODULE_DOMAIN, STAGE_DOMAIN
+from analysis.domain.ended import ended_in_words
 from analysis.domain.errors import RequestError
 from analysis.efficiency.counters.file import CounterFile, NvtxState, is_wanted, nvtx_state, read_counters
 
 __all__ = ["counter_paths", "find_ncu", "import_argv", "open_counters"]
 
+_IMPORT_TIMEOUT_S: Final = 3600.0
 _REPORTS: Final = (".ncu-rep", ".ncu-repz")
 _COUNTER_FILES: Final = (".csv", ".csv.xz", ".csv.gz", *_REPORTS)
 
@@ -114,21 +117,16 @@ def _imported(report: Path, ncu: Path, environ: Mapping[str, str]) -> CounterFil
         made = Path(folder) / "counters.csv"
         try:
             with made.open("wb") as out:
-                done = subprocess.run(
-                    import_argv(ncu, report),
-                    env=dict(environ),
-                    stdout=out,
-                    stderr=subprocess.PIPE,
-                    stdin=subprocess.DEVNULL,
-                    check=False,
-                )
+                done = run_tool(import_argv(ncu, report), environ, timeout_s=_IMPORT_TIMEOUT_S, output=out)
+        except subprocess.TimeoutExpired as error:
+            raise RequestError(f"{report}: {ncu} did not read it in {_IMPORT_TIMEOUT_S / 60:.0f} min") from error
         except OSError as error:
             raise RequestError(f"{report}: cannot be read: {ncu} cannot be run ({error.strerror})") from error
         if done.returncode:
             with made.open(encoding="utf-8", errors="replace") as said:
                 words = (done.stderr.decode("utf-8", "replace") + said.read(4096)).strip().splitlines()
             raise RequestError(
-                f"{report}: {ncu} did not read it (exit code {done.returncode}): {words[-1] if words else 'no message'}"
+                f"{report}: {ncu} did not read it: it {ended_in_words(done.returncode)}: {words[-1] if words else 'no message'}"
             )
         return read_counters(made, str(report))
 

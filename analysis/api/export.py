@@ -11,6 +11,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+from analysis.api.tool_run import run_tool
+from analysis.domain.ended import ended_in_words
 from analysis.domain.errors import TraceError
 from analysis.domain.nsight import NSYS_PLACES
 
@@ -19,6 +21,8 @@ __all__ = ["PACKED", "export_report", "find_nsys", "find_trace", "readable"]
 _REPORT = ".nsys-rep"
 _EXPORT = ".sqlite"
 _HELP_TIMEOUT_S = 60.0
+_EXPORT_TIMEOUT_S = 3600.0
+"""A report of 1 GB takes minutes; an nsys that hangs (2022.4 was seen to) would take for ever."""
 PACKED = (".xz", ".gz", ".zst")
 """Endings of compressed exports."""
 
@@ -107,13 +111,7 @@ def find_nsys(report: Path, environ: Mapping[str, str]) -> Path | None:
 def _knows_blobs(nsys: Path, environ: Mapping[str, str]) -> bool:
     """Whether it exports binary payloads, in which NCCL says what it sends."""
     try:
-        said = subprocess.run(
-            [str(nsys), "export", "--help"],
-            env=dict(environ),
-            capture_output=True,
-            check=False,
-            timeout=_HELP_TIMEOUT_S,
-        )
+        said = run_tool([str(nsys), "export", "--help"], environ, timeout_s=_HELP_TIMEOUT_S)
     except (OSError, subprocess.TimeoutExpired):
         return False  # the export itself will say what is wrong
     return b"--include-blobs" in said.stdout + said.stderr
@@ -154,14 +152,17 @@ def export_report(report: Path, environ: Mapping[str, str] | None = None) -> Pat
             argv.append("--include-blobs=true")
         argv.append(str(report))
         try:
-            done = subprocess.run(argv, env=dict(environ), capture_output=True, check=False, stdin=subprocess.DEVNULL)
+            done = run_tool(argv, environ, timeout_s=_EXPORT_TIMEOUT_S)
+        except subprocess.TimeoutExpired as error:
+            raise TraceError(
+                f"{report}: {nsys} did not export it in {_EXPORT_TIMEOUT_S / 60:.0f} min; run it by hand: {by_hand}"
+            ) from error
         except OSError as error:
             raise TraceError(f"{report}: cannot be exported: {nsys} cannot be run ({error.strerror})") from error
         if done.returncode or not made.is_file():
             words = (done.stderr or done.stdout).decode("utf-8", "replace").strip().splitlines()
-            raise TraceError(
-                f"{report}: {nsys} did not export it (exit code {done.returncode}): {words[-1] if words else 'no message'}"
-            )
+            ended = ended_in_words(done.returncode, "ended with")
+            raise TraceError(f"{report}: {nsys} did not export it: it {ended}: {words[-1] if words else 'no message'}")
         made.replace(target)
     finally:
         shutil.rmtree(folder, ignore_errors=True)

@@ -18,6 +18,8 @@ Task = TypeVar("Task")
 Answer = TypeVar("Answer")
 
 _DASK_PATIENCE: Final = "10s"
+_LOOK_S: Final = 5.0
+"""So often it is looked whether the cluster that works for us is still there."""
 _NEEDED: Final = (
     "analysis.attribution.ranks",
     "analysis.ranks.side_by_side",
@@ -181,7 +183,7 @@ class _Cluster:
         answers = []
         for task, future in zip(tasks, futures, strict=True):
             try:
-                answers.append(future.result())
+                answers.append(self._result_of(future))
             except KilledWorker as error:
                 self._client.cancel(futures)
                 raise TraceError(
@@ -191,3 +193,12 @@ class _Cluster:
                 self._client.cancel(futures)
                 raise
         return answers
+
+    def _result_of(self, future: Any) -> Any:
+        """Wait for it as long as the cluster has a worker: without one it would stay "waiting" for ever."""
+        while True:
+            try:
+                return future.result(timeout=_LOOK_S)
+            except TimeoutError:
+                if not self._client.scheduler_info()["workers"]:
+                    raise TraceError("the cluster has no workers any more; start some, and run it again") from None

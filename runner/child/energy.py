@@ -46,6 +46,7 @@ _MOST_LOOP_S: Final = 10.0
 """A decode loop goes on to the end of a page's steps, so that all its contexts count, within this time."""
 _POLL_S: Final = 0.005
 _SAMPLE_S: Final = 0.02
+_ANSWER_S: Final = 10.0
 
 
 class Clock(Protocol):
@@ -191,14 +192,14 @@ class _Samples:
                 if over.wait(_SAMPLE_S):
                     return
 
-        reader = threading.Thread(target=sample, name="power")
+        reader = threading.Thread(target=sample, name="power", daemon=True)
         reader.start()
         try:
             work()
         finally:
             over.set()
-            reader.join()
-        return samples
+            reader.join(_ANSWER_S)
+        return list(samples)  # a driver that does not answer any more may still add one
 
 
 def _integral(samples: list[_Reading]) -> float:

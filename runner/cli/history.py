@@ -206,8 +206,6 @@ def trend(
     as_json: AsJson = False,
 ) -> None:
     """Show how times of the same work developed over the runs, and where they changed their level."""
-    import subprocess  # here alone: no other command of the history starts a program
-
     from runner.launcher.recording import HISTORY_FILE, STORE_VARIABLE
     from runner.process.python import module_command
 
@@ -216,11 +214,9 @@ def trend(
     asked = [("--model", model), ("--device", device), *(("--stage", name) for name in stage or ()), ("--out", out)]
     options = [word for name, value in asked if value for word in (name, str(value))]
     options += ["--json"] if as_json else []
-    done = subprocess.run(
-        module_command("analysis.cli", "trend", *options), env={**os.environ, STORE_VARIABLE: place}, check=False
-    )
-    if done.returncode:
-        raise typer.Exit(done.returncode)
+    command = module_command("analysis.cli", "trend", *options)
+    # This process becomes it: so Ctrl-C is heard by one, and said by one.
+    os.execve(command[0], command, {**os.environ, STORE_VARIABLE: place})
 
 
 @history.command(

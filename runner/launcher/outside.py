@@ -9,6 +9,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
+from analysis.domain.ended import ended_in_words
 from analysis.domain.errors import (
     AnalysisFailedError,
     CaptureError,
@@ -22,7 +23,6 @@ from analysis.domain.program import ProgramManifest
 from runner.launcher.log_words import last_line
 from runner.launcher.provenance import now
 from runner.launcher.run_directory import RunDirectory
-from runner.process.ended import ended_in_words
 from runner.process.process import Interrupts, Outcome, run_process
 
 __all__ = [

@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from attrs import Factory, evolve, field, frozen
 
+from analysis.domain.ended import ended_in_words
 from analysis.domain.errors import (
     CaptureError,
     ChildFailedError,
@@ -55,7 +56,6 @@ from runner.launcher.server import Conversation
 from runner.plan.options import options_of
 from runner.plan.program import ExecPlan, ExecSettings
 from runner.process.driver import DriverFacts, installed_version
-from runner.process.ended import ended_in_words
 from runner.process.environment import (
     REDACTED,
     RUN_MARK,

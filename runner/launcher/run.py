@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from attrs import Factory, evolve, field, frozen
 
+from analysis.domain.ended import ended_in_words
 from analysis.domain.errors import (
     CaptureError,
     ChildFailedError,
@@ -45,7 +46,6 @@ from runner.launcher.run_directory import RunDirectory
 from runner.launcher.texts import write_texts
 from runner.plan.plan import RunPlan, WorkloadResult, trace_names
 from runner.process.driver import shares_gpus
-from runner.process.ended import ended_in_words
 from runner.process.environment import RUN_MARK, child_environment
 from runner.process.gate import GATE_VARIABLE, GateKeeper
 from runner.process.process import Interrupts, reap, run_process

@@ -13,6 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
+from analysis.domain.ended import ended_in_words
 from analysis.domain.errors import CaptureError, ChildFailedError, DsocrError, TimeoutExceededError
 from runner.plan.program import ExecSettings
 from runner.process.environment import redact
@@ -83,6 +84,8 @@ class Conversation:
             except subprocess.TimeoutExpired:
                 with suppress(ProcessLookupError, PermissionError):
                     os.killpg(load.pid, signal.SIGKILL)
+                with suppress(subprocess.TimeoutExpired):  # in an uninterruptible wait of the kernel
+                    load.wait(_END_S)
         self._thread.join(_END_S)
 
     def _converse(self) -> None:
@@ -146,9 +149,14 @@ class Conversation:
                 )
         except OSError as error:
             raise ChildFailedError(f"--load {command[0]}: cannot be started ({error.strerror})") from error
-        code = self._load.wait()
+        while True:  # as long as the load likes: a run of a server ends with it, or with the run's own limit
+            with suppress(subprocess.TimeoutExpired):
+                code = self._load.wait(_POLL_S)
+                break
+            if self._closed.is_set():
+                return
         if self._closed.is_set():
             return
         self.load_code, self.load_s = code, time.monotonic() - started
         if code != 0:
-            raise ChildFailedError(f"the load failed with exit code {code}: {shown} (its output: {self._log})")
+            raise ChildFailedError(f"the load {ended_in_words(code)}: {shown} (its output: {self._log})")

@@ -66,7 +66,7 @@ class WaitingLine:
         descriptor = os.open(fresh, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         try:
             os.fchmod(descriptor, 0o644)  # whoever waits beside us, another user too, must be able to look at it
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # it is new: nobody else has it
             fresh.rename(ticket)  # seen by others only now that it is locked: they would think it a dead one's
             yield Place(self, ticket)
         finally:

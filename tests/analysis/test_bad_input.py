@@ -11,8 +11,10 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
+import psutil
 import pytest
 
+from analysis.api import export
 from analysis.domain.contracts import LLMProfileRequest
 from analysis.domain.convert import to_json
 from analysis.domain.entities import RunMeta
@@ -243,6 +245,7 @@ def test_a_report_is_exported_beside_itself_once(tmp_path: Path, where: str) -> 
         ('echo "damaged report" >&2; exit 1', ("exit code 1", "damaged report")),
         ('printf half >"$out"; exit 3', ("exit code 3", "no message")),
         ("exit 0", ("did not export it",)),
+        ("kill -9 $$", ("was ended by SIGKILL",)),
     ],
 )
 def test_an_export_that_fails_leaves_nothing(tmp_path: Path, script: str, words: tuple[str, ...]) -> None:
@@ -252,6 +255,18 @@ def test_an_export_that_fails_leaves_nothing(tmp_path: Path, script: str, words:
     done = analyze(report, "--out", tmp_path / "r", environ={"NSYS": str(tool)})
     assert_one_line(done, TraceError.exit_code, "llama.nsys-rep", *words)
     assert [one.name for one in folder.iterdir()] == ["llama.nsys-rep"]
+
+
+def test_an_nsys_that_hangs_is_ended_with_all_that_it_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (report := tmp_path / "llama.nsys-rep").write_bytes(b"report")
+    started = tmp_path / "started"
+    tool = nsys(tmp_path / "tools", f"sleep 300 & echo $! > {started}; wait")
+    monkeypatch.setattr(export, "_EXPORT_TIMEOUT_S", 2.0)
+    with pytest.raises(TraceError, match=r"did not export it in .* min; run it by hand: nsys export"):
+        export.export_report(report, {**os.environ, "NSYS": str(tool)})
+    gone = int(started.read_text())  # the system's first process collects it, in its own time
+    assert not psutil.pid_exists(gone) or psutil.Process(gone).status() == psutil.STATUS_ZOMBIE
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["llama.nsys-rep", "started", "tools"]
 
 
 def test_no_such_nsys(tmp_path: Path) -> None:

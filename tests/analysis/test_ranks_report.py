@@ -6,6 +6,8 @@ import json
 import os
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ from attrs import evolve
 from jsonschema import Draft202012Validator
 from rich.console import Console
 
+from analysis.api import workers
 from analysis.api.options import AnalysisOptions
 from analysis.api.ranks import Ranks, rank_files, read_ranks, together
 from analysis.api.workers import local_workers
@@ -397,6 +400,20 @@ def test_an_error_on_a_cluster_names_the_file(files: list[Path], scheduler: str,
     assert done.returncode == 3
     assert "rank7.sqlite" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_cluster_that_has_lost_its_workers_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    distributed = pytest.importorskip("distributed")
+    monkeypatch.setattr(workers, "_LOOK_S", 0.5)
+    with distributed.LocalCluster(n_workers=1, threads_per_worker=1, processes=True, dashboard_address=None) as cluster:
+        leaving = threading.Timer(1.0, cluster.scale, (0,))
+        leaving.start()
+        with (
+            workers.dask_workers(cluster.scheduler_address) as far,
+            pytest.raises(TraceError, match="the cluster has no workers any more"),
+        ):
+            far.run(time.sleep, [300.0])
+        leaving.join(60)
 
 
 def test_a_scheduler_that_is_not_there_is_one_line(files: list[Path]) -> None:

@@ -296,7 +296,9 @@ def test_a_report_is_read_through_ncu(tmp_path: Path) -> None:
 def test_a_report_that_ncu_does_not_read_is_one_line(tmp_path: Path) -> None:
     report = _written(tmp_path / "x.ncu-rep", b"NVR\0")
     named = {"NCU": str(fake_ncu(tmp_path, 'echo "==ERROR== Failed to load report" >&2; exit 1')), "PATH": ""}
-    with pytest.raises(RequestError, match=r"did not read it \(exit code 1\): ==ERROR== Failed to load report"):
+    with pytest.raises(
+        RequestError, match=r"did not read it: it failed with exit code 1: ==ERROR== Failed to load report"
+    ):
         open_counters(report, named)
     with pytest.raises(RequestError, match=r"\$NCU names nowhere, which is no program"):
         find_ncu(report, {"NCU": "nowhere", "PATH": ""})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import lzma
 import os
 import shutil
@@ -286,6 +287,23 @@ def test_reading_moves_nothing(tmp_path: Path, how: str) -> None:
         store.recorded([EAGER_ID])
     assert path.read_bytes() == damaged
     assert [file.name for file in tmp_path.iterdir()] == ["history.sqlite"]
+
+
+def test_a_folder_that_another_program_holds_is_not_waited_for_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A damaged file is moved aside under its folder's lock, which anybody who may read the folder can take."""
+    store = Store(locate(str(tmp_path / "history.sqlite")))
+    store.record(read_folder(EAGER))
+    damage(tmp_path / "history.sqlite", "no database")
+    monkeypatch.setattr(history.store, "_WAIT_S", 0.3)
+    holding = os.open(tmp_path, os.O_RDONLY)
+    try:
+        fcntl.flock(holding, fcntl.LOCK_EX)
+        with pytest.raises(StoreError, match=r"cannot be moved aside \(another process has held its folder"):
+            store.record(read_folder(GRAPH))
+    finally:
+        os.close(holding)
 
 
 def test_a_damaged_file_is_moved_once_by_several_writers(tmp_path: Path, writer: Any) -> None:

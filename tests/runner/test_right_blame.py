@@ -12,6 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from analysis.domain.ended import ended_in_words
 from analysis.domain.errors import (
     CaptureError,
     ChildFailedError,
@@ -24,7 +25,6 @@ from launch_kit import environment, fake_nsys, prepare
 from program_kit import program, program_run
 from runner.collectors.nsys.tool import NsysTool, output_name
 from runner.launcher.run import Run
-from runner.process.ended import ended_in_words
 from runner.process.process import Interrupts
 
 SLOW_NSYS_EXPORT = "hangs in the export"

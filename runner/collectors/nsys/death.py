@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
+from analysis.domain.ended import ended_in_words
 from runner.collectors.nsys.tool import NsysTool
-from runner.process.ended import ended_in_words
 from runner.process.process import Outcome
 from runner.process.room import RoomWatch
 

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
+from analysis.domain.ended import ended_in_words, signal_of
 from analysis.domain.errors import ExportError, InterruptedRunError, TimeoutExceededError
 from analysis.domain.system_errors import DISK_FULL, has_little_room, is_disk_full, reason_of
 from runner.collectors.interface.collector import ExportResult
@@ -16,7 +17,6 @@ from runner.collectors.interface.trace_file import check_trace
 from runner.collectors.nsys.death import room_for_nsys
 from runner.collectors.nsys.scrub import scrub
 from runner.collectors.nsys.tool import NsysTool, export_argv, import_argv, missing_libraries
-from runner.process.ended import ended_in_words, signal_of
 from runner.process.process import AFTER_TIMEOUT_S, Interrupts, run_process
 
 __all__ = ["export_report", "finish_import"]
