@@ -12,7 +12,7 @@ from attrs import frozen
 from analysis.attribution.attribution import Attribution
 from analysis.domain.annotations import STAGES
 from analysis.domain.errors import RequestError
-from analysis.domain.figures import bytes_
+from analysis.domain.figures import bytes_, count, counted
 from analysis.domain.manifest import ComponentCost, RunManifest
 from analysis.efficiency.counters.actions import Action, ReviewedKernel, first_actions
 from analysis.efficiency.counters.causes import diagnose
@@ -314,6 +314,13 @@ def _remarks(
         found.append("n/a: CUDA-core operations were not collected; no kernel is held against the fp32 peak.")
     if bool(np.isnan(roofs.dram_bytes).all()):
         found.append("n/a: DRAM traffic was not collected; there are no roofline times.")
+    impossible = int(roofs.impossible.sum())
+    if impossible:
+        found.append(
+            f"The counters of {count(impossible)} of {counted(roofs.impossible.size, 'launch', 'launches')} are left out: at the "
+            "device's peak their bytes or operations would take many times as long as the launch took. They are of another kernel, "
+            "or damaged; collect them again."
+        )
     cut = {stage: row.cut_ns for stage, row in whole.items() if row.cut_ns and row.roofline_ns}
     for stage, cut_ns in cut.items():
         part = cut_ns / (whole[stage].roofline_ns or 1)

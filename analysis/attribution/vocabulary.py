@@ -216,7 +216,7 @@ def _rule(where: str, row: Mapping[str, Any], kinds: Mapping[str, str]) -> Rule:
     if level is not None and level not in _LEVELS:
         raise RequestError(f"{where}: unknown level {level!r}; choose from {', '.join(_LEVELS)}")
     if level is None and not continues:
-        raise RequestError(f"{where}: has neither level nor continues, so that it says nothing")
+        raise RequestError(f"{where}: has neither level nor continues, so that it says nothing; write one of them")
     _check_kind(where, level, kind, name, kinds)
     return Rule(
         name=name,

@@ -28,7 +28,7 @@ from analysis.efficiency.counters.waterfall import Idle, Waterfall, idle_time, s
 from analysis.efficiency.hardware import Peak, peak_for
 from analysis.efficiency.records import UnitTimes
 from analysis.render.review.contents import glue, traffic_notes
-from analysis.review import Traffic
+from analysis.review import Traffic, _remarks
 from analysis.sums.grouping import UNATTRIBUTED
 from analysis.sums.kernel_modules import kernel_module_rows
 from analysis.sums.kernels import kernels_of
@@ -94,6 +94,27 @@ def test_a_launchs_roofline_is_its_slowest_unit_and_never_more_than_its_time(
         assert roofs.roofline_ns[one] == round(min(max(bytes_ns, flop_ns, tensor_ns), launches.duration[one]))
     assert (roofs.roofline_ns <= launches.duration).all()
     assert (roofs.roofline_ns[~roofs.known] == 0).all()
+
+
+def test_counters_that_cannot_be_of_their_launch_are_left_out(
+    joined: tuple[Trace, Attribution, JoinedCounters],
+) -> None:
+    """One damaged cell made the tensor cores 30,994,855,949 times as busy as they can be."""
+    _, attribution, counters = joined
+    whole = launch_roofs(counters, h100())
+    assert not whole.impossible.any()
+    first, second = np.flatnonzero(whole.known)[:2].tolist()
+    values = {metric: one.copy() for metric, one in counters.values.items()}
+    values[BF16][first] = 1e19
+    values[DRAM_READ][second] = 1e15
+    roofs = launch_roofs(evolve(counters, values=values), h100())
+    assert np.flatnonzero(roofs.impossible).tolist() == [first, second]
+    assert roofs.known.sum() == whole.known.sum() - 2
+    for row in (*summed(attribution, roofs, by_module=False), *summed(attribution, roofs, by_module=True)):
+        assert all(share is None or 0 <= share <= 1 for share in (row.dram_share, row.tensor_share, row.cuda_share))
+    told = _remarks((), roofs, {}, h100(), None)
+    assert any(f"counters of 2 of {roofs.known.size:,} launches are left out" in line for line in told)
+    assert not any("are left out" in line for line in _remarks((), whole, {}, h100(), None))
 
 
 def test_without_a_peak_nothing_is_a_roofline(joined: tuple[Trace, Attribution, JoinedCounters]) -> None:

@@ -263,3 +263,17 @@ def test_a_file_of_too_many_lines_is_not_read_to_its_end(tmp_path: Path, monkeyp
 def test_equal_texts_of_kernels_are_held_once() -> None:
     file = real("graph-step")
     assert len({id(name) for name in file.names}) <= 2 * len(set(file.names))
+
+
+@pytest.mark.parametrize("value", ["-5", "inf", "1e400", "11805916207174113034"])
+@pytest.mark.parametrize("column", ["Process ID", "dram__bytes_read.sum"])
+def test_what_no_counter_can_be_names_its_kernel(tmp_path: Path, column: str, value: str) -> None:
+    fields = {"ID": "0", "Process ID": "7", "Kernel Name": "k", "Grid Size": "(1, 1, 1)", "Block Size": "(32, 1, 1)",
+              "dram__bytes_read.sum": "64"}  # fmt: skip
+    units = ["byte" if name.startswith("dram") else "" for name in fields]
+    rows = [list(fields), units, list(fields.values()), list((fields | {column: value}).values())]
+    (path := tmp_path / "c.csv").write_text("".join(",".join(f'"{field}"' for field in row) + "\n" for row in rows))
+    with pytest.raises(
+        RequestError, match=rf"c\.csv: {column} of kernel 2 is \S+, which no counter can be; export it again"
+    ):
+        read_counters(path)

@@ -255,7 +255,7 @@ def test_a_vocabulary_is_named_on_the_command_line(tmp_path: Path) -> None:
         ("[[ranges]]\nname = 'a'\nlevel = 'epoch'", "unknown level 'epoch'"),
         ("[[ranges]]\nname = 'a'\nlevle = 'step'", "unknown key 'levle'"),
         ("colour = 1\n[[ranges]]\nname = 'a'\nlevel = 'step'", "unknown key 'colour'"),
-        ("[[ranges]]\nname = 'a'", "says nothing"),
+        ("[[ranges]]\nname = 'a'", "says nothing; write one of them"),
         ("[[ranges]]\nname = 'a'\nlevel = 'stage'\nkind = 'mixed'", "a stage needs kind"),
         ("[[ranges]]\nname = 'a'\nlevel = 'step'\nkind = 'epoch'", "unknown kind 'epoch'"),
         ("[[ranges]]\nname = 'a'\nlevel = 'step'\nkind = 'by counts'", "needs groups"),

@@ -65,13 +65,11 @@ def damage_json(draw: random.Random, source: Path, target: Path) -> tuple[str, C
         names = []
         for _ in range(1 if way == "value" else draw.randint(2, 6)):
             place = draw.choice(places)
-            try:
-                parent = _parent(plain, place)
-                parent[place[-1]]
-            except (KeyError, IndexError, TypeError):  # gone with a value above it
-                continue
             name = draw.choice(tuple(_RAW))
-            parent[place[-1]] = f"{_MARK}{name}"
+            try:
+                _parent(plain, place)[place[-1]] = f"{_MARK}{name}"
+            except (KeyError, IndexError, TypeError):  # gone with a value above it, which may be a text now
+                continue
             names.append(f"{_dotted(place)} = {name}")
         text = json.dumps(plain, ensure_ascii=False)
         for name, raw in _RAW.items():

@@ -10,7 +10,7 @@ from __future__ import annotations
 import csv
 import re
 from array import array
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache, lru_cache
 from io import TextIOWrapper
@@ -338,9 +338,9 @@ def _counter_file(columns: _Columns, where: dict[str, int], source: str) -> Coun
     shared = np.full(count, -1, dtype=np.int64)
     parts = [name for name in _FIELDS if name.startswith("launch__shared")]
     if all(name in where for name in parts):
-        total = sum((np.array(list(map(_number, texts[name]))) for name in parts), np.zeros(count))
+        total = sum((_counts(name, map(_number, texts[name]), source) for name in parts), np.zeros(count))
         shared = np.where(np.isnan(total), -1, total).astype(np.int64)
-    process = np.array([_number(text) for text in texts["Process ID"]] or [0.0] * count)
+    process = _counts("Process ID", map(_number, texts["Process ID"] or ["0"] * count), source)
     return CounterFile(
         source=source,
         names=tuple(map(from_a_spreadsheet, texts["Kernel Name"])),
@@ -349,10 +349,25 @@ def _counter_file(columns: _Columns, where: dict[str, int], source: str) -> Coun
         grid=tuple(_shape(text, source) for text in texts["Grid Size"]),
         block=tuple(_shape(text, source) for text in texts["Block Size"]),
         shared_bytes=shared,
-        metrics={name: np.array(numbers, dtype=np.float64) for name, numbers in columns.numbers.items()},
+        metrics={name: _counts(name, numbers, source) for name, numbers in columns.numbers.items()},
         devices=frozenset(text for text in texts["device__attribute_display_name"] if text),
         compute_capabilities=frozenset(text for text in texts["CC"] if text),
     )
+
+
+def _counts(name: str, numbers: Iterable[float], source: str) -> Floats:
+    """What a column holds, NaN for none.
+
+    Raises:
+        RequestError: it counts less than nothing, or more than 63 bits can.
+    """
+    values = np.array(list(numbers), dtype=np.float64)
+    wrong = np.flatnonzero((values < 0) | (values >= 2**63))
+    if wrong.size:
+        raise RequestError(
+            f"{source}: {name} of kernel {int(wrong[0]) + 1} is {values[wrong[0]]:g}, which no counter can be; export it again"
+        )
+    return values
 
 
 def _number(text: str) -> float:
