@@ -92,6 +92,10 @@ fuzz: $(DEV_STAMP) ## Damage inputs in CASES=10000 ways and judge what comes out
 	PYTHONPATH=.:tests $(BIN)/python -m fuzz $(if $(SEED),--seed '$(SEED)') \
 	  $(if $(CASE),--case $(CASE),--cases $(CASES) --report fuzz.md) $(ARGS)
 
+.PHONY: reliability
+reliability: $(DEV_STAMP) ## Run the table of faults (docs/reliability.md) alone, and say how long it takes
+	$(BIN)/python -m pytest tests/reliability --durations=10 $(ARGS)
+
 .PHONY: lint
 lint: $(DEV_STAMP) ## Check style and types, the page's script included
 	$(BIN)/ruff check .
@@ -106,6 +110,7 @@ docs: $(DEV_STAMP) ## Write anew what is made from the code: columns, Python sur
 	$(BIN)/python -m analysis.render.kernel_categories >docs/kernels.md
 	$(BIN)/python -m analysis.render.trace_checks >docs/trace-checks.md
 	$(BIN)/python scripts/write_api_page.py
+	$(BIN)/python scripts/write_reliability_page.py
 	for name in report summary review ranks diff gate sweep; do $(BIN)/python -m analysis.cli schema $$name >docs/schemas/$$name.schema.json || exit; done
 	$(BIN)/python scripts/run_notebook.py
 

@@ -1,15 +1,20 @@
 #!/usr/bin/env python3
-"""An nsys that fails in ways that the real one cannot be made to fail in. ``$NSYS_FAKE`` says how."""
+"""An nsys that fails in ways that the real one cannot be made to fail in. ``$NSYS_FAKE`` says how.
+
+So does a file ``how`` beside it, for commands that pass no such variable on; it exports the ``trace.sqlite`` that lies there.
+"""
 
 import os
 import re
+import shutil
 import sqlite3
 import subprocess
 import sys
 import time
 from pathlib import Path
 
-HOW = os.environ.get("NSYS_FAKE", "")
+HERE = Path(__file__).parent
+HOW = os.environ.get("NSYS_FAKE", "") or ((HERE / "how").read_text() if (HERE / "how").is_file() else "")
 PROFILE_HELP = """
 usage: nsys profile [<args>] [application] [<application args>]
 
@@ -60,30 +65,43 @@ def main() -> int:
             sys.stderr.write("error: the option is not allowed" + "\n")
             return 1
         if HOW == "hangs at start":
+            (Path(value("output")).parent / "nsys hangs").touch()
             time.sleep(300)
         target = next(index for index, one in enumerate(sys.argv[2:], 2) if not one.startswith("--"))
         code = subprocess.run(sys.argv[target:], check=False).returncode
         if HOW == "hangs at the end":
+            (Path(value("output")).parent / "nsys hangs").touch()
             time.sleep(300)
         if HOW == "loses its agent":
             sys.stderr.write("Connection to the Agent lost." + "\n")
             return 0
         code = 128 - code if code < 0 else code  # as the real one says a signal
+        if HOW == "waits at the end":
+            at_work = Path(value("output")).parent / "nsys is at work"
+            at_work.touch()
+            while at_work.exists():
+                time.sleep(0.02)
         if HOW == "stream only":
             Path(value("output") + ".qdstrm").write_bytes(b"stream")
         elif HOW != "no report":
             Path(value("output") + ".nsys-rep").write_bytes(b"report")
         return 0 if HOW == "hides the exit code" else code
     partial = value("output")
-    if HOW == "hangs in the export":
+    if HOW in ("hangs in the export", "waits in the export"):
         Path(partial).write_bytes(b"SQLite format 3\0")
-        time.sleep(300)
+        at_work = Path(partial).parent / "export is at work"
+        at_work.touch()
+        while HOW == "hangs in the export" or at_work.exists():
+            time.sleep(0.02)
     if HOW == "half an export":
         Path(partial).write_bytes(b"SQLite format 3\0" + b"\1" * 5000)
         return 0
     if HOW == "no space":
         sys.stderr.write("error: No space left on device" + "\n")
         return 1
+    if (HERE / "trace.sqlite").is_file():
+        shutil.copyfile(HERE / "trace.sqlite", partial)
+        return 0
     connection = sqlite3.connect(partial)
     connection.execute("CREATE TABLE StringIds (id INTEGER PRIMARY KEY, value TEXT)")
     connection.execute(

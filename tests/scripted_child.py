@@ -12,6 +12,8 @@ import nvtx
 
 from analysis.domain.convert import to_json
 from analysis.domain.entities import ModelUnderTest
+from analysis.domain.errors import ChildFailedError
+from analysis.domain.files import WriteOptions, write_text
 from analysis.domain.manifest import ControlPass, PromptTokens
 from runner.plan.plan import WorkloadResult
 from runner.process.gate import Gate
@@ -26,9 +28,11 @@ def main() -> int:
     plan = json.loads(Path(sys.argv[1]).read_text())
     role: Any = sys.argv[sys.argv.index("--role") + 1]
     folder = Path(plan["run_dir"])
-    behaviour = (folder / "behaviour").read_text()
+    # Under the real command line nobody knows the run's folder before it is there.
+    behaviour = next(file for file in (folder / "behaviour", folder.parent / "behaviour") if file.exists()).read_text()
     # Like the real one: ended from outside, it still closes its ranges and lets the profiler inside write.
-    signal.signal(signal.SIGTERM, signal.SIG_IGN if "stubborn" in behaviour else lambda *_: sys.exit(143))
+    heard = folder / f"{role} heard SIGTERM"
+    signal.signal(signal.SIGTERM, (lambda *_: heard.touch()) if "stubborn" in behaviour else (lambda *_: sys.exit(143)))
     gate, progress = Gate(os.environ), ProgressWriter(folder, role)
     for _ in ("before the model", "before the device"):
         gate.wait(lambda: progress.begin("waiting"))
@@ -40,7 +44,7 @@ def main() -> int:
     if behaviour == f"model error in {role}":
         sys.stderr.write("workload: error: /models/none: no such folder" + "\n")
         return 5
-    if role == "capture":
+    if "--manifest" in sys.argv:
         manifest = Path(sys.argv[sys.argv.index("--manifest") + 1]).read_text()
         nvtx.mark("dsocr-manifest " + manifest, domain="dsocr.meta")
     with nvtx.annotate("image[0]", domain="dsocr"):
@@ -55,18 +59,24 @@ def main() -> int:
         if "stubborn" in behaviour:
             time.sleep(FETCHED_AFTER_S)
         (folder / f"{role} is at work").touch()
+        while f"waits in {role}" in behaviour and (folder / f"{role} is at work").exists():
+            time.sleep(0.02)  # until the file is taken away: that can be done on a full disk too
         if "hang" in behaviour and (role == "capture" or "control" in behaviour):
             time.sleep(300)
     result = WorkloadResult(
         role=role,
         model=ModelUnderTest("scripted", "deepseek-ocr-tiny", "fp32", "cpu", True, weights="random"),
-        prompts=(PromptTokens(0, "text", 0, 0, 3, 3),),
+        prompts=(PromptTokens(0, "text", 0, 0, 3, 3, expected_new_tokens=3),),
         passes=(ControlPass(0, 0, 2_000_000 if role == "capture" else 1_000_000, 500, 2, (500,)),),
         decode_mode="eager",
         peak_memory_bytes=5_000 if role == "control" else None,
         notes=(f"secret: {os.environ.get('PLANTED', 'not seen')}",) if "tell" in behaviour else (),
     )
-    (folder / RESULTS[role]).write_text(to_json(result))
+    try:
+        write_text(folder / RESULTS[role], to_json(result), WriteOptions(error=ChildFailedError))
+    except ChildFailedError as error:
+        sys.stderr.write(f"workload: error: {error}" + "\n")
+        return error.exit_code
     return 0
 
 

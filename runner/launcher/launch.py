@@ -24,6 +24,7 @@ from runner.plan.plan import RunPlan
 from runner.process.driver import DriverFacts, driver_facts
 from runner.process.environment import child_environment, left_out_note
 from runner.process.process import Interrupts
+from runner.process.room import little_room_warning
 
 __all__ = ["carry_out", "prepare"]
 
@@ -57,6 +58,9 @@ def prepare(
         raise RequestError(f"--tensor-parallel {wanted}: {len(facts.gpus)} GPUs are visible here")
     input_set = plan.input_set or discover(Path(plan.request.input_dir))
     directory = RunDirectory(Path(plan.run_dir))
+    little_room = little_room_warning(directory.path)
+    if little_room is not None:
+        say(f"warning: {little_room}")
     collection = choice.collector.for_plan(plan, environ)
     commands = Run(directory, plan, choice.collector, collection, environ, say).commands()
     passed = child_environment(environ, keep=plan.settings.keep_env)

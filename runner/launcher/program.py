@@ -72,6 +72,7 @@ from runner.process.file_modes import PRIVATE, users_umask
 from runner.process.isolation import namespace_prefix
 from runner.process.process import Interrupts, Outcome, run_process
 from runner.process.python import module_command
+from runner.process.room import little_room_warning
 
 __all__ = ["ProgramRun", "prepare_program"]
 
@@ -231,6 +232,9 @@ class ProgramRun:
             DsocrError: the kind says which step failed; run.json holds the same words and every exit code so far.
         """
         directory = self.directory
+        little_room = little_room_warning(directory.path)
+        if little_room is not None:
+            self.say(f"warning: {little_room}")
         directory.create()
         directory.write(directory.plan_file, self.plan)
         directory.write(directory.manifest_file, self._first_manifest())

@@ -234,9 +234,10 @@ class Run:
         with self._recording_failure(), ExitStack() as stack:
             env = stack.enter_context(self._environment())
             pool = stack.enter_context(ThreadPoolExecutor(1))
+            follower = Follower(self.directory, "capture")
             capture = pool.submit(self.collection.collect, self._job(env, interrupts.deadline), interrupts)
             try:
-                self._follow(capture)
+                self._follow(capture, follower)
             finally:
                 if not capture.done():
                     reap(self.plan.run_id, patience_s=_ABANDON_S)
@@ -278,30 +279,35 @@ class Run:
             job = self._job({**env, GATE_VARIABLE: str(gate.path)}, deadline)
             pool = stack.enter_context(ThreadPoolExecutor(1))
             capture: Future[Collected] | None = None
+            follower: Follower | None = None
+
+            def start() -> tuple[Follower, Future[Collected]]:
+                # A follower takes away what an earlier program told, so it is there before this one tells anything.
+                return Follower(self.directory, "capture"), pool.submit(self.collection.collect, job, interrupts)
 
             def measured() -> None:
-                nonlocal capture
+                nonlocal capture, follower
                 if beside and capture is None:
                     if shares_gpus():
                         gate.open(_MODEL)
-                    capture = pool.submit(self.collection.collect, job, interrupts)
+                    follower, capture = start()
 
             try:
                 # With a mark of its own: its end must not take the other program with it.
                 control_env = {**env, RUN_MARK: f"{self.plan.run_id}-control"}
                 self._take_control(self._control(control_env, interrupts, deadline, measured))
                 gate.open(_DEVICE)
-                if capture is None:
-                    capture = pool.submit(self.collection.collect, job, interrupts)
-                self._follow(capture)
+                if capture is None or follower is None:
+                    follower, capture = start()
+                self._follow(capture, follower)
             finally:
                 if capture is not None and not capture.done():
                     reap(self.plan.run_id, patience_s=_ABANDON_S)
         self._take_collected(capture.result(), interrupts)
 
-    def _follow(self, capture: Future[Collected]) -> None:
+    def _follow(self, capture: Future[Collected], follower: Follower) -> None:
         """Show how far the captured program is until it is over."""
-        with self.progress.child(Follower(self.directory, "capture")) as watch:
+        with self.progress.child(follower) as watch:
             while not capture.done():
                 watch()
                 time.sleep(_LOOK_S)

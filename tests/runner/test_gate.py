@@ -102,6 +102,12 @@ if role == "control":
     time.sleep(0.3)
     writer.begin("counting")
     time.sleep(0.5)
+    until = time.monotonic() + 60
+    told = folder / "logs" / "capture.progress.jsonl"
+    while "waits for the other" in (folder / "behaviour").read_text() and time.monotonic() < until:
+        if told.exists() and "waiting" in told.read_text():
+            break
+        time.sleep(0.02)
 os.environ.pop("DSOCR_PROFILE_GATE", None)  # it has passed both
 code = scripted_child.main()
 note("ends")
@@ -131,6 +137,15 @@ def test_nothing_else_is_at_work_while_the_control_run_measures(tmp_path: Path) 
     assert started.start_s >= counting.start_s
     assert marked_processes(run.plan.run_id) == []
     assert marked_processes(f"{run.plan.run_id}-control") == []
+
+
+def test_what_the_program_tells_while_it_waits_beside_the_control_run_is_kept(tmp_path: Path) -> None:
+    """Who followed it from the end of the control run on took away the file that it wrote to."""
+    run = prepare(tmp_path, fake_nsys(tmp_path / "nsys"), "waits for the other", command=gated)
+    with Interrupts() as interrupts:
+        manifest = run.start(interrupts)
+    assert "waiting" in [phase.step for phase in manifest.phases if phase.program == "capture"]
+    assert (run.directory.path / "logs" / "capture.progress.jsonl").is_file()
 
 
 def test_a_control_run_that_fails_takes_the_waiting_program_with_it(tmp_path: Path) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import stat
 import subprocess
 import sys
@@ -21,7 +20,6 @@ from attrs import evolve
 from analysis.domain.errors import BusyError, InterruptedRunError, RequestError
 from launch_kit import ROOT, environment, fake_nsys, hold_device, prepare, start_launcher
 from runner.collectors.choosing import planned_collector
-from runner.launcher.device_lock import DeviceLock
 from runner.launcher.launch import carry_out
 from runner.launcher.queue import all_states, cancel, find_run, run_state
 from runner.launcher.queue import submit as submit_run
@@ -324,25 +322,6 @@ def test_submit_answers_at_once_and_a_queued_run_can_be_cancelled(
     assert accepted["run_id"][:8] in listed.stdout
 
 
-def test_a_killed_background_run_frees_the_device(tmp_path: Path, environ: dict[str, str], request_file: Path) -> None:
-    out = tmp_path / "out"
-    answer = dsocr(environ, "submit", str(request_file), "--out", str(out))
-    accepted = json.loads(answer.stdout)
-    assert accepted["status"] == "running"
-    directory = RunDirectory(Path(accepted["artifacts_dir"]))
-    holder = directory.holder()
-    assert holder
-    os.kill(holder, signal.SIGKILL)
-    until = time.monotonic() + 20
-    while directory.holder() is not None and time.monotonic() < until:
-        time.sleep(0.05)
-    from runner.process.process import reap
-
-    reap(accepted["run_id"])
-    assert DeviceLock("cpu", (), environ).file.holder() is None
-    assert run_state(directory).status == "failed"
-
-
 @pytest.mark.parametrize(
     ("change", "words"),
     [
@@ -402,29 +381,6 @@ def test_a_run_that_was_cancelled_before_it_began_does_not_begin(tmp_path: Path,
     assert answers == []
     assert run.directory.read_manifest().status == "cancelled"
     assert not (run.directory.path / "control.json").exists()
-
-
-def test_a_run_that_is_interrupted_while_it_waits_says_so(tmp_path: Path, environ: dict[str, str]) -> None:
-    run = prepare(tmp_path / "out", None, environ=environ)
-    run.directory.write(run.directory.manifest_file, evolve(run.directory.read_manifest(), status="queued"))
-    holder = hold_device("cpu", environ)
-
-    def interrupt(line: str) -> None:
-        os.kill(os.getpid(), signal.SIGINT)
-
-    try:
-        with pytest.raises(InterruptedRunError, match="interrupted while waiting for the device"):
-            carry_out(
-                run.directory,
-                planned_collector("torch", None, environ, needs_tool=True),
-                environ,
-                interrupt,
-                wait=True,
-            )
-    finally:
-        holder.kill()
-        holder.wait()
-    assert run.directory.read_manifest().status == "interrupted"
 
 
 def test_a_worker_that_does_not_come_up_is_told_in_its_own_words(tmp_path: Path, environ: dict[str, str]) -> None:

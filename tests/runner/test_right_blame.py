@@ -1,11 +1,8 @@
 """Who is blamed for what: nsys that was killed, a signal by its name, a full disk, a folder that has gone."""
 
 import os
-import shutil
-import signal
 import threading
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -17,8 +14,6 @@ from analysis.domain.errors import (
     CaptureError,
     ChildFailedError,
     DsocrError,
-    ExportError,
-    InterruptedRunError,
     RequestError,
 )
 from launch_kit import environment, fake_nsys, prepare
@@ -26,8 +21,6 @@ from program_kit import program, program_run
 from runner.collectors.nsys.tool import NsysTool, output_name
 from runner.launcher.run import Run
 from runner.process.process import Interrupts
-
-SLOW_NSYS_EXPORT = "hangs in the export"
 
 
 @pytest.fixture
@@ -115,51 +108,6 @@ def test_exit_codes_in_words(code: int, words: str) -> None:
     assert ended_in_words(code).startswith(words)
 
 
-# -- Ctrl-C behind the capture -----------------------------------------------------------------------------------------
-
-
-def _interrupt_when(there: Callable[[], bool]) -> threading.Thread:
-    def watch() -> None:
-        while not there():
-            time.sleep(0.01)
-        os.kill(os.getpid(), signal.SIGINT)
-
-    thread = threading.Thread(target=watch, daemon=True)
-    thread.start()
-    return thread
-
-
-def test_ctrl_c_in_the_export_is_an_interruption_and_keeps_the_report(tmp_path: Path, tool: NsysTool) -> None:
-    run = prepare(tmp_path, tool, environ=environment(NSYS_FAKE=SLOW_NSYS_EXPORT))
-    partial = run.directory.path / "trace.partial.sqlite"
-    _interrupt_when(partial.exists)
-    said = fault_of(run, InterruptedRunError)
-    assert f"`dsocr-profile resume {run.directory.path.name}`" in said
-    assert run.directory.read_manifest().status == "interrupted"
-    assert run.directory.report_file.is_file()
-    assert not partial.exists()
-
-
-def test_ctrl_c_in_the_import_is_an_interruption_and_keeps_the_stream(tmp_path: Path) -> None:
-    importer = '#!/bin/sh\nfor a; do case $a in --output-file=*) touch "${a#--output-file=}";; esac; done\nsleep 300\n'
-    tool = fake_nsys(tmp_path / "nsys", importer=importer)
-    run = prepare(tmp_path, tool, environ=environment(NSYS_FAKE="stream only"))
-    partial = run.directory.path / "trace.partial.nsys-rep"
-    _interrupt_when(partial.exists)
-    said = fault_of(run, InterruptedRunError)
-    assert f"`dsocr-profile resume {run.directory.path.name}`" in said
-    assert (run.directory.path / "trace.qdstrm").is_file()
-    assert not partial.exists()
-
-
-def test_a_killed_importer_and_a_killed_analysis_are_named(tmp_path: Path) -> None:
-    tool = fake_nsys(tmp_path / "nsys", importer="#!/bin/sh\nkill -9 $$\n")
-    run = prepare(tmp_path, tool, environ=environment(NSYS_FAKE="stream only"))
-    said = fault_of(run, ExportError)
-    assert "QdstrmImporter was ended by SIGKILL (9: " in said
-    assert "resume" in said
-
-
 # -- paths -------------------------------------------------------------------------------------------------------------
 
 
@@ -181,26 +129,3 @@ def test_a_folder_that_nsys_cannot_name_is_refused_before_anything_runs(tmp_path
         prepare(folder, tool)
     assert str(caught.value).isascii()
     assert not folder.exists()
-
-
-# -- a folder that has gone --------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("where", ["control", "capture"])
-def test_a_folder_that_is_removed_in_mid_run_is_said_once(tmp_path: Path, tool: NsysTool, where: str) -> None:
-    said: list[str] = []
-    run = prepare(tmp_path, tool, "hang in control" if where == "control" else "hang", said=said)
-    folder = run.directory.path
-
-    def remove() -> None:
-        while not (folder / f"{where} is at work").exists():
-            time.sleep(0.01)
-        shutil.rmtree(folder)
-
-    thread = threading.Thread(target=remove, daemon=True)
-    thread.start()
-    words = fault_of(run, CaptureError)
-    thread.join()
-    assert "is not there any more" in words
-    assert str(folder) in words
-    assert not [line for line in said if "run.json" in line]
