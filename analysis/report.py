@@ -10,9 +10,11 @@ import numpy as np
 from attrs import evolve, field, frozen
 
 from analysis.attribution.attribution import Attribution
+from analysis.consistency import bounds_of, sums_that_differ, verdicts_that_differ
 from analysis.domain.annotations import STAGES
 from analysis.domain.entities import KernelSummary, LLMProfileReport, ModelUnderTest, RunMeta
 from analysis.domain.manifest import Overhead, RunManifest
+from analysis.domain.measures import Bounds, impossible_figures, inconsistent
 from analysis.domain.overhead import decode_unit
 from analysis.domain.predictions import Scored
 from analysis.domain.program import WallTimes
@@ -181,7 +183,7 @@ def assemble(
         options: what the user stated.
 
     Raises:
-        ConservationError: rows do not add up.
+        ResultError: rows do not add up, or a figure cannot be.
         RequestError: a cost was requested that has no closed form, or that the trace contradicts, or all instances of a
             stage are to be skipped.
     """
@@ -382,7 +384,37 @@ def _assembled(
         step_kinds=captured.step_kinds,
         predictions=scored_predictions(manifest, measured.unit_times, ranking),
     )
+    _require_consistency(made, bounds_of(attribution))
     return Assembled(made, measured, costs, peaks, dtype)
+
+
+def _require_consistency(report: Report, bounds: Bounds | None = None) -> None:
+    """Refuse a report whose figures contradict each other, or its capture.
+
+    Args:
+        report: to be handed on.
+        bounds: of its capture; None: it was held to them, and only what is judged of it is new.
+
+    Raises:
+        ResultError: a figure cannot be.
+    """
+    if bounds is None:
+        wrong = impossible_figures(report, only=("report", "verdicts", "ranking", "utilisation"))
+    else:
+        wrong = impossible_figures(report, bounds)
+        wrong += sums_that_differ(
+            report.capture,
+            report.stage_rows,
+            report.module_rows,
+            report.kernels,
+            report.streams,
+            report.stages,
+            report.instances,
+            report.timeline,
+        )
+    wrong += verdicts_that_differ(report.verdicts)
+    if wrong:
+        raise inconsistent("the report", wrong)
 
 
 def judged_again(made: Assembled, rank_waits: tuple[RankWait, ...], model_ranks: int) -> Report:
@@ -406,7 +438,7 @@ def judged_again(made: Assembled, rank_waits: tuple[RankWait, ...], model_ranks:
     ranking = report.ranking if is_unfit(report.findings) else ranking_of(measured, judged, report.findings)
     of_stage = {name: headline(measured.utilisation, name) for name in (*STAGES, "total")}
     mfu = {name: None if row is None else row.mfu for name, row in of_stage.items()}
-    return evolve(
+    made_again = evolve(
         report,
         verdicts=judged,
         ranking=ranking,
@@ -418,6 +450,8 @@ def judged_again(made: Assembled, rank_waits: tuple[RankWait, ...], model_ranks:
             mfu_per_stage={stage: mfu[stage] for stage in STAGES},
         ),
     )
+    _require_consistency(made_again)
+    return made_again
 
 
 def _module_names(attribution: Attribution) -> frozenset[str]:

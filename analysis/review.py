@@ -14,6 +14,7 @@ from analysis.domain.annotations import STAGES
 from analysis.domain.errors import RequestError
 from analysis.domain.figures import bytes_, count, counted
 from analysis.domain.manifest import ComponentCost, RunManifest
+from analysis.domain.measures import require_possible
 from analysis.efficiency.counters.actions import Action, ReviewedKernel, first_actions
 from analysis.efficiency.counters.causes import diagnose
 from analysis.efficiency.counters.file import CounterFile
@@ -157,7 +158,7 @@ def review(
         for one in report.stages
         if one.stage in STAGES
     )
-    return Review(
+    made = Review(
         run_id=report.report.run_id,
         model=report.report.model.id if report.report.model else None,
         capture=report.capture,
@@ -171,6 +172,8 @@ def review(
         kernels=kernels,
         remarks=_remarks(joined.files, roofs, whole, peak, missing),
     )
+    require_possible(made, "the review")
+    return made
 
 
 def _stated_dtype(options: ReportOptions) -> str:

@@ -19,6 +19,7 @@ from attrs import evolve
 from analysis.domain.convert import from_json, from_json_file
 from analysis.domain.errors import RequestError
 from analysis.domain.manifest import RunManifest, one_input
+from analysis.domain.measures import impossible_figures
 from analysis.domain.overhead import decode_unit
 from analysis.domain.program import PROGRAM_MARK, ProgramManifest
 from analysis.domain.reading import LARGEST_RESULT, read_bounded
@@ -74,7 +75,7 @@ def read_folder(folder: Path) -> RecordedRun:
         run, samples, moments = _of_trace(report, detail), (), ()
     else:
         raise RequestError(f"{folder}: holds neither run.json nor report.json, so it is not the folder of a run")
-    return RecordedRun(
+    recorded = RecordedRun(
         run=evolve(_with_headline(run, report, detail), folder=str(folder)),
         samples=samples,
         stages=tuple(_stages(detail)),
@@ -85,6 +86,11 @@ def read_folder(folder: Path) -> RecordedRun:
         artefacts=tuple(_artefacts(folder)),
         device_moments=moments,
     )
+    if wrong := impossible_figures(recorded):
+        raise RequestError(
+            f"{folder}: its files hold what cannot be ({wrong[0]}); make its report again, or leave it out"
+        )
+    return recorded
 
 
 def read_manifest(file: Path) -> RunManifest | ProgramManifest:

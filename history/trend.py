@@ -12,7 +12,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Final
 
+from analysis.domain.errors import StoreError
 from analysis.domain.figures import counted
+from analysis.domain.measures import impossible_figures
 from analysis.domain.trend import ClassTime, Link, StageTrend, Trend, TrendPoint, TrendRun, WorkTrend
 from history.levels import change_points
 from history.records import RecordedRun, RunQuery, RunRow, StageRow
@@ -37,7 +39,7 @@ def trend_of(store: Store, query: RunQuery | None = None, stages: Sequence[str] 
         stages: which stages; none: all.
 
     Raises:
-        StoreError: the history cannot be read.
+        StoreError: the history cannot be read, or holds figures that cannot be.
     """
     rows = store.runs(query)[-MOST_RUNS:]
     groups: dict[object, list[RecordedRun]] = {}
@@ -46,11 +48,16 @@ def trend_of(store: Store, query: RunQuery | None = None, stages: Sequence[str] 
         if work is not None and recorded.run.started_at is not None and _timed(recorded, stages):
             groups.setdefault(work, []).append(recorded)
     ordered = sorted(groups.values(), key=lambda runs: _started(runs[-1]), reverse=True)
-    return Trend(
+    trend = Trend(
         source=store.location.shown,
         works=tuple(_of_work(runs, stages) for runs in ordered),
         left_out=len(rows) - sum(len(runs) for runs in groups.values()),
     )
+    if wrong := impossible_figures(trend):
+        raise StoreError(
+            f"{store.location.shown}: holds what cannot be ({wrong[0]}); delete the history and import the runs' folders again"
+        )
+    return trend
 
 
 def _work(run: RunRow) -> tuple[Workload | str, str | None, int | None] | None:

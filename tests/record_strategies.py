@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import types
 from datetime import datetime, timedelta, timezone
+from functools import partial
+from math import ceil
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import attrs
@@ -38,6 +40,7 @@ from analysis.domain.manifest import (
     RunManifest,
     StageCost,
 )
+from analysis.domain.measures import KINDS, kind_of
 from analysis.domain.predictions import Came, Prediction, Scored
 
 ENTITIES = (
@@ -68,9 +71,8 @@ MANIFEST = (
 PREDICTIONS = (Prediction, Came, Scored)
 
 _text = st.text(max_size=20)
-_finite = st.floats(allow_nan=False, allow_infinity=False)
-_not_negative = st.floats(min_value=0, allow_nan=False, allow_infinity=False)
-_positive = st.floats(min_value=0, exclude_min=True, allow_nan=False, allow_infinity=False)
+_not_negative = st.floats(min_value=0, max_value=2.0**62)
+_positive = st.floats(min_value=0, exclude_min=True, max_value=2.0**62)
 _counts = st.integers(min_value=0, max_value=2**63 - 1)
 _at_least_one = st.integers(min_value=1, max_value=2**63 - 1)
 _absolute = _text.map(lambda one: f"/{one}")
@@ -125,7 +127,8 @@ def records(kind: type) -> st.SearchStrategy[Any]:
     """Valid instances of a record class."""
     hints = get_type_hints(kind)
     fields: dict[str, st.SearchStrategy[Any]] = {
-        one.name: CONSTRAINED.get((kind, one.name), _values(hints[one.name])) for one in attrs.fields(kind)
+        one.name: CONSTRAINED.get((kind, one.name), _values(hints[one.name], (kind.__name__, one.name)))
+        for one in attrs.fields(kind)
     }
     if kind is InputSet:
         images = st.lists(records(InputImage), min_size=1, max_size=3).map(tuple)
@@ -138,27 +141,35 @@ def records(kind: type) -> st.SearchStrategy[Any]:
     return st.builds(kind, **fields)
 
 
-def _values(kind: Any) -> st.SearchStrategy[Any]:
+def _values(kind: Any, place: tuple[str, str] = ("", "")) -> st.SearchStrategy[Any]:
+    """Values of a type; numbers those that the name of their record and field allows."""
     origin, arguments = get_origin(kind), get_args(kind)
+    below = partial(_values, place=place)
     if origin is Literal:
         return st.sampled_from(arguments)
     if origin in (Union, types.UnionType):
-        return st.one_of(*map(_values, arguments))
+        return st.one_of(*map(below, arguments))
     if origin is tuple and arguments[-1] is ...:
-        return st.lists(_values(arguments[0]), max_size=3).map(tuple)
+        return st.lists(below(arguments[0]), max_size=3).map(tuple)
     if origin is tuple:
-        return st.tuples(*map(_values, arguments))
+        return st.tuples(*map(below, arguments))
     if origin is dict:
-        return st.dictionaries(*map(_values, arguments), max_size=3)
+        return st.dictionaries(*map(below, arguments), max_size=3)
     if attrs.has(kind):
         return records(kind)
+    allowed = KINDS[kind_of(*place, fraction=kind is float) or "any"]
     scalars: dict[Any, st.SearchStrategy[Any]] = {
         str: _text,
-        int: st.integers(min_value=-(2**63), max_value=2**63 - 1),
-        float: _finite,
+        int: st.integers(ceil(max(allowed.low, -(2**63))), int(min(allowed.high, 2**63 - 1))),
+        float: st.floats(_double(allowed.low), _double(allowed.high)),
         bool: st.booleans(),
         datetime: _moments,
         type(None): st.none(),
         Any: st.none() | st.integers() | st.lists(_text, max_size=3),  # plain JSON
     }
     return scalars[kind]
+
+
+def _double(limit: float) -> float:
+    """A limit as a fraction: 2^63 - 1 is none."""
+    return limit if abs(limit) < 2**62 or abs(limit) > 2.0**63 else 2.0**62 if limit > 0 else -(2.0**62)

@@ -23,6 +23,7 @@ FLOORS = {
         "efficiency",
         "quality",
         "verdict",
+        "consistency",
         "report",
         "review",
         "ranks",

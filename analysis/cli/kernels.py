@@ -33,8 +33,11 @@ def kernels(
 
     Raises:
         NothingMatchesError: no kernel matches.
+        ResultError: a figure cannot be.
     """
     from analysis.api.opening import opened
+    from analysis.consistency import bounds_of
+    from analysis.domain.measures import require_possible
     from analysis.render import answers
     from analysis.render.spec.kernels import KERNELS
     from analysis.render.table import write_table
@@ -45,7 +48,8 @@ def kernels(
         say("reading")
         analysed.require_fitness(of_ranges=stage is not None)
         tables = kernels_of(analysed.trace, analysed.attribution, analysed.manifest, options.kernel_rules)
-    rows = tables.by_shape if shapes else tables.by_name
+        rows = tables.by_shape if shapes else tables.by_name
+        require_possible(rows, "the table of kernels", bounds_of(analysed.attribution))
     of_stage = [row for row in rows if stage is None or row.stage == stage]
     wanted = matching(of_stage, match, lambda row: (row.short_name, row.name, row.category), "kernel")
     if output == "text":

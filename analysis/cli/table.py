@@ -57,10 +57,13 @@ def table(
     Raises:
         NothingMatchesError: no row matches.
         RequestError: an option was given that does not go with the table.
+        ResultError: a figure cannot be.
     """
     if (layers or names) and by != "kernel-module":
         raise RequestError(f"{'--layers' if layers else '--names'} goes with --by kernel-module only")
     from analysis.api.opening import opened
+    from analysis.consistency import bounds_of
+    from analysis.domain.measures import require_possible
     from analysis.render import answers
     from analysis.render.table import write_table
     from analysis.sums.grouping import UNATTRIBUTED
@@ -74,6 +77,7 @@ def table(
             spec, rows = _by_module(analysed, stage, layers, names)
         else:
             spec, rows = _made(analysed.attribution, by, stage)
+        require_possible(rows, "the table", bounds_of(analysed.attribution))
         shown = matching(rows, match, _names(spec), "row")
         if output == "text" and not shown:
             of_stages = _made(analysed.attribution, "stage", None)[1]

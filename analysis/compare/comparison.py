@@ -16,6 +16,7 @@ from analysis.compare.settings import setting_changes
 from analysis.compare.sides import Side, StageSide, inputs_of, samples_of
 from analysis.domain.bands import Band
 from analysis.domain.figures import duration, ratio, signed_duration
+from analysis.domain.measures import require_possible
 
 __all__ = ["compare", "compare_all"]
 
@@ -76,7 +77,9 @@ def compare(base: Side, new: Side, bands: Mapping[str, Band | float] | None = No
         kernels=tuple(kernels),
         notes=tuple(remarks),
     )
-    return evolve(made, headline=headline(made))
+    made = evolve(made, headline=headline(made))
+    require_possible(made, "the comparison")
+    return made
 
 
 def compare_all(sides: Sequence[Side], bands: Mapping[str, Band | float] | None = None) -> Diff:

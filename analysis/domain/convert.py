@@ -37,12 +37,15 @@ from cattrs.gen import make_dict_structure_fn
 from cattrs.preconf.json import JsonConverter, make_converter
 
 from analysis.domain.errors import RequestError
+from analysis.domain.measures import impossible_figures
 from analysis.domain.reading import LARGEST_RESULT, json_of, read_bounded
 
 __all__ = ["from_json", "from_json_file", "from_plain", "to_json", "to_plain"]
 
 T = TypeVar("T")
 
+_MOST_FAULTS = 3
+"""Impossible figures that an error names: a table may hold thousands."""
 _FAULT_OF_A_FIELD = re.compile(r"'?(\w+)'? (must .+)", re.DOTALL)
 """How attrs' validators and ours begin: with the name of the attribute."""
 
@@ -221,15 +224,19 @@ def from_plain(kind: type[T], plain: Any, *, source: str = "the JSON text") -> T
         source: what to call it in an error, such as its file's path.
 
     Raises:
-        RequestError: not of that shape; each fault with its JSON path.
+        RequestError: not of that shape, or a figure is not what its name says (`analysis.domain.measures`); each fault with its
+            JSON path.
     """
     try:
-        return _converter.structure(plain, kind)
+        record = _converter.structure(plain, kind)
     except Exception as error:
         # cattrs passes on whatever a hook or an attrs validator raised, alone or in its exception groups.
         if not isinstance(error, (ClassValidationError, IterableValidationError, TypeError, ValueError)):
             raise
         raise RequestError(f"{source}: {'; '.join(_faults(error))}") from error
+    if wrong := impossible_figures(record):
+        raise RequestError(f"{source}: {'; '.join(f'$.{fault}' for fault in wrong[:_MOST_FAULTS])}")
+    return record
 
 
 def from_json_file(kind: type[T], path: Path) -> T:

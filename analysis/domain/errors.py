@@ -24,6 +24,7 @@ __all__ = [
     "NoEventsError",
     "NothingMatchesError",
     "RequestError",
+    "ResultError",
     "StoreError",
     "TimeoutExceededError",
     "TraceError",
@@ -136,10 +137,14 @@ class GateUndecidedError(DsocrError):
     exit_code = 21
 
 
-class ConservationError(DsocrError):
-    """Rows do not add up to the trace's total: a bug of ours, never a fact about the trace."""
+class ResultError(DsocrError):
+    """A figure that was worked out cannot be: a bug of ours, never a fact about the input. Nothing is written."""
 
     exit_code = 70
+
+
+class ConservationError(ResultError):
+    """Rows do not add up to the trace's total."""
 
 
 class InterruptedRunError(DsocrError):

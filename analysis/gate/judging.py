@@ -23,6 +23,7 @@ from analysis.domain.figures import (
     signed_ratio,
     significant,
 )
+from analysis.domain.measures import require_possible
 from analysis.gate.figures import figures
 from analysis.gate.records import (
     TABLES,
@@ -77,7 +78,7 @@ def judge(policy: Policy, comparison: Comparison, base: Report, new: Report) -> 
     known = figures(comparison, base, new)
     checks = tuple(check for limit in policy.limits for check in _checks(limit, known, comparison, policy.path))
     outcome = _overall(checks, policy)
-    return GateResult(
+    result = GateResult(
         headline=_headline(outcome, checks, comparison),
         outcome=outcome,
         on_cannot_judge=policy.on_cannot_judge,
@@ -88,6 +89,8 @@ def judge(policy: Policy, comparison: Comparison, base: Report, new: Report) -> 
         settings=comparison.settings,
         notes=(*_bands_of_nothing(policy, comparison), *comparison.notes),
     )
+    require_possible(result, "the gate's result")
+    return result
 
 
 def _bands_of_nothing(policy: Policy, comparison: Comparison) -> list[str]:

@@ -10,6 +10,7 @@ import numpy as np
 from attrs import frozen
 
 from analysis.domain.figures import count, difference, duration, share
+from analysis.domain.measures import require_possible
 from analysis.efficiency.records import RankWait
 from analysis.efficiency.utilisation import headline
 from analysis.quality.findings import Finding
@@ -133,7 +134,7 @@ def side_by_side(
     )
     tokens, wall, because = _throughput(reports, pairs, spread)
     sentence, then = _sentences(worst, late, stages, pairs.numbers, paired=pairs.pairing.how != "not paired")
-    return RanksReport(
+    combined = RanksReport(
         sentence=sentence,
         then=then,
         devices=devices_told([source.device_name for source in sources]),
@@ -153,6 +154,8 @@ def side_by_side(
         wall_times=next((report.wall_times for report in reports if report.wall_times is not None), None),
         cautions=(*_cautions(reports, stages, pairs.numbers), *_runs(reports, pairs.numbers)),
     )
+    require_possible(combined, "the report of all ranks")
+    return combined
 
 
 def _cautions(reports: Sequence[Report], stages: Sequence[RankStage], numbers: Sequence[int]) -> tuple[str, ...]:

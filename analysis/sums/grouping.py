@@ -110,11 +110,12 @@ def _projected(
         return np.zeros(groups, dtype=np.int64)
     holder = group if instance is None else instance
     size = int(holder.max()) + 1
-    last = np.full(size, -1, dtype=np.int64)
+    nothing = np.iinfo(np.int64).min  # a clock may read less than 0
+    last = np.full(size, nothing, dtype=np.int64)
     np.maximum.at(last, holder, operations.end)
     first = np.zeros(size, dtype=np.int64)
     first[holder[::-1]] = operations.start[::-1]  # sorted by start: the first of an instance is written last
-    seen = last >= 0
+    seen = last > nothing
     row = np.zeros(size, dtype=np.int64)
     row[holder] = group
     return sum_by_group(row[seen], (last - first)[seen], groups)

@@ -149,7 +149,8 @@ class StageSummary:
     host_launch_ns: int
     """Time inside launching calls."""
     queue_delay_median_ns: float | None
-    """Kernel start − launch start."""
+    """Kernel start − launch start; None: there are no kernels, or it is below 0, as where the clocks of GPU and host do not fit
+    (a finding says so)."""
     queue_delay_p95_ns: float | None
     mean_kernel_ns: float | None
     median_kernel_ns: float | None

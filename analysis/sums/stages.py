@@ -30,6 +30,8 @@ __all__ = [
     "whole_capture",
 ]
 
+_NO_END: Final = np.iinfo(np.int64).min
+"""Before all moments: a clock may read less than 0."""
 WHOLE_CAPTURE: Final = "capture"
 """Stage of `whole_capture`."""
 
@@ -183,8 +185,8 @@ def _summed(attribution: Attribution, host: HostCalls, span: _Span, sm_count: in
         synchronise_ns=int(calls.duration[waiting].sum(dtype=np.int64)),
         small_d2h_copies=int((span.operations & host.small_copies).sum()),
         host_launch_ns=int(calls.duration[launching].sum(dtype=np.int64)),
-        queue_delay_median_ns=float(np.median(delay)) if delay.size else None,
-        queue_delay_p95_ns=float(np.percentile(delay, 95)) if delay.size else None,
+        queue_delay_median_ns=_delay_at(delay, 50),
+        queue_delay_p95_ns=_delay_at(delay, 95),
         mean_kernel_ns=float(duration.mean()) if duration.size else None,
         median_kernel_ns=float(np.median(duration)) if duration.size else None,
         mean_launch_gap_ns=_launch_gap(attribution, launching),
@@ -200,8 +202,10 @@ def _summed(attribution: Attribution, host: HostCalls, span: _Span, sm_count: in
 
 
 def _gpu_ends(attribution: Attribution, level: Level) -> NDArray[np.int64]:
-    """End of the last GPU operation that each range of a level launched, [ranges]; -1: it launched none."""
-    last = np.full(len(attribution.ranges) + 1, -1, dtype=np.int64)  # the last place holds what belongs to no range
+    """End of the last GPU operation that each range of a level launched, [ranges]; `_NO_END`: it launched none."""
+    last = np.full(
+        len(attribution.ranges) + 1, _NO_END, dtype=np.int64
+    )  # the last place holds what belongs to no range
     np.maximum.at(last, attribution.operation_level(level), attribution.operations.end)
     ends: NDArray[np.int64] = last[:-1]
     return ends
@@ -243,6 +247,12 @@ def _delay(attribution: Attribution, which: NDArray[np.bool_]) -> NDArray[np.int
     """Queueing delay: kernel start − launch start, ns, of the chosen operations that have a launch."""
     chosen = np.flatnonzero(which & (attribution.launch_call >= 0))
     return attribution.operations.start[chosen] - attribution.calls.start[attribution.launch_call[chosen]]
+
+
+def _delay_at(delay: NDArray[np.int64], percent: float) -> float | None:
+    """A percentile of delays; None: there are none, or it is below 0, as where the clocks of GPU and host do not fit."""
+    value = float(np.percentile(delay, percent)) if delay.size else -1.0
+    return value if value >= 0 else None
 
 
 def _launch_gap(attribution: Attribution, launching: NDArray[np.bool_]) -> float | None:
@@ -357,7 +367,7 @@ def instance_summaries(
                 steps=int(steps[row]),
                 launches=int(launches[row]),
                 gaps=gaps[row],
-                gpu_end_ns=int(gpu_end[row]) if gpu_end[row] >= 0 else None,
+                gpu_end_ns=int(gpu_end[row]) if gpu_end[row] > _NO_END else None,
                 image_index=place.image_index,
                 pass_index=place.pass_index,
                 rank=place.rank,
@@ -426,7 +436,7 @@ def step_points(attribution: Attribution, instances: Sequence[InstanceSummary] =
                 busy_ns=busy[position],
                 kernels=kernels[position],
                 context=None if payload == NO_VALUE else payload,
-                gpu_end_ns=int(gpu_end[row]) if gpu_end[row] >= 0 else None,
+                gpu_end_ns=int(gpu_end[row]) if gpu_end[row] > _NO_END else None,
                 image_index=place.image_index,
                 pass_index=place.pass_index,
                 rank=place.rank,

@@ -8,6 +8,7 @@ from attrs import evolve, frozen
 
 from analysis.domain.annotations import STAGES, Stage
 from analysis.domain.figures import count, counted, duration, ratio, significant, times
+from analysis.domain.measures import require_possible
 from analysis.domain.sweep import Sweep, SweepPoint, SweepSetting
 from analysis.sweep.crossover import Crossover, crossovers
 from analysis.sweep.series import SweepSeries, bound_of, figures_of, page_ns, point_words, series_of, spread
@@ -66,11 +67,15 @@ def pareto_front(points: tuple[SweepPoint, ...]) -> tuple[SweepPoint, ...]:
 
 
 def answers_of(sweep: Sweep) -> SweepAnswers:
-    """Read a sweep."""
+    """Read a sweep.
+
+    Raises:
+        ResultError: a figure cannot be.
+    """
     series = series_of(sweep)
     front = pareto_front(sweep.points)
     changes = tuple(change for stage in reversed(STAGES) for row in series for change in crossovers(sweep, row, stage))
-    return SweepAnswers(
+    answers = SweepAnswers(
         sweep=sweep,
         series=series,
         front=front,
@@ -78,6 +83,8 @@ def answers_of(sweep: Sweep) -> SweepAnswers:
         sentence=_sentence(sweep, series, front),
         then=tuple(_then(sweep, series)),
     )
+    require_possible(answers, "the sweep's result")
+    return answers
 
 
 def _sentence(sweep: Sweep, series: tuple[SweepSeries, ...], front: tuple[SweepPoint, ...]) -> str:

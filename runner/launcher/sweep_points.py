@@ -9,7 +9,7 @@ from typing import Any
 from attrs import evolve, frozen
 
 from analysis.domain.annotations import Stage
-from analysis.domain.entities import InputSet, RunMeta
+from analysis.domain.entities import MFU_GUARDRAIL, InputSet, RunMeta
 from analysis.domain.errors import RequestError
 from analysis.domain.manifest import ControlPass, RunManifest, StageCost
 from analysis.domain.overhead import decode_unit, run_overheads
@@ -150,6 +150,8 @@ def _stage(
     )
     moved = None if weights is None or kv is None else weights + kv
     floors = (_over(flop, peaks.flop_per_s), _over(moved, peaks.bytes_per_s))
+    if unknown is None and any(floor is not None and _share(floor, seconds) is None for floor in floors):
+        unknown = f"the unit takes less than 1/{MFU_GUARDRAIL} of what the device needs at its peak: a count or a peak is wrong"
     figures = StageFigures(
         stage=stage,
         per=per,
@@ -215,4 +217,5 @@ def _over(amount: int | None, per_s: float | None) -> float | None:
 
 
 def _share(floor_s: float | None, seconds: float) -> float | None:
-    return None if floor_s is None or seconds <= 0 else floor_s / seconds
+    share = None if floor_s is None or seconds <= 0 else floor_s / seconds
+    return None if share is None or share > MFU_GUARDRAIL else share
