@@ -21,8 +21,9 @@ import re
 import types
 from collections.abc import Callable
 from datetime import datetime
+from itertools import islice
 from pathlib import Path
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin
+from typing import Any, Final, Literal, TypeVar, Union, get_args, get_origin
 
 from attrs import has
 from cattrs import (
@@ -30,6 +31,7 @@ from cattrs import (
     Converter,
     ForbiddenExtraKeysError,
     IterableValidationError,
+    IterableValidationNote,
     transform_error,
 )
 from cattrs.cols import is_mapping, list_structure_factory, mapping_structure_factory
@@ -44,8 +46,13 @@ __all__ = ["from_json", "from_json_file", "from_plain", "to_json", "to_plain"]
 
 T = TypeVar("T")
 
-_MOST_FAULTS = 3
+_MOST_FAULTS: Final = 3
 """Impossible figures that an error names: a table may hold thousands."""
+_AT_ONCE: Final = 100
+"""Items of a list or an object that are read before their faults are told: each of millions takes a kilobyte."""
+_MOST_FIELDS: Final = 1000
+"""Of an object that is a record: what has more is none, and each unknown one would be told."""
+_MOST_TOLD: Final = 20
 _FAULT_OF_A_FIELD = re.compile(r"'?(\w+)'? (must .+)", re.DOTALL)
 """How attrs' validators and ours begin: with the name of the attribute."""
 
@@ -61,8 +68,11 @@ def _exactly(kind: type) -> Callable[[Any, Any], Any]:
 
 def _describe(value: Any) -> str:
     names = {dict: "an object", list: "a list", type(None): "null", str: "a string", bool: "a boolean"}
-    shown = json.dumps(value, default=str)
+    shown = "".join(islice(_ENCODER.iterencode(value[:41] if isinstance(value, str) else value), 41))
     return f"{names.get(type(value), 'the number')} {shown if len(shown) <= 40 else shown[:37] + '…'}"
+
+
+_ENCODER: Final = json.JSONEncoder(default=str)
 
 
 def _number(value: Any, _: Any) -> float:
@@ -123,7 +133,33 @@ def _is_short_tuple(kind: Any) -> bool:
 
 def _long_tuple(kind: Any, converter: Converter) -> Callable[[Any, Any], Any]:
     as_list = list_structure_factory(types.GenericAlias(list, get_args(kind)[:1]), converter)  # type: ignore[arg-type]
-    return lambda value, _: tuple(as_list(value, list))
+
+    def structure(value: Any, _: Any) -> Any:
+        items: list[Any] = []
+        for first in range(0, len(value), _AT_ONCE):
+            try:
+                items += as_list(value[first : first + _AT_ONCE], list)
+            except IterableValidationError as error:
+                for note in (note for fault in error.exceptions for note in getattr(fault, "__notes__", ())):
+                    if isinstance(note, IterableValidationNote) and isinstance(note.index, int):
+                        note.index += first
+                raise
+        return tuple(items)
+
+    return structure
+
+
+def _mapping(kind: Any, converter: Converter) -> Callable[[Any, Any], Any]:
+    as_dict = mapping_structure_factory(kind, converter)
+
+    def structure(value: Any, kind: Any) -> Any:
+        items: dict[Any, Any] = {}
+        pairs = iter(value.items())
+        while part := dict(islice(pairs, _AT_ONCE)):
+            items |= as_dict(part, kind)
+        return items
+
+    return structure
 
 
 def _short_tuple(kind: Any, converter: Converter) -> Callable[[Any, Any], Any]:
@@ -157,12 +193,14 @@ def _make() -> JsonConverter:
         def structure(value: Any, kind: Any) -> Any:
             if type(value) is not dict:
                 raise TypeError(f"expected an object, found {_describe(value)}")
+            if len(value) > _MOST_FIELDS:
+                raise TypeError(f"expected an object of at most {_MOST_FIELDS:,} fields, found {len(value):,}")
             return inner(value, kind)
 
         return structure
 
     converter.register_structure_hook_factory(has, record)
-    converter.register_structure_hook_factory(is_mapping, _insist_on(dict, "an object", mapping_structure_factory))
+    converter.register_structure_hook_factory(is_mapping, _insist_on(dict, "an object", _mapping))
     converter.register_structure_hook_factory(_is_long_tuple, _insist_on(list, "a list", _long_tuple))
     converter.register_structure_hook_factory(_is_short_tuple, _insist_on(list, "a list", _short_tuple))
     return converter
@@ -233,7 +271,9 @@ def from_plain(kind: type[T], plain: Any, *, source: str = "the JSON text") -> T
         # cattrs passes on whatever a hook or an attrs validator raised, alone or in its exception groups.
         if not isinstance(error, (ClassValidationError, IterableValidationError, TypeError, ValueError)):
             raise
-        raise RequestError(f"{source}: {'; '.join(_faults(error))}") from error
+        faults = _faults(error)
+        more = f"; and {len(faults) - _MOST_TOLD:,} more" if len(faults) > _MOST_TOLD else ""
+        raise RequestError(f"{source}: {'; '.join(faults[:_MOST_TOLD])}{more}") from error
     if wrong := impossible_figures(record):
         raise RequestError(f"{source}: {'; '.join(f'$.{fault}' for fault in wrong[:_MOST_FAULTS])}")
     return record

@@ -11,6 +11,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
+from itertools import chain
 from numbers import Integral, Real
 from operator import attrgetter
 from typing import Any, Final, Literal, TypeAlias
@@ -30,6 +31,8 @@ _LARGEST: Final = 2**63 - 1
 """No integer column, of Parquet, SQLite or numpy, holds more."""
 _MOST: Final = 3
 """Figures that an error names."""
+_MOST_HELD: Final = 100
+"""Figures that are looked for: a damaged file may hold millions."""
 
 
 @frozen
@@ -261,6 +264,15 @@ def _check_column(
         if not _all_possible(record, name, there, bounds):
             _name_impossible(record, name, values, place, bounds, wrong)
         return
+    if types <= _LISTS:
+        # The passes of a run, the slices of a timeline: millions of numbers, which are not looked at one by one.
+        flat = list(chain.from_iterable(values))
+        if set(map(type, flat)) <= _NUMBERS:
+            there = flat if None not in flat else [value for value in flat if value is not None]
+            if there and not _all_possible(record, name, there, bounds):
+                for row, inner in enumerate(values):
+                    _check_column(record, name, inner, _item(place, row), bounds, wrong)
+            return
     numbers, below, rows = _sorted_out(values)
     if numbers:
         # Those of numpy as Python's, of which there are two kinds.
@@ -272,6 +284,10 @@ def _check_column(
     if rows:
         for kind, of_kind, at in _by_class([values[row] for row in rows], _chosen(place, rows)):
             _check_rows(kind, of_kind, at, bounds, wrong)
+
+
+def _item(place: _Place, row: int) -> _Place:
+    return lambda at: f"{place(row)}[{at}]"
 
 
 def _sorted_out(values: Sequence[Any]) -> tuple[list[int], list[tuple[int, Any, Any]], list[int]]:
@@ -313,6 +329,8 @@ def _name_impossible(
     record: str, name: str, values: Sequence[Any], place: _Place, bounds: Bounds | None, wrong: list[str]
 ) -> None:
     for row, value in enumerate(values):
+        if len(wrong) >= _MOST_HELD:
+            return
         if value is None or _all_possible(record, name, [value], bounds):
             continue
         allowed = _range_of(record, name, [value])
@@ -325,4 +343,5 @@ def _name_impossible(
 
 
 _NUMBERS: Final = frozenset({int, float, type(None)})
+_LISTS: Final = frozenset({tuple, list})
 _NEITHER: Final = frozenset({str, bool, bytes, type(None)})

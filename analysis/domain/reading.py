@@ -13,6 +13,7 @@ import os
 import re
 import stat
 from io import BufferedReader
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, Final
 
@@ -30,8 +31,11 @@ DEEPEST: Final = 64
 
 _LONG_NUMBER: Final = re.compile(rb"\d{19}|[eE]\+?\d{3}")
 """Only where a file has such digits can a number be too large: others are read at full speed."""
-_STRINGS: Final = re.compile(rb'"(?:[^"\\]|\\.)*+"', re.DOTALL)
+_STRINGS: Final = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)', re.DOTALL)
+"""One that has no end goes to the end of the text, which is so read once."""
 _NO_BRACKETS: Final = bytes(sorted(set(range(256)) - set(b"[]{}")))
+_STEPS: Final = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")
+"""One deeper, and as a signed byte one less."""
 _INT64: Final = 2**63
 
 
@@ -129,22 +133,14 @@ def toml_of(content: bytes | str, source: str) -> dict[str, Any]:
 
 
 def _is_deep(content: bytes) -> bool:
-    """Whether brackets nest deeper than `DEEPEST`, found without recursion: each pass takes away the innermost ones."""
-    brackets = content.translate(None, _NO_BRACKETS)
-    if not _remain(brackets):
-        return False
-    # Strings hold brackets too, of names of kernels: without them it is certain.
-    return _remain(_STRINGS.sub(b"", content).translate(None, _NO_BRACKETS))
+    """Whether brackets nest deeper than `DEEPEST`; those without a partner are the parser's to tell."""
+    # Strings hold brackets too, of names of kernels: it is certain without them.
+    return _depth(content) > DEEPEST and _depth(_STRINGS.sub(b"", content)) > DEEPEST
 
 
-def _remain(brackets: bytes) -> bool:
-    """Whether there are opening brackets that `DEEPEST` passes do not close; ends that are missing are the parser's to tell."""
-    for _ in range(DEEPEST):
-        fewer = brackets.replace(b"[]", b"").replace(b"{}", b"")
-        if len(fewer) == len(brackets):
-            break
-        brackets = fewer
-    return brackets.count(b"[") + brackets.count(b"{") > DEEPEST
+def _depth(content: bytes) -> int:
+    steps = memoryview(content.translate(_STEPS, _NO_BRACKETS)).cast("b")
+    return max(accumulate(steps), default=0)
 
 
 def _require_plain(table: dict[str, Any]) -> None:

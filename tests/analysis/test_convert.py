@@ -1,4 +1,5 @@
 import json
+import tracemalloc
 from datetime import UTC, datetime
 from importlib import import_module
 from pathlib import Path
@@ -10,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from analysis.domain.contracts import LLMProfileReportSummary, LLMProfileRequest
-from analysis.domain.convert import from_json, from_json_file, to_json, to_plain
+from analysis.domain.convert import from_json, from_json_file, from_plain, to_json, to_plain
 from analysis.domain.entities import (
     InputSet,
     KernelSummary,
@@ -21,7 +22,7 @@ from analysis.domain.entities import (
     Stats,
 )
 from analysis.domain.errors import RequestError
-from analysis.domain.manifest import RunManifest
+from analysis.domain.manifest import ControlPass, RunManifest
 from record_strategies import CONTRACTS, ENTITIES, MANIFEST, PREDICTIONS, records
 
 REQUEST = {"model_path": "deepseek-ocr-tiny", "input_dir": "/pages"}
@@ -179,3 +180,25 @@ def test_umlauts_stay_readable() -> None:
     model = ModelUnderTest("Grüße", "m", "bf16", "cpu", False)
     assert "Grüße" in to_json(model)
     assert from_json(ModelUnderTest, to_json(model)) == model
+
+
+def test_the_place_of_a_fault_far_down_a_list() -> None:
+    timed = {"pass_index": 0, "image_index": 0, "prefill_ns": 1, "decode_ns": 1, "new_tokens": 2, "step_ns": [1] * 1234}
+    timed["step_ns"] = [*[1] * 1234, "x", 1]
+    with pytest.raises(RequestError, match=r"\$\.step_ns\[1234\]: expected int, found a string \"x\"$"):
+        from_json(ControlPass, json.dumps(timed))
+
+
+@pytest.mark.parametrize(
+    "value", [[0] * 300_000, ["x" * 50] * 300_000, [[0] * 1000] * 300, {str(key): 0 for key in range(300_000)}]
+)
+def test_of_many_faults_some_are_told_in_little_memory(value: Any) -> None:
+    """64 MiB of wrong items took 20 GB: an exception each."""
+    for plain in (value, {"manifest_version": 1, "control": value}, {"run": value}):
+        tracemalloc.start()
+        with pytest.raises(RequestError) as raised:
+            from_plain(RunManifest, plain)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert peak < 1 << 23
+        assert len(str(raised.value)) < 2000

@@ -115,6 +115,15 @@ def test_names_with_many_brackets_are_no_depth() -> None:
     assert json_of(json.dumps(deep), "file") == deep
 
 
+@pytest.mark.parametrize(
+    "text", ['"' + '\\"[' * 400_000, '"' + "[" * 2_000_000, '{"a": "' + "\\" * 999_999, '"' * 999_999]
+)
+def test_strings_without_an_end_are_looked_through_once(text: str) -> None:
+    """Each of n quotes was taken for the begin of a string without an end: n² steps, hours for 64 MiB."""
+    with pytest.raises(RequestError, match="not valid JSON"):
+        json_of(text, "file")
+
+
 def test_a_file_of_just_the_size_is_read(tmp_path: Path) -> None:
     (path := tmp_path / "x.toml").write_bytes(b"x" * 100)
     assert len(read_bounded(path, 100)) == 100
