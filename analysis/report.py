@@ -19,6 +19,7 @@ from analysis.domain.overhead import decode_unit
 from analysis.domain.predictions import Scored
 from analysis.domain.program import WallTimes
 from analysis.domain.redaction import redacted
+from analysis.efficiency.beyond_peak import beyond_peak
 from analysis.efficiency.config_costs import ConfigRequest
 from analysis.efficiency.latency import aggregates, overheads, stage_timings, stats
 from analysis.efficiency.records import Aggregate, Captured, Measured, RankWait, UnitTimes, Utilisation
@@ -169,6 +170,8 @@ class Assembled:
     """Of the whole model."""
     peaks: KnownPeaks
     dtype: str
+    counted_by: str
+    """Where the costs come from, in words."""
 
 
 def assemble(
@@ -312,6 +315,7 @@ def _assembled(
     peaks = peaks_of(device, manifest, options.peaks, on_cpu=captured.on_cpu, dtype=dtype)
     costs = costs_of(manifest, options.cost, instances)
     findings = beside.findings.result()
+    counted_by = "the FLOPs and bytes that the run counted (run.json)"
     if options.cost is not None:
         evidence = TraceEvidence(
             instances, steps, kernel_rows.by_shape, _module_names(attribution), manifest.prompts if manifest else ()
@@ -326,6 +330,7 @@ def _assembled(
             stated = "--model, --input-mode, --tiles and --prompt-tokens"
         incomparable = check_needs(costs, instances, peak, dtype, stated)
         findings += _unchecked_sizes([*unchecked, *([incomparable] if incomparable else [])], stated)
+        counted_by = f"the costs by what was stated ({stated})"
     measured = Measured(
         captured=captured,
         unit_times=unit_times(captured),
@@ -334,6 +339,7 @@ def _assembled(
         utilisation=utilisations(captured, costs, peaks, dtype=dtype),
         needs=component_needs(captured, costs),
     )
+    findings = _with_excess(findings, measured.utilisation, peaks, dtype, counted_by)
     judged = refused(stages, findings) if is_unfit(findings) else verdicts(measured)
     ranking = ranking_of(measured, judged, findings)
     tables = beside.tables.result()
@@ -385,7 +391,7 @@ def _assembled(
         predictions=scored_predictions(manifest, measured.unit_times, ranking),
     )
     _require_consistency(made, bounds_of(attribution))
-    return Assembled(made, measured, costs, peaks, dtype)
+    return Assembled(made, measured, costs, peaks, dtype, counted_by)
 
 
 def _require_consistency(report: Report, bounds: Bounds | None = None) -> None:
@@ -434,24 +440,51 @@ def judged_again(made: Assembled, rank_waits: tuple[RankWait, ...], model_ranks:
         utilisation=utilisations(captured, costs, made.peaks, dtype=made.dtype),
         needs=component_needs(captured, costs),
     )
+    findings = _with_excess(report.findings, measured.utilisation, made.peaks, made.dtype, made.counted_by)
     judged = report.verdicts if is_unfit(report.findings) else verdicts(measured)
-    ranking = report.ranking if is_unfit(report.findings) else ranking_of(measured, judged, report.findings)
+    ranking = report.ranking if is_unfit(report.findings) else ranking_of(measured, judged, findings)
     of_stage = {name: headline(measured.utilisation, name) for name in (*STAGES, "total")}
     mfu = {name: None if row is None else row.mfu for name, row in of_stage.items()}
     made_again = evolve(
         report,
+        findings=findings,
         verdicts=judged,
         ranking=ranking,
         utilisation=measured.utilisation,
         report=evolve(
             report.report,
-            notes=stakeholder_notes(measured, report.findings, judged, ranking),
+            notes=stakeholder_notes(measured, findings, judged, ranking),
             mfu_model_level=mfu["total"],
             mfu_per_stage={stage: mfu[stage] for stage in STAGES},
         ),
     )
     _require_consistency(made_again)
     return made_again
+
+
+_ABOVE_PEAK: Final = "utilisation-above-peak"
+
+
+def _with_excess(
+    findings: tuple[Finding, ...], rows: tuple[Utilisation, ...], peaks: KnownPeaks, dtype: str, counted_by: str
+) -> tuple[Finding, ...]:
+    """The findings, and that MFU or MBU is above 1, where it is; a finding of that kind of earlier is replaced."""
+    others = tuple(finding for finding in findings if finding.code != _ABOVE_PEAK)
+    excess = beyond_peak(rows, peaks, dtype, counted_by)
+    if not excess:
+        return others
+    figures = " and ".join(dict.fromkeys(row.figure for row in excess))
+    stages = ", ".join(dict.fromkeys(row.stage for row in excess))
+    doubted = "; ".join(dict.fromkeys(row.doubted for row in excess))
+    told = Finding(
+        _ABOVE_PEAK,
+        "warning",
+        f"{figures} of {stages}: more than the device can do",
+        f"{'; '.join(row.told for row in excess)}. To be doubted: {doubted}",
+        "correct that input; until then read neither these figures nor the ideal times that they are made with",
+    )
+    place = sum(finding.severity != "info" for finding in others)
+    return (*others[:place], told, *others[place:])
 
 
 def _module_names(attribution: Attribution) -> frozenset[str]:

@@ -15,6 +15,8 @@ from typing import Final
 
 from attrs import frozen
 
+from analysis.domain.measures import ROUNDING
+
 __all__ = [
     "NOT_AVAILABLE",
     "Change",
@@ -36,6 +38,7 @@ __all__ = [
     "flop",
     "ledger",
     "microseconds",
+    "of_peak",
     "part_of",
     "rate",
     "ratio",
@@ -149,6 +152,11 @@ def ratio(value: float | None) -> str:
     if abs(percent) < 0.01:
         return f"{percent:.1g} %" if abs(percent) >= 1e-4 else "< 0.0001 %"
     return f"{percent:,.1f} %" if abs(percent) >= 1 else f"{percent:.2f} %"
+
+
+def of_peak(value: float | None) -> str:
+    """MFU, MBU: what a device did of what it can do, as `ratio` writes it; more than that is marked, for an input is wrong."""
+    return f"{ratio(value)} (above peak)" if value is not None and value > 1 + ROUNDING else ratio(value)
 
 
 def share(value: float | None) -> str:

@@ -21,7 +21,17 @@ from attrs import fields, frozen, has
 from analysis.domain.entities import MFU_GUARDRAIL
 from analysis.domain.errors import ResultError
 
-__all__ = ["KINDS", "Bounds", "Kind", "Range", "impossible_figures", "inconsistent", "kind_of", "require_possible"]
+__all__ = [
+    "KINDS",
+    "ROUNDING",
+    "Bounds",
+    "Kind",
+    "Range",
+    "impossible_figures",
+    "inconsistent",
+    "kind_of",
+    "require_possible",
+]
 
 Kind: TypeAlias = Literal["share", "utilisation", "time", "moment", "change", "count", "amount", "any"]
 

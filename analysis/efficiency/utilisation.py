@@ -71,6 +71,8 @@ class KnownPeaks:
     peaks: tuple[Peak, ...]
     missing: str | None = None
     """Why there is none."""
+    device: Peak | None = None
+    """By data sheet or derived, whatever the user states; None: not known."""
 
 
 @frozen
@@ -209,7 +211,7 @@ def peaks_of(
                 how=measured.how,
             )
         )
-    return KnownPeaks(tuple(peaks), None if peaks else reason)
+    return KnownPeaks(tuple(peaks), None if peaks else reason, looked_up if isinstance(looked_up, Peak) else None)
 
 
 def utilisations(captured: Captured, costs: KnownCosts, peaks: KnownPeaks, *, dtype: str) -> tuple[Utilisation, ...]:

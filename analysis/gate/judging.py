@@ -18,6 +18,7 @@ from analysis.domain.figures import (
     counted,
     decimal,
     duration,
+    of_peak,
     ratio,
     signed_duration,
     signed_ratio,
@@ -281,7 +282,7 @@ def written(value: float | None, unit: UnitName) -> str:
     if unit == "bytes":
         return bytes_(value)
     if unit == "share":
-        return ratio(value)
+        return of_peak(value)
     return count(int(value)) if value is not None and value == int(value) else significant(value)
 
 

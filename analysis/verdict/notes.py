@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from typing import Final
 
-from analysis.domain.figures import count, duration, ratio, share, times, whole_per_cents
+from analysis.domain.figures import count, duration, of_peak, share, times, whole_per_cents
 from analysis.domain.manifest import Overhead
 from analysis.domain.overhead import worth_a_warning
 from analysis.efficiency.records import Captured, Measured, Utilisation
@@ -121,7 +121,7 @@ def _useful(rows: Sequence[Utilisation]) -> list[str]:
     known = [one for stage in stages if (one := headline(rows, stage)) is not None and one.mfu is not None]
     if known:
         named = "; ".join(
-            f"{one.stage} MFU {ratio(one.mfu)}" + (f", MBU {ratio(one.mbu)}" if one.mbu is not None else "")
+            f"{one.stage} MFU {of_peak(one.mfu)}" + (f", MBU {of_peak(one.mbu)}" if one.mbu is not None else "")
             for one in known
         )
         clock = "unprofiled time" if known[0].time_base == "unprofiled" else "profiled time"

@@ -11,7 +11,18 @@ from typing import Final
 
 from attrs import evolve
 
-from analysis.domain.figures import count, counted, decimal, duration, exact_ms, part_of, ratio, share, whole_per_cents
+from analysis.domain.figures import (
+    count,
+    counted,
+    decimal,
+    duration,
+    exact_ms,
+    of_peak,
+    part_of,
+    ratio,
+    share,
+    whole_per_cents,
+)
 from analysis.efficiency.records import Measured, RankWait
 from analysis.quality.findings import Finding
 from analysis.sums.records import StageSummary
@@ -214,7 +225,7 @@ def _evidence(facts: Facts, budget: Budget) -> list[str]:
         )
         lines.append(f"waits: {named}")
     if facts.busy_base is not None and facts.busy_base.mfu is not None:
-        lines.append(f"over GPU-busy time: MFU {ratio(facts.busy_base.mfu)}, MBU {ratio(facts.busy_base.mbu)}")
+        lines.append(f"over GPU-busy time: MFU {of_peak(facts.busy_base.mfu)}, MBU {of_peak(facts.busy_base.mbu)}")
     if stage.small_grid_share is not None:
         lines.append(f"kernels with fewer blocks than SMs: {share(stage.small_grid_share)} of kernel time")
     lines += [*_kernel_evidence(facts), *_component_evidence(facts)]

@@ -6,7 +6,7 @@ import math
 import re
 from typing import Final
 
-from analysis.domain.figures import rate, ratio, significant
+from analysis.domain.figures import of_peak, rate, significant
 from analysis.efficiency.records import Utilisation
 from analysis.render.pictures.svg import circle, line, path, svg, text
 from analysis.render.spec.text import visible
@@ -87,7 +87,7 @@ def stage_roofline_picture(report: Report, width: int = 860) -> str | None:
 
 def _mark(row: Utilisation, x: float, y: float, reached: float) -> str:
     """Diamond: unprofiled. Hollow circle: the whole profiled time. Filled circle: while the GPU was busy."""
-    mfu, mbu = ("n/a" if value is None else ratio(value) for value in (row.mfu, row.mbu))
+    mfu, mbu = (of_peak(value) for value in (row.mfu, row.mbu))
     hint = (
         f"{row.stage}, {TIME_BASES[row.time_base]}: {rate(reached, 'FLOP/s')} at "
         f"{significant(row.arithmetic_intensity or 0)} FLOP/B, MFU {mfu}, MBU {mbu}, peak {visible(row.peak_how or '')}"

@@ -7,7 +7,17 @@ from typing import Final
 
 from attrs import evolve
 
-from analysis.domain.figures import NOT_AVAILABLE, bytes_, count, counted, decimal, duration, part_of, ratio, share
+from analysis.domain.figures import (
+    NOT_AVAILABLE,
+    bytes_,
+    count,
+    counted,
+    decimal,
+    duration,
+    of_peak,
+    part_of,
+    share,
+)
 from analysis.efficiency.records import UnitTimes
 from analysis.efficiency.utilisation import headline as headline_utilisation
 from analysis.quality.findings import PARTIAL
@@ -138,7 +148,7 @@ def _utilisation(report: Report, stage: str, kind: str) -> Tile:
         return Tile(label, NOT_AVAILABLE, visible(because or "not computed"), kind, stage)
     # Both over the whole base: an ideal time alone would be read as that of one image or token.
     ideal = f" · ideal {duration(row.ideal_ns)} of {duration(row.time_ns)}" if row.ideal_ns and row.time_ns else ""
-    return Tile(label, ratio(value), _BASES[row.time_base] + ideal, kind, stage)
+    return Tile(label, of_peak(value), _BASES[row.time_base] + ideal, kind, stage)
 
 
 def headline(report: Report) -> tuple[Tile, ...]:

@@ -15,7 +15,7 @@ from analysis.efficiency.records import Aggregate
 from analysis.efficiency.utilisation import headline as headline_utilisation
 from analysis.render.spec import facts
 from analysis.render.spec.glossary import GLOSSARY
-from analysis.render.spec.specification import PLAIN, RATIO, SHARE, TEXT, Column, Specification, decimals
+from analysis.render.spec.specification import OF_PEAK, PLAIN, SHARE, TEXT, Column, Specification, decimals
 from analysis.render.spec.text import visible
 from analysis.report import Report
 from analysis.sums.stages import WHOLE_CAPTURE
@@ -150,8 +150,8 @@ STAGE_NUMBERS: Final = Specification[StageNumbers](
         _S("busy_share", "GPU busy", "float64", SHARE, GLOSSARY["busy_share"], nullable=True, priority=0),
         _S("launches", "Launches", "float64", decimals(0), GLOSSARY["launches"], priority=2),
         _S("per", "each", "string", TEXT, "What the launches are given per.", priority=2),
-        _S("mfu", "MFU", "float64", RATIO, GLOSSARY["mfu"], nullable=True, priority=1),
-        _S("mbu", "MBU", "float64", RATIO, GLOSSARY["mbu"], nullable=True, priority=1),
+        _S("mfu", "MFU", "float64", OF_PEAK, GLOSSARY["mfu"], nullable=True, priority=1),
+        _S("mbu", "MBU", "float64", OF_PEAK, GLOSSARY["mbu"], nullable=True, priority=1),
     ),
 )
 

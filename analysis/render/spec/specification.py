@@ -23,6 +23,7 @@ from analysis.domain.figures import (
     exact_ms,
     flop,
     microseconds,
+    of_peak,
     rate,
     ratio,
     share,
@@ -43,6 +44,7 @@ __all__ = [
     "FLOP_RATE",
     "MICROSECONDS",
     "NAME",
+    "OF_PEAK",
     "PLAIN",
     "RATIO",
     "SHAPE",
@@ -102,6 +104,7 @@ DURATION: Final = Style("duration", duration)
 SIGNED_DURATION: Final = Style("signed_duration", signed_duration)
 SHARE: Final = Style("share", share)
 RATIO: Final = Style("ratio", ratio)
+OF_PEAK: Final = Style("of_peak", of_peak)
 SIGNIFICANT: Final = Style("significant", significant)
 FLOP: Final = Style("flop", flop)
 BYTES: Final = Style("bytes", bytes_)

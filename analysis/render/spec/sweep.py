@@ -13,6 +13,7 @@ from analysis.render.spec.specification import (
     BYTES,
     COUNT,
     DURATION,
+    OF_PEAK,
     RATIO,
     SHARE,
     SIGNIFICANT,
@@ -82,8 +83,8 @@ def _stage(
 def _of_stage(stage: Stage) -> tuple[_P, ...]:
     unit = "prefill of the batch" if stage == "prefill" else "decode step of the batch"
     return (
-        _stage(stage, "mfu", "MFU", RATIO, GLOSSARY["mfu"], lambda row: row.mfu, shown=("html", "terminal"), priority=3),
-        _stage(stage, "mbu", "MBU", RATIO, GLOSSARY["mbu"], lambda row: row.mbu, shown=("html", "terminal"), priority=3),
+        _stage(stage, "mfu", "MFU", OF_PEAK, GLOSSARY["mfu"], lambda row: row.mfu, shown=("html", "terminal"), priority=3),
+        _stage(stage, "mbu", "MBU", OF_PEAK, GLOSSARY["mbu"], lambda row: row.mbu, shown=("html", "terminal"), priority=3),
         _stage(stage, "launches", "launches", decimals(0), f"Launch calls per {unit}; a graph's launch is one.",
                lambda row: row.launches, window=True),
         _stage(stage, "busy_share", "GPU busy", SHARE, "Union of the GPU's operations ÷ unprofiled time.",

@@ -9,7 +9,17 @@ from attrs import evolve, frozen
 
 from analysis.domain.annotations import STAGES
 from analysis.domain.energy import Energy
-from analysis.domain.figures import NOT_AVAILABLE, bytes_, count, counted, decimal, duration, rate, ratio, significant
+from analysis.domain.figures import (
+    NOT_AVAILABLE,
+    bytes_,
+    count,
+    counted,
+    decimal,
+    duration,
+    of_peak,
+    rate,
+    significant,
+)
 from analysis.domain.sweep import StageFigures, Sweep, SweepPoint
 from analysis.render.spec.energy import energy_note
 from analysis.render.spec.shown import Cell, Heading, Table, Tile, shown
@@ -111,9 +121,9 @@ def tiles(answers: SweepAnswers) -> tuple[Tile, ...]:
         _best(sweep, "Pages per minute", lambda point: point.pages_per_min, significant, None, largest=True),
         _best(sweep, "TTFT", lambda point: None if point.prefill is None else point.prefill.median_ns, duration, "prefill"),
         _best(sweep, "TPOT", lambda point: None if point.decode is None else point.decode.median_ns, duration, "decode"),
-        _best(sweep, "MFU, prefill", lambda point: None if point.prefill is None else point.prefill.mfu, ratio, "prefill",
+        _best(sweep, "MFU, prefill", lambda point: None if point.prefill is None else point.prefill.mfu, of_peak, "prefill",
               largest=True),
-        _best(sweep, "MBU, decode", lambda point: None if point.decode is None else point.decode.mbu, ratio, "decode",
+        _best(sweep, "MBU, decode", lambda point: None if point.decode is None else point.decode.mbu, of_peak, "decode",
               largest=True),
         _best(sweep, "Memory at peak", lambda point: None if point.memory is None else point.memory.peak_allocated, bytes_,
               None, largest=True, word="most"),
@@ -297,10 +307,10 @@ _FIGURES: Final = (
     _Figure("ttft", "Time to first token", "prefill", lambda point: _of(point.prefill, "median_ns"), duration, True),
     _Figure("tokens", "Tokens per second", "decode", lambda point: point.tokens_per_s, significant),
     _Figure("pages", "Pages per minute", "neither", lambda point: point.pages_per_min, significant),
-    _Figure("mfu_prefill", "MFU of prefill", "prefill", lambda point: _of(point.prefill, "mfu"), ratio),
-    _Figure("mbu_prefill", "MBU of prefill", "prefill", lambda point: _of(point.prefill, "mbu"), ratio),
-    _Figure("mfu_decode", "MFU of decode", "decode", lambda point: _of(point.decode, "mfu"), ratio),
-    _Figure("mbu_decode", "MBU of decode", "decode", lambda point: _of(point.decode, "mbu"), ratio),
+    _Figure("mfu_prefill", "MFU of prefill", "prefill", lambda point: _of(point.prefill, "mfu"), of_peak),
+    _Figure("mbu_prefill", "MBU of prefill", "prefill", lambda point: _of(point.prefill, "mbu"), of_peak),
+    _Figure("mfu_decode", "MFU of decode", "decode", lambda point: _of(point.decode, "mfu"), of_peak),
+    _Figure("mbu_decode", "MBU of decode", "decode", lambda point: _of(point.decode, "mbu"), of_peak),
     _Figure("joules", "Joules per page", "neither", lambda point: _of(point.energy, "joules_per_page"),
             lambda value: f"{significant(value)} J", True),
 )  # fmt: skip

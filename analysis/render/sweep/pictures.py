@@ -9,7 +9,7 @@ from typing import Final
 from attrs import frozen
 
 from analysis.domain.annotations import Stage
-from analysis.domain.figures import bytes_, count, duration, ratio, significant
+from analysis.domain.figures import bytes_, count, duration, of_peak, significant
 from analysis.domain.sweep import StageFigures, SweepPoint
 from analysis.render.pictures.palette import text_on
 from analysis.render.pictures.svg import axis_steps, axis_time, circle, legend, line, path, polyline, rect, svg, text
@@ -258,7 +258,7 @@ def _utilisation(answers: SweepAnswers, over: str, title: str, width: int) -> st
                     (
                         float(point.setting.batch_size if over == "batch" else prompt_tokens_of(point) or 1),
                         value,
-                        visible(f"{label}, {point_words(answers.sweep, point)}: {name.upper()} {ratio(value)}"),
+                        visible(f"{label}, {point_words(answers.sweep, point)}: {name.upper()} {of_peak(value)}"),
                     )
                     for point in points
                     if (figures := figures_of(point, stage)) is not None

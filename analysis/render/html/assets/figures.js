@@ -51,6 +51,7 @@ const figures = (() => {
     if (size < 0.01) return size >= 1e-4 ? `${Number(percent.toPrecision(1))} %` : "< 0.0001 %";
     return `${decimal(percent, size >= 1 ? 1 : 2)} %`;
   };
+  const ofPeak = (value) => (value > 1 + 1e-9 ? `${ratio(value)} (above peak)` : ratio(value));
   const share = (value) => ratio(Math.min(1, value));
   const prefixed = (value, unit) => {
     if (value === 0) return `0 ${unit}`;
@@ -70,6 +71,7 @@ const figures = (() => {
     signed_duration: signedDuration,
     share,
     ratio,
+    of_peak: ofPeak,
     significant,
     flop: (value) => prefixed(value, "FLOP"),
     bytes: (value) => prefixed(value, "B"),
