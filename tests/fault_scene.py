@@ -213,6 +213,7 @@ class Scene:
         start: Callable[..., Started],
         reached: Callable[[], object],
         at: Callable[[], object] = lambda: None,
+        limits_s: Sequence[int] = _LIMITS_S,
     ) -> Started:
         """Start a command with a ``--timeout`` that is over after the command has come to the place of the fault.
 
@@ -220,8 +221,9 @@ class Scene:
             start: starts the command with these options more.
             reached: whether it has come there.
             at: what is done then.
+            limits_s: what is tried.
         """
-        for limit in _LIMITS_S:
+        for limit in limits_s:
             run = start("--timeout", str(limit))
             wait_for(lambda run=run: reached() or run.process.poll() is not None, "the place of the fault")  # type: ignore[misc]
             if reached():
@@ -229,7 +231,7 @@ class Scene:
                 return run
             for directory in self.directories():
                 shutil.rmtree(directory.path)
-        raise AssertionError(f"it has not come so far in {_LIMITS_S[-1]} s: {run.stderr}")
+        raise AssertionError(f"it has not come so far in {limits_s[-1]} s: {run.stderr}")
 
     # -- what can be observed ------------------------------------------------------------------------------------------
 

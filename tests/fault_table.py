@@ -59,7 +59,7 @@ class Row:
     name: str = ""
     """Tells it from other rows of the same test."""
     followed: bool = False
-    """A whole run follows, on the same device: so it is for the first row of each test."""
+    """A whole run follows, on the same device: so it is for the first row of each chapter."""
 
     def says(self, text: str) -> bool:
         """Whether a line says what this row says."""
@@ -94,7 +94,8 @@ _ROWS: Final[dict[tuple[str, str], tuple[str, tuple[Row, ...]]]] = {}
 
 def faults(chapter: str, *rows: Row) -> Callable[[Test], Test]:
     """Declare the rows that a test causes; the test is called once for each, with it as ``row``."""
-    rows = tuple(evolve(row, followed=number == 0) for number, row in enumerate(rows))
+    begins = chapter not in {declared for declared, _ in _ROWS.values()}
+    rows = tuple(evolve(row, followed=begins and number == 0) for number, row in enumerate(rows))
 
     def declare(test: Test) -> Test:
         _ROWS[Path(test.__code__.co_filename).name, test.__name__] = (chapter, rows)
@@ -128,8 +129,8 @@ What holds in every row, and is asserted in every row:
 - `run.json` can be read, its status is true (of a run whose disk was full or read-only that of `status`), and the first cause
   stays in it, whatever `resume` comes to later.
 - No process of the run is left: not the program, not what it started, not one of nsys' own.
-- No lock is left: the run and its device can be taken at once. (In the first row of each test a whole run follows, which
-  succeeds.)
+- No lock is left: the run and its device can be taken at once. (The first row of each table is followed by a whole
+  run, which succeeds.)
 - No half file: each `.json` parses, each `.sqlite` passes SQLite's own check, no temporary file is left. (Of a command that was
   killed by SIGKILL a file named `*.partial*` or `.*.tmp` may be left, which nothing reads.)
 - What the row says is kept is there.

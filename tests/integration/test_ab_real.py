@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -79,26 +77,3 @@ def test_the_same_setting_twice_gives_a_band_that_a_gate_takes(place: Path) -> N
     )
     assert gated.returncode == 0, gated.stdout + gated.stderr
     assert len(json.loads((place / "gate" / "gate.json").read_text())["checks"]) == 2
-
-
-def test_ctrl_c_ends_it_with_its_exit_code_and_keeps_the_rounds(place: Path) -> None:
-    argv = [sys.executable, "-m", "runner.cli", "ab", "a.json", "b.json", "--rounds", "50", "--out", str(place / "out")]
-    with subprocess.Popen(
-        argv, cwd=place, env=environ(place), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as process:
-        deadline = time.monotonic() + 120
-        while not list((place / "out").glob("ab-*/ab.json")):
-            assert process.poll() is None
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
-        process.send_signal(signal.SIGINT)
-        _, told = process.communicate(timeout=120)
-    assert process.returncode == 130, told
-    assert "Traceback" not in told
-    (file,) = (place / "out").glob("ab-*/ab.json")
-    result = json.loads(file.read_text())
-    assert result["finished_at"] is None
-    assert result["rounds"]
-    for side in ("a", "b"):
-        run = json.loads((Path(result[side]["run_dir"]) / "run.json").read_text())
-        assert run["status"] == "interrupted"

@@ -24,7 +24,6 @@ from analysis.domain.errors import (
     ChildFailedError,
     ExportError,
     InterruptedRunError,
-    TimeoutExceededError,
 )
 from launch_kit import ROOT, environment, prepare, real_nsys, wrapper_without_importer
 from runner.collectors.nsys.collector import NsysCollector
@@ -246,14 +245,6 @@ def test_a_second_ctrl_c_leaves_no_process_behind(tmp_path: Path, nsys: NsysTool
         with pytest.raises(InterruptedRunError, match="killed"):
             run.start(interrupts)
     assert not marked_processes(run.plan.run_id)
-
-
-def test_a_time_out_keeps_the_trace(tmp_path: Path, nsys: NsysTool) -> None:
-    run = prepare(tmp_path, nsys, "hang", timeout_s=15.0)
-    with Interrupts() as interrupts, pytest.raises(TimeoutExceededError, match=r"trace\.sqlite"):
-        run.start(interrupts)
-    assert run.directory.read_manifest().status == "timed_out"
-    assert ("dsocr", 59, "prefill") in events(run.directory.trace_file)
 
 
 @pytest.mark.parametrize(("behaviour", "code"), [("late crash", 9), ("signal itself", 128 + signal.SIGSEGV)])

@@ -29,7 +29,7 @@ PARTIAL = Resume(0, "partial capture: ended by …; 1 of 1 image")
     ),
 )  # fmt: skip
 def test_a_signal_in_the_control_run(scene: Scene, row: Row) -> None:
-    scene.behave("stubborn hang in control" if row.name == "twice" else "hang in control")
+    scene.behave("stubborn at once, hang in control" if row.name == "twice" else "hang in control")
     run = scene.run(*(("--grace", "300") if row.name == "twice" else ()))
     scene.wait_for_file("control is at work")
     number = {"sigterm": signal.SIGTERM, "sigkill": signal.SIGKILL}.get(row.name, signal.SIGINT)
@@ -96,7 +96,7 @@ def test_the_program_ends_in_the_control_run(scene: Scene, row: Row) -> None:
     ),
 )  # fmt: skip
 def test_a_signal_in_the_capture(scene: Scene, row: Row) -> None:
-    scene.behave("stubborn hang" if row.name in ("stubborn", "twice") else "hang")
+    scene.behave("stubborn at once, hang" if row.name in ("stubborn", "twice") else "hang")
     run = scene.run(*(("--grace", "300") if row.name == "twice" else ()))
     scene.wait_for_file("capture is at work")
     run.send(signal.SIGTERM if row.name == "sigterm" else signal.SIGINT)
@@ -213,13 +213,29 @@ def test_nsys_fails(scene: Scene, row: Row) -> None:
         "the capture was ended by --timeout …", kept=("control.json",), resume=NOTHING, name="hangs at start",
     ),
     Row(
-        "nsys hangs after its program has ended, with `--timeout`", "capture", 14, "timed_out",
-        "the capture was ended by --timeout …; it was killed", kept=("control.json",), resume=NOTHING, name="hangs at the end",
+        "`--timeout` ends the program, and nsys hangs (with `--finish 1`)", "capture", 14, "timed_out",
+        "the capture was ended by --timeout …; it was killed, and nothing usable is left", kept=("control.json",), resume=NOTHING,
+        name="hangs at the end",
     ),
 )  # fmt: skip
-def test_nsys_hangs(scene: Scene, row: Row) -> None:
-    scene.behave("well", nsys=row.name)
-    scene.check(row, scene.run_out_of_time(scene.run, lambda: scene.there("nsys hangs")))
+def test_nsys_hangs_until_the_time_is_over(scene: Scene, row: Row) -> None:
+    scene.behave("hang", nsys=row.name)
+    where = "nsys hangs" if row.name == "hangs at start" else "capture is at work"
+    run = scene.run_out_of_time(lambda *more: scene.run("--finish", "1", *more), lambda: scene.there(where))
+    scene.check(row, run)
+
+
+@faults(
+    CAPTURE,
+    Row(
+        "nsys hangs when its program has ended (with `--finish 1`)", "capture", 10, "failed",
+        "nsys (version 2099.1.0) had not ended …s after the program, and was killed; it left nothing",
+        kept=("control.json",), resume=NOTHING,
+    ),
+)  # fmt: skip
+def test_nsys_hangs_when_its_program_has_ended(scene: Scene, row: Row) -> None:
+    scene.behave("well", nsys="hangs at the end")
+    scene.check(row, scene.run("--finish", "1"))
 
 
 @faults(

@@ -97,7 +97,7 @@ def test_cancel_of_a_queued_run(scene: Scene, row: Row) -> None:
     ),
 )  # fmt: skip
 def test_cancel_of_a_running_run(scene: Scene, row: Row) -> None:
-    scene.behave("stubborn hang" if row.name == "twice" else "hang")
+    scene.behave("stubborn at once, hang" if row.name == "twice" else "hang")
     directory, status = accepted(scene, scene.submit())
     assert status == "running"
     scene.wait_for_file("capture is at work")

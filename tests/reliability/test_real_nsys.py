@@ -17,6 +17,7 @@ import pytest
 from fault_scene import Scene, Started, fill, small_disk, wait_for
 from fault_table import Resume, Row, faults
 from launch_kit import real_nsys
+from program_kit import range_names
 
 pytestmark = pytest.mark.integration
 
@@ -112,6 +113,7 @@ def test_the_command_is_ended(real: Scene, row: Row) -> None:
     at_work = real.folder / "at work"
     if row.name == "timeout":
         real.check(row, real.run_out_of_time(start, at_work.exists))
+        assert "prefill" in range_names(real.directory.trace_file)
         return
     run = start("--timeout", "80")
     wait_for(at_work.exists, "the program")

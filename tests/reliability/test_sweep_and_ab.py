@@ -7,6 +7,8 @@ import signal
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from fault_scene import Scene, Started, fill, small_disk, wait_for
 from fault_table import Row, faults
 from runner.launcher.run_directory import RunDirectory
@@ -52,6 +54,7 @@ def goes_on(scene: Scene, kept: dict[str, Any]) -> None:
     scene.check_files(folder)
 
 
+@pytest.mark.integration
 @faults(
     SWEEP,
     Row("Ctrl-C", "a point", 130, None, ENDED, go_on=THE_SAME, name="once"),
@@ -81,6 +84,7 @@ def test_a_signal_in_a_sweep(scene: Scene, row: Row) -> None:
     goes_on(scene, kept)
 
 
+@pytest.mark.integration
 @faults(
     SWEEP,
     Row("the disk fills up", "a point", 10, None, "the disk is full", go_on="free space; " + THE_SAME),
@@ -124,5 +128,9 @@ def test_a_signal_in_ab(scene: Scene, row: Row) -> None:
     run.send(signal.SIGKILL if row.name == "sigkill" else signal.SIGINT)
     run.code()
     (folder,) = scene.out.glob("ab-*")
-    assert len(json.loads((folder / "ab.json").read_text())["rounds"]) == 1
+    kept = json.loads((folder / "ab.json").read_text())
+    assert (len(kept["rounds"]), kept["finished_at"]) == (1, None)
+    if row.name == "once":
+        statuses = [json.loads((Path(kept[side]["run_dir"]) / "run.json").read_text())["status"] for side in "ab"]
+        assert statuses == ["interrupted", "interrupted"]
     scene.check(row, run, directory=RunDirectory(first.parent))

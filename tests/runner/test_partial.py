@@ -185,21 +185,6 @@ def test_a_program_that_was_ended_stays_so_however_well_it_took_it(
         assert run.directory.trace_file.is_file()
 
 
-def test_a_program_interrupted_in_its_control_run_keeps_its_cause(tmp_path: Path, tool: NsysTool) -> None:
-    up = tmp_path / "up"
-    run = program_run(tmp_path / "out", [*program(tmp_path, ENDS_WELL), str(up)], tool, control=1)
-    with Interrupts() as interrupts:
-        signal_when(up)
-        with pytest.raises(InterruptedRunError):
-            run.start(interrupts, wait=False)
-    first = run.directory.read_program_manifest()
-    with Interrupts() as interrupts, pytest.raises(CaptureError, match="nothing was captured"):
-        ProgramRun.taken_up(run.directory, tool, run.environ, print).resume(interrupts)
-    manifest = run.directory.read_program_manifest()
-    assert (manifest.status, manifest.error) == ("interrupted", first.error)
-    assert manifest.resumed is not None
-
-
 # -- the real child, recorded by torch.profiler ------------------------------------------------------------------------
 
 
@@ -281,17 +266,6 @@ def test_what_torch_recorded_until_ctrl_c_is_reported_in_every_format(tmp_path: 
         assert directory.read_manifest().status == "interrupted"
 
 
-def test_what_torch_recorded_until_its_launcher_was_killed_is_left(tmp_path: Path) -> None:
-    directory, code, _ = run_until_page(tmp_path, 3, signal.SIGKILL, "launcher")
-    assert code == -signal.SIGKILL
-    wait_for(lambda: directory.holder() is None)
-    done = resume(directory, tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert "artial capture: ended by the death of its launcher; 2 of 3 images" in " ".join(done.stdout.split())
-    manifest = directory.read_manifest()
-    assert (manifest.status, manifest.error) == ("failed", "its launcher was killed")
-
-
 def test_before_the_first_image_is_through_there_is_nothing_to_report(tmp_path: Path) -> None:
     directory, code, said = run_until_page(tmp_path, 1, signal.SIGTERM)
     assert code == 11, said
@@ -304,14 +278,3 @@ def test_before_the_first_image_is_through_there_is_nothing_to_report(tmp_path: 
         assert "dsocr-profile resume" not in line
         assert directory.read_manifest().status == "failed"
         assert not (directory.path / "report.html").exists()
-
-
-def test_of_a_child_that_is_killed_torch_keeps_nothing_and_says_so(tmp_path: Path) -> None:
-    directory, code, said = run_until_page(tmp_path, 2, signal.SIGKILL)
-    assert code == 11, said
-    assert "of a program that is killed nothing is left" in said
-    assert not directory.trace_file.exists()
-    done = resume(directory, tmp_path)
-    assert done.returncode == 10
-    assert "nothing was captured" in done.stderr
-    assert directory.read_manifest().partial is None
