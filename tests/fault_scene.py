@@ -26,7 +26,7 @@ from runner.launcher.device_lock import DeviceLock
 from runner.launcher.run_directory import RunDirectory
 from runner.process.environment import RUN_MARK
 
-__all__ = ["PATIENCE_S", "Scene", "Started", "fill", "remount", "small_disk", "wait_for"]
+__all__ = ["IMPORTER", "PATIENCE_S", "Scene", "Started", "fill", "remount", "small_disk", "wait_for"]
 
 PATIENCE_S: Final = 90.0
 """How long anything of a row is waited for. Nothing of it takes long; a machine may be busy."""
@@ -37,6 +37,12 @@ _GONE_S: Final = 20.0
 _STAND_IN: Final = ROOT / "tests" / "reliability" / "stand_in"
 _SUPERVISOR: Final = "runner/process/supervise.py"
 """Its command line holds that of the program that it starts."""
+IMPORTER: Final = """#!/bin/sh
+for word; do case $word in --output-file=*) report=${word#*=};; esac; done
+echo half > "$report"
+cd "$(dirname "$report")"
+"""
+"""How a program in the place of nsys' importer begins: half of a report is there, and ``$report`` names it."""
 _TEMPORARY: Final = ("*.tmp", "*.partial*", "*-journal", "*-wal", "*-shm", ".*.tmp")
 
 

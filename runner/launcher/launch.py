@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -146,7 +146,8 @@ def carry_out(
                     changes["status"] = "cancelled"
                     if left.status == "queued":
                         changes["error"] = "cancelled before it began"
-                directory.write(directory.manifest_file, evolve(left, **changes))
+                with suppress(DsocrError):  # where nothing can be written any more, what happened first is what is told
+                    directory.write(directory.manifest_file, evolve(left, **changes))
             raise
 
 

@@ -10,7 +10,7 @@ from typing import Final
 
 import pytest
 
-from fault_scene import Scene, fill, remount, small_disk
+from fault_scene import IMPORTER, Scene, fill, remount, small_disk
 from fault_table import Resume, Row, faults
 from runner.process.room import little_room_warning
 
@@ -114,6 +114,47 @@ def test_the_disk_fills_up_while_the_report_is_made(scene: Scene, disk: Path, ro
     fill(disk)
     analysis.resume()
     scene.check(row, run, mend=(disk / "ballast").unlink)
+
+
+@faults(
+    CHAPTER,
+    Row(
+        "the disk becomes read-only", "report", 13, "failed", "read-only", kept=(*CAPTURED, "trace.sqlite"), resume=GOES_ON,
+        go_on="make it writable", recorded=False,
+    ),
+)  # fmt: skip
+def test_the_disk_becomes_read_only_while_the_report_is_made(scene: Scene, disk: Path, row: Row) -> None:
+    run = scene.run()
+    analysis = scene.wait_for_process("analysis.cli")
+    analysis.suspend()
+    at_work = scene.wait_for_file("capture is at work")
+    with read_only(disk, at_work):
+        analysis.resume()
+        run.code()
+    scene.check(row, run)
+
+
+@faults(
+    CHAPTER,
+    Row(
+        "the disk fills up", "import (QdstrmImporter)", 12, "failed", "trace.qdstrm…the disk is full",
+        kept=("control.json", "profiled.json", "trace.qdstrm"), resume=GOES_ON, go_on="free space", recorded=False,
+    ),
+)  # fmt: skip
+def test_the_disk_fills_up_in_the_import(scene: Scene, disk: Path, row: Row) -> None:
+    scene.behave("well", nsys="stream only")
+    waits = "touch 'import is at work'\nwhile test -e 'import is at work'; do sleep 0.05; done\n"
+    scene.importer(IMPORTER + waits + "head -c 200000 /dev/zero >>$report || exit 1\n")
+    run = scene.run()
+    at_work = scene.wait_for_file("import is at work")
+    fill(disk)
+    at_work.unlink()
+
+    def mend() -> None:
+        (disk / "ballast").unlink()
+        scene.importer(IMPORTER + "echo whole > $report\n")
+
+    scene.check(row, run, mend=mend)
 
 
 @faults(

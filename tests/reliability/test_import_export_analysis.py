@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 from typing import Final
 
-from fault_scene import Scene
+from fault_scene import IMPORTER, Scene
 from fault_table import Resume, Row, faults
 
 IMPORT, EXPORT, ANALYSIS = "Import", "Export", "Report"
@@ -22,11 +23,6 @@ NO_SPACE: Final = (
 )
 REPORT_ENDED: Final = "interrupted in the analysis; the trace is kept: dsocr-profile resume"
 
-IMPORTER: Final = """#!/bin/sh
-for word; do case $word in --output-file=*) report=${word#*=};; esac; done
-echo half > "$report"
-cd "$(dirname "$report")"
-"""
 WELL: Final = IMPORTER + "echo whole > $report\n"
 HANGS: Final = IMPORTER + "touch 'import is at work'\nexec sleep 300\n"
 FAILS: Final = IMPORTER + "rm -f $report; echo 'Importation failed: the stream is of another version' >&2; exit 1\n"
@@ -84,6 +80,10 @@ def test_the_importer_fails(scene: Scene, row: Row) -> None:
         kept=CAPTURED, resume=GOES_ON, name="once",
     ),
     Row(
+        "Ctrl-C twice, quickly", "export", 130, "interrupted", EXPORT_ENDED,
+        kept=CAPTURED, resume=GOES_ON, name="twice",
+    ),
+    Row(
         "SIGTERM", "export", 130, "interrupted", EXPORT_ENDED,
         kept=CAPTURED, resume=GOES_ON, name="sigterm",
     ),
@@ -103,6 +103,8 @@ def test_a_signal_in_the_export(scene: Scene, row: Row) -> None:
         scene.wait_for_process("nsys export").kill()
     else:
         run.send({"sigterm": signal.SIGTERM, "sigkill": signal.SIGKILL}.get(row.name, signal.SIGINT))
+    if row.name == "twice":
+        run.send(signal.SIGINT)
     scene.check(row, run)
 
 
@@ -131,6 +133,10 @@ def test_nsys_fails_in_the_export(scene: Scene, row: Row) -> None:
     Row(
         "SIGTERM", "report", 130, "interrupted", REPORT_ENDED,
         kept=EXPORTED, resume=GOES_ON, name="sigterm",
+    ),
+    Row(
+        "Ctrl-C twice, quickly", "report", 130, "interrupted", REPORT_ENDED,
+        kept=EXPORTED, resume=GOES_ON, name="twice",
     ),
     Row(
         "Ctrl-C, and the analysis hangs (SIGSTOP)", "report", 130, "interrupted",
@@ -165,4 +171,30 @@ def test_a_signal_in_the_report(scene: Scene, row: Row) -> None:
         if row.name == "stopped":
             analysis.suspend()
         run.send({"sigterm": signal.SIGTERM, "sigkill": signal.SIGKILL}.get(row.name, signal.SIGINT))
+    if row.name == "twice":
+        run.send(signal.SIGINT)
+    scene.check(row, run)
+
+
+@faults(
+    EXPORT,
+    Row("the run's folder vanishes (`rm -rf`)", "export", 10, None, "…is not there any more"),
+)
+def test_the_folder_vanishes_in_the_export(scene: Scene, row: Row) -> None:
+    scene.behave("well", nsys="waits in the export")
+    run = scene.run()
+    shutil.rmtree(scene.wait_for_file("export is at work").parent)
+    scene.check(row, run)
+
+
+@faults(
+    ANALYSIS,
+    Row("the run's folder vanishes (`rm -rf`)", "report", 10, None, "…is not there any more"),
+)
+def test_the_folder_vanishes_while_the_report_is_made(scene: Scene, row: Row) -> None:
+    run = scene.run()
+    analysis = scene.wait_for_process("analysis.cli")
+    analysis.suspend()
+    shutil.rmtree(scene.directory.path)
+    analysis.resume()
     scene.check(row, run)

@@ -65,7 +65,9 @@ def finish_import(
         umask=0o077,
         watch=room.look,
     )
-    if outcome.ended_by != "itself" or outcome.returncode < 0 or not partial.is_file() or partial.stat().st_size == 0:
+    failed = outcome.ended_by != "itself" or outcome.returncode < 0
+    failed = failed or (outcome.returncode > 0 and room.full is not None)  # what is there is as much as found room
+    if failed or not partial.is_file() or partial.stat().st_size == 0:
         partial.unlink(missing_ok=True)
         if outcome.ended_by == "timeout":
             raise _too_long(stream, "import", interrupts)
