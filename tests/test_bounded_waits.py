@@ -74,6 +74,7 @@ ENDS_WITH: Final[dict[tuple[str, str, str], str]] = {
         "_local_workers",
         "ProcessPoolExecutor",
     ): "workers compute; one that dies breaks the pool",
+    ("analysis/api/workers.py", "_end_with_the_command", "wait"): "as long as the command: that is what it waits for",
     ("analysis/api/workers.py", "_Pool.run", "future.result"): "workers compute; one that dies breaks the pool",
     ("analysis/render/formats.py", "PageParts.__init__", "ThreadPoolExecutor"): "computes from a trace in memory",
     ("analysis/render/formats.py", "PageParts.__exit__", "self._pool.shutdown"): "computes from a trace in memory",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Final, Protocol, TypeVar
@@ -28,6 +28,8 @@ _NEEDED: Final = (
     "analysis.trace.manifest",
 )
 """What a worker imports, and what these import."""
+_PR_SET_PDEATHSIG: Final = 1
+_SAFE_PATH: Final = "PYTHONSAFEPATH"
 _OF_JEMALLOC: Final = "jemalloc_bg_thd"
 """The thread that Arrow's allocator begins when it is imported: jemalloc makes itself ready for a fork (``pthread_atfork``)."""
 
@@ -91,9 +93,32 @@ def _local_workers(workers: int, *, shares: bool) -> Iterator[Workers]:
     if shares and context.get_start_method() != "fork":
         yield _Here()
         return
-    with ProcessPoolExecutor(workers, mp_context=context, initializer=_begin_worker) as pool:
-        pool.submit(os.getpid)  # forks them all, before the caller begins threads
-        yield _Pool(pool)
+    forking = os.getpid() if context.get_start_method() == "fork" else None
+    others = set(multiprocessing.active_children())
+    with _nothing_of_the_current_folder():
+        pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_begin_worker, initargs=(forking,))
+    with pool:
+        try:
+            with _nothing_of_the_current_folder():
+                pool.submit(os.getpid)  # forks them all, before the caller begins threads
+            yield _Pool(pool)
+        except BaseException:  # Ctrl-C, or an error: nobody waits for what the others still find
+            for worker in set(multiprocessing.active_children()) - others:
+                worker.kill()
+            raise
+
+
+@contextmanager
+def _nothing_of_the_current_folder() -> Iterator[None]:
+    """The server that forks workers, and what tracks their resources, start with ``python -c``, which looks there first."""
+    before = os.environ.get(_SAFE_PATH)
+    os.environ[_SAFE_PATH] = "1"
+    try:
+        yield
+    finally:
+        os.environ.pop(_SAFE_PATH)
+        if before is not None:
+            os.environ[_SAFE_PATH] = before
 
 
 def _threads() -> int:
@@ -105,12 +130,38 @@ def _threads() -> int:
     return len(names) - names.count(_OF_JEMALLOC)
 
 
-def _begin_worker() -> None:
-    """As the command itself does: see `analysis.cli.app.main`."""
-    import gc
+def _begin_worker(parent: int | None) -> None:
+    """As the command itself does: see `analysis.cli.app.main`. It ends with the process that has begun it.
 
+    Workers that wait for work hold each other's end of the pipe open, so without a signal none would see that end.
+
+    Args:
+        parent: who has forked it; None: a server, which ends when the last worker has.
+    """
+    import ctypes
+    import gc
+    import signal
+    import threading
+
+    if parent is None:
+        threading.Thread(target=_end_with_the_command, daemon=True).start()
+    else:
+        with suppress(AttributeError, OSError):  # a system without it does without
+            ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        if os.getppid() != parent:
+            os._exit(1)
     gc.disable()
     keep_freed_memory()
+
+
+def _end_with_the_command() -> None:
+    from multiprocessing import parent_process
+    from multiprocessing.connection import wait
+
+    command = parent_process()
+    if command is not None:
+        wait([command.sentinel])
+        os._exit(1)
 
 
 class _Here:
