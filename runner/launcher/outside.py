@@ -235,12 +235,15 @@ def why_no_capture(directory: RunDirectory, fault: str, saved: Path | None = Non
 
 
 def _stuck(outcome: Outcome, tool: str) -> str:
+    done = "killed" if outcome.gave_up else "interrupted"
     if not outcome.target_seen:
         return (
-            f"{tool} did not start the program in {outcome.waited_s:.0f} s, and was killed: some versions hang at their "
+            f"{tool} did not start the program in {outcome.waited_s:.0f} s, and was {done}: some versions hang at their "
             "start now and then, so run it again, or use another (--nsys; `dsocr-profile doctor` tries each)"
         )
-    return f"{tool} had not ended {outcome.waited_s:.0f} s after the program, and was killed"
+    if outcome.lost_part is not None:
+        return f"{outcome.lost_part} of {tool} was killed under the program; the program was ended, and nsys {done}"
+    return f"{tool} had not ended {outcome.waited_s:.0f} s after the program, and was {done}"
 
 
 def _what_is_left(directory: RunDirectory, saved: Path | None) -> str:

@@ -348,7 +348,7 @@ class ProgramRun:
         self._times(outcome, talk, profiled=True)
         if outcome.ended_by == "over":
             self._update(ended_by_us=True)
-        if captured and (outcome.ended_by in ("timeout", "interrupt") or outcome.returncode < 0):
+        if captured and (outcome.ended_by in ("timeout", "interrupt", "stuck") or outcome.returncode < 0):
             self._update(partial=ended_by(outcome, outcome.returncode, settings.timeout_s, self.directory))
         well = outcome.ended_by in ("itself", "over") and talk is not None and talk.error is None
         well = well or (outcome.ended_by == "itself" and talk is None and outcome.returncode == 0)

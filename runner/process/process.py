@@ -40,7 +40,7 @@ __all__ = [
 ]
 
 EndedBy: TypeAlias = Literal["itself", "timeout", "interrupt", "over", "stuck"]
-"""``stuck``: the profiler did not start the program, or did not end after it, and was killed."""
+"""``stuck``: the profiler did not start the program, or did not end after it, and was interrupted, then killed."""
 
 APPEAR_S: Final = 180.0
 """How long a profiler may take to start the program."""
@@ -56,6 +56,14 @@ _LOOK_S: Final = 1.0
 _IDLE_S: Final = 60.0
 _IDLE_SHARE: Final = 0.02
 """A profiler that uses less of a core than this for so long, and writes nothing, hangs."""
+_LAUNCHER_NAME: Final = "nsys-launcher"
+"""How the name of the process between nsys and its program begins. It waits for the program, so it does not end before."""
+_LOST_S: Final = 3.0
+"""The program without it for so long: it was killed. nsys would not hear of the program's end any more."""
+_RESCUE_S: Final = 60.0
+"""nsys that was interrupted may take so long to write what it has."""
+_RESCUE_IDLE_S: Final = 5.0
+"""And so long without doing anything."""
 TOOL_NAMES: Final = ("nsys", "QdstrmImporter", "ncu")
 """How names of the profilers' own processes begin."""
 
@@ -96,6 +104,8 @@ class Outcome:
     elapsed_s: float = 0.0
     waited_s: float = 0.0
     """Where it is ``stuck``: for how long the profiler was waited for."""
+    lost_part: str | None = None
+    """Where it is ``stuck``: the part of the profiler that was killed under it; None: none that is known of."""
 
 
 class Interrupts:
@@ -185,6 +195,7 @@ def run_process(
     profiled = _Profiled(process, target, mark)
     patience = _Patience(process.pid, appear_s=appear_s, finish_s=finish_s)
     asked_at: float | None = None
+    rescue: _Rescue | None = None
     waited_s = 0.0
     sent = 0
     interrupted_before = interrupts.count
@@ -220,9 +231,12 @@ def run_process(
                     gave_up = True
                     process.end_now()
                     break
-            if target is not None and patience.is_over(profiled, now):
-                ended_by, gave_up = "stuck" if ended_by in ("itself", "over") else ended_by, True
+            if rescue is None and target is not None and patience.is_over(profiled, now):
+                ended_by = "stuck" if ended_by in ("itself", "over") else ended_by
                 waited_s = patience.alone_s(now)
+                rescue = _Rescue(process, profiled, now, grace_s=grace_s)
+            if rescue is not None and not rescue.go_on(now):
+                gave_up = True
                 process.end_now()
                 break
             process.wait(_POLL_S)
@@ -240,6 +254,7 @@ def run_process(
         target_seen=profiled.seen,
         elapsed_s=time.monotonic() - started,
         waited_s=waited_s,
+        lost_part=patience.lost,
     )
 
 
@@ -299,6 +314,11 @@ class _Patience:
         self._appeared = False
         self._idle_since = 0.0
         self._done = (0.0, 0)
+        self._started: dict[int, psutil.Process] = {}
+        """What the profiler's launcher has started, by process id."""
+        self._lost_since: float | None = None
+        self.lost: str | None = None
+        """The profiler's launcher, where it was killed."""
 
     def is_over(self, profiled: _Profiled, now: float) -> bool:
         """Whether it has been waited for long enough; looks about once a second."""
@@ -308,6 +328,8 @@ class _Patience:
         around = _below(self._root)
         self._appeared = self._appeared or profiled.seen
         names = _names_of(around)
+        if self._has_lost_its_launcher(around, names, now):
+            return True
         if (profiled.seen and profiled.is_there()) or _is_profiled_below(names):
             self._appeared = True
             self._alone_since = None
@@ -323,9 +345,73 @@ class _Patience:
         limit_s = self._finish_s if self._appeared else self._appear_s
         return now - self._alone_since > limit_s or now - self._idle_since > min(_IDLE_S, limit_s)
 
+    def _has_lost_its_launcher(
+        self, around: Sequence[psutil.Process], names: Mapping[int, tuple[str, int]], now: float
+    ) -> bool:
+        """Whether the process that nsys starts the program by is gone, and the program is not."""
+        launchers = {pid for pid, (name, _) in names.items() if name.startswith(_LAUNCHER_NAME)}
+        if launchers:
+            self._started |= {
+                process.pid: process
+                for process in around
+                if process.pid in names
+                and names[process.pid][1] in launchers
+                and not names[process.pid][0].startswith(TOOL_NAMES)
+            }
+        if launchers or not any(_alive(process) for process in self._started.values()):
+            self._lost_since = None
+            return False
+        if self._lost_since is None:
+            self._lost_since = now
+        if now - self._lost_since > _LOST_S:
+            self.lost = _LAUNCHER_NAME
+        return self.lost is not None
+
     def alone_s(self, now: float) -> float:
         """For how long the profiler has been without its program."""
         return 0.0 if self._alone_since is None else now - self._alone_since
+
+
+class _Rescue:
+    """What is done about a profiler that hangs: its program is ended, it is interrupted, and gets time to write what it has.
+
+    Interrupted, nsys 2022.4 writes a whole report even where its launcher was killed.
+    """
+
+    def __init__(self, process: SupervisedProcess, profiled: _Profiled, now: float, *, grace_s: float) -> None:
+        self._root = process.pid
+        self._profiled = profiled
+        self._began = now
+        self._grace_s = grace_s
+        self._interrupted_at: float | None = None
+        self._looked = -math.inf
+        self._idle_since = now
+        self._done = (0.0, 0)
+        profiled.send(_Signal(signal.SIGTERM, True))
+
+    def go_on(self, now: float) -> bool:
+        """Do what is next; False: nothing is, and the time is over."""
+        if self._interrupted_at is not None:
+            if now - self._looked > _LOOK_S:
+                self._looked = now
+                done = _work_of(_below(self._root))
+                if done[0] - self._done[0] > _IDLE_SHARE * _LOOK_S or done[1] != self._done[1]:
+                    self._idle_since, self._done = now, done
+            return now - self._interrupted_at <= _RESCUE_S and now - self._idle_since <= _RESCUE_IDLE_S
+        if now - self._began > self._grace_s or not self._profiled.is_there():
+            self._interrupted_at = self._idle_since = now
+            tools = [process for process in _below(self._root) if _is_asked(process)]
+            for process in tools:
+                _send(process, signal.SIGINT)
+            return bool(tools)
+        return True
+
+
+def _is_asked(process: psutil.Process) -> bool:
+    """Whether a process is the profiler's command, which answers Ctrl-C, and not what it has started itself."""
+    with suppress(psutil.Error):
+        return bool(process.name().startswith("nsys")) and "profile" in process.cmdline()[1:3]
+    return False
 
 
 def _below(root: int) -> list[psutil.Process]:

@@ -5,8 +5,11 @@ from __future__ import annotations
 import sqlite3
 import stat
 import sys
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
+import psutil
 import pytest
 
 from analysis.domain.errors import (
@@ -19,7 +22,7 @@ from analysis.domain.errors import (
 from analysis.domain.overhead import run_overheads
 from launch_kit import environment, fake_nsys, prepare
 from runner.collectors.nsys.tool import NsysTool
-from runner.process.process import Interrupts, marked_processes
+from runner.process.process import Interrupts, _Patience, marked_processes
 
 
 @pytest.fixture
@@ -154,6 +157,38 @@ def test_an_nsys_that_hangs_after_the_program_is_ended_and_its_stream_is_named(t
         ),
     ):
         run.start(interrupts)
+    assert not marked_processes(run.plan.run_id)
+
+
+def test_an_nsys_whose_launcher_was_killed_is_interrupted_and_writes_its_report(
+    tmp_path: Path, tool: NsysTool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would not hear of the program's end any more, and the program may take for ever."""
+    monkeypatch.setattr("runner.process.process._LOST_S", 0.5)
+    look = _Patience._has_lost_its_launcher
+
+    def kill_what_was_seen(self: _Patience, around: Any, names: Any, now: float) -> bool:
+        lost = look(self, around, names, now)
+        for process in around if self._started else ():
+            with suppress(psutil.Error):
+                if process.name() == "nsys-launcher":
+                    process.kill()
+        return lost
+
+    monkeypatch.setattr(_Patience, "_has_lost_its_launcher", kill_what_was_seen)
+    run = prepare(tmp_path, tool, "hang", environ=environment(NSYS_FAKE="with a launcher"))
+    with (
+        Interrupts() as interrupts,
+        pytest.raises(
+            CaptureError,
+            match=r"nsys-launcher of .*nsys \(version 2099.1.0\) was killed under the program; .* nsys interrupted; what it "
+            r"captured is in .*: dsocr-profile resume",
+        ),
+    ):
+        run.start(interrupts)
+    manifest = run.directory.read_manifest()
+    assert (manifest.status, manifest.partial) == ("failed", "a profiler that hung")
+    assert run.directory.trace_file.is_file()
     assert not marked_processes(run.plan.run_id)
 
 
