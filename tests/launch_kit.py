@@ -14,8 +14,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from attrs import evolve
+
 from analysis.domain.contracts import LLMProfileRequest
-from analysis.domain.entities import InputImage, InputSet
+from analysis.domain.entities import InputImage, InputSet, ModelUnderTest
 from runner.collectors.ncu.tool import NcuTool
 from runner.collectors.ncu.tool import probe as probe_ncu
 from runner.collectors.nsys.collector import NsysCollector, local_folders
@@ -29,6 +31,7 @@ from runner.plan.settings import Settings
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
+H100 = "NVIDIA H100 80GB HBM3"
 
 
 def environment(**more: str) -> dict[str, str]:
@@ -59,6 +62,30 @@ def fake_ncu(folder: Path) -> NcuTool:
     program.write_text((HERE / "fake_ncu.py").read_text().replace("/usr/bin/env python3", sys.executable, 1))
     program.chmod(0o755)
     return probe_ncu(program, os.environ)
+
+
+def finished_run(out: Path, trace: Path, **changes: Any) -> RunDirectory:
+    """The folder of a run that nsys recorded on an H100."""
+    run_id = "11111111-2222-3333-4444-555555555555"
+    directory = RunDirectory(out / run_id)
+    request = LLMProfileRequest("deepseek-ocr", "/pages", device=changes.pop("device", "cuda:0"), max_new_tokens=64)
+    plan = RunPlan(
+        run_id,
+        request,
+        str(directory.path),
+        changes.pop("collector", "nsys"),
+        settings=Settings(grace_s=1.0, keep_env=("NCU_FAKE",), seed=7),
+    )
+    directory.create()
+    directory.write(directory.plan_file, plan)
+    manifest = first_manifest(plan, status="complete")
+    subject = ModelUnderTest("deepseek-ocr", "deepseek-ocr", "bf16", "cuda:0", True, parameters=3_335_504_128)
+    manifest = evolve(
+        manifest, model=subject, meta=evolve(manifest.meta, gpu_name=H100, compute_capability="9.0"), **changes
+    )
+    directory.write(directory.manifest_file, manifest)
+    directory.trace_file.symlink_to(trace)
+    return directory
 
 
 def real_nsys() -> NsysTool | None:

@@ -207,7 +207,7 @@ def trend(
 ) -> None:
     """Show how times of the same work developed over the runs, and where they changed their level."""
     from runner.launcher.recording import HISTORY_FILE, STORE_VARIABLE
-    from runner.process.python import module_command
+    from runner.process.python import import_path, module_command
 
     # The page is the analysis's: what draws it is there. The place goes by the environment, for it may hold a password.
     place = store or os.environ.get(STORE_VARIABLE) or str(reports / HISTORY_FILE)
@@ -216,7 +216,7 @@ def trend(
     options += ["--json"] if as_json else []
     command = module_command("analysis.cli", "trend", *options)
     # This process becomes it: so Ctrl-C is heard by one, and said by one.
-    os.execve(command[0], command, {**os.environ, STORE_VARIABLE: place})
+    os.execve(command[0], command, {**os.environ, **import_path(os.environ), STORE_VARIABLE: place})
 
 
 @history.command(

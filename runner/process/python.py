@@ -38,10 +38,12 @@ def import_path(environ: Mapping[str, str]) -> dict[str, str]:
 
     Run from sources that are not installed, our packages would only be found through the current folder: so their
     folder comes first in PYTHONPATH. Installed, they are found without it. Empty entries of PYTHONPATH (from
-    ``PYTHONPATH=$PYTHONPATH:/lib`` where it was unset) mean the current folder to Python, and are left out.
+    ``PYTHONPATH=$PYTHONPATH:/lib`` where it was unset) mean the current folder to Python, and are left out. Other
+    entries are the user's own and are passed on, ``.`` too, as absolute paths: so they mean the same folder to whatever
+    is started, wherever it runs.
     """
     sources = str(Path(__file__).resolve().parents[2])
-    entries = [entry for entry in environ.get("PYTHONPATH", "").split(os.pathsep) if entry]
+    entries = [str(Path(entry).absolute()) for entry in environ.get("PYTHONPATH", "").split(os.pathsep) if entry]
     if sources not in (str(Path(folder).resolve()) for folder in (*site.getsitepackages(), site.getusersitepackages())):
         entries = [sources, *(entry for entry in entries if entry != sources)]
     return {"PYTHONSAFEPATH": "1", **({"PYTHONPATH": os.pathsep.join(entries)} if entries else {})}

@@ -18,51 +18,21 @@ from typing import Any
 import pytest
 from attrs import evolve
 
-from analysis.domain.contracts import LLMProfileRequest
-from analysis.domain.entities import ModelUnderTest
 from analysis.domain.errors import AnalysisFailedError, BusyError, CaptureError, InterruptedRunError, RequestError
-from launch_kit import ROOT, environment, fake_ncu, hold_device
+from launch_kit import H100, ROOT, environment, fake_ncu, finished_run, hold_device
 from runner.launcher import review as review_module
-from runner.launcher.provenance import first_manifest
 from runner.launcher.review import Review, ReviewOptions, child_command, require_reviewable
 from runner.launcher.run_directory import RunDirectory
-from runner.plan.plan import RunPlan
-from runner.plan.settings import Settings
 from runner.process.driver import DriverFacts, VisibleGpu
 from runner.process.process import Interrupts, marked_processes
 
-GPU = "NVIDIA H100 80GB HBM3"
 SLOW = "import signal, sys, time; signal.signal(signal.SIGTERM, lambda *_: sys.exit(143)); print('up', flush=True); "
 FAILING = "import sys; sys.stderr.write('workload: error: the device ran out of memory\\n'); sys.exit(5)"
 
 
-def finished_run(out: Path, trace: Path, **changes: Any) -> RunDirectory:
-    """The folder of a run that nsys recorded on an H100."""
-    run_id = "11111111-2222-3333-4444-555555555555"
-    directory = RunDirectory(out / run_id)
-    request = LLMProfileRequest("deepseek-ocr", "/pages", device=changes.pop("device", "cuda:0"), max_new_tokens=64)
-    plan = RunPlan(
-        run_id,
-        request,
-        str(directory.path),
-        changes.pop("collector", "nsys"),
-        settings=Settings(grace_s=1.0, keep_env=("NCU_FAKE",), seed=7),
-    )
-    directory.create()
-    directory.write(directory.plan_file, plan)
-    manifest = first_manifest(plan, status="complete")
-    subject = ModelUnderTest("deepseek-ocr", "deepseek-ocr", "bf16", "cuda:0", True, parameters=3_335_504_128)
-    manifest = evolve(
-        manifest, model=subject, meta=evolve(manifest.meta, gpu_name=GPU, compute_capability="9.0"), **changes
-    )
-    directory.write(directory.manifest_file, manifest)
-    directory.trace_file.symlink_to(trace)
-    return directory
-
-
 @pytest.fixture
 def h100(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    facts = DriverFacts(cuda=(13, 0), driver="580.1", gpus=(VisibleGpu(GPU, "b8a7a1a0-0000-0000-0000-000000000000"),))
+    facts = DriverFacts(cuda=(13, 0), driver="580.1", gpus=(VisibleGpu(H100, "b8a7a1a0-0000-0000-0000-000000000000"),))
     monkeypatch.setattr(review_module, "driver_facts", lambda: facts)
     monkeypatch.setenv("DSOCR_LOCK_DIR", str(tmp_path / "locks"))
 
@@ -276,7 +246,7 @@ def test_a_held_device_is_not_shared(make: Make, joined: list[list[str]], tmp_pa
     holder = hold_device("cuda:0", {**environment(), "DSOCR_LOCK_DIR": str(tmp_path / "locks")})
     try:
         same = "cuda-b8a7a1a0-0000-0000-0000-000000000000.lock"
-        # The holder sees no GPU here, so its lock has the name of a number.
+        # The holder sees no H100 here, so its lock has the name of a number.
         (tmp_path / "locks" / "cuda-0.lock").rename(tmp_path / "locks" / same)
         with Interrupts() as interrupts, pytest.raises(BusyError, match="held by another run"):
             work.carry_out(interrupts)
