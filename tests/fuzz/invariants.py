@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from attrs import field, frozen
 
-__all__ = ["TraceFacts", "facts_of", "figures_of", "read_strictly", "wrong_in_report", "wrong_values"]
+__all__ = ["TraceFacts", "facts_of", "figures_of", "read_strictly", "wrong_in_report", "wrong_in_table", "wrong_values"]
 
 _COUNTS: Final = {
     "CUPTI_ACTIVITY_KIND_KERNEL": ("kernels", "kernel_sum_ns"),
@@ -23,6 +23,22 @@ _COUNTS: Final = {
 _TIMED: Final = (*_COUNTS, "CUPTI_ACTIVITY_KIND_RUNTIME", "NVTX_EVENTS")
 _MOMENTS: Final = frozenset({"start_ns", "end_ns", "gpu_end_ns", "next_ns", "finished_ns", "time_ns"})
 """Readings of a clock, which may have any sign; `time_ns` of a metric's samples is a list of them."""
+_AMOUNTS: Final = frozenset(
+    {
+        "calls",
+        "instances",
+        "kernels",
+        "launches",
+        "memcpys",
+        "memsets",
+        "graphs",
+        "operations",
+        "steps",
+        "tokens",
+        "units",
+        "waves",
+    }
+)
 _LONGEST: Final = 2**62
 _TOLERANCE: Final = 1e-6
 
@@ -128,6 +144,8 @@ def wrong_values(plain: Any, *, differences: bool = False) -> list[str]:
                 wrong.append(f"{at} is a time of {value} ns")
             if abs(value) >= 2**63:
                 wrong.append(f"{at} is a time of {value} ns, longer than a trace can be")
+        elif (key in _AMOUNTS or key.endswith(("_bytes", "_flop", "_per_s"))) and not differences and value < 0:
+            wrong.append(f"{at} is {value}, less than nothing")
         elif key in ("mfu", "mbu", "mfu_full_attention") and not differences and not 0 <= value <= 1.5:
             wrong.append(f"{at} is {value}")
     return wrong
@@ -263,6 +281,38 @@ def _against_the_trace(detail: dict[str, Any], facts: TraceFacts) -> list[str]:
         f"stream {row['stream']} is busy for longer than the capture"
         for row in detail["streams"]
         if row["busy_ns"] > span
+    ]
+    return wrong
+
+
+def wrong_in_table(rows: list[dict[str, Any]], facts: TraceFacts) -> list[str]:
+    """What the rows of `table` and `kernels` hold otherwise than the trace.
+
+    Args:
+        rows: as printed; those by stage, instance, step, module or kernel hold each operation once.
+        facts: of the trace.
+    """
+    wrong = []
+    known = [key for pair in _COUNTS.values() for key in pair]
+    if rows and all(key in row for row in rows for key in known):
+        every = {
+            **{count: facts.rows.get(table, 0) for table, (count, _) in _COUNTS.items()},
+            **{total: facts.sums.get(table, 0) for table, (_, total) in _COUNTS.items()},
+        }
+        held = {key: _total(rows, key) for key in known}
+    elif rows and all({"calls", "total_ns", "max_ns", "short_name"} <= row.keys() for row in rows):
+        table = "CUPTI_ACTIVITY_KIND_KERNEL"
+        every = {"calls": facts.rows.get(table, 0), "total_ns": facts.sums.get(table, 0)}
+        held = {key: _total(rows, key) for key in every}
+        wrong += [
+            f"{row['short_name']!r} takes longer than all its calls" for row in rows if row["max_ns"] > row["total_ns"]
+        ]
+    else:
+        return []
+    wrong += [
+        f"{key} of all rows is {held[key]}, in the trace {there}"
+        for key, there in every.items()
+        if held[key] > there or (held[key] != there and not facts.impossible)
     ]
     return wrong
 

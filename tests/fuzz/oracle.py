@@ -11,7 +11,15 @@ from typing import Any, Final
 from attrs import frozen
 
 from fuzz.cases import Case
-from fuzz.invariants import TraceFacts, facts_of, figures_of, read_strictly, wrong_in_report, wrong_values
+from fuzz.invariants import (
+    TraceFacts,
+    facts_of,
+    figures_of,
+    read_strictly,
+    wrong_in_report,
+    wrong_in_table,
+    wrong_values,
+)
 from fuzz.running import Limits, Outcome
 
 __all__ = ["Failure", "codes_of", "judge"]
@@ -183,6 +191,13 @@ def _of_results(case: Case, outcome: Outcome, undamaged: Callable[[Case], tuple[
         wrong = wrong_values(plain, differences=compared)
         if name == "report.json" and "capture" in plain.get("detail", {}):
             wrong = wrong_in_report(plain, facts if facts is not None and facts.unreadable is None else None)
+        if (
+            name == "standard output"
+            and case.argv[0] in ("table", "kernels")
+            and facts is not None
+            and facts.unreadable is None
+        ):
+            wrong += _wrong_in_rows(case, plain, facts)
         failures += [
             Failure("nonsense", f"{case.argv[0]}: {re.sub(r'[0-9]+', '#', text)[:90]}", text) for text in wrong[:3]
         ]
@@ -193,6 +208,15 @@ def _of_results(case: Case, outcome: Outcome, undamaged: Callable[[Case], tuple[
     elif case.claim == "impossible":
         failures.append(Failure("silent", f"{case.argv[0]} takes {case.kind}", case.what))
     return failures
+
+
+_OVERLAPPING: Final = ("range", "range-kernel", "range-projection")
+"""Tables whose rows may hold an operation several times."""
+
+
+def _wrong_in_rows(case: Case, rows: Any, facts: TraceFacts) -> list[str]:
+    by = case.argv[case.argv.index("--by") + 1] if "--by" in case.argv else None
+    return [] if by in _OVERLAPPING else wrong_in_table(rows, facts)
 
 
 def _results(case: Case, outcome: Outcome, folder: Path) -> dict[str, Any]:
@@ -211,6 +235,8 @@ def _findings(results: dict[str, Any]) -> list[Any] | None:
     report = results.get("report.json")
     if isinstance(report, dict) and "findings" in report.get("detail", {}):
         return list(report["detail"]["findings"])
+    if isinstance(report, dict) and "cautions" in report:  # of several ranks: what their own reports warn of
+        return [{"code": "", "severity": "warning", "title": told, "evidence": ""} for told in report["cautions"]]
     said = results.get("standard output")
     if isinstance(said, list) and all(isinstance(row, dict) and "severity" in row for row in said):
         return said

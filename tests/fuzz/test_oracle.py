@@ -6,10 +6,12 @@ import json
 import os
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,7 @@ from attrs import evolve
 from analysis.api.allocator import keep_freed_memory
 from fuzz.bases import Bases, make_bases
 from fuzz.cases import KINDS, Case, make_case
-from fuzz.invariants import TraceFacts, facts_of, read_strictly, wrong_in_report, wrong_values
+from fuzz.invariants import TraceFacts, facts_of, read_strictly, wrong_in_report, wrong_in_table, wrong_values
 from fuzz.oracle import judge
 from fuzz.running import Limits, Outcome, run_command, run_in_fork
 
@@ -265,6 +267,26 @@ def test_a_wrong_figure_is_seen(bases: Bases, report: dict[str, Any], place: str
     assert wrong_in_report(plain, facts)
 
 
+@pytest.mark.parametrize(
+    "argv",
+    [
+        *(("table", "--by", by) for by in ("stage", "instance", "step", "module", "kernel", "kernel-module")),
+        ("kernels", "--top", "100000"),
+        ("kernels", "--top", "100000", "--shapes"),
+    ],
+    ids=" ".join,
+)
+def test_rows_that_leave_out_or_repeat_an_operation_are_seen(
+    bases: Bases, tmp_path: Path, argv: tuple[str, ...]
+) -> None:
+    for name, path in bases.traces.items():
+        outcome = run_command("dsocr-analyze", (argv[0], str(path), *argv[1:], "--format", "json"), tmp_path)
+        rows, facts = json.loads(outcome.stdout), facts_of(path)
+        assert wrong_in_table(rows, facts) == [], name
+        assert wrong_in_table([*rows, rows[0]], facts)
+        assert wrong_in_table(rows[1:], facts)
+
+
 def test_sums_that_agree_with_each_other_and_not_with_the_trace_are_seen(report: dict[str, Any]) -> None:
     rows = {"CUPTI_ACTIVITY_KIND_KERNEL": 2, "CUPTI_ACTIVITY_KIND_MEMCPY": 1, "CUPTI_ACTIVITY_KIND_MEMSET": 1}
     sums = {"CUPTI_ACTIVITY_KIND_KERNEL": 50, "CUPTI_ACTIVITY_KIND_MEMCPY": 1, "CUPTI_ACTIVITY_KIND_MEMSET": 1}
@@ -291,8 +313,6 @@ def test_numbers_that_are_none_are_seen() -> None:
 
 
 def impossible(bases: Bases, folder: Path) -> Case:
-    import sqlite3
-
     case = case_in(
         folder, claim="impossible", trace="whole.sqlite", undamaged=(("whole.sqlite", bases.traces["whole"]),)
     )
@@ -323,6 +343,29 @@ def test_impossible_input_with_a_report_as_ever_is_seen(bases: Bases, tmp_path: 
 def test_impossible_input_with_a_finding_is_no_silence(bases: Bases, tmp_path: Path, report: dict[str, Any]) -> None:
     new = {"code": "x", "severity": "warning", "title": "2 rows end before they start", "evidence": "", "remedy": ""}
     assert "silent" not in with_findings_of(bases, tmp_path, report, [new])
+
+
+def returned(base: tuple[Outcome, Path], case: Case) -> tuple[Outcome, Path]:
+    return base
+
+
+def test_a_caution_of_a_report_of_ranks_is_no_silence(bases: Bases, tmp_path: Path) -> None:
+    kinds = {}
+    for count in (2**62, 132):
+        case = case_in(
+            tmp_path / f"{count}", claim="impossible", trace="ranks.sqlite", damaged=("ranks.sqlite",),
+            argv=("report", "ranks.sqlite", "--out", "out", "--format", "json"),
+            undamaged=(("ranks.sqlite", bases.traces["ranks"]),),
+        )  # fmt: skip
+        shutil.copyfile(bases.traces["ranks"], case.folder / "ranks.sqlite")
+        with sqlite3.connect(case.folder / "ranks.sqlite") as database:
+            database.execute("UPDATE TARGET_INFO_GPU SET smCount = ? WHERE rowid = 2", (count,))
+        database.close()
+        outcome = run_command(case.program, case.argv, case.folder)
+        (tmp_path / f"base-{count}").mkdir()
+        base = made(bases, "ranks", tmp_path / f"base-{count}")
+        kinds[count] = {failure.kind for failure in judge(case, outcome, partial(returned, base), PATIENT)}
+    assert kinds == {2**62: set(), 132: {"silent"}}
 
 
 @pytest.mark.parametrize("claim", ["harmless", "broken"])
