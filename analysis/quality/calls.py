@@ -11,11 +11,11 @@ from analysis.attribution.attribution import Attribution
 from analysis.domain.figures import counted
 from analysis.domain.manifest import RunManifest, ran_on_cpu
 from analysis.quality.findings import NSIGHT_SYSTEMS, Finding
-from analysis.sums.host_calls import HostCalls
+from analysis.sums.host_calls import GRAPH_LAUNCH, HostCalls
 from analysis.trace import schema
 from analysis.trace.distinct import present
 from analysis.trace.reader import Trace
-from analysis.trace.records import GRAPH
+from analysis.trace.records import GRAPH, KERNEL
 
 __all__ = ["check"]
 
@@ -30,6 +30,15 @@ CLOCK_TOLERANCE_NS: Final = 5_000
 """A kernel may seem to start this much before its launch: GPU and CPU clocks are matched, not one. In the good captures
 the shortest delay is 4.5 µs after the launch."""
 OTHER_THREAD_SHARE: Final = 0.01
+AMBIGUOUS_SHARE: Final = 0.01
+"""Share of operations that may be of another call above which the capture is unfit; good captures: none at all."""
+OVERLAPPING_SHARE: Final = 0.01
+"""Share of operations that run three at a time on one stream above which times cannot be; good captures: none."""
+FEWEST_OVERLAPPING: Final = 20
+_ID_BITS: Final = 33
+"""More than a correlation id has."""
+_MANY_DEVICES: Final = "MultiDevice"
+"""In the names of calls that launch one kernel on each of several devices."""
 _SHOWN: Final = 3
 
 _ERRORS: Final = {
@@ -86,8 +95,9 @@ def check(trace: Trace, attribution: Attribution, manifest: RunManifest | None, 
         )
     else:
         findings += _failed(attribution, host) + _unanswered(attribution, host) + _orphans(attribution)
+        findings += _ambiguous(attribution) + _shared_launches(attribution, host)
         findings += _unrecorded(trace, attribution) + _foreign_threads(attribution)
-    return findings + _clocks(trace, attribution) + _whole_graphs(attribution)
+    return findings + _overlapping(attribution) + _clocks(trace, attribution) + _whole_graphs(attribution)
 
 
 def _unanswered(attribution: Attribution, host: HostCalls) -> list[Finding]:
@@ -195,6 +205,99 @@ def _orphans(attribution: Attribution) -> list[Finding]:
     ]
 
 
+def _ambiguous(attribution: Attribution) -> list[Finding]:
+    """Operations whose correlation id is that of several calls of their process. A driver call inside a runtime call is none."""
+    calls, launch = attribution.calls, attribution.launch_call
+    ids = calls.correlation.astype(np.int64)
+    several = len(present(attribution.thread_process[calls.thread])) > 1 if len(calls) else False
+    if several:
+        ids = np.where(ids < 0, -1, ids + ((attribution.thread_process[calls.thread] + 1) << _ID_BITS))
+    if ids.size < 2 or bool(np.all(ids[1:] > ids[:-1])):
+        return []
+    order = np.lexsort((calls.start, ids))  # the first of equal ids is the one that operations are taken for
+    again = np.flatnonzero((ids[order][1:] == ids[order][:-1]) & (ids[order][1:] >= 0)) + 1
+    if not again.size:
+        return []
+    leads = np.append(True, ids[order][1:] != ids[order][:-1])
+    first = order[np.maximum.accumulate(np.where(leads, np.arange(order.size), 0))[again]]
+    later = order[again]
+    inside = (calls.thread[later] == calls.thread[first]) & (calls.end[later] <= calls.end[first])
+    apart = np.zeros(len(calls) + 1, dtype=bool)
+    apart[first[~inside]] = True
+    rows = int(apart[launch].sum())
+    if not rows:
+        return []
+    example = int(np.flatnonzero(~inside & np.isin(first, launch))[0])
+    names = sorted({calls.names[calls.name[call]] or "unnamed call" for call in (first[example], later[example])})
+    return [
+        Finding(
+            "ambiguous-correlation-ids",
+            "unfit" if rows > AMBIGUOUS_SHARE * len(launch) else "warning",
+            f"{counted(rows, 'GPU operation')} may be of another call",
+            f"{rows:,} of {counted(len(launch), 'GPU operation')} have a correlation id that several calls of their process have, "
+            f"such as {int(calls.correlation[first[example]])} ({' and '.join(names)}); the call that started first was taken",
+            "export the report again; what stages and modules launched is not known for these",
+        )
+    ]
+
+
+def _shared_launches(attribution: Attribution, host: HostCalls) -> list[Finding]:
+    """Kernels of which several are of one call, though it launched no graph and not several devices."""
+    operations, calls, launch = attribution.operations, attribution.calls, attribution.launch_call
+    own = launch[(operations.kind == KERNEL) & ~operations.in_graph & (launch >= 0)]
+    launched = np.bincount(own, minlength=len(calls)) if own.size else np.zeros(0, dtype=np.int64)
+    calls_with_several = np.flatnonzero(launched > 1)
+    calls_with_several = calls_with_several[host.kind[calls_with_several] != GRAPH_LAUNCH]
+    if not calls_with_several.size:
+        return []
+    for_many = np.array([_MANY_DEVICES in name or not name for name in calls.names], dtype=bool)
+    calls_with_several = calls_with_several[~for_many[calls.name[calls_with_several]]]
+    rows = int(launched[calls_with_several].sum())
+    if not rows:
+        return []
+    return [
+        Finding(
+            "kernels-share-a-launch",
+            "unfit" if rows > AMBIGUOUS_SHARE * own.size else "warning",
+            f"{counted(rows, 'kernel')} share a launch with another one",
+            f"{rows:,} of {counted(own.size, 'kernel')} have the correlation id of another kernel, and "
+            f"{counted(calls_with_several.size, 'call')} ({_counted(attribution, calls_with_several)}) launched them, each of "
+            "which launches one; all were attributed to that call",
+            "export the report again; what stages and modules launched is not known for these",
+        )
+    ]
+
+
+def _overlapping(attribution: Attribution) -> list[Finding]:
+    """Operations of one stream that run three at a time: it runs one after the other, and a dependent launch lets two overlap."""
+    operations = attribution.operations
+    chosen = (operations.kind != GRAPH) & ~operations.in_graph
+    rows = slice(None) if bool(chosen.all()) else np.flatnonzero(chosen)
+    start, end = operations.start[rows], operations.end[rows]
+    if start.size < FEWEST_OVERLAPPING:
+        return []
+    place = np.zeros(start.size, dtype=np.int64)
+    for code in (operations.process[rows], operations.device[rows], operations.stream[rows]):
+        if code.min() != code.max():
+            place = place * (int(code.max()) - int(code.min()) + 1) + (code.astype(np.int64) - int(code.min()))
+    if place.any():
+        order = np.argsort(place, kind="stable")
+        start, end, place = start[order], end[order], place[order]
+    three = int(np.count_nonzero((end[:-2] > start[2:]) & (place[:-2] == place[2:])))
+    if three < FEWEST_OVERLAPPING or three <= OVERLAPPING_SHARE * start.size:
+        return []
+    return [
+        Finding(
+            "overlapping-operations",
+            "unfit",
+            "operations of one stream run at the same time",
+            f"{three:,} of {counted(start.size, 'GPU operation')} outside of graphs start before the one before the last of their "
+            "stream has ended; a stream runs them one after the other, so their times cannot be",
+            "export the report again; if the times are in the report too, capture again, with an nsys as new as the driver",
+        )
+    ]
+
+
 def _unrecorded(trace: Trace, attribution: Attribution) -> list[Finding]:
     """Correlation ids that were given out, against calls that were recorded."""
     calls = attribution.calls
@@ -209,7 +312,7 @@ def _unrecorded(trace: Trace, attribution: Attribution) -> list[Finding]:
             ids = ids[ids >= 0]  # what has no id must not widen the span
         if ids.size:
             span += int(ids.max()) - int(ids.min()) + 1
-    recorded = trace.database.last_row(schema.CALLS)
+    recorded = trace.rows_read.get(schema.CALLS.names[0], 0)
     if span < FEWEST_IDS or recorded >= RECORDED_IDS * span:
         return []
     return [

@@ -8,7 +8,9 @@ from analysis.attribution.attribution import Attribution
 from analysis.domain.figures import counted, duration
 from analysis.quality.findings import Finding
 from analysis.trace import schema
-from analysis.trace.reader import Trace
+from analysis.trace.launch_shapes import MOST_THREADS
+from analysis.trace.reader import UNNAMED, Trace
+from analysis.trace.records import KERNEL
 
 __all__ = ["IMPOSSIBLE_SHARE", "SESSIONS", "check"]
 
@@ -26,7 +28,13 @@ _AGAIN: Final = (
 
 def check(trace: Trace, attribution: Attribution) -> list[Finding]:
     """All checks of values."""
-    return [*_impossible(trace), *_backwards(trace), *_against_session(trace, attribution)]
+    return [
+        *_impossible(trace),
+        *_blocks(trace, attribution),
+        *_nameless(trace, attribution),
+        *_backwards(trace),
+        *_against_session(trace, attribution),
+    ]
 
 
 def _impossible(trace: Trace) -> list[Finding]:
@@ -51,12 +59,69 @@ def _impossible(trace: Trace) -> list[Finding]:
     ]
 
 
+def _blocks(trace: Trace, attribution: Attribution) -> list[Finding]:
+    """Blocks of more threads than a device can hold, though each of their sides is possible."""
+    operations = attribution.operations
+    rows = int(operations.shapes.have_too_large_blocks(operations.shape).sum())
+    if not rows:
+        return []
+    kernels = int((operations.kind == KERNEL).sum())
+    threads = '"blockX" * "blockY" * "blockZ"'
+    examples = trace.database.examples(schema.KERNELS, "blockX", f"{threads} > {MOST_THREADS}")
+    places = ", ".join(f"row {row}" for row, _ in examples)
+    return [
+        Finding(
+            "impossible-blocks",
+            "unfit" if rows > IMPOSSIBLE_SHARE * kernels else "warning",
+            f"{counted(rows, 'kernel has', 'kernels have')} more than {MOST_THREADS:,} threads a block",
+            f"{rows:,} of {counted(kernels, 'kernel')} ({places}): blockX × blockY × blockZ is more than any device takes. "
+            "Block, registers and shared memory of these read as not recorded",
+            _AGAIN,
+        )
+    ]
+
+
+def _nameless(trace: Trace, attribution: Attribution) -> list[Finding]:
+    """Events whose name is a row of StringIds that holds no text, and kernels that name none."""
+    database = trace.database
+    empty = f'SELECT "id" FROM "{schema.STRINGS.names[0]}" WHERE coalesce("value", \'\') = \'\''
+    evidence = []
+    grave = False
+    # Columns are looked through only where an event got the name of those that have none.
+    for spec, column, what, names in (
+        (schema.KERNELS, "demangledName", "kernels", attribution.operations.names),
+        (schema.CALLS, "nameId", "calls", attribution.calls.names),
+        (schema.NVTX, "textId", "ranges and marks", attribution.ranges.names),
+    ):
+        if UNNAMED not in names or not database.has(spec, column):
+            continue
+        nothing = f'"{column}" IN ({empty})'
+        if spec is schema.KERNELS and database.has(spec, "shortName"):
+            nothing += f' OR ("{column}" IS NULL AND "shortName" IS NULL)'
+        if rows := database.rows_of(spec, nothing):
+            of = database.rows_of(spec)
+            places = ", ".join(f"row {row}: {value}" for row, value in database.examples(spec, column, nothing))
+            evidence.append(f"{rows:,} of {of:,} {what} ({column} of {places})")
+            grave |= spec is schema.KERNELS and rows > IMPOSSIBLE_SHARE * of
+    if not evidence:
+        return []
+    return [
+        Finding(
+            "names-missing",
+            "warning",
+            "kernels have no name" if grave else "events have no name",
+            f"{'; '.join(evidence)}: StringIds holds no text for these. They are called {UNNAMED}",
+            "export the report again; times are not concerned, tables by name and by kernel class are",
+        )
+    ]
+
+
 def _backwards(trace: Trace) -> list[Finding]:
     """Rows that end before they start, where they are many; few are an oddity of the clock (see `calls`)."""
     evidence = []
     for spec in _TIMED:
         rows = trace.backwards.get(spec.names[0], 0)
-        if rows and rows > IMPOSSIBLE_SHARE * (of := trace.database.last_row(spec)):
+        if rows and rows > IMPOSSIBLE_SHARE * (of := trace.rows_read.get(spec.names[0], 0)):
             examples = trace.database.examples(spec, "end", '"end" < "start"')
             places = ", ".join(f"row {row}" for row, _ in examples)
             evidence.append(f"{rows:,} of {counted(of, 'row')} of {spec.names[0]} ({places})")

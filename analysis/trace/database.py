@@ -323,6 +323,11 @@ class Database:
         table_name = self.name_of(spec)
         return () if table_name is None else tuple(self._examples(table_name, name, condition, EXAMPLES))
 
+    def rows_of(self, spec: TableSpec, condition: str = "1") -> int:
+        """Rows of a table for which a condition of SQL holds, counted one by one."""
+        table_name = self.name_of(spec)
+        return 0 if table_name is None else self._counts(table_name, condition)[0]
+
     def _counts(self, table_name: str, condition: str) -> tuple[int, int]:
         """Rows for which a condition holds, and all."""
         matching: ColumnElement[int] = literal_column(f"coalesce(sum({condition}), 0)")

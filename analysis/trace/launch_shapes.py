@@ -17,11 +17,13 @@ from sqlalchemy.sql.expression import ColumnElement
 from analysis.trace.packing import joined, packed
 from analysis.trace.schema import TableSpec
 
-__all__ = ["BLOCK", "COLUMNS", "GRID", "LaunchShapes", "packed_columns"]
+__all__ = ["BLOCK", "COLUMNS", "GRID", "MOST_THREADS", "LaunchShapes", "packed_columns"]
 
 GRID: Final = ("gridX", "gridY", "gridZ")
 BLOCK: Final = ("blockX", "blockY", "blockZ", "registersPerThread", "staticSharedMemory", "dynamicSharedMemory")
 COLUMNS: Final = (*GRID, *BLOCK)
+MOST_THREADS: Final = 1024
+"""Of a block, x × y × z, on every device (CUDA C++ Programming Guide, "Technical Specifications per Compute Capability")."""
 
 # CUDA's limits: grid 2**31-1 × 65535 × 65535, block 1024 × 1024 × 64, 255 registers, 228 KiB of shared memory.
 _GRID_Y, _GRID_Z = 31, 47
@@ -56,12 +58,17 @@ class LaunchShapes:
     grids: NDArray[np.int64]
     """Packed, [g]."""
     blocks: NDArray[np.int64]
-    """Packed, [b]."""
+    """Packed, [b]; -1: not recorded, or impossible."""
+    too_large: NDArray[np.bool_]
+    """Whether a block has more than `MOST_THREADS`, [b]; it reads as not recorded."""
 
     @classmethod
     def unpack(cls, grids: list[Any], blocks: list[Any]) -> LaunchShapes:
         """From the distinct packed integers, in code order."""
-        return cls(np.array(grids, dtype=np.int64), np.array(blocks, dtype=np.int64))
+        packed = np.array(blocks, dtype=np.int64)
+        threads = (packed & 0x7FF) * (packed >> _BLOCK_Y & 0x7FF) * (packed >> _BLOCK_Z & 0x7F)
+        too_large = (packed >= 0) & (threads > MOST_THREADS)
+        return cls(np.array(grids, dtype=np.int64), np.where(too_large, -1, packed), too_large)
 
     def __len__(self) -> int:
         return int(self.grids.size * self.blocks.size)
@@ -90,6 +97,17 @@ class LaunchShapes:
         packed = int(self.blocks[code % self.blocks.size])
         shared = packed >> _SHARED
         return None if packed < 0 or shared == _SHARED_UNKNOWN else shared
+
+    def have_too_large_blocks(self, codes: NDArray[Any]) -> NDArray[np.bool_]:
+        """Whether each launch has a block of more than `MOST_THREADS`, [n].
+
+        Args:
+            codes: launch codes, [n], -1 allowed.
+        """
+        if not self.too_large.any():
+            return np.zeros(codes.size, dtype=bool)
+        of_launch: NDArray[np.bool_] = self.too_large[np.maximum(codes, 0) % self.blocks.size]
+        return of_launch & (codes >= 0)
 
     def grid_blocks(self, codes: NDArray[Any]) -> NDArray[np.int64]:
         """Number of blocks of each launch, [n]; -1 where the shape is not recorded.

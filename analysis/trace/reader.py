@@ -37,7 +37,10 @@ from analysis.trace.records import (
     pid_of,
 )
 
-__all__ = ["Trace"]
+__all__ = ["UNNAMED", "Trace"]
+
+UNNAMED: Final = "(unnamed)"
+"""Name of what the file gives none."""
 
 _Events: TypeAlias = tuple[Operations, Calls, OtherCalls]
 
@@ -72,6 +75,8 @@ class Trace:
         self._span: tuple[int, int] | None = None
         self.backwards: dict[str, int] = {}
         """Table → rows that end before they start; they are read as lasting 0 ns."""
+        self.rows_read: dict[str, int] = {}
+        """Table → rows that were read: fewer than its largest row id where rows were deleted. Of NVTX: ranges."""
 
     def __enter__(self) -> Self:
         return self
@@ -98,7 +103,7 @@ class Trace:
     def text(self, string_id: int) -> str:
         """A string of StringIds; what is not UTF-8 appears as replacement characters, a missing id as ``(unnamed)``."""
         value = self.strings.get(string_id)
-        return value.decode("utf-8", "replace") if value else "(unnamed)"
+        return value.decode("utf-8", "replace") if value else UNNAMED
 
     @property
     def operations(self) -> Operations:
@@ -124,6 +129,7 @@ class Trace:
         """All NVTX ranges."""
         ranges = self._nvtx.ranges(self._end_of_trace)
         self._check_processes(schema.NVTX, ("globalTid", "endGlobalTid"), self._nvtx.threads)
+        self._count_rows(schema.NVTX, len(ranges))
         self._count_backwards(schema.NVTX, self._nvtx.backwards)
         closed = ~ranges.unclosed
         self._require_one_capture([(schema.NVTX, ranges.start[closed], ranges.end[closed])])
@@ -230,10 +236,12 @@ class Trace:
         parts = [part for part in results[: len(kinds)] if part is not None]
         call_parts = [part for part in results[len(kinds) :] if part is not None]
         for part in parts:
+            self._count_rows(part.kind.spec, part.start.size)
             self._count_backwards(part.kind.spec, part.backwards)
             self._check_processes(part.kind.spec, ("globalPid",), part.process.values)
             self._check_strings(part.kind.spec, part.kind.name, string_ids(part))
         for call_part in call_parts:
+            self._count_rows(schema.CALLS, call_part.start.size + call_part.other_start.size)
             self._count_backwards(schema.CALLS, call_part.backwards)
             self._check_processes(schema.CALLS, ("globalTid",), threads_of(call_part))
             self._check_strings(schema.CALLS, ("nameId",), names_of(call_part))
@@ -320,6 +328,9 @@ class Trace:
             f"{self.path}: {spec.names[0]}.{name} is {value}{place}, {days:,} days from the other events, and a capture lasts "
             f"{schema.LONGEST_NS // _DAY_NS} days at most: the file is damaged; export the report again"
         )
+
+    def _count_rows(self, spec: schema.TableSpec, rows: int) -> None:
+        self.rows_read[spec.names[0]] = self.rows_read.get(spec.names[0], 0) + rows
 
     def _count_backwards(self, spec: schema.TableSpec, rows: int) -> None:
         if rows:

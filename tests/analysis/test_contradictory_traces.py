@@ -1,0 +1,261 @@
+"""Traces whose rows contradict each other: each kind is a finding with its count, never a figure without a word."""
+
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import analysis
+from analysis.api.opening import opened
+from analysis.api.options import AnalysisOptions
+from analysis.domain.errors import UnfitTraceError
+from analysis.quality.findings import Finding
+from analysis.report import Report
+from trace_builder import TraceBuilder
+from whole_trace import whole
+
+Damaged = Callable[..., Path]
+
+
+@pytest.fixture
+def damaged(real_trace: Callable[[str], Path], tmp_path: Path) -> Damaged:
+    """A copy of a real trace, after some SQL."""
+
+    def damage(*sql: str, name: str = "deepseek-ocr_h100_small") -> Path:
+        path = tmp_path / f"{name}.sqlite"
+        path.write_bytes(real_trace(name).read_bytes())
+        with sqlite3.connect(path) as database:
+            for statement in sql:
+                database.execute(statement)
+        return path
+
+    return damage
+
+
+def findings(path: Path) -> dict[str, Finding]:
+    with opened(path, AnalysisOptions()) as trace:
+        return {finding.code: finding for finding in trace.findings}
+
+
+def built(builder: TraceBuilder, folder: Path, *sql: str) -> dict[str, Finding]:
+    path = builder.write(folder / "built.sqlite")
+    with sqlite3.connect(path) as database:
+        for statement in sql:
+            database.execute(statement)
+    return findings(path)
+
+
+def report(path: Path) -> Report:
+    return analysis.load(path, accept_lossy=True).report()
+
+
+# --- correlation ids ---------------------------------------------------------------------------------------------------
+
+CALLS, KERNELS = "CUPTI_ACTIVITY_KIND_RUNTIME", "CUPTI_ACTIVITY_KIND_KERNEL"
+
+
+def test_one_id_of_two_calls_is_told_and_counted(tmp_path: Path) -> None:
+    """`head` is of the decode step's launch; with the prefill's launch under the same id it would be of prefill, as the first."""
+    told = built(whole(), tmp_path, f"UPDATE {CALLS} SET correlationId = 104 WHERE correlationId = 103")
+    finding = told["ambiguous-correlation-ids"]
+    assert finding.severity == "unfit"
+    assert "1 of 4 GPU operations" in finding.evidence
+    assert "such as 104 (cudaLaunchKernel_v7000)" in finding.evidence
+
+
+def another_call(start: int, end: int, correlation: int, name: int) -> str:
+    return (
+        f"INSERT INTO {CALLS} (start, end, eventClass, globalTid, correlationId, nameId, returnValue) "
+        f"SELECT {start}, {end}, 0, globalTid, {correlation}, {name}, 0 FROM {CALLS} LIMIT 1"
+    )
+
+
+def test_a_driver_call_inside_its_runtime_call_shares_its_id(tmp_path: Path) -> None:
+    assert "ambiguous-correlation-ids" not in built(whole(), tmp_path, another_call(12, 18, 103, 4))
+    assert "ambiguous-correlation-ids" in built(whole(), tmp_path, another_call(22, 28, 103, 4))
+
+
+def test_ids_that_own_no_work_may_repeat(tmp_path: Path) -> None:
+    assert "ambiguous-correlation-ids" not in built(whole(), tmp_path, another_call(270, 280, 105, 6))
+
+
+def test_two_processes_may_use_one_id(tmp_path: Path) -> None:
+    builder = TraceBuilder().thread(1, 1).launch(10, 20, ("a", 30, 60)).thread(2, 2).launch(10, 20, ("b", 30, 60))
+    same = "UPDATE {} SET correlationId = 101 WHERE correlationId = 102"
+    told = built(builder, tmp_path, same.format(CALLS), same.format(KERNELS))
+    assert not {"ambiguous-correlation-ids", "kernels-share-a-launch"} & set(told)
+
+
+def test_few_ambiguous_ids_are_a_warning(damaged: Damaged) -> None:
+    """One launch of 3,000 gets the id of the one before it."""
+    one = f"SELECT min(correlationId) FROM {KERNELS}"
+    path = damaged(
+        f"UPDATE {CALLS} SET correlationId = ({one}) WHERE correlationId = "
+        f"(SELECT min(correlationId) FROM {KERNELS} WHERE correlationId > ({one}))"
+    )
+    finding = findings(path)["ambiguous-correlation-ids"]
+    assert finding.severity == "warning"
+    assert finding.title == "1 GPU operation may be of another call"
+
+
+def test_two_kernels_of_one_launch_are_told_and_counted(tmp_path: Path) -> None:
+    finding = built(whole(), tmp_path, f"UPDATE {KERNELS} SET correlationId = 103")["kernels-share-a-launch"]
+    assert finding.severity == "unfit"
+    assert (
+        "2 of 2 kernels have the correlation id of another kernel, and 1 call (1 cudaLaunchKernel_v7000)"
+        in finding.evidence
+    )
+
+
+def test_a_graphs_launch_and_one_on_several_devices_launch_many(
+    real_trace: Callable[[str], Path], tmp_path: Path
+) -> None:
+    assert "kernels-share-a-launch" not in findings(real_trace("deepseek-ocr_h100_recorded-graph"))
+    name = "UPDATE StringIds SET value = 'cudaLaunchCooperativeKernelMultiDevice_v9000' WHERE value LIKE 'cudaLaunchKernel%'"
+    told = built(whole(), tmp_path, f"UPDATE {KERNELS} SET correlationId = 103", name)
+    assert "kernels-share-a-launch" not in told
+
+
+# --- shapes and names --------------------------------------------------------------------------------------------------
+
+
+def test_a_block_of_too_many_threads_is_told_and_reads_as_not_recorded(damaged: Damaged) -> None:
+    """512 × 4 × 1: each side is possible, the product is not."""
+    path = damaged(f"UPDATE {KERNELS} SET blockX = 512, blockY = 4, blockZ = 1 WHERE rowid IN (7, 9)")
+    finding = findings(path)["impossible-blocks"]
+    assert finding.severity == "warning"
+    assert finding.title == "2 kernels have more than 1,024 threads a block"
+    assert "(row 7, row 9)" in finding.evidence
+    shapes = [row for row in report(path).kernel_shapes if row.block == (512, 4, 1)]
+    assert shapes == []
+    everywhere = damaged(f"UPDATE {KERNELS} SET blockX = 1024, blockY = 2")
+    assert findings(everywhere)["impossible-blocks"].severity == "unfit"
+    assert all(row.block is None and row.theoretical_occupancy is None for row in report(everywhere).kernel_shapes)
+
+
+def test_the_largest_block_is_possible(damaged: Damaged) -> None:
+    path = damaged(f"UPDATE {KERNELS} SET blockX = 1024, blockY = 1, blockZ = 1")
+    assert "impossible-blocks" not in findings(path)
+    assert {row.block for row in report(path).kernel_shapes} == {(1024, 1, 1)}
+
+
+@pytest.mark.parametrize(
+    "side", ["gridX = 0", "gridY = 65536", "gridZ = 70000", "blockX = 0", "blockX = 1025", "blockZ = 65"]
+)
+def test_a_side_of_grid_or_block_out_of_its_range_is_told(damaged: Damaged, side: str) -> None:
+    path = damaged(f"UPDATE {KERNELS} SET {side} WHERE rowid = 5")
+    finding = findings(path)["impossible-values"]
+    assert f"{KERNELS}.{side.split()[0]} in 1 of " in finding.evidence
+    assert "row 5: " in finding.evidence
+
+
+def without_constraints(table: str) -> tuple[str, ...]:
+    """SQL that lets the columns of a table be NULL."""
+    return f"CREATE TABLE again AS SELECT * FROM {table}", f"DROP TABLE {table}", f"ALTER TABLE again RENAME TO {table}"
+
+
+@pytest.mark.parametrize("nothing", ["NULL", "''"])
+def test_a_name_that_holds_no_text_is_told_and_counted(damaged: Damaged, nothing: str) -> None:
+    most = f"(SELECT demangledName FROM {KERNELS} GROUP BY demangledName ORDER BY count(*) DESC LIMIT 1)"
+    path = damaged(*without_constraints("StringIds"), f"UPDATE StringIds SET value = {nothing} WHERE id = {most}")
+    finding = findings(path)["names-missing"]
+    assert (finding.severity, finding.title) == ("warning", "kernels have no name")
+    with sqlite3.connect(path) as database:
+        rows, of = database.execute(f"SELECT sum(demangledName = {most}), count(*) FROM {KERNELS}").fetchone()
+        (string,) = database.execute(f"SELECT {most}").fetchone()
+    assert f"{rows:,} of {of:,} kernels (demangledName of row " in finding.evidence
+    assert f": {string}): StringIds holds no text for these" in finding.evidence
+
+
+def test_calls_and_ranges_without_a_name_are_told(damaged: Damaged) -> None:
+    path = damaged(
+        f"UPDATE StringIds SET value = '' WHERE id = (SELECT nameId FROM {CALLS} LIMIT 1)",
+        "INSERT INTO StringIds VALUES (2000000, '')",
+        "UPDATE NVTX_EVENTS SET textId = 2000000 WHERE rowid = 40",
+    )
+    finding = findings(path)["names-missing"]
+    assert finding.title == "events have no name"
+    assert " calls (nameId of row 1: " in finding.evidence
+    assert " ranges and marks (textId of row 40: 2000000)" in finding.evidence
+
+
+def test_kernels_that_name_no_string_are_told(damaged: Damaged) -> None:
+    nothing = f"UPDATE {KERNELS} SET demangledName = NULL, shortName = NULL WHERE rowid = 3"
+    evidence = findings(damaged(*without_constraints(KERNELS), nothing))["names-missing"].evidence
+    assert evidence.startswith("1 of 14,343 kernels (demangledName of row 3: NULL): StringIds holds no text for these.")
+
+
+# --- counts of rows ----------------------------------------------------------------------------------------------------
+
+
+def test_rows_that_were_deleted_are_not_counted_by_the_ids_of_others(damaged: Damaged) -> None:
+    """The last rows' ids are as large as ever, though most rows before them have gone."""
+    last = f"(SELECT max(rowid) FROM {CALLS})"
+    path = damaged(f"DELETE FROM {CALLS} WHERE rowid > 100 AND rowid < {last} - 100")
+    with sqlite3.connect(path) as database:
+        (calls,) = database.execute(f"SELECT count(*) FROM {CALLS}").fetchone()
+    assert f"{calls:,} calls are there" in findings(path)["unrecorded-api-calls"].evidence
+    whole_again = damaged()
+    with sqlite3.connect(whole_again) as database:
+        (rows,) = database.execute("SELECT count(*) FROM NVTX_EVENTS").fetchone()
+    deleted = damaged(
+        f"INSERT INTO DIAGNOSTIC_EVENT (timestamp, timestampType, source, severity, text) VALUES "
+        f"(0, 0, 0, 1, 'Number of NVTX events collected: {rows:,}.')",
+        f"DELETE FROM NVTX_EVENTS WHERE eventType = 59 AND rowid % 3 = 0 AND rowid < {rows}",
+    )
+    with sqlite3.connect(deleted) as database:
+        (left,) = database.execute("SELECT count(*) FROM NVTX_EVENTS").fetchone()
+        (said,) = database.execute(
+            "SELECT group_concat(text) FROM DIAGNOSTIC_EVENT WHERE text LIKE '%NVTX events collected%'"
+        ).fetchone()
+    assert rows > left, said
+    assert f"the file holds {left:,}" in findings(deleted)["fewer-rows-than-collected"].evidence
+
+
+# --- times -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("factor", [10, 100])
+def test_kernels_that_last_many_times_longer_cannot_be(damaged: Damaged, factor: int) -> None:
+    """They overlap on their stream; at 10 times still inside the session."""
+    path = damaged(f'UPDATE {KERNELS} SET "end" = start + {factor} * ("end" - start)')
+    finding = findings(path)["overlapping-operations"]
+    assert finding.severity == "unfit"
+    with pytest.raises(UnfitTraceError, match="run at the same time"):
+        analysis.load(path)
+
+
+def test_two_of_a_stream_may_overlap_and_those_of_two_streams(tmp_path: Path) -> None:
+    """A dependent launch begins before the kernel before it has ended; streams are independent of each other."""
+    builder = TraceBuilder().range("prefill", 0, 10_000, domain="dsocr")
+    for number in range(60):
+        at = 100 * number + 10
+        builder.launch(at, at + 5, (f"k{number % 3}", at + 20, at + 200))
+    assert "overlapping-operations" not in built(builder, tmp_path)
+    longer = f'UPDATE {KERNELS} SET "end" = start + 300'
+    assert "overlapping-operations" in built(builder, tmp_path, longer)
+    spread = f"UPDATE {KERNELS} SET streamId = 7 + rowid % 3"
+    assert "overlapping-operations" not in built(builder, tmp_path, longer, spread)
+    graph = f"UPDATE {KERNELS} SET graphNodeId = rowid"
+    assert "overlapping-operations" not in built(builder, tmp_path, longer, graph)
+
+
+def test_a_clock_that_is_off_makes_no_delay_below_0(damaged: Damaged) -> None:
+    path = damaged(f'UPDATE {KERNELS} SET start = start - 10000000, "end" = "end" - 10000000')
+    assert "start before their launch" in findings(path)["clock-oddities"].evidence
+    stages = report(path).stages
+    assert [(stage.queue_delay_median_ns, stage.queue_delay_p95_ns) for stage in stages] == [(None, None)] * len(stages)
+
+
+def test_a_clock_that_reads_less_than_0_changes_no_figure(damaged: Damaged, real_trace: Callable[[str], Path]) -> None:
+    tables = (KERNELS, CALLS, "CUPTI_ACTIVITY_KIND_MEMCPY", "CUPTI_ACTIVITY_KIND_MEMSET", "NVTX_EVENTS")
+    path = damaged(
+        *(f'UPDATE {table} SET start = start - 1000000000000, "end" = "end" - 1000000000000' for table in tables)
+    )
+    moved, whole_trace = report(path), report(real_trace("deepseek-ocr_h100_small"))
+    assert moved.stages == whole_trace.stages
+    assert moved.unit_times == whole_trace.unit_times
+    assert [step.step_ns for step in moved.steps] == [step.step_ns for step in whole_trace.steps]
+    assert np.ptp([row.start_ns for row in moved.instances]) == np.ptp([row.start_ns for row in whole_trace.instances])
