@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import math
 import os
 import signal
@@ -143,7 +144,7 @@ def speak_utf8() -> None:
             stream.reconfigure(encoding=None if stream.isatty() else "utf-8", errors="backslashreplace")
 
 
-def _on_signals(handler: Callable[[int, FrameType | None], None]) -> None:
+def _on_signals(handler: Callable[[int, FrameType | None], None] | signal.Handlers) -> None:
     if threading.current_thread() is not threading.main_thread():  # only the main one may, as where a notebook calls us
         return
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -176,6 +177,8 @@ def _leave(code: int, program: str, show: Callable[[str], None], words: str | No
             with suppress(AttributeError, OSError, ValueError):  # a stream of a test, or one that is closed
                 os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
     _on_signals(leave)  # all is done and told; a KeyboardInterrupt would be a traceback
+    # When all threads have ended Python takes its handlers away: from there a signal would end it, by another code.
+    atexit.register(_on_signals, signal.SIG_IGN)
     sys.exit(code)
 
 

@@ -16,20 +16,21 @@ from typing import Final, Literal, TypeAlias
 from attrs import evolve, field, frozen, validators
 
 from analysis.domain.bands import Band, Bands, interleaved_band, unchanged_band
-from analysis.domain.errors import AnalysisFailedError, DsocrError, RequestError
+from analysis.domain.errors import DsocrError, RequestError
 from analysis.domain.figures import counted, duration, signed_duration, signed_ratio
 from analysis.domain.manifest import ControlPass, RunManifest, one_input
 from analysis.domain.overhead import decode_unit
 from runner.collectors.choosing import Choice
 from runner.launcher.device_lock import DeviceLock
 from runner.launcher.launch import devices_of
+from runner.launcher.outside import analyse_beside
 from runner.launcher.progress import RunProgress
 from runner.launcher.provenance import now
 from runner.launcher.run import Run, child_command
 from runner.launcher.run_directory import RunDirectory
 from runner.process.driver import driver_facts
 from runner.process.environment import child_environment
-from runner.process.process import Interrupts, run_process
+from runner.process.process import Interrupts
 from runner.process.python import module_command
 
 __all__ = [
@@ -369,16 +370,16 @@ def compare_sides(folder: Path, result: AbResult, environ: Mapping[str, str]) ->
 
     Raises:
         AnalysisFailedError: it failed; the runs are kept.
+        InterruptedRunError: interrupted.
     """
     log = folder / "diff.log"
-    log.unlink(missing_ok=True)
     with Interrupts() as interrupts:
-        outcome = run_process(
-            compare_command(folder, result), env=child_environment(environ), log=log, interrupts=interrupts
-        )
-    if outcome.returncode != 0:
-        raise AnalysisFailedError(
-            f"the comparison failed (exit code {outcome.returncode}, {log}); both runs are kept: "
-            f"dsocr-analyze diff {result.a.run_dir} {result.b.run_dir}"
+        analyse_beside(
+            compare_command(folder, result),
+            child_environment(environ),
+            log,
+            interrupts,
+            "the comparison",
+            f"both runs are kept: dsocr-analyze diff {result.a.run_dir} {result.b.run_dir}",
         )
     return log

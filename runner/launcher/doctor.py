@@ -14,7 +14,7 @@ from typing import Final
 
 from attrs import frozen
 
-from analysis.domain.errors import CaptureError, DsocrError
+from analysis.domain.errors import CaptureError, DsocrError, InterruptedRunError
 from analysis.domain.manifest import Collector
 from runner.collectors.choosing import Choice, choose_collector
 from runner.collectors.nsys.collector import local_folders
@@ -176,6 +176,8 @@ def _functional(tool: NsysTool, environ: Mapping[str, str], *, on_gpu: bool) -> 
     name = "functional probe"
     try:
         result: ProbeResult = functional_probe(tool, environ, with_kernel=on_gpu)
+    except InterruptedRunError:
+        raise
     except DsocrError as error:
         return Check(name, "failed", str(error), "see the failed checks above; `--nsys PATH` tries another nsys")
     if result.missing:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from analysis.domain.errors import DsocrError
+from analysis.domain.errors import DsocrError, InterruptedRunError
 from runner.collectors.ncu.fitness import cuda_of, driver_mismatch
 from runner.collectors.ncu.metrics import census_sets
 from runner.collectors.ncu.probe import functional_probe
@@ -77,6 +77,8 @@ def _permission(tool: NcuTool, environ: Mapping[str, str], facts: DriverFacts, s
     say("probing: a short program under ncu")
     try:
         kernels = functional_probe(tool, environ)
+    except InterruptedRunError:
+        raise
     except DsocrError as error:
         what, _, remedy = str(error).partition("; ")
         return Check(name, "warning", what, remedy or _INSTALL)

@@ -27,6 +27,7 @@ from runner.process.process import Interrupts, Outcome, run_process
 
 __all__ = [
     "LAUNCHER_KILLED",
+    "analyse_beside",
     "ended_by",
     "how_it_ended",
     "recorded_or_worse",
@@ -44,6 +45,36 @@ _PIPE_COLUMNS: Final = 120
 """Width of the headline where the output is no terminal."""
 _ANALYSIS_S: Final = 7200.0
 """The largest traces of ours take a minute."""
+
+
+def analyse_beside(
+    argv: Sequence[str], env: dict[str, str], log: Path, interrupts: Interrupts, what: str, rest: str
+) -> None:
+    """Run the analysis on what is there already, such as points or counters; what it prints goes into a log of its own.
+
+    Args:
+        argv: its command line.
+        env: its environment.
+        log: begun anew.
+        interrupts: Ctrl-C ends it.
+        what: was to be done, in words.
+        rest: what is kept, and how to go on.
+
+    Raises:
+        InterruptedRunError: it was interrupted.
+        AnalysisFailedError: it failed, or took two hours.
+    """
+    log.unlink(missing_ok=True)
+    log.parent.mkdir(parents=True, exist_ok=True)
+    wide = {**env, "COLUMNS": str(shutil.get_terminal_size((_PIPE_COLUMNS, 24)).columns)}
+    outcome = run_process(argv, env=wide, log=log, interrupts=interrupts, deadline=time.monotonic() + _ANALYSIS_S)
+    if outcome.ended_by == "interrupt":
+        raise InterruptedRunError(f"interrupted in {what}; {rest}")
+    if outcome.ended_by == "timeout":
+        raise AnalysisFailedError(f"{what} did not end in {_ANALYSIS_S / 3600:g} h; {rest}")
+    if outcome.returncode != 0:
+        words = last_line(log).removeprefix("dsocr-analyze: ").removeprefix("error: ")
+        raise AnalysisFailedError(f"{what} {ended_in_words(outcome.returncode)}: {words} (all of it: {log}); {rest}")
 
 
 def start_analysis(

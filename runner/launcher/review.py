@@ -18,8 +18,8 @@ from typing import Final
 from attrs import evolve, frozen
 
 from analysis.domain.annotations import Stage
+from analysis.domain.ended import ended_in_words
 from analysis.domain.errors import (
-    AnalysisFailedError,
     CaptureError,
     DsocrError,
     ExportError,
@@ -35,6 +35,7 @@ from runner.collectors.ncu.metrics import SECTIONS, beside_sections, census_sets
 from runner.collectors.ncu.output import ProgressReader, fault
 from runner.collectors.ncu.tool import NcuTool, known_metrics, ncu_environment
 from runner.launcher.device_lock import DeviceLock
+from runner.launcher.outside import analyse_beside
 from runner.launcher.provenance import now
 from runner.launcher.review_progress import Display
 from runner.launcher.run_directory import RunDirectory
@@ -61,6 +62,7 @@ __all__ = [
 COUNTERS: Final = "counters"
 """Folder of a run that holds its counter files."""
 
+_IMPORT_S: Final = 3600.0
 _START_S: Final = 25.0
 """Until the program's first profiled kernel: torch, the model, a warm-up."""
 _CENSUS_S: Final = 0.05
@@ -362,13 +364,16 @@ class Review:
                     env=self._env(temporary),
                     log=printed,
                     interrupts=interrupts,
+                    deadline=time.monotonic() + _IMPORT_S,
                     umask=0o077,
                     clean=False,
                 )
+            if imported.ended_by == "timeout":
+                raise ExportError(f"{report}: ncu did not read its own report in {_IMPORT_S / 60:.0f} min")
             if imported.ended_by == "interrupt":
                 raise InterruptedRunError("interrupted while its report was read")
             if imported.returncode != 0:
-                words = fault(printed) or f"exit code {imported.returncode}"
+                words = fault(printed) or f"it {ended_in_words(imported.returncode)}"
                 raise ExportError(f"{report}: ncu could not read its own report: {words}")
             return keep_counters(printed, self._file(layer))
         finally:
@@ -384,7 +389,7 @@ class Review:
         if child is not None:
             words = f"the program failed: {child}" + (f" ({said})" if said else "")
         else:
-            words = said or f"ncu left no report (exit code {outcome.returncode})"
+            words = said or f"ncu {ended_in_words(outcome.returncode, 'left no report, and ended with')}"
         return f"{words} (all of it: {log})"
 
     def _why_partial(self, layer: Layer, outcome: Outcome) -> str | None:
@@ -395,7 +400,7 @@ class Review:
         if outcome.returncode != 0:
             log = self._log(layer)
             said = _child_error(log) or fault(log) or "no error is named"
-            return f"ended with exit code {outcome.returncode}: {said}"
+            return f"{ended_in_words(outcome.returncode, 'ended with')}: {said}"
         return None
 
     # -- checks --------------------------------------------------------------------------------------------------------
@@ -471,23 +476,14 @@ def join(
         InterruptedRunError: interrupted.
     """
     say("joining the counters to the trace")
-    log = directory.log("review")
-    log.unlink(missing_ok=True)
-    log.parent.mkdir(parents=True, exist_ok=True)
-    env = child_environment(environ, keep=plan.settings.keep_env)
-    env["COLUMNS"] = str(shutil.get_terminal_size((120, 24)).columns)
-    outcome = run_process(analysis_command(directory, files), env=env, log=log, interrupts=interrupts)
-    if outcome.ended_by == "interrupt":
-        raise InterruptedRunError("interrupted while the counters were joined; the counter files are kept")
-    if outcome.returncode != 0:
-        lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-        words = (
-            lines[-1].removeprefix("dsocr-analyze: ").removeprefix("error: ")[:_LINE] if lines else "it said nothing"
-        )
-        raise AnalysisFailedError(
-            f"the counters could not be joined (exit code {outcome.returncode}): {words}; the counter files are kept: "
-            f"{', '.join(str(file) for file in files)}"
-        )
+    analyse_beside(
+        analysis_command(directory, files),
+        child_environment(environ, keep=plan.settings.keep_env),
+        directory.log("review"),
+        interrupts,
+        "the joining of the counters",
+        f"the counter files are kept: {', '.join(str(file) for file in files)}",
+    )
 
 
 def _layers(

@@ -19,6 +19,7 @@ from typing import Any, Final
 from attrs import Factory, define, evolve, field
 
 from analysis.domain.convert import from_json_file
+from analysis.domain.ended import ended_in_words
 from analysis.domain.entities import InputSet, RunMeta
 from analysis.domain.errors import (
     AnalysisFailedError,
@@ -34,6 +35,7 @@ from analysis.domain.figures import duration
 from analysis.domain.sweep import Sweep, SweepPoint, SweepSetting
 from runner.launcher.device_lock import DeviceLock
 from runner.launcher.log_words import last_line
+from runner.launcher.outside import analyse_beside
 from runner.launcher.provenance import as_recorded, now
 from runner.launcher.run_directory import RunDirectory
 from runner.launcher.sweep_points import Peaks, assembled, peaks_in, read_report, window_manifest
@@ -255,18 +257,16 @@ class SweepRun:
 
         Raises:
             AnalysisFailedError: it failed; all results are kept.
+            InterruptedRunError: interrupted.
         """
-        log = self.directory.log("analysis")
-        log.unlink(missing_ok=True)
-        env = child_environment(self.environ, keep=self.settings.keep_env)
-        env["COLUMNS"] = str(shutil.get_terminal_size((_PIPE_COLUMNS, 24)).columns)
-        outcome = run_process(page_command(self.directory), env=env, log=log, interrupts=interrupts)
-        if outcome.returncode != 0:
-            words = last_line(log).removeprefix("dsocr-analyze: ").removeprefix("error: ")
-            raise AnalysisFailedError(
-                f"the points could not be shown (exit code {outcome.returncode}): {words}; all results are in "
-                f"{self.directory.path / SWEEP_FILE}: dsocr-analyze sweep {self.directory.path}"
-            )
+        analyse_beside(
+            page_command(self.directory),
+            child_environment(self.environ, keep=self.settings.keep_env),
+            self.directory.log("analysis"),
+            interrupts,
+            "the analysis of all points",
+            f"all results are in {self.directory.path / SWEEP_FILE}: dsocr-analyze sweep {self.directory.path}",
+        )
 
     # -- the program -------------------------------------------------------------------------------------------------
 
@@ -344,8 +344,7 @@ class SweepRun:
         code = outcome.returncode
         if code in _TOLD:
             raise _TOLD[code](words)
-        ended = f"was ended by signal {-code}" if code < 0 else f"failed with exit code {code}"
-        reason = f"the program {ended}: {words} (all of it: {log})"
+        reason = f"the program {ended_in_words(code)}: {words} (all of it: {log})"
         if not self.progress.points_began:
             raise ChildFailedError(reason)
         if at_work is not None:
@@ -390,15 +389,20 @@ class SweepRun:
             return None
         folder.create()
         folder.write(folder.manifest_file, manifest)
-        log = folder.log("analysis")
-        log.unlink(missing_ok=True)
-        command = module_command("analysis.cli", str(folder.trace_file), "--out", str(folder.path), *_FORMATS)
-        env = child_environment(self.environ, keep=self.settings.keep_env)
-        outcome = run_process(command, env=env, log=log, interrupts=interrupts)
-        if outcome.returncode == 0 or outcome.ended_by == "interrupt":
-            return None
-        words = last_line(log).removeprefix("dsocr-analyze: ").removeprefix("error: ")
-        return f"the analysis of its window failed (exit code {outcome.returncode}): {words}"
+        try:
+            analyse_beside(
+                module_command("analysis.cli", str(folder.trace_file), "--out", str(folder.path), *_FORMATS),
+                child_environment(self.environ, keep=self.settings.keep_env),
+                folder.log("analysis"),
+                interrupts,
+                "the analysis of its window",
+                "its trace is kept",
+            )
+        except InterruptedRunError:
+            return None  # told once, for all of them
+        except AnalysisFailedError as error:
+            return str(error)
+        return None
 
     def _meta(self, swept: SweptModel) -> RunMeta:
         return RunMeta(

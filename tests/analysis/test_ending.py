@@ -126,11 +126,16 @@ def show(words):
     sys.stderr.write(words + "\\n")
     {shown}
 
+class Late:
+    def __del__(self):
+        {over}
+
 def late():
     {over}
     for _ in range(1000): pass
 
 atexit.register(late)
+sys.modules["late"] = Late()  # goes with the modules, behind Python's own handlers
 def command():
     {command}
 end_with(command, "program", show)

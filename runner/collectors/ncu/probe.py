@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-from analysis.domain.errors import CaptureError
+from analysis.domain.errors import CaptureError, InterruptedRunError
 from runner.collectors.ncu.command import Selection, profile_argv
 from runner.collectors.ncu.output import ProgressReader, fault
 from runner.collectors.ncu.tool import NcuTool, ncu_environment
@@ -54,6 +54,8 @@ def functional_probe(tool: NcuTool, environ: Mapping[str, str]) -> int:
             target=target,
             deadline=time.monotonic() + _TIMEOUT_S,
         )
+        if outcome.ended_by == "interrupt":
+            raise InterruptedRunError("interrupted in the functional probe")
         if outcome.ended_by != "itself":
             raise CaptureError(f"the functional probe was ended ({outcome.ended_by})")
         kernels = ProgressReader(log).read().kernels

@@ -12,7 +12,7 @@ from typing import Final
 
 from attrs import frozen
 
-from analysis.domain.errors import CaptureError
+from analysis.domain.errors import CaptureError, InterruptedRunError
 from runner.collectors.nsys.export import export_report, finish_import
 from runner.collectors.nsys.tool import NsysTool, profile_argv
 from runner.process.environment import RUN_MARK, child_environment
@@ -68,6 +68,8 @@ def functional_probe(tool: NsysTool, environ: Mapping[str, str], *, with_kernel:
             target=target,
             deadline=time.monotonic() + _TIMEOUT_S,
         )
+        if outcome.ended_by == "interrupt":
+            raise InterruptedRunError("interrupted in the functional probe")
         if outcome.ended_by != "itself":
             raise CaptureError(f"the functional probe was ended ({outcome.ended_by})")
         if outcome.returncode not in (0, 1):  # 1: nsys could not import, which the next step says better
