@@ -24,6 +24,7 @@ from analysis.sums.records import (
     StageSummary,
     StreamSummary,
 )
+from analysis.trace.distinct import present
 from analysis.verdict.records import Verdict
 
 __all__ = ["BOUNDS", "NOT_OF_THE_CAPTURE", "bounds_of", "sums_that_differ", "verdicts_that_differ"]
@@ -32,7 +33,9 @@ SPAN: Final = "the time from the capture's first event to its last"
 WORK: Final = "the sum over all its GPU operations"
 CALLS: Final = "the sum over all its calls"
 BUSY: Final = "that time, once for each of its GPUs"
-RANGES: Final = "that time, once for each of its ranges"
+PROCESSES: Final = "that time, once for each of its processes"
+"""A capture without ranges is one stage: the windows of its processes, from the first to the last operation of each, added up."""
+RANGES: Final = "that time, once for each of its ranges, or of its processes"
 """Ranges of several threads are open at once, and so may be those of one: a sum over ranges can exceed the capture."""
 
 BOUNDS: Final[dict[str, dict[str, str]]] = {
@@ -66,7 +69,7 @@ BOUNDS: Final[dict[str, dict[str, str]]] = {
     },
     "HostCallRow": {"total_ns": CALLS},
     "UnitTimes": {
-        "busy_ns": BUSY, "profiled_ns": SPAN, "pass_busy_ns": WORK, "pass_profiled_ns": RANGES,
+        "busy_ns": BUSY, "profiled_ns": PROCESSES, "pass_busy_ns": WORK, "pass_profiled_ns": RANGES,
     },
     "StepKindRow": {
         "step_ns": RANGES, "host_ns": RANGES, "busy_ns": WORK, "kernel_sum_ns": WORK, "step_median_ns": SPAN,
@@ -119,12 +122,14 @@ def bounds_of(attribution: Attribution) -> Bounds:
     events = [pair for pair in events if pair[0].size]
     first = min((int(start.min()) for start, _ in events), default=0)
     span = max((int(end.max()) for _, end in events), default=first) - first
+    processes = max(len(present(operations.process)), 1)
     largest = {
         SPAN: span,
         BUSY: span * gpu_codes(operations)[1],
         WORK: int(np.sum(operations.duration, dtype=np.int64)),
         CALLS: int(call_ns.sum()),
-        RANGES: span * max(len(ranges), 1),
+        PROCESSES: span * processes,
+        RANGES: span * max(len(ranges), processes),
     }
     return Bounds(largest, BOUNDS)
 

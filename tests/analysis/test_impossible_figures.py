@@ -34,6 +34,7 @@ from analysis.report import Report, judged_again
 from analysis.review import Review
 from analysis.sums.range_kernels import ProjectionRow, RangeKernelRow
 from analysis.sweep.answers import SweepAnswers
+from fuzz.bases import make_bases
 from history.folder import read_folder
 from history.location import locate
 from history.records import RecordedRun
@@ -535,3 +536,17 @@ def test_the_history_takes_no_wrong_figure_and_shows_none(tmp_path: Path) -> Non
         database.execute("UPDATE samples SET ns = -ns")
     with pytest.raises(StoreError, match=r"history.sqlite: holds what cannot be \(.* is -"):
         trend_of(store)
+
+
+@pytest.mark.parametrize("name", ["whole", "ranks", "engine", "graph", "eager", "replay", "torch"])
+def test_a_capture_without_ranges_contradicts_nothing(tmp_path: Path, name: str) -> None:
+    """It is one stage: of two processes the windows of both, which together are longer than the capture."""
+    path = make_bases(tmp_path).traces[name]
+    with sqlite3.connect(path) as database:
+        database.execute("DELETE FROM NVTX_EVENTS")
+    database.close()
+    report = analysis.load(path).report()
+    assert [stage.stage for stage in report.stages] == ["capture"]
+    if name == "ranks":
+        (stage,) = report.stages
+        assert stage.profiled_ns == 2 * 729_000
