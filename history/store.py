@@ -29,7 +29,7 @@ from sqlalchemy.pool import NullPool
 from analysis.domain.errors import StoreError
 from history.location import Location
 from history.records import RecordedRun, RunQuery, RunRow
-from history.schema import HEAD, METADATA, PARTS, RUNS, VERSION_TABLE
+from history.schema import HEAD, METADATA, PARTS, RUNS, VERSION_TABLE, Moment
 
 __all__ = ["Store"]
 
@@ -102,7 +102,7 @@ class Store:
         chosen = sa.select(RUNS).where(*_conditions(query))
         newest_first = chosen.order_by(RUNS.c.started_at.desc().nulls_last(), RUNS.c.run_id.desc())
         with self._reporting_damage(), self._transaction("read") as connection:
-            rows = connection.execute(newest_first.limit(query.limit)).mappings().all()
+            rows = _rows(connection, newest_first.limit(query.limit))
         return tuple(RunRow(**row) for row in reversed(rows))
 
     def recorded(self, run_ids: Sequence[str]) -> tuple[RecordedRun, ...]:
@@ -111,12 +111,12 @@ class Store:
             runs: dict[str, RunRow] = {}
             parts: dict[str, dict[str, list[Any]]] = {}
             for some in _packs(run_ids):
-                for row in connection.execute(sa.select(RUNS).where(RUNS.c.run_id.in_(some))).mappings():
+                for row in _rows(connection, sa.select(RUNS).where(RUNS.c.run_id.in_(some))):
                     runs[row["run_id"]] = RunRow(**row)
                 for part, (table, record) in PARTS.items():
                     # Keys are in the order in which the rows were given, or names, for which any order will do.
                     wanted = sa.select(table).where(table.c.run_id.in_(some)).order_by(*table.primary_key.columns)
-                    for row in connection.execute(wanted).mappings():
+                    for row in _rows(connection, wanted):
                         values = {name: value for name, value in row.items() if name != "run_id"}
                         parts.setdefault(row["run_id"], {}).setdefault(part, []).append(record(**values))
         return tuple(
@@ -143,7 +143,7 @@ class Store:
             raise StoreError(f"{self.location.shown}: an empty id is that of no run; `dsocr-profile history list`")
         begins = RUNS.c.run_id.startswith(beginning, autoescape=True)
         with self._reporting_damage(), self._transaction("read") as connection:
-            rows = [RunRow(**row) for row in connection.execute(sa.select(RUNS).where(begins)).mappings()]
+            rows = [RunRow(**row) for row in _rows(connection, sa.select(RUNS).where(begins))]
         exact = [row for row in rows if row.run_id == beginning]
         if len(exact or rows) != 1:
             what = f"{len(rows)} runs" if rows else "no run"
@@ -364,6 +364,31 @@ def _free_name(path: Path) -> Path:
         number += 1
         name = base.with_name(f"{base.name}-{number}")
     return name
+
+
+_KINDS: Final[dict[type[sa.types.TypeEngine[Any]], tuple[type, ...]]] = {
+    sa.Text: (str,), sa.BigInteger: (int,), sa.Integer: (int,), sa.Double: (float, int), Moment: (datetime,), sa.JSON: (dict, list),
+}  # fmt: skip
+
+
+def _rows(connection: sa.Connection, wanted: sa.Select[Any]) -> list[dict[str, Any]]:
+    """Rows by names of columns, each value of its column's type: SQLite gives whatever a damaged page holds.
+
+    Raises:
+        _DamagedError: one is of another type.
+    """
+    try:
+        rows = [dict(row) for row in connection.execute(wanted).mappings()]
+    except (TypeError, ValueError) as error:  # of what reads moments and JSON
+        raise _DamagedError(f"a value is not what its column holds: {' '.join(str(error).split())[:100]}") from error
+    for column in wanted.selected_columns:
+        kinds = _KINDS[type(column.type)]
+        for row in rows:
+            value = row[column.name]
+            known = type(value) in kinds if value is not None else column.nullable
+            if not known or (isinstance(value, list) and len({type(item) in (int, float) for item in value}) > 1):
+                raise _DamagedError(f"a value of {column.table.name}.{column.name} is not what the column holds")
+    return rows
 
 
 def _raise_if_damaged(connection: sa.Connection) -> None:

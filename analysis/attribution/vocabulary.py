@@ -243,7 +243,9 @@ def _check_kind(
     if level not in ("stage", "step") and (kind is not None or grouped):
         raise RequestError(f"{where}: kind goes with level stage or step only")
     if kind == _BY_COUNTS and not _composition_groups(name):
-        raise RequestError(f"{where}: kind = {_BY_COUNTS!r} needs groups prefill_… and decode_… in the name")
+        raise RequestError(
+            f"{where}: kind = {_BY_COUNTS!r} needs groups in the name; write (?P<prefill_…>…) and (?P<decode_…>…)"
+        )
 
 
 def _composition_groups(name: re.Pattern[str]) -> bool:

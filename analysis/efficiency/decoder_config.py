@@ -201,7 +201,7 @@ def read_decoder_config(path: Path) -> ConfiguredDecoder:
     quantisation = _quantisation(keys, _BITS[dtype])
     count = keys.number("num_hidden_layers")
     if count > _MOST_LAYERS:
-        raise keys.error("num_hidden_layers", f"is {count:,}, which no model has")
+        raise keys.error("num_hidden_layers", f"is {count:,}, which no model has; copy the file again")
     windows = _windows(keys, kind, count)
     layers = Counter(
         _layer(keys, kind, index, windows[index], quantisation, _BITS[dtype]) for index in range(count)

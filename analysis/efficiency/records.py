@@ -174,7 +174,7 @@ class UnitTimes:
     """GPU busy ÷ unprofiled time, or ÷ profiled time where there is no other or a CPU ran it; at most 1. None: no time passed."""
     busy_share_base: Literal["unprofiled", "profiled"]
     profiled_busy_share: float | None
-    """GPU busy ÷ profiled time."""
+    """GPU busy ÷ profiled time; at most 1, as of several GPUs, or where the GPU's clock is not the host's."""
     pass_busy_ns: float
     pass_profiled_ns: float
     pass_unprofiled_ns: float | None

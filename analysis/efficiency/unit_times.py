@@ -75,7 +75,7 @@ def _of_stage(captured: Captured, stage: str) -> UnitTimes:
         unprofiled_ns=unprofiled,
         busy_share=min(1.0, busy / time) if time else None,
         busy_share_base=base,
-        profiled_busy_share=busy / elapsed if elapsed else None,
+        profiled_busy_share=min(1.0, busy / elapsed) if elapsed else None,
         pass_busy_ns=_over_a_pass((_image(instance), instance.busy_ns) for instance in instances),
         pass_profiled_ns=_over_a_pass((_image(instance), instance.profiled_ns) for instance in instances),
         pass_unprofiled_ns=_over_a_pass((image, whole) for image, _, whole in passes) if passes else None,

@@ -518,7 +518,7 @@ def _rule(path: Path, place: str, table: dict[str, Any]) -> Rule:
     _refuse_unknown(path, place, table, {"category", "human", "library", "tensor_core", *_CONDITIONS})
     conditions = {key: _texts(path, place, table, key) for key in _CONDITIONS}
     if not any(conditions[key] for key in ("prefix", "equal", "any", "all")):
-        raise RequestError(f"{path}: {place}: needs a condition (prefix, equal, any or all)")
+        raise RequestError(f"{path}: {place}: needs a condition; write prefix, equal, any or all")
     tensor_core = table.get("tensor_core")
     if not (tensor_core is None or isinstance(tensor_core, bool)):
         raise RequestError(f"{path}: {place}: tensor_core must be true or false")

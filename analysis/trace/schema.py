@@ -94,7 +94,7 @@ _BYTES: Final = 2**50
 """A pebibyte: no copy, and no GPU's memory, is larger."""
 
 _time = Column(low=-_TIME, high=_TIME, required=True, null=False, refused=True)
-_duration = Column(low=0, high=_TIME)
+_duration = Column(low=0, high=LONGEST_NS)
 _string = Column(low=0, high=_ID, refers=("StringIds", "id"))
 _process = Column(refers=("PROCESSES", "globalPid"))
 _thread = Column(refers=("PROCESSES", "globalPid"), mask=~0xFFFFFF)

@@ -238,7 +238,7 @@ def test_only_experts_are_stored_in_mxfp4(read: Any) -> None:
         ({**LLAMA, "hidden_size": True}, "hidden_size must be a whole number"),
         ({**LLAMA, "hidden_size": 10**18}, "hidden_size must be a whole number"),
         ({**LLAMA, "vocab_size": 0}, "vocab_size must be a whole number of at least 1, not '0'"),
-        ({**LLAMA, "num_hidden_layers": 10**6}, "num_hidden_layers is 1,000,000, which no model has"),
+        ({**LLAMA, "num_hidden_layers": 10**6}, "num_hidden_layers is 1,000,000, which no model has; copy"),
         ({**LLAMA, "num_key_value_heads": 3}, "num_key_value_heads must divide num_attention_heads, 4"),
         ({**LLAMA, "num_attention_heads": 128, "num_key_value_heads": 128}, "head_dim is missing"),
         ({**LLAMA, "torch_dtype": "int3"}, "torch_dtype 'int3' is not known; known are bfloat16"),

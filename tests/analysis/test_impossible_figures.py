@@ -42,6 +42,7 @@ from history.store import Store
 from history.trend import trend_of
 from import_graph import ROOT
 from sweep_builder import made_sweep
+from trace_builder import TraceBuilder
 from trend_builder import record_history
 
 RESULTS = (
@@ -550,3 +551,25 @@ def test_a_capture_without_ranges_contradicts_nothing(tmp_path: Path, name: str)
     if name == "ranks":
         (stage,) = report.stages
         assert stage.profiled_ns == 2 * 729_000
+
+
+def test_two_gpus_of_one_process_are_busy_for_at_most_all_of_the_time(tmp_path: Path) -> None:
+    built = TraceBuilder().session(1_000_000).gpu(device=0).gpu(device=1)
+    built.range("image[0]", 0, 900_000, domain="dsocr").range("prefill", 0, 400_000, domain="dsocr")
+    built.range("decode", 400_000, 900_000, domain="dsocr").range("decode_step", 400_000, 900_000, domain="dsocr")
+    for begin, end in ((1_000, 399_000), (401_000, 899_000)):
+        for device in (0, 1):
+            built.launch(begin, begin + 500, ("gemm", begin + 600, end), device=device)
+    report = analysis.load(built.write(tmp_path / "pipeline.sqlite")).report()
+    assert {times.profiled_busy_share for times in report.unit_times} == {1.0}
+
+
+def test_an_operation_that_began_before_its_launch_is_no_error_of_ours(tmp_path: Path) -> None:
+    """The clocks of GPU and host do not fit: a finding, and a share of at most 1."""
+    path = make_bases(tmp_path).traces["graph"]
+    with sqlite3.connect(path) as database:
+        database.execute("UPDATE CUPTI_ACTIVITY_KIND_GRAPH_TRACE SET start = -1")
+    database.close()
+    report = analysis.load(path).report()
+    assert "clock-oddities" in {finding.code for finding in report.findings}
+    assert all((times.profiled_busy_share or 0) <= 1 for times in report.unit_times)

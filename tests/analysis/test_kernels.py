@@ -261,7 +261,7 @@ def test_a_users_rules_come_first(tmp_path: Path) -> None:
     [
         ("[[rule", "not valid TOML"),
         ('[[rules]]\ncategory = "x"\n', "unknown table 'rules'"),
-        ('[[rule]]\ncategory = "x"\nhuman = "x"\n', r"\[\[rule\]\] number 1: needs a condition"),
+        ('[[rule]]\ncategory = "x"\nhuman = "x"\n', r"\[\[rule\]\] number 1: needs a condition; write prefix"),
         ('[[rule]]\nany = ["x"]\nhuman = "x"\n', "category must be a text"),
         ('[[rule]]\nany = "x"\ncategory = "x"\nhuman = "x"\n', "any must be a list of texts"),
         ('[[rule]]\nany = ["x"]\nmatch = "x"\ncategory = "x"\nhuman = "x"\n', "unknown key 'match'"),

@@ -338,6 +338,12 @@ def test_a_session_shorter_than_its_events(tmp_path: Path) -> None:
     assert findings_of(path)["times-beyond-session"].severity == "unfit"
 
 
+def test_a_session_of_146_years(plain: Path, tmp_path: Path) -> None:
+    shutil.copyfile(plain, path := tmp_path / "long.sqlite")
+    changed(path, f"UPDATE ANALYSIS_DETAILS SET duration = {2**62}")
+    assert "ANALYSIS_DETAILS.duration" in findings_of(path)["impossible-values"].evidence
+
+
 def test_names_and_processes_that_the_file_does_not_have(plain: Path, tmp_path: Path) -> None:
     for table, column, value in (
         (KERNELS, "demangledName", 77_777), (KERNELS, "globalPid", 5 << 24), ("NVTX_EVENTS", "textId", 77_777),

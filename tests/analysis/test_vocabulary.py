@@ -258,7 +258,7 @@ def test_a_vocabulary_is_named_on_the_command_line(tmp_path: Path) -> None:
         ("[[ranges]]\nname = 'a'", "says nothing; write one of them"),
         ("[[ranges]]\nname = 'a'\nlevel = 'stage'\nkind = 'mixed'", "a stage needs kind"),
         ("[[ranges]]\nname = 'a'\nlevel = 'step'\nkind = 'epoch'", "unknown kind 'epoch'"),
-        ("[[ranges]]\nname = 'a'\nlevel = 'step'\nkind = 'by counts'", "needs groups"),
+        ("[[ranges]]\nname = 'a'\nlevel = 'step'\nkind = 'by counts'", "needs groups in the name; write"),
         ("[[ranges]]\nname = '(?P<batch>a)'\nlevel = 'step'", "unknown group 'batch'"),
         ("[[ranges]]\nname = '(?P<kind>a)'\nlevel = 'step'", "needs a table [kinds]"),
         ("[kinds]\na = 'b'\n[[ranges]]\nname = 'a'\nlevel = 'step'", "[kinds] must map"),

@@ -276,6 +276,31 @@ def test_a_damaged_file_is_moved_aside_and_said_so(tmp_path: Path, how: str) -> 
     assert len(said) == 1
 
 
+@pytest.mark.parametrize(
+    ("change", "column"),
+    [
+        ("UPDATE runs SET started_at = 7", "TypeError|fromisoformat|argument must be str"),
+        ("UPDATE runs SET started_at = 'yesterday'", "yesterday"),
+        ("UPDATE runs SET parameters = 'many'", r"runs\.parameters"),
+        ("UPDATE runs SET versions = '{'", "not what its column holds"),
+        ("UPDATE runs SET versions = '3'", r"runs\.versions"),
+        ("UPDATE runs SET model = x'ff'", r"runs\.model"),
+        ("UPDATE stages SET busy_ns = 'long'", r"stages\.busy_ns"),
+        ("UPDATE samples SET step_ns = '[1, \"x\"]'", r"samples\.step_ns"),
+    ],
+)
+def test_values_that_are_not_of_their_columns_type_are_damage(tmp_path: Path, change: str, column: str) -> None:
+    """As where a page was copied over another one: SQLite gives what is there."""
+    path = tmp_path / "history.sqlite"
+    store = Store(locate(str(path)))
+    store.record(read_folder(EAGER))
+    with sqlite3.connect(path) as database:
+        database.execute(change)
+    database.close()
+    with pytest.raises(StoreError, match=rf"history\.sqlite: is damaged \([^\n]*({column})[^\n]*\); .*history import"):
+        store.recorded(ids(store))
+
+
 @pytest.mark.parametrize("how", ["no database", "cut off"])
 def test_reading_moves_nothing(tmp_path: Path, how: str) -> None:
     path = tmp_path / "history.sqlite"

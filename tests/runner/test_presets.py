@@ -111,3 +111,13 @@ def test_a_preset_for_gpus_is_refused_on_a_cpu(tool: NsysTool) -> None:
 def test_a_broken_preset_is_named(text: str, words: str) -> None:
     with pytest.raises(RequestError, match=rf"preset mine.*{words}"):
         parse_preset("mine", text)
+
+
+def test_a_long_value_is_not_repeated_in_full() -> None:
+    with pytest.raises(RequestError) as raised:
+        parse_preset(
+            "long",
+            'description = "x"\nannotations = "module"\nunknown = "' + "x" * 5000 + '"\n[options]\ntrace = "cuda"\n',
+        )
+    assert "must be in" in str(raised.value)
+    assert len(str(raised.value)) < 300

@@ -13,6 +13,7 @@ from attrs import field, frozen, validators
 
 from analysis.domain.errors import CaptureError, RequestError
 from analysis.domain.manifest import DecodeMode
+from analysis.domain.names import shortened
 from analysis.domain.reading import toml_of
 from runner.collectors.nsys.tool import NsysTool
 from runner.plan.settings import AnnotationLevel
@@ -21,6 +22,8 @@ __all__ = ["Preset", "ResolvedOptions", "load_preset", "preset_names", "resolve_
 
 _FOLDER: Final = "runner.nsys_configs"
 _GRAPH_TRACE: Final = "cuda-graph-trace"
+_SHOWN: Final = 200
+"""Characters of what a validator says: it repeats the value."""
 _UNKNOWN: Final = ("drop", "refuse")
 
 
@@ -101,7 +104,7 @@ def parse_preset(name: str, text: str | bytes) -> Preset:
     except KeyError as error:
         raise RequestError(f"{source}: {error.args[0]} is missing") from error
     except ValueError as error:
-        raise RequestError(f"{source}: {error.args[0]}") from error
+        raise RequestError(f"{source}: {shortened(str(error.args[0]), _SHOWN)}") from error
 
 
 def resolve_options(
