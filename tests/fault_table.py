@@ -9,7 +9,7 @@ import importlib.util
 import re
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -156,10 +156,49 @@ def rows_of_the_table() -> list[tuple[str, str, str, Row]]:
     return [(chapter, file, test, row) for (file, test), (chapter, rows) in by_chapter for row in rows]
 
 
+_STEPS: Final = {
+    "start": r"\bstart$|^waiting for the device",
+    "control run": r"\bcontrol run( \(.*\))?$",
+    "capture": r"\bcapture$",
+    "import": r"^import\b",
+    "export": r"^export$",
+    "report": r"\breport$",
+}
+"""Of a run, by what `Row.where` says."""
+_EVENTS: Final = {
+    "Ctrl-C": r"^Ctrl-C(?! twice)",
+    "twice": r"^Ctrl-C twice",
+    "SIGTERM": r"^SIGTERM",
+    "SIGKILL": r"SIGKILL",
+    "hangs, `--timeout`": r"--timeout|hangs",
+    "full disk": r"disk (is full|fills up)",
+    "read-only": r"read-only",
+    "folder gone": r"vanishes",
+}
+"""What happens, by what `Row.fault` says."""
+
+
+def _at_a_glance(rows: Sequence[Row]) -> list[str]:
+    """Which rows are about which step and which fault, by their numbers."""
+    lines = ["| | " + " | ".join(_EVENTS) + " |", "|---|" + "---|" * len(_EVENTS)]
+    for step, where in _STEPS.items():
+        cells = []
+        for pattern in _EVENTS.values():
+            numbers = [
+                str(number)
+                for number, row in enumerate(rows, 1)
+                if re.search(where, row.where) and re.search(pattern, row.fault)
+            ]
+            cells.append(", ".join(numbers) or "–")
+        lines.append(f"| {step} | " + " | ".join(cells) + " |")
+    return lines
+
+
 def page() -> str:
     """The page as text."""
-    lines = [_HEAD]
     table = rows_of_the_table()
+    lines = [_HEAD, "## At a glance", "", "Numbers of rows, by the step of a run and what happens in it:", ""]
+    lines += [*_at_a_glance([row for *_, row in table]), ""]
     number = 0
     for chapter in dict.fromkeys(chapter for chapter, *_ in table):
         lines += [f"## {chapter}", ""]

@@ -37,7 +37,7 @@ def test_the_history_is_locked(scene: Scene, row: Row) -> None:
     first = scene.do(*scene.run_arguments())
     assert first.code() == 0, first.stderr
     run_id = scene.directory.path.name
-    scene.environ["DSOCR_STAND_IN_WAIT_S"] = "1"
+    scene.environ["DSOCR_STAND_IN_PATIENCE_S"] = "1"
     with closing(sqlite3.connect(scene.out / "history.sqlite", isolation_level=None)) as other:
         other.execute("BEGIN EXCLUSIVE")
         run = scene.run()

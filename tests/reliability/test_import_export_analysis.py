@@ -109,6 +109,34 @@ def test_a_signal_in_the_export(scene: Scene, row: Row) -> None:
 
 
 @faults(
+    IMPORT,
+    Row(
+        "the importer hangs, with `--timeout` (it has 120 s more)", "import (QdstrmImporter)", 14, "timed_out",
+        "trace.qdstrm: the import took longer than --timeout and …s more", kept=STREAM, resume=GOES_ON, name="import",
+    ),
+)  # fmt: skip
+def test_a_time_out_of_the_import(scene: Scene, row: Row) -> None:
+    scene.environ["DSOCR_STAND_IN_PATIENCE_S"] = "1"
+    scene.behave("well", nsys="stream only")
+    scene.importer(HANGS)
+    run = scene.run_out_of_time(scene.run, lambda: scene.there("import is at work"))
+    scene.check(row, run, mend=lambda: scene.importer(WELL))
+
+
+@faults(
+    EXPORT,
+    Row(
+        "nsys hangs, with `--timeout` (it has 120 s more)", "export", 14, "timed_out",
+        "trace.nsys-rep: the export took longer than --timeout and …s more", kept=CAPTURED, resume=GOES_ON, name="export",
+    ),
+)  # fmt: skip
+def test_a_time_out_of_the_export(scene: Scene, row: Row) -> None:
+    scene.environ["DSOCR_STAND_IN_PATIENCE_S"] = "1"
+    scene.behave("well", nsys="hangs in the export")
+    scene.check(row, scene.run_out_of_time(scene.run, lambda: scene.there("export is at work")))
+
+
+@faults(
     EXPORT,
     Row(
         "nsys leaves half an export, and exits 0", "export", 12, "failed", "the export is damaged…resume",

@@ -17,7 +17,6 @@ from analysis.domain.errors import (
     CaptureError,
     ChildFailedError,
     ExportError,
-    TimeoutExceededError,
 )
 from analysis.domain.overhead import run_overheads
 from launch_kit import environment, fake_nsys, prepare
@@ -190,20 +189,6 @@ def test_an_nsys_whose_launcher_was_killed_is_interrupted_and_writes_its_report(
     assert (manifest.status, manifest.partial) == ("failed", "a profiler that hung")
     assert run.directory.trace_file.is_file()
     assert not marked_processes(run.plan.run_id)
-
-
-def test_a_time_out_bounds_the_export(tmp_path: Path, tool: NsysTool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("runner.collectors.nsys.export.AFTER_TIMEOUT_S", 1.0)
-    run = prepare(tmp_path, tool, environ=environment(NSYS_FAKE="hangs in the export"), timeout_s=15.0)
-    with (
-        Interrupts() as interrupts,
-        pytest.raises(TimeoutExceededError, match=r"the export took longer than --timeout"),
-    ):
-        run.start(interrupts)
-    manifest = run.directory.read_manifest()
-    assert manifest.status == "timed_out"
-    assert run.directory.report_file.is_file()
-    assert not list(run.directory.path.glob("*.partial*"))
 
 
 def test_a_report_with_other_programs_secrets_is_not_kept(tmp_path: Path, tool: NsysTool) -> None:

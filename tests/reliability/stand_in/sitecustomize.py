@@ -13,32 +13,35 @@ from types import ModuleType
 
 _HERE = Path(__file__).resolve().parent
 _CHILD = _HERE.parents[1] / "scripted_child.py"
-_GPU = "DSOCR_STAND_IN_GPU"
-"""Set: the driver says that there is an H100."""
-_WAIT = "DSOCR_STAND_IN_WAIT_S"
-"""Set: how long a locked history is waited for, in place of half a minute."""
+_PATIENCE = "DSOCR_STAND_IN_PATIENCE_S"
+"""Set: how long the modules below are patient, in place of half a minute and of two."""
+_PATIENT = {
+    "history.store": "_WAIT_S",  # for a locked history
+    "runner.collectors.nsys.export": "AFTER_TIMEOUT_S",  # for an import or export when --timeout is over
+}
+"""Module → its constant."""
 
 
-class _ImpatientStore(SourceFileLoader):
-    """Loads the history's store, and has it wait for as long as the variable says."""
+class _Impatient(SourceFileLoader):
+    """Loads a module as it is, and makes it less patient."""
 
     def exec_module(self, module: ModuleType) -> None:
         super().exec_module(module)
-        vars(module)["_WAIT_S"] = float(os.environ[_WAIT])
+        constant = _PATIENT[module.__name__]
+        assert hasattr(module, constant)
+        setattr(module, constant, float(os.environ[_PATIENCE]))
 
 
 class _StandIn:
-    """Finds the scripted child where the workload is asked for, and a GPU where a test wants one."""
+    """Finds the scripted child where the workload is asked for, and less patience where a test wants that."""
 
     @staticmethod
     def find_spec(name: str, path: Sequence[str] | None = None, target: ModuleType | None = None) -> ModuleSpec | None:
         if name == "runner.child.workload":
             return spec_from_file_location(name, _CHILD)
-        if name == "runner.process.driver" and _GPU in os.environ:
-            return spec_from_file_location(name, _HERE / "driver_with_a_gpu.py")
-        if name == "history.store" and _WAIT in os.environ:
-            store = str(_HERE.parents[2] / "history" / "store.py")
-            return spec_from_file_location(name, store, loader=_ImpatientStore(name, store))
+        if name in _PATIENT and _PATIENCE in os.environ:
+            file = str(_HERE.parents[2].joinpath(*name.split(".")).with_suffix(".py"))
+            return spec_from_file_location(name, file, loader=_Impatient(name, file))
         return None
 
 
