@@ -350,7 +350,8 @@ class ProgramRun:
             self._update(ended_by_us=True)
         if captured and (outcome.ended_by in ("timeout", "interrupt", "stuck") or outcome.returncode < 0):
             self._update(partial=ended_by(outcome, outcome.returncode, settings.timeout_s, self.directory))
-        well = outcome.ended_by in ("itself", "over") and talk is not None and talk.error is None
+        # A server that ends by itself ends before its load, whatever the load came to meanwhile.
+        well = outcome.ended_by == "over" and talk is not None and talk.error is None
         well = well or (outcome.ended_by == "itself" and talk is None and outcome.returncode == 0)
         saved = self._save(outcome, interrupts) if captured and not well else None
         tool = f"{self.nsys.tool.path} (version {self.nsys.tool.version})"
