@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
-from attrs import evolve
+from attrs import asdict, evolve
 
 from analysis.domain.convert import from_json, from_json_file
 from analysis.domain.errors import RequestError
@@ -23,6 +23,7 @@ from analysis.domain.measures import impossible_figures
 from analysis.domain.overhead import decode_unit
 from analysis.domain.program import PROGRAM_MARK, ProgramManifest
 from analysis.domain.reading import LARGEST_RESULT, read_bounded
+from analysis.domain.redaction import redacted, redacted_plain
 from history.records import (
     Artefact,
     Ceiling,
@@ -76,7 +77,7 @@ def read_folder(folder: Path) -> RecordedRun:
     else:
         raise RequestError(f"{folder}: holds neither run.json nor report.json, so it is not the folder of a run")
     recorded = RecordedRun(
-        run=evolve(_with_headline(run, report, detail), folder=str(folder)),
+        run=_without_secrets(evolve(_with_headline(run, report, detail), folder=str(folder))),
         samples=samples,
         stages=tuple(_stages(detail)),
         classes=tuple(_classes(detail)),
@@ -91,6 +92,12 @@ def read_folder(folder: Path) -> RecordedRun:
             f"{folder}: its files hold what cannot be ({wrong[0]}); make its report again, or leave it out"
         )
     return recorded
+
+
+def _without_secrets(run: RunRow) -> RunRow:
+    """The run's texts as the history may keep them: a folder's name, and what somebody else wrote, may hold secrets."""
+    plain = {name: redacted_plain(value) for name, value in asdict(run, recurse=False).items() if name != "run_id"}
+    return evolve(run, **plain)
 
 
 def read_manifest(file: Path) -> RunManifest | ProgramManifest:
@@ -407,8 +414,8 @@ def _ceilings(detail: _Plain) -> Iterator[Ceiling]:
 def _artefacts(folder: Path) -> Iterator[Artefact]:
     try:
         for file in sorted(folder.iterdir()):
-            if file.is_file() and not file.name.startswith("."):
-                yield Artefact(file.name, str(file), file.stat().st_size)
+            if file.is_file() and not file.name.startswith(".") and redacted(file.name) == file.name:
+                yield Artefact(file.name, redacted(str(file)), file.stat().st_size)
     except OSError as error:
         raise RequestError(f"{folder}: cannot be read ({error.strerror})") from error
 

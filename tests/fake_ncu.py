@@ -88,7 +88,8 @@ def profile() -> int:
         say(f'==PROF== Profiling "kernel_{index}" - {index}: 0%....50%....100% - {passes} passes\n')
     code = child.wait()
     say("==PROF== Disconnected from process 935\n")
-    output.write_text(f"{os.uname().nodename} {' '.join(sys.argv)}")
+    stored = [os.uname().nodename, *sys.argv, *(f"{name}={value}" for name, value in os.environ.items())]
+    output.write_bytes(b"\0".join(map(os.fsencode, stored)))
     say(f"==PROF== Report: {output}\n")
     return code
 

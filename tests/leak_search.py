@@ -7,8 +7,13 @@ import io
 import json
 import lzma
 import re
+import sqlite3
+import tempfile
+import zipfile
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import closing
 from pathlib import Path
+from urllib.parse import quote
 
 import pyarrow.parquet as pq
 
@@ -43,8 +48,17 @@ def leaks_in(content: bytes, secrets: Mapping[str, str]) -> list[str]:
 def _contents(path: Path) -> Iterator[bytes]:
     content = path.read_bytes()
     yield content
-    if path.suffix == ".xz":
-        yield lzma.decompress(content)
+    if content.startswith(b"SQLite format 3\0"):  # a long value is cut where a page ends: read whole too
+        yield from _rows(path)
+    elif content.startswith(b"PK\3\4"):
+        with zipfile.ZipFile(path) as packed_files:
+            for name in packed_files.namelist():
+                yield packed_files.read(name)
+    elif path.suffix == ".xz":
+        unpacked = lzma.decompress(content)
+        yield unpacked
+        if unpacked.startswith(b"SQLite format 3\0"):
+            yield from _rows_of(unpacked)
     elif path.suffix == ".gz" or content[:2] == b"\x1f\x8b":
         yield gzip.decompress(content)
     elif path.suffix == ".parquet":
@@ -53,6 +67,27 @@ def _contents(path: Path) -> Iterator[bytes]:
     elif path.suffix == ".html":  # what scripts read: JSON, packed and in base64
         for packed in re.findall(rb"[A-Za-z0-9+/=]{200,}", content):
             yield from _unpacked(packed)
+
+
+def _rows(path: Path) -> Iterator[bytes]:
+    """All values of all tables, one after the other."""
+    with closing(sqlite3.connect(f"file:{quote(str(path))}?immutable=1", uri=True)) as database:
+        database.text_factory = bytes
+        tables = database.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
+        for (name,) in tables:
+            rows = database.execute(f'SELECT * FROM "{name.decode()}"')
+            yield b"\n".join(
+                value if isinstance(value, bytes) else str(value).encode("utf-8", "backslashreplace")
+                for row in rows
+                for value in row
+            )
+
+
+def _rows_of(content: bytes) -> Iterator[bytes]:
+    with tempfile.NamedTemporaryFile(suffix=".sqlite") as file:
+        file.write(content)
+        file.flush()
+        yield from _rows(Path(file.name))
 
 
 def _unpacked(packed: bytes) -> Iterator[bytes]:

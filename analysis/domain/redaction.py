@@ -80,7 +80,7 @@ _OURS: Final[Mapping[str, str]] = {
     # Names such as hf_transformers have no digit and no capital.
     "Hugging Face token": (r"\bhf_(?=[a-z]*[A-Z0-9])[A-Za-z0-9]{8,}|\bhf_[a-z]{30,}"),
     # OpenAI, Anthropic, OpenRouter, DeepSeek; words such as sk-learn-estimators have no digit.
-    "API key": (r"(?<![\w-])sk-(?=[A-Za-z_-]*\d)[\w-]{16,}"),
+    "API key": (r"(?<!\w)(?<!\w-)sk-(?=[A-Za-z_-]*\d)[\w-]{16,}"),
     "key of an inference service": (
         r"\bnvapi-[\w-]{8,}|\bgsk_[A-Za-z0-9]{20,}|\bxai-[A-Za-z0-9]{20,}|\br8_[A-Za-z0-9]{20,}|\bpplx-[a-zA-Z0-9]{20,}"
         r"|\bdop_v1_[a-f0-9]{32,}"

@@ -25,7 +25,7 @@ from runner.cli.status import status
 from runner.cli.submit import submit
 from runner.cli.sweep import sweep
 from runner.cli.work import work
-from runner.process.file_modes import keep_files_private
+from runner.process.file_modes import keep_files_private, leave_no_core_files
 
 __all__ = ["EXAMPLES", "app", "main"]
 
@@ -92,6 +92,7 @@ def _root(
     """Keep what a run writes from other users, before anything of it is there."""
     if context.invoked_subcommand in _WRITE_RUNS:
         keep_files_private()
+        leave_no_core_files()
 
 
 def _with_examples(*commands: Callable[..., None]) -> None:

@@ -51,6 +51,7 @@ from runner.launcher.outside import (
 from runner.launcher.progress import RunProgress
 from runner.launcher.provenance import commit_of, now
 from runner.launcher.recording import record_run
+from runner.launcher.request import require_no_secret
 from runner.launcher.run_directory import RunDirectory
 from runner.launcher.server import Conversation
 from runner.plan.options import options_of
@@ -116,6 +117,7 @@ def prepare_program(
     for note in left_out_note(environ, program_environment(environ, keep=settings.keep_env)):
         say(f"warning: {note}")
     _require_fitting(command, settings)
+    require_no_secret("--out", str(out.expanduser().absolute()))
     run_id = str(uuid.uuid4())
     directory = RunDirectory(out.expanduser().absolute() / run_id)
     output_name(directory.path, "trace")  # one that nsys cannot write to is refused before anything runs
@@ -123,6 +125,8 @@ def prepare_program(
     device = "cpu" if not count else "cuda:0" if count == 1 else f"cuda:0-{count - 1}"
     recorded = evolve(
         settings,
+        capture=_shown(settings.capture),
+        nsys=_shown(settings.nsys),
         ready_url=_shown(settings.ready_url),
         start_url=_shown(settings.start_url),
         stop_url=_shown(settings.stop_url),
@@ -190,8 +194,8 @@ def _seconds_of_last(directory: RunDirectory, plan: ExecPlan) -> dict[tuple[str,
     return {(phase.program, phase.step): phase.seconds for phase in last.phases}
 
 
-def _shown(address: str | None) -> str | None:
-    return None if address is None else redact((address,))[0]
+def _shown(text: str | None) -> str | None:
+    return None if text is None else redact((text,))[0]
 
 
 @frozen
@@ -666,6 +670,7 @@ class ProgramRun:
         try:
             yield
         finally:
+            self._clean_rank_script()
             if not self._unexported():
                 self.directory.secrets_file.unlink(missing_ok=True)
 
@@ -704,6 +709,10 @@ class ProgramRun:
             script.chmod(0o700)
         except OSError as error:
             raise CaptureError(f"{script}: cannot be written ({error.strerror})") from error
+
+    def _clean_rank_script(self) -> None:
+        """Take out what --nsys-arg gave: nobody starts a rank any more."""
+        clean_log(self.nsys.rank_script, self._secrets())
 
     def _secrets(self) -> tuple[str, ...]:
         """What must stand nowhere: given secrets, and those in the launcher's environment, which the program may print."""

@@ -20,7 +20,7 @@ from runner.plan.settings import Settings
 from runner.process.driver import DriverFacts, default_device
 from runner.process.environment import own_secrets, redact
 
-__all__ = ["make_plan", "make_request", "require_device", "require_no_secrets"]
+__all__ = ["make_plan", "make_request", "require_device", "require_no_secret", "require_no_secrets"]
 
 _DEVICE: Final = re.compile(r"cpu|cuda(:\d+)?")
 
@@ -142,6 +142,22 @@ def make_plan(
     return plan, choice
 
 
+def require_no_secret(what: str, text: str) -> None:
+    """Refuse a text that a run's folder would keep, and that looks like a secret.
+
+    Args:
+        what: names the text, such as its option.
+        text: as it was given.
+
+    Raises:
+        RequestError: it looks like one, or holds the value of a variable that is named like one.
+    """
+    if (shown := redacted(text, own_secrets())) != text:
+        raise RequestError(
+            f"{what} holds what looks like a secret ({shown}), and a run's folder would keep it: take it out"
+        )
+
+
 def require_no_secrets(request: LLMProfileRequest, settings: Settings, out: Path) -> None:
     """Refuse what would have to be written down to be carried out, and looks like a secret.
 
@@ -160,10 +176,7 @@ def require_no_secrets(request: LLMProfileRequest, settings: Settings, out: Path
         "--experts-implementation": settings.experts_implementation or "",
     }
     for what, text in texts.items():
-        if (shown := redacted(text, own_secrets())) != text:
-            raise RequestError(
-                f"{what} holds what looks like a secret ({shown}), and a run's folder would keep it: take it out"
-            )
+        require_no_secret(what, text)
     arguments = tuple(redacted(argument, own_secrets()) for argument in redact(settings.nsys_args))
     if arguments != settings.nsys_args:
         raise RequestError(

@@ -8,7 +8,9 @@ from typing import Any, Final, Literal, TypeAlias, TypeVar
 
 from attrs import field, fields, frozen
 
-__all__ = ["Option", "Panel", "option", "options_of"]
+from analysis.domain.redaction import redacted
+
+__all__ = ["Option", "Panel", "option", "options_of", "variable_names"]
 
 Panel: TypeAlias = Literal["The run", "The model", "The capture", "A server", "The profiler"]
 
@@ -89,3 +91,13 @@ def options_of(record: type[Any]) -> tuple[Option, ...]:
             )
         )
     return tuple(declared)
+
+
+def variable_names(record: Any, attribute: Any, names: tuple[str, ...]) -> None:
+    """Attrs validator: names of variables, and not their values too, which a plan would keep."""
+    for name in names:
+        if "=" in name or redacted(name) != name:
+            raise ValueError(
+                f"'{attribute.name}' must be the name of a variable alone, such as HF_TOKEN: its value is taken from your "
+                "environment"
+            )

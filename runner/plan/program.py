@@ -7,7 +7,7 @@ from typing import Any, Final, Literal
 
 from attrs import field, frozen, validators
 
-from runner.plan.options import Panel, option
+from runner.plan.options import Panel, option, variable_names
 from runner.plan.plan import trace_names
 from runner.plan.settings import FINISH_S
 
@@ -95,8 +95,9 @@ class ExecSettings:
     nsys: str | None = option(None, "The nsys to use (default: $NSYS, else the newest usable one).", _PROFILER)
     nsys_args: tuple[str, ...] = option((), "Passed to nsys as it is; may be repeated.", _PROFILER, flag="--nsys-arg")
     keep_env: tuple[str, ...] = option(
-        (), "Name of an environment variable that the program needs; may be repeated.", _PROFILER
-    )
+        (), "Name of an environment variable that the program needs; may be repeated.", _PROFILER, metavar="NAME",
+        validator=variable_names,
+    )  # fmt: skip
     keep_report: bool = option(
         False, "Keep the .nsys-rep even if nsys stored secrets or other processes' environments in it.", _PROFILER
     )

@@ -12,7 +12,7 @@ from attrs import frozen, validators
 
 from analysis.domain.entities import Dtype
 from analysis.domain.manifest import Collector, DecodeMode
-from runner.plan.options import Panel, option
+from runner.plan.options import Panel, option, variable_names
 
 __all__ = ["FINISH_S", "AnnotationLevel", "CollectorChoice", "InputMode", "Settings"]
 
@@ -126,8 +126,9 @@ class Settings:
         (), "Passed to nsys as it is; may be repeated.", _PROFILER, flag="--nsys-arg", metavar="--OPTION=VALUE"
     )
     keep_env: tuple[str, ...] = option(
-        (), "Name of an environment variable that the program needs; may be repeated.", _PROFILER, metavar="NAME"
-    )
+        (), "Name of an environment variable that the program needs; may be repeated.", _PROFILER, metavar="NAME",
+        validator=variable_names,
+    )  # fmt: skip
     keep_report: bool = option(
         False, "Keep the .nsys-rep even if nsys stored other processes' environments in it.", _PROFILER
     )

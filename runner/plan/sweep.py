@@ -11,7 +11,7 @@ from analysis.domain.energy import Energy
 from analysis.domain.entities import Dtype, ModelUnderTest
 from analysis.domain.manifest import ControlPass, DecodeMode, MeasuredPeak, PromptTokens, StageCost
 from analysis.domain.sweep import MemoryUse, PointStatus, SweepSetting
-from runner.plan.options import Panel, option
+from runner.plan.options import Panel, option, variable_names
 from runner.plan.plan import RunPlan
 from runner.plan.settings import InputMode
 
@@ -104,8 +104,9 @@ class SweepSettings:
         False, "Make the weights up: a folder with config.json is enough. Times stay, texts mean nothing.", _MODEL
     )
     keep_env: tuple[str, ...] = option(
-        (), "Name of an environment variable that the program needs; may be repeated.", _MODEL, metavar="NAME"
-    )
+        (), "Name of an environment variable that the program needs; may be repeated.", _MODEL, metavar="NAME",
+        validator=variable_names,
+    )  # fmt: skip
 
 
 @frozen

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -14,48 +13,12 @@ from PIL import Image
 
 from analysis.domain import redaction
 from counter_csv import Profiled, write_csv
-from launch_kit import ROOT, environment, fake_nsys
+from launch_kit import fake_nsys
 from leak_search import leaks, leaks_in
+from planted_commands import FORMED, SECRETS, Planted
 from planted_secrets import NAMED, PLANTED, disguises
 from runner.collectors.ncu.counter_file import keep_counters
 from trace_builder import TraceBuilder
-
-SECRETS = {kind: secret for kind, (_, secret) in PLANTED.items()} | NAMED
-FORMED = {kind: secret for kind, (_, secret) in PLANTED.items()}
-
-
-def planted_environment(folder: Path) -> dict[str, str]:
-    """Every secret in a variable: those with a form in one whose name says nothing, the others in what names them."""
-    forms = {f"PLANT_{number}": text for number, (text, _) in enumerate(PLANTED.values())}
-    (folder / "tmp").mkdir(parents=True, exist_ok=True)
-    return environment(**forms, **NAMED, DSOCR_LOCK_DIR=str(folder / "locks"), TMPDIR=str(folder / "tmp"))
-
-
-class Planted:
-    """Runs commands where secrets are planted, and collects what they print."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.out = folder / "out"
-        self.environ = planted_environment(folder)
-        self.printed = b""
-
-    def run(self, program: str, *arguments: str, code: int | None = 0) -> subprocess.CompletedProcess[bytes]:
-        done = subprocess.run(
-            [sys.executable, "-m", f"{program}.cli", *arguments],
-            env=self.environ,
-            cwd=ROOT,
-            capture_output=True,
-            check=False,
-            timeout=300,
-        )
-        assert code is None or done.returncode == code, (arguments, done.stderr.decode()[-2000:])
-        self.printed += done.stdout + done.stderr
-        return done
-
-    def leaks(self, secrets: dict[str, str] = SECRETS) -> list[str]:
-        printed = [f"{kind} on the terminal" for kind in leaks_in(self.printed, secrets)]
-        return printed + leaks([self.folder], secrets)
 
 
 def test_the_search_finds_what_lies_there(tmp_path: Path) -> None:
