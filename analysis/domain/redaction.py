@@ -64,6 +64,8 @@ _MAYBE: Final = (
 _AROUND: Final = 500
 """Characters on both sides of a place of `_MAYBE` that the detector sees; its longest secrets have about 200."""
 _VALUE: Final = r"(?P<secret>[^\s\"'\\,;&<>(){}\[\]$*|]{8,})"
+_QUOTE: Final = r"(?:\\{0,4}[\"'])?"
+"""Around a name or its value; with strokes before it where the text is JSON inside of JSON."""
 _OURS: Final[Mapping[str, str]] = {
     "private key": (
         r"(?s)-{5}BEGIN (?:[A-Z0-9]+ ){0,4}PRIVATE KEY(?: BLOCK)?-{5}.*?"
@@ -88,7 +90,9 @@ _OURS: Final[Mapping[str, str]] = {
     "Slack token": (r"\bxox[a-z]-[\w-]{8,}|\bxapp-\d-[\w-]{8,}"),
     "web token": (r"(?<![\w-])eyJ[\w-]{8,}\.[\w-]+(?:\.[\w-]*)?"),
     "bearer": (r"(?i)\bbearer[ :]+(?P<secret>[\w.~+/-]{8,}=*)"),
-    "authorization": (r"(?i)\b(?:proxy-)?authorization[\"']?\s*[:=]\s*[\"']?(?:\w+ +)?(?P<secret>[^\s\"',;]{8,})"),
+    "authorization": (
+        rf"(?i)\b(?:proxy-)?authorization{_QUOTE}\s*[:=]\s*{_QUOTE}(?:\w+ +)?(?P<secret>[^\s\"',;\\]{{8,}})"
+    ),
     # One stroke too: what takes an address for a path makes one of two.
     "user and password in a URL": (r":/{1,2}(?P<secret>[^/@\s:\"']*:[^/@\s\"']+)@"),
     "Slack hook": (r"hooks\.slack\.com/services/(?P<secret>T\w+/B\w+/\w+)"),
@@ -97,12 +101,12 @@ _OURS: Final[Mapping[str, str]] = {
         r"(?P<secret>[^&\s#\"'*]+)"
     ),
     "variable": (
-        rf"\b[A-Z][A-Z0-9_]*(?:TOKEN|KEY|SECRET|PASSWORD|PASSWD|PASSPHRASE|CREDENTIALS?)[\"']?\s?[=:]\s?[\"']?{_VALUE}"
+        rf"\b[A-Z][A-Z0-9_]*(?:TOKEN|KEY|SECRET|PASSWORD|PASSWD|PASSPHRASE|CREDENTIALS?){_QUOTE}\s?[=:]\s?{_QUOTE}{_VALUE}"
     ),
     "named value": (
         r"(?i)(?<![\w.-])[\w.-]*(?:api[_-]?key|secret(?:[_-]?(?:access[_-]?)?key)?|passw(?:or)?d|passphrase|account[_-]?key"
         r"|shared[_-]?access[_-]?(?:key|signature)|(?:access|auth|refresh|session|security)[_-]?token)"
-        rf"[\"']?(?: ?= ?|: ?[\"']|: ?(?=\S{0, 60}\d))[\"']?{_VALUE}"
+        rf"{_QUOTE}(?: ?= ?|: ?(?=\\{{0,4}}[\"'])|: ?(?=\S{{0,60}}\d)){_QUOTE}{_VALUE}"
     ),
 }
 """What detect-secrets does not know, or knows by its beginning only. ``secret``: the part to take out, if not all.

@@ -20,7 +20,7 @@ from analysis.domain.files import WriteOptions, write_text
 from analysis.domain.manifest import RunManifest
 from analysis.domain.program import PROGRAM_MARK, ProgramManifest
 from analysis.domain.reading import LARGEST_RESULT, read_bounded
-from analysis.domain.redaction import redacted, redacted_plain
+from analysis.domain.redaction import redacted_plain
 from analysis.domain.system_errors import is_disk_full, reason_of
 from runner.plan.plan import RunPlan, WorkloadResult, trace_names
 from runner.plan.program import ExecPlan
@@ -283,9 +283,11 @@ class RunDirectory:
             CaptureError: the disk is full or the folder cannot be written.
         """
         text = to_json(record)
-        secrets = own_secrets()
-        if file.name != self.plan_file.name and redacted(text, secrets) != text:
-            text = json.dumps(redacted_plain(to_plain(record), secrets), indent=2, ensure_ascii=False)
+        if file.name != self.plan_file.name:
+            # Text by text, not the JSON: there quotes inside a text are escaped, and a secret between them looks like none.
+            text = json.dumps(
+                redacted_plain(to_plain(record), own_secrets()), indent=2, ensure_ascii=False, allow_nan=False
+            )
         write_text(file, text + "\n", _RECORD)
 
     @contextmanager

@@ -64,6 +64,20 @@ def test_the_detector_finds_what_our_rules_do_not_know(monkeypatch: pytest.Monke
     assert {kind for kind, (text, secret) in PLANTED.items() if secret in redacted(text)} == kinds
 
 
+@pytest.mark.parametrize("name", ["password", "api_key", "refresh_token", "MY_TOKEN", "Authorization"])
+def test_a_named_value_is_found_with_and_without_quotes(name: str) -> None:
+    """In JSON that is a text inside of JSON too, where strokes stand before its quotes."""
+    value = "dr9wxBplcn9iHo"
+    text = json.dumps({name: value})
+    texts = [f"{name}: {value}", f"{name}={value}", f"{name} = '{value}'"]
+    for _ in range(4):
+        texts.append(text)
+        text = json.dumps([text, "and more"])
+    for text in texts[:6]:
+        assert value not in redacted(text), text
+        assert len(redacted(text)) == len(text) - len(value) + len("***")
+
+
 @pytest.mark.parametrize(
     "text",
     [

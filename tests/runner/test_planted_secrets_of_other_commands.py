@@ -6,12 +6,13 @@ import json
 import os
 import resource
 import shlex
+import signal
 import socket
 import sqlite3
 import subprocess
 import sys
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -163,6 +164,21 @@ def test_a_loaded_server_leaves_no_secret_in_any_log(tmp_path: Path, code: int) 
     assert planted.leaks() == []
 
 
+@pytest.fixture(autouse=True)
+def process_as_before() -> Iterator[None]:
+    """A command that is called, not started, changes this process: signals, the mask of files, the limit of core files."""
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    handlers = [signal.getsignal(number) for number in numbers]
+    hook, limits, mask = sys.unraisablehook, resource.getrlimit(resource.RLIMIT_CORE), os.umask(0)
+    os.umask(mask)
+    yield
+    for number, handler in zip(numbers, handlers, strict=True):
+        signal.signal(number, handler)
+    sys.unraisablehook = hook
+    resource.setrlimit(resource.RLIMIT_CORE, limits)
+    os.umask(mask)
+
+
 # -- what is refused, and what is not kept -----------------------------------------------------------------------------
 
 
@@ -228,6 +244,16 @@ def test_the_history_keeps_no_secret_of_a_folders_name(tmp_path: Path) -> None:
     assert planted.leaks({"github": FORMED["github"], "npm": FORMED["npm"]}) == []
 
 
+def test_a_secret_between_quotes_is_taken_out_of_what_a_record_holds(tmp_path: Path) -> None:
+    """As JSON its quotes are escaped: looked at so, nothing in it was a secret."""
+    directory = finished_run(tmp_path, tmp_path / "none.sqlite")
+    for kind, (text, secret) in PLANTED.items():
+        told = f"the server said {text} and {json.dumps({'inner': text})}"
+        directory.write(directory.manifest_file, evolve(directory.read_manifest(), error=told))
+        assert leaks([tmp_path], {kind: secret}) == []
+        assert "the server said" in str(directory.read_manifest().error)
+
+
 def test_what_starts_a_rank_is_freed_of_secrets_when_none_is_started_any_more(tmp_path: Path) -> None:
     tool = fake_nsys(tmp_path / "nsys")
     argument = f"--start-agent=password={NAMED['DB_PASSWORD']}"
@@ -290,7 +316,6 @@ MISTAKES: list[tuple[str, str]] = [
     ("runner", "history list --store postgresql://me:TEXT@127.0.0.1:1/x --out OUT"),
     ("runner", "history import PATH --out OUT"),
     ("runner", "history export --to PATH --out OUT"),
-    ("runner", "history trend --model TEXT --out OUT"),
     ("runner", "inputs PATH"),
     ("runner", "models TEXT"),
     ("runner", "submit PATH --out OUT"),
@@ -330,6 +355,7 @@ MISTAKES: list[tuple[str, str]] = [
     ("analysis", "table TRACE --by TEXT"),
     ("analysis", "table TRACE --by module --stage TEXT"),
     ("analysis", "trend --store TEXT"),
+    ("analysis", "trend --model TEXT --store OUT/none.sqlite"),
     ("analysis", "trend --store postgresql://me:TEXT@127.0.0.1:1/x"),
     ("analysis", "sweep PATH"),
     ("analysis", "schema TEXT"),
