@@ -85,7 +85,12 @@ def write_parquet(path: Path, table: Iterable[dict[str, Any]]) -> None:
     types = {str: pa.string(), int: pa.int64(), float: pa.float64(), datetime: pa.timestamp("us", tz="UTC")}
     schema = pa.schema([(name, types[kind]) for name, kind in COLUMNS.items()])
     arrow = pa.Table.from_pylist(list(table), schema=schema)
-    write_with(path, lambda temporary: pq.write_table(arrow, temporary))
+
+    def fill(temporary: Path) -> None:
+        with temporary.open("wb") as file:  # opened here: Arrow takes no path that is not UTF-8
+            pq.write_table(arrow, file)
+
+    write_with(path, fill)
 
 
 def _in_a_cell(value: Any) -> Any:

@@ -138,7 +138,7 @@ def _take(folder: Path, source: str) -> bool:
 
 
 def _text(source: str) -> str:
-    return json.dumps({"trace": source}, ensure_ascii=False) + "\n"
+    return json.dumps({"trace": source}) + "\n"  # escaped: a path need not be UTF-8
 
 
 def _source_of(folder: Path) -> str | None:

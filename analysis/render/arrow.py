@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
 
 import numpy as np
@@ -16,7 +17,7 @@ from analysis.sums.events import Partial, Texts
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["arrow_schema", "arrow_table", "frame", "frame_of"]
+__all__ = ["arrow_schema", "arrow_table", "fill_parquet", "frame", "frame_of"]
 
 R = TypeVar("R")
 
@@ -30,6 +31,14 @@ _ARROW: Final = {
     "bool": pa.bool_(),
     "shape": pa.list_(pa.int64()),
 }
+
+
+def fill_parquet(table: Any, path: Path) -> None:
+    """Fill a file that is there. Opened here: Arrow takes no path that is not UTF-8."""
+    import pyarrow.parquet as pq  # most tables are shown, and need none
+
+    with path.open("wb") as file:
+        pq.write_table(table, file, compression="zstd")
 
 
 def arrow_schema(spec: Specification[Any]) -> Any:

@@ -8,10 +8,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
-
 from analysis.domain.files import write_with
-from analysis.render.arrow import arrow_table
+from analysis.render.arrow import arrow_table, fill_parquet
 from analysis.render.spec import kernels
 from analysis.report import Report
 
@@ -31,4 +29,4 @@ def render(report: Report, out: Path) -> tuple[Path, ...]:
 
 
 def _write(path: Path, table: Any) -> Path:
-    return write_with(path, lambda temporary: pq.write_table(table, temporary, compression="zstd"))
+    return write_with(path, lambda temporary: fill_parquet(table, temporary))

@@ -136,4 +136,4 @@ def _first_bytes(trace: Path, beside: Path) -> bytes:
 
 def read_only_uri(path: Path) -> str:
     """SQLite URI that never writes: no journal, no lock, so that a read-only directory works too."""
-    return f"file:{quote(os.fspath(path.absolute()))}?mode=ro&immutable=1"
+    return f"file:{quote(os.fsencode(path.absolute()))}?mode=ro&immutable=1"

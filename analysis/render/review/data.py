@@ -6,11 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
-
 from analysis.domain.convert import to_plain
 from analysis.domain.files import write_text, write_with
-from analysis.render.arrow import arrow_table
+from analysis.render.arrow import arrow_table, fill_parquet
 from analysis.render.json import REVIEW_SCHEMA_VERSION
 from analysis.render.spec.review import REVIEW_KERNELS, kernel_lines
 from analysis.review import Review
@@ -42,4 +40,4 @@ def write_parquet(review: Review, out: Path) -> Path:
         RequestError: the folder cannot be written to.
     """
     table = arrow_table(REVIEW_KERNELS, kernel_lines(review, review.kernels))
-    return write_with(out / "counters.parquet", lambda path: pq.write_table(table, path, compression="zstd"))
+    return write_with(out / "counters.parquet", lambda path: fill_parquet(table, path))

@@ -5,11 +5,9 @@ from __future__ import annotations
 import io
 from pathlib import Path
 
-import pyarrow.parquet as pq
-
 from analysis.domain.convert import to_json
 from analysis.domain.files import write_text, write_with
-from analysis.render.arrow import arrow_table
+from analysis.render.arrow import arrow_table, fill_parquet
 from analysis.render.csv import write_csv
 from analysis.render.spec.sweep import SWEEP_POINTS
 from analysis.render.sweep.markdown import write_markdown
@@ -42,7 +40,7 @@ def write_sweep(answers: SweepAnswers, out: Path, source: Path) -> tuple[Path, .
         write_text(out / "sweep.csv", text.getvalue()),
         write_with(
             out / "sweep.parquet",
-            lambda path: pq.write_table(arrow_table(SWEEP_POINTS, points), path, compression="zstd"),
+            lambda path: fill_parquet(arrow_table(SWEEP_POINTS, points), path),
         ),
     ]
     copy = out / SWEEP_FILE
