@@ -1,7 +1,7 @@
 """Stands between a launcher and a program, and ends the program in order where the launcher is gone.
 
 Run as a program of its own, ``python -I -S supervise.py SPEC PROGRAM ARGUMENT…``, with nothing imported that is not
-Python's own: it costs the start of a run some 15 ms, and nothing later, since it sleeps until something ends.
+Python's own: it costs each start some 40 ms (docs/capture.md), and nothing later, since it sleeps until something ends.
 
 It is a *subreaper*: whatever a program starts stays below it, also what forks twice, begins a session of its own or
 clears its environment. So it knows all of it without a mark, and ends what the program leaves behind.

@@ -31,7 +31,7 @@ LAUNCHER_MARK: Final = "DSOCR_PROFILE_LAUNCHER"
 SUPERVISOR: Final = Path(__file__).with_name("supervise.py")
 
 _START_S: Final = 60.0
-"""The supervisor may take so long to start the program: 15 ms where a machine is not overloaded."""
+"""The supervisor may take so long to start the program: some 20 ms where a machine is not overloaded."""
 _END_S: Final = 20.0
 """And so long to end what the program left behind, after its end: it takes 10 s itself at most."""
 
