@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import signal
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -81,6 +82,11 @@ def line_of(process: psutil.Process) -> list[str]:
         "SIGKILL of `nsys profile`", "capture", 10, "failed", "nsys …was ended by a signal…nothing usable is left", name="command",
     ),
     Row(
+        "SIGKILL of `nsys-launcher`, between nsys and the program", "capture", 10, "failed",
+        "nsys-launcher of …was killed under the program; …what it captured is in …", kept=("trace.nsys-rep",),
+        resume=Resume(0, ""), name="launcher",
+    ),
+    Row(
         "SIGKILL of nsys' agent, which takes the events", "capture", 10, "failed", "nsys", name="agent",
     ),
     Row(
@@ -90,7 +96,10 @@ def line_of(process: psutil.Process) -> list[str]:
 def test_a_part_of_nsys_is_killed(real: Scene, row: Row) -> None:
     run = real.exec(*command(real), options=("--timeout", "40"))
     wait_for((real.folder / "at work").exists, "the program")
-    part(real, row.name).kill()
+    killed = part(real, row.name)
+    # A run looks about once a second at what nsys has started; what it never saw it cannot miss.
+    wait_for(lambda: row.name != "launcher" or time.time() - killed.create_time() > 4, "the run to have seen it")
+    killed.kill()
     real.check(row, run)
 
 
