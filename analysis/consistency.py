@@ -32,10 +32,10 @@ __all__ = ["BOUNDS", "NOT_OF_THE_CAPTURE", "bounds_of", "sums_that_differ", "ver
 SPAN: Final = "the time from the capture's first event to its last"
 WORK: Final = "the sum over all its GPU operations"
 CALLS: Final = "the sum over all its calls"
-BUSY: Final = "that time, once for each of its GPUs"
+BUSY: Final = "that time, once for each of its processes and GPUs"
 PROCESSES: Final = "that time, once for each of its processes"
-"""A capture without ranges is one stage: the windows of its processes, from the first to the last operation of each, added up."""
-RANGES: Final = "that time, once for each of its ranges, or of its processes"
+"""A trace without stages is one stage, in which each process has a window of its own."""
+RANGES: Final = "that time, once for each of its ranges and processes"
 """Ranges of several threads are open at once, and so may be those of one: a sum over ranges can exceed the capture."""
 
 BOUNDS: Final[dict[str, dict[str, str]]] = {
@@ -125,11 +125,11 @@ def bounds_of(attribution: Attribution) -> Bounds:
     processes = max(len(present(operations.process)), 1)
     largest = {
         SPAN: span,
-        BUSY: span * gpu_codes(operations)[1],
+        BUSY: span * processes * gpu_codes(operations)[1],
+        PROCESSES: span * processes,
         WORK: int(np.sum(operations.duration, dtype=np.int64)),
         CALLS: int(call_ns.sum()),
-        PROCESSES: span * processes,
-        RANGES: span * max(len(ranges), processes),
+        RANGES: span * (len(ranges) + processes),
     }
     return Bounds(largest, BOUNDS)
 

@@ -72,7 +72,7 @@ class RankTrace(Trace):
         """
         self.path = whole.path
         self.database = whole.database
-        self.backwards, self.rows_read = whole.backwards, whole.rows_read
+        self.backwards, self.rows_read, self.nameless_ranges = whole.backwards, whole.rows_read, whole.nameless_ranges
         self._reading = None
         operations, calls, others, ranges = whole.operations, whole.calls, whole.other_calls, whole.ranges
         nodes, info = whole.graph_nodes, whole.info

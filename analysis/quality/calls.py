@@ -29,12 +29,11 @@ ORPHAN_SHARE: Final = 0.001
 CLOCK_TOLERANCE_NS: Final = 5_000
 """A kernel may seem to start this much before its launch: GPU and CPU clocks are matched, not one. In the good captures
 the shortest delay is 4.5 µs after the launch."""
+FAR_OFF_NS: Final = 100_000
+"""A kernel that seems to start this much before its launch was timed by a clock that does not fit the host's."""
 OTHER_THREAD_SHARE: Final = 0.01
 AMBIGUOUS_SHARE: Final = 0.01
 """Share of operations that may be of another call above which the capture is unfit; good captures: none at all."""
-OVERLAPPING_SHARE: Final = 0.01
-"""Share of operations that run three at a time on one stream above which times cannot be; good captures: none."""
-FEWEST_OVERLAPPING: Final = 20
 _ID_BITS: Final = 33
 """More than a correlation id has."""
 _MANY_DEVICES: Final = "MultiDevice"
@@ -97,7 +96,7 @@ def check(trace: Trace, attribution: Attribution, manifest: RunManifest | None, 
         findings += _failed(attribution, host) + _unanswered(attribution, host) + _orphans(attribution)
         findings += _ambiguous(attribution) + _shared_launches(attribution, host)
         findings += _unrecorded(trace, attribution) + _foreign_threads(attribution)
-    return findings + _overlapping(attribution) + _clocks(trace, attribution) + _whole_graphs(attribution)
+    return findings + _clocks(trace, attribution) + _whole_graphs(attribution)
 
 
 def _unanswered(attribution: Attribution, host: HostCalls) -> list[Finding]:
@@ -208,12 +207,14 @@ def _orphans(attribution: Attribution) -> list[Finding]:
 def _ambiguous(attribution: Attribution) -> list[Finding]:
     """Operations whose correlation id is that of several calls of their process. A driver call inside a runtime call is none."""
     calls, launch = attribution.calls, attribution.launch_call
+    if len(calls) < 2:
+        return []
+    several = len(present(attribution.thread_process[calls.thread])) > 1
+    if not several and bool(np.all(calls.correlation[1:] > calls.correlation[:-1])):
+        return []  # in the order in which they were given out: each is another
     ids = calls.correlation.astype(np.int64)
-    several = len(present(attribution.thread_process[calls.thread])) > 1 if len(calls) else False
     if several:
         ids = np.where(ids < 0, -1, ids + ((attribution.thread_process[calls.thread] + 1) << _ID_BITS))
-    if ids.size < 2 or bool(np.all(ids[1:] > ids[:-1])):
-        return []
     order = np.lexsort((calls.start, ids))  # the first of equal ids is the one that operations are taken for
     again = np.flatnonzero((ids[order][1:] == ids[order][:-1]) & (ids[order][1:] >= 0)) + 1
     if not again.size:
@@ -244,6 +245,8 @@ def _ambiguous(attribution: Attribution) -> list[Finding]:
 def _shared_launches(attribution: Attribution, host: HostCalls) -> list[Finding]:
     """Kernels of which several are of one call, though it launched no graph and not several devices."""
     operations, calls, launch = attribution.operations, attribution.calls, attribution.launch_call
+    if not launch.size or int(np.bincount(launch + 1)[1:].max(initial=0)) < 2:
+        return []
     own = launch[(operations.kind == KERNEL) & ~operations.in_graph & (launch >= 0)]
     launched = np.bincount(own, minlength=len(calls)) if own.size else np.zeros(0, dtype=np.int64)
     calls_with_several = np.flatnonzero(launched > 1)
@@ -264,36 +267,6 @@ def _shared_launches(attribution: Attribution, host: HostCalls) -> list[Finding]
             f"{counted(calls_with_several.size, 'call')} ({_counted(attribution, calls_with_several)}) launched them, each of "
             "which launches one; all were attributed to that call",
             "export the report again; what stages and modules launched is not known for these",
-        )
-    ]
-
-
-def _overlapping(attribution: Attribution) -> list[Finding]:
-    """Operations of one stream that run three at a time: it runs one after the other, and a dependent launch lets two overlap."""
-    operations = attribution.operations
-    chosen = (operations.kind != GRAPH) & ~operations.in_graph
-    rows = slice(None) if bool(chosen.all()) else np.flatnonzero(chosen)
-    start, end = operations.start[rows], operations.end[rows]
-    if start.size < FEWEST_OVERLAPPING:
-        return []
-    place = np.zeros(start.size, dtype=np.int64)
-    for code in (operations.process[rows], operations.device[rows], operations.stream[rows]):
-        if code.min() != code.max():
-            place = place * (int(code.max()) - int(code.min()) + 1) + (code.astype(np.int64) - int(code.min()))
-    if place.any():
-        order = np.argsort(place, kind="stable")
-        start, end, place = start[order], end[order], place[order]
-    three = int(np.count_nonzero((end[:-2] > start[2:]) & (place[:-2] == place[2:])))
-    if three < FEWEST_OVERLAPPING or three <= OVERLAPPING_SHARE * start.size:
-        return []
-    return [
-        Finding(
-            "overlapping-operations",
-            "unfit",
-            "operations of one stream run at the same time",
-            f"{three:,} of {counted(start.size, 'GPU operation')} outside of graphs start before the one before the last of their "
-            "stream has ended; a stream runs them one after the other, so their times cannot be",
-            "export the report again; if the times are in the report too, capture again, with an nsys as new as the driver",
         )
     ]
 
@@ -353,10 +326,12 @@ def _foreign_threads(attribution: Attribution) -> list[Finding]:
 def _clocks(trace: Trace, attribution: Attribution) -> list[Finding]:
     operations, calls, ranges = attribution.operations, attribution.calls, attribution.ranges
     oddities: list[str] = []
+    far_off = False
     launched = np.flatnonzero(attribution.launch_call >= 0)
     if launched.size:
         lead = calls.start[attribution.launch_call[launched]] - operations.start[launched]
         early = int((lead > CLOCK_TOLERANCE_NS).sum())
+        far_off = early > 0 and int((lead > FAR_OFF_NS).sum()) > AMBIGUOUS_SHARE * launched.size
         if early:
             oddities.append(
                 f"{early:,} of {launched.size:,} GPU operations start before their launch, by up to {int(lead.max()):,} ns"
@@ -377,7 +352,7 @@ def _clocks(trace: Trace, attribution: Attribution) -> list[Finding]:
     return [
         Finding(
             "clock-oddities",
-            "warning",
+            "unfit" if far_off else "warning",
             "times contradict each other",
             "; ".join(oddities),
             "distrust gaps and queueing delays; sums of GPU time are not concerned. Capture again after a reboot or "

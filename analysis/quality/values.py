@@ -88,12 +88,12 @@ def _nameless(trace: Trace, attribution: Attribution) -> list[Finding]:
     evidence = []
     grave = False
     # Columns are looked through only where an event got the name of those that have none.
-    for spec, column, what, names in (
-        (schema.KERNELS, "demangledName", "kernels", attribution.operations.names),
-        (schema.CALLS, "nameId", "calls", attribution.calls.names),
-        (schema.NVTX, "textId", "ranges and marks", attribution.ranges.names),
+    for spec, column, what, unnamed in (
+        (schema.KERNELS, "demangledName", "kernels", UNNAMED in attribution.operations.names),
+        (schema.CALLS, "nameId", "calls", UNNAMED in attribution.calls.names),
+        (schema.NVTX, "textId", "ranges and marks", trace.nameless_ranges),
     ):
-        if UNNAMED not in names or not database.has(spec, column):
+        if not unnamed or not database.has(spec, column):
             continue
         nothing = f'"{column}" IN ({empty})'
         if spec is schema.KERNELS and database.has(spec, "shortName"):

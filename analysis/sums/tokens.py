@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
 from analysis.domain.manifest import RunManifest
 from analysis.sums.records import InstanceSummary
 
-__all__ = ["tokens_by_stage"]
+__all__ = ["MOST_TOKENS", "tokens_by_stage"]
+
+MOST_TOKENS: Final = 2**40
+"""Of a prompt or a context: a hundred thousand times what any model takes."""
 
 
 def tokens_by_stage(
@@ -46,6 +50,6 @@ def _of_steps(instances: Sequence[InstanceSummary]) -> dict[str, int | None]:
 
 
 def _prompt_tokens(instance: InstanceSummary, prompt: dict[int, int], stated: int | None) -> int | None:
-    if instance.payload is not None and instance.payload > 0:
+    if instance.payload is not None and 0 < instance.payload <= MOST_TOKENS:
         return instance.payload
     return stated if instance.image_index is None else prompt.get(instance.image_index, stated)

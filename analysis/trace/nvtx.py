@@ -39,6 +39,8 @@ class NvtxReader:
         """Ranges that end before they start; known once `ranges` was called, as is the next."""
         self.threads: set[int] = set()
         """Global thread ids of ranges."""
+        self.nameless = False
+        """Whether the name of a range is a string of StringIds without a text."""
 
     def _batches(self, wanted: list[str], kinds: tuple[int, ...]) -> list[pa.RecordBatch]:
         """Columns of the events of these kinds, and their text, as ``name``; with them what is no kind at all, to be refused."""
@@ -137,6 +139,9 @@ class NvtxReader:
             key >= 0 and key not in self._strings for key in name_codes if not isinstance(key, bytes)
         ):
             self._database.suspect(schema.NVTX, ("textId",))
+        self.nameless = any(
+            not isinstance(key, bytes) and self._strings.get(key, b"-") in (b"", None) for key in name_codes
+        )
         domain_names: dict[str, int] = {}
         by_scope = [
             domain_names.setdefault(self._domain_name(*_process_and_domain(process_and_domain)), len(domain_names))

@@ -75,6 +75,8 @@ class Trace:
         self._span: tuple[int, int] | None = None
         self.backwards: dict[str, int] = {}
         """Table → rows that end before they start; they are read as lasting 0 ns."""
+        self.nameless_ranges = False
+        """Whether the name of a range is a string without a text. Known when ranges were read."""
         self.rows_read: dict[str, int] = {}
         """Table → rows that were read: fewer than its largest row id where rows were deleted. Of NVTX: ranges."""
 
@@ -129,6 +131,7 @@ class Trace:
         """All NVTX ranges."""
         ranges = self._nvtx.ranges(self._end_of_trace)
         self._check_processes(schema.NVTX, ("globalTid", "endGlobalTid"), self._nvtx.threads)
+        self.nameless_ranges = self._nvtx.nameless
         self._count_rows(schema.NVTX, len(ranges))
         self._count_backwards(schema.NVTX, self._nvtx.backwards)
         closed = ~ranges.unclosed

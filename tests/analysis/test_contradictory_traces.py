@@ -259,3 +259,65 @@ def test_a_clock_that_reads_less_than_0_changes_no_figure(damaged: Damaged, real
     assert moved.unit_times == whole_trace.unit_times
     assert [step.step_ns for step in moved.steps] == [step.step_ns for step in whole_trace.steps]
     assert np.ptp([row.start_ns for row in moved.instances]) == np.ptp([row.start_ns for row in whole_trace.instances])
+
+
+@pytest.mark.parametrize(
+    ("sql", "code", "words"),
+    [
+        (
+            f'UPDATE {CALLS} SET "end" = start + 100 * ("end" - start)', "overlapping-calls",
+            "begin inside an earlier call of their thread",
+        ),
+        (f'UPDATE {KERNELS} SET "end" = start', "instant-kernels", "14,343 of 14,343 kernels end when they start"),
+        ("UPDATE CUPTI_ACTIVITY_KIND_MEMCPY SET bytes = 1000000000000", "impossible-copies", "1,000,000,000,000 bytes in "),
+        (
+            f"UPDATE {KERNELS} SET gridX = 2147483647, gridY = 65535, gridZ = 65535", "impossible-grids",
+            f"such as {(2**31 - 1) * 65535**2:,} blocks in ",
+        ),
+        (
+            f'UPDATE {KERNELS} SET start = start - 500000000, "end" = "end" - 500000000', "clock-oddities",
+            "start before their launch",
+        ),
+        (
+            'UPDATE NVTX_EVENTS SET "end" = start WHERE "end" IS NOT NULL', "instant-stages",
+            "2 of 2 stages end when they start, so that no call lies inside them",
+        ),
+    ],
+    ids=["calls", "kernels", "copies", "grids", "clock", "stages"],
+)  # fmt: skip
+def test_what_no_device_and_no_thread_can_do_is_unfit_or_told_where_it_is_rare(
+    damaged: Damaged, sql: str, code: str, words: str
+) -> None:
+    path = damaged(sql)
+    finding = findings(path)[code]
+    assert finding.severity == "unfit"
+    assert words in finding.evidence
+    with pytest.raises(UnfitTraceError):
+        analysis.load(path)
+    if code in ("instant-kernels", "impossible-copies", "impossible-grids"):
+        last = f" WHERE rowid = (SELECT max(rowid) FROM {sql.split()[1]})"
+        assert findings(damaged(sql + last))[code].severity == "warning"
+
+
+def test_calls_of_a_thread_lie_inside_each_other_or_behind(tmp_path: Path) -> None:
+    """A call may hold others; one that begins in it and ends behind it is none, whatever lies between the two."""
+    inside = (another_call(1000, 2000, 200, 6), another_call(1100, 1200, 201, 6), another_call(1300, 2000, 202, 6))
+    assert "overlapping-calls" not in built(whole(), tmp_path, *inside)
+    finding = built(whole(), tmp_path, *inside, another_call(1990, 2100, 203, 6))["overlapping-calls"]
+    assert "1 of 9 calls begin inside an earlier call" in finding.evidence
+
+
+@pytest.mark.parametrize("payload", [-5, 9 * 10**18])
+def test_a_payload_that_counts_no_tokens_is_told_and_not_taken(damaged: Damaged, payload: int) -> None:
+    path = damaged(f"UPDATE NVTX_EVENTS SET int64Value = {payload}")
+    finding = findings(path)["impossible-payloads"]
+    assert f"such as {payload:,} of " in finding.evidence
+    assert report(path).stages[0].tokens is None
+
+
+def test_a_clock_and_a_bandwidth_that_no_device_has_read_as_not_recorded(damaged: Damaged) -> None:
+    path = damaged("UPDATE TARGET_INFO_GPU SET clockRate = 1, memoryBandwidth = 1, name = 'A GPU'")
+    evidence = findings(path)["impossible-values"].evidence
+    assert "TARGET_INFO_GPU.clockRate in 1 of " in evidence
+    assert "TARGET_INFO_GPU.memoryBandwidth in 1 of " in evidence
+    assert all(row.peak_flop_per_s is None for row in report(path).utilisation)

@@ -1,0 +1,217 @@
+"""What no device, no stream and no thread can do, whatever the trace says: rows that claim it are counted.
+
+The limits are far above what hardware does, and far below what damaged values come to; good captures have no such row at all.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from analysis.attribution.attribution import Attribution
+from analysis.domain.figures import counted
+from analysis.quality.findings import Finding, Severity
+from analysis.sums.tokens import MOST_TOKENS
+from analysis.trace import schema
+from analysis.trace.reader import Trace
+from analysis.trace.records import GRAPH, KERNEL, MEMCPY, NO_VALUE
+
+__all__ = ["check"]
+
+UNFIT_SHARE: Final = 0.01
+"""Share of rows that cannot be above which the capture is unfit."""
+FEWEST_OVERLAPPING: Final = 20
+FASTEST_COPY: Final = 100_000
+"""Bytes per ns, 100 TB/s: more than ten times what any memory gives; 1.7 TB/s is the fastest copy in the good captures."""
+MOST_BLOCKS_PER_NS: Final = 1_000
+"""Of a grid: a block takes an SM some hundred ns at least, and no device holds 100,000 of them; at most 1.5 in good captures."""
+_WORTH_LOOKING: Final = 1_000 * 1_000
+"""Blocks up to which a grid can be of any kernel: none lasts less than some hundred ns."""
+_NO_COLLECTOR_OF_OURS: Final = "DSOCR_COLLECTOR"
+_AGAIN: Final = (
+    "export the report again; if it is so in the report too, capture again, with an nsys as new as the driver"
+)
+
+
+def check(trace: Trace, attribution: Attribution) -> list[Finding]:
+    """All checks of what is possible in time."""
+    return [
+        *_overlapping_operations(attribution),
+        *_overlapping_calls(attribution),
+        *_instant_kernels(trace, attribution),
+        *_fast_copies(attribution),
+        *_fast_grids(attribution),
+        *_payloads(attribution),
+        *_empty_stages(attribution),
+    ]
+
+
+def _severity(rows: int, of: int) -> Severity:
+    return "unfit" if rows > UNFIT_SHARE * of else "warning"
+
+
+def _overlapping_operations(attribution: Attribution) -> list[Finding]:
+    """Operations of one stream that run three at a time: it runs one after the other, and a dependent launch lets two overlap."""
+    operations = attribution.operations
+    chosen = (operations.kind != GRAPH) & ~operations.in_graph
+    rows = slice(None) if bool(chosen.all()) else np.flatnonzero(chosen)
+    start, end = operations.start[rows], operations.end[rows]
+    if start.size < FEWEST_OVERLAPPING:
+        return []
+    place = np.zeros(start.size, dtype=np.int64)
+    for code in (operations.process[rows], operations.device[rows], operations.stream[rows]):
+        if code.min() != code.max():
+            place = place * (int(code.max()) - int(code.min()) + 1) + (code.astype(np.int64) - int(code.min()))
+    if place.any():
+        order = np.argsort(place, kind="stable")
+        start, end, place = start[order], end[order], place[order]
+    three = int(np.count_nonzero((end[:-2] > start[2:]) & (place[:-2] == place[2:])))
+    if three < FEWEST_OVERLAPPING or three <= UNFIT_SHARE * start.size:
+        return []
+    return [
+        Finding(
+            "overlapping-operations",
+            "unfit",
+            "operations of one stream run at the same time",
+            f"{three:,} of {counted(start.size, 'GPU operation')} outside of graphs start before the one before the last of their "
+            "stream has ended; a stream runs them one after the other, so their times cannot be",
+            _AGAIN,
+        )
+    ]
+
+
+def _overlapping_calls(attribution: Attribution) -> list[Finding]:
+    """Calls of one thread that begin inside an earlier one and end behind it: a call lies inside another one, or behind it."""
+    calls = attribution.calls
+    if len(calls) < 2:
+        return []
+    if not bool(np.any((calls.start[1:] < calls.end[:-1]) & (calls.thread[1:] == calls.thread[:-1]))):
+        return []  # no call begins inside an earlier one at all
+    # Threads one behind the other on one line, so that one running maximum serves all of them.
+    low = int(calls.start.min())
+    line = (calls.thread.astype(np.int64) + 1) * (int(calls.end.max()) - low + 1) - low
+    start, end = calls.start + line, calls.end + line
+    reach = np.maximum.accumulate(end)[:-1]
+    rows = int(np.count_nonzero((start[1:] < reach) & (end[1:] > reach) & (calls.thread[1:] >= 0)))
+    if not rows:
+        return []
+    return [
+        Finding(
+            "overlapping-calls",
+            _severity(rows, len(calls)),
+            f"{counted(rows, 'API call begins', 'API calls begin')} before an earlier one has ended",
+            f"{rows:,} of {counted(len(calls), 'call')} begin inside an earlier call of their thread, and end behind it; a thread "
+            "makes one call after the other, so times of calls, and what lies inside which range, cannot be trusted",
+            _AGAIN,
+        )
+    ]
+
+
+def _instant_kernels(trace: Trace, attribution: Attribution) -> list[Finding]:
+    """Kernels that take no time. Operators of PyTorch's profiler may: its clock is coarser."""
+    if _NO_COLLECTOR_OF_OURS in trace.info.capture:
+        return []
+    operations = attribution.operations
+    kernels = operations.kind == KERNEL
+    instant = int(np.count_nonzero(kernels & (operations.end == operations.start)))
+    instant -= trace.backwards.get(schema.KERNELS.names[0], 0)  # read as lasting 0 ns, and told of elsewhere
+    if instant <= 0:
+        return []
+    of = int(np.count_nonzero(kernels))
+    return [
+        Finding(
+            "instant-kernels",
+            _severity(instant, of),
+            f"{counted(instant, 'kernel takes', 'kernels take')} no time",
+            f"{instant:,} of {counted(of, 'kernel')} end when they start; the shortest kernel takes some hundred ns",
+            _AGAIN,
+        )
+    ]
+
+
+def _fast_copies(attribution: Attribution) -> list[Finding]:
+    """Copies that are faster than any memory."""
+    operations = attribution.operations
+    rows = np.flatnonzero(operations.kind == MEMCPY)
+    fast = operations.size[rows] > FASTEST_COPY * np.maximum(operations.duration[rows].astype(np.int64), 1)
+    number = int(np.count_nonzero(fast))
+    if not number:
+        return []
+    worst = int(rows[np.argmax(operations.size[rows] / np.maximum(operations.duration[rows], 1))])
+    return [
+        Finding(
+            "impossible-copies",
+            _severity(number, rows.size),
+            f"{counted(number, 'copy is', 'copies are')} faster than any memory",
+            f"{number:,} of {counted(rows.size, 'copy', 'copies')}; the fastest is said to move "
+            f"{int(operations.size[worst]):,} bytes in {int(operations.duration[worst]):,} ns",
+            f"{_AGAIN}; sizes of copies tell which of them are small ones that the host waits for",
+        )
+    ]
+
+
+def _fast_grids(attribution: Attribution) -> list[Finding]:
+    """Kernels whose grid has more blocks than any device could begin in their time."""
+    operations = attribution.operations
+    codes = np.arange(len(operations.shapes))
+    if not codes.size or not (operations.shapes.grid_blocks(codes) > _WORTH_LOOKING).any():
+        return []
+    blocks = operations.shapes.grid_blocks(operations.shape)
+    fast = blocks // MOST_BLOCKS_PER_NS > operations.duration
+    number = int(np.count_nonzero(fast))
+    if not number:
+        return []
+    kernels = int(np.count_nonzero(operations.kind == KERNEL))
+    worst = int(np.flatnonzero(fast)[np.argmax(blocks[fast])])
+    return [
+        Finding(
+            "impossible-grids",
+            _severity(number, kernels),
+            f"{counted(number, 'kernel has', 'kernels have')} more blocks than a device can begin in their time",
+            f"{number:,} of {counted(kernels, 'kernel')}, such as {int(blocks[worst]):,} blocks in "
+            f"{int(operations.duration[worst]):,} ns; waves and small grids of these cannot be",
+            _AGAIN,
+        )
+    ]
+
+
+def _payloads(attribution: Attribution) -> list[Finding]:
+    """Numbers that ranges of a prefill or of a step carry, and that can be no number of tokens."""
+    payload = attribution.ranges.payload
+    counting = attribution.is_level("stage") | attribution.is_level("step")
+    wrong = np.flatnonzero(counting & (payload != NO_VALUE) & ((payload < 0) | (payload > MOST_TOKENS)))
+    if not wrong.size:
+        return []
+    of = int(np.count_nonzero(counting & (payload != NO_VALUE)))
+    return [
+        Finding(
+            "impossible-payloads",
+            "warning",
+            f"{counted(wrong.size, 'range carries', 'ranges carry')} a number that counts no tokens",
+            f"{wrong.size:,} of {counted(of, 'stage or step', 'stages and steps')} with a payload, such as "
+            f"{int(payload[wrong[0]]):,} of {attribution.ranges.names[attribution.ranges.name[wrong[0]]]}",
+            "give a prefill its number of tokens as payload, and a step its context; prompt tokens and what is made with them are "
+            "not known, or state them (--prompt-tokens)",
+        )
+    ]
+
+
+def _empty_stages(attribution: Attribution) -> list[Finding]:
+    """Stages that begin and end at one moment: calls inside them cannot be."""
+    ranges = attribution.ranges
+    stages = np.flatnonzero(attribution.is_level("stage"))
+    empty: NDArray[np.bool_] = ranges.end[stages] == ranges.start[stages]
+    number = int(np.count_nonzero(empty))
+    if not number:
+        return []
+    return [
+        Finding(
+            "instant-stages",
+            _severity(number, stages.size),
+            f"{counted(number, 'stage takes', 'stages take')} no time",
+            f"{number:,} of {counted(stages.size, 'stage')} end when they start, so that no call lies inside them",
+            _AGAIN,
+        )
+    ]
