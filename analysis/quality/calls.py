@@ -31,6 +31,8 @@ CLOCK_TOLERANCE_NS: Final = 5_000
 the shortest delay is 4.5 µs after the launch."""
 FAR_OFF_NS: Final = 100_000
 """A kernel that seems to start this much before its launch was timed by a clock that does not fit the host's."""
+FEWEST_FAR_OFF: Final = 20
+"""So few say nothing of the clock."""
 OTHER_THREAD_SHARE: Final = 0.01
 AMBIGUOUS_SHARE: Final = 0.01
 """Share of operations that may be of another call above which the capture is unfit; good captures: none at all."""
@@ -331,7 +333,7 @@ def _clocks(trace: Trace, attribution: Attribution) -> list[Finding]:
     if launched.size:
         lead = calls.start[attribution.launch_call[launched]] - operations.start[launched]
         early = int((lead > CLOCK_TOLERANCE_NS).sum())
-        far_off = early > 0 and int((lead > FAR_OFF_NS).sum()) > AMBIGUOUS_SHARE * launched.size
+        far_off = early > 0 and int((lead > FAR_OFF_NS).sum()) > max(FEWEST_FAR_OFF, AMBIGUOUS_SHARE * launched.size)
         if early:
             oddities.append(
                 f"{early:,} of {launched.size:,} GPU operations start before their launch, by up to {int(lead.max()):,} ns"
