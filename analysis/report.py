@@ -324,11 +324,12 @@ def _assembled(
         if isinstance(options.cost, ConfigRequest):
             unchecked = list(check_config(options.cost, evidence))
             stated = "--config" if options.cost.prompt_tokens is None else "--config and --prompt-tokens"
+            named = stated.replace("--config", f"--config {options.cost.decoder.source}")
             findings += _of_config(options.cost, costs)
         else:
             unchecked = list(check_stated(options.cost, evidence))
-            stated = "--model, --input-mode, --tiles and --prompt-tokens"
-        incomparable = check_needs(costs, instances, peak, dtype, stated)
+            named = stated = "--model, --input-mode, --tiles and --prompt-tokens"
+        incomparable = check_needs(costs, instances, peak, dtype, named)
         findings += _unchecked_sizes([*unchecked, *([incomparable] if incomparable else [])], stated)
         counted_by = f"the costs by what was stated ({stated})"
     measured = Measured(

@@ -29,6 +29,8 @@ from analysis.report import ReportOptions, assemble
 from analysis.sums.records import InstanceSummary
 from analysis.sums.stages import instance_summaries
 from analysis.trace.reader import Trace
+from analyze_command import analyze, assert_one_line
+from fuzz.bases import make_bases
 from trace_builder import TraceBuilder
 
 RealAttribution = Callable[[str], tuple[Trace, Attribution]]
@@ -121,6 +123,14 @@ def test_the_device_can_have_met_them(
     large = costs_of(None, ConfigRequest(decoder(LLAMA, num_hidden_layers=160)), engine_steps)
     with pytest.raises(RequestError, match=r"cannot have run here: .* check --config$"):
         check_needs(large, engine_steps, h100(), "bf16", "--config")
+
+
+def test_a_configuration_that_cannot_have_run_is_named(tmp_path: Path) -> None:
+    trace = make_bases(tmp_path).traces["engine"]
+    (config := tmp_path / "config.json").write_text(json.dumps(LLAMA | {"intermediate_size": 2**31}))
+    assert_one_line(
+        analyze("report", trace, "--config", config, "--out", tmp_path / "out"), 2, f"check --config {config}"
+    )
 
 
 def test_sums_in_the_names_make_attention_exact(
@@ -301,7 +311,7 @@ def test_two_statements_of_the_model_are_refused(tmp_path: Path) -> None:
         AnalysisOptions(config=tmp_path, tiles=2)
     with pytest.raises(RequestError, match="--prompt-tokens: of no use without --model or --config"):
         AnalysisOptions(prompt_tokens=2)
-    with pytest.raises(RequestError, match=r"--config .*: No such file or directory"):
+    with pytest.raises(RequestError, match=r"config\.json: cannot be read .No such file or directory"):
         options(tmp_path)
 
 
