@@ -1,16 +1,26 @@
-"""Secrets of every kind under real Nsight Systems: in ranges, thread names, command line, environment and output."""
+"""Secrets of every kind under the real tools of Nsight: in ranges, thread names, command line, environment and output."""
 
 from __future__ import annotations
 
+import os
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from attrs import evolve
 
-from launch_kit import environment, real_nsys
+from analysis.domain.errors import CaptureError
+from launch_kit import H100, environment, finished_run, real_nsys
 from leak_search import leaks
 from planted_secrets import NAMED, PLANTED
 from program_kit import program, program_run, range_names
+from runner.collectors.ncu.tool import NcuTool, find_ncu
+from runner.collectors.nsys.collector import local_folders
 from runner.collectors.nsys.tool import NsysTool
+from runner.launcher import review as review_module
+from runner.launcher.review import Review, ReviewOptions
+from runner.process.driver import DriverFacts, VisibleGpu
 from runner.process.process import Interrupts
 
 pytestmark = pytest.mark.integration
@@ -71,3 +81,34 @@ def test_a_program_without_secrets_keeps_its_report(tmp_path: Path, nsys: NsysTo
         pytest.skip("no private view of the processes here")
     assert run.directory.report_file.is_file()
     assert leaks([run.directory.path], dict(NAMED)) == []
+
+
+@pytest.fixture
+def ncu() -> NcuTool:
+    try:
+        return find_ncu(None, os.environ, folders=local_folders())
+    except CaptureError as error:
+        pytest.skip(f"{error} (make ncu)")
+
+
+def test_a_review_with_the_real_ncu_leaves_no_secret(
+    tmp_path: Path, ncu: NcuTool, real_trace: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a driver it neither starts the program nor stores a report: what it says is looked at, and what we keep of it."""
+    facts = DriverFacts(cuda=(13, 0), driver="580.1", gpus=(VisibleGpu(H100, "b8a7a1a0-0000-0000-0000-000000000000"),))
+    monkeypatch.setattr(review_module, "driver_facts", lambda: facts)
+    forms = {f"PLANT_{number}": text for number, (text, _) in enumerate(PLANTED.values())}
+    environ = environment(**forms, **NAMED, DSOCR_LOCK_DIR=str(tmp_path / "locks"), HOME=str(tmp_path / "home"))
+    (tmp_path / "home").mkdir()
+    for name, value in environ.items():
+        monkeypatch.setenv(name, value)
+    directory = finished_run(tmp_path / "out", real_trace("deepseek-ocr_h100_64tok"))
+    said: list[str] = []
+    work = Review.open(directory, ReviewOptions(keep_report=True), ncu, environ, said.append)
+    telling = "import os, sys; print('told:', dict(os.environ)); sys.stderr.write(repr(sys.argv))"
+    work = evolve(work, command=lambda place: [sys.executable, "-c", telling, str(place.plan_file)])
+    with Interrupts() as interrupts, pytest.raises(CaptureError) as caught:
+        work.carry_out(interrupts)
+    assert "==ERROR==" in work.directory.log(f"review-{work.layers[0].name}").read_text()
+    (tmp_path / "said").write_text("\n".join([*said, str(caught.value)]))
+    assert leaks([tmp_path], SECRETS) == []
