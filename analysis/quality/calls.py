@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Final
 
 import numpy as np
@@ -40,6 +41,9 @@ _ID_BITS: Final = 33
 """More than a correlation id has."""
 _MANY_DEVICES: Final = "MultiDevice"
 """In the names of calls that launch one kernel on each of several devices."""
+_SYNCHRONISE: Final = re.compile(r"cuda(Stream|Device)Synchronize|cu(Stream|Ctx)Synchronize")
+_LOOKED_AT: Final = 65_536
+"""Operations that are looked at for a clock that is behind."""
 _SHOWN: Final = 3
 
 _ERRORS: Final = {
@@ -98,7 +102,7 @@ def check(trace: Trace, attribution: Attribution, manifest: RunManifest | None, 
         findings += _failed(attribution, host) + _unanswered(attribution, host) + _orphans(attribution)
         findings += _ambiguous(attribution) + _shared_launches(attribution, host)
         findings += _unrecorded(trace, attribution) + _foreign_threads(attribution)
-    return findings + _clocks(trace, attribution) + _whole_graphs(attribution)
+    return findings + _clocks(trace, attribution) + _early_synchronises(attribution) + _whole_graphs(attribution)
 
 
 def _unanswered(attribution: Attribution, host: HostCalls) -> list[Finding]:
@@ -359,6 +363,43 @@ def _clocks(trace: Trace, attribution: Attribution) -> list[Finding]:
             "; ".join(oddities),
             "distrust gaps and queueing delays; sums of GPU time are not concerned. Capture again after a reboot or "
             "with another clock source if it persists",
+        )
+    ]
+
+
+def _early_synchronises(attribution: Attribution) -> list[Finding]:
+    """Synchronises that return while the GPU still works on what was launched before them: its clock is behind the host's.
+
+    Looked at in processes all of whose work is on one stream, which is then what most synchronises wait for.
+    """
+    operations, calls, launch = attribution.operations, attribution.calls, attribution.launch_call
+    waits = np.array([_SYNCHRONISE.match(name) is not None for name in calls.names] or [False], dtype=bool)
+    rows = np.flatnonzero(waits[calls.name])
+    if rows.size < FEWEST_FAR_OFF or not launch.size or operations.stream.min() != operations.stream.max():
+        return []
+    if len(present(operations.process)) > 1 or operations.device.min() != operations.device.max():
+        return []
+    # Some of the operations do: a clock that is off is off for all.
+    some = np.arange(0, launch.size, max(1, launch.size // _LOOKED_AT))
+    some = some[launch[some] >= 0]
+    if not some.size:
+        return []
+    launched = calls.end[launch[some]]
+    order = np.argsort(launched, kind="stable")
+    latest = np.maximum.accumulate(operations.end[some][order])
+    before = np.searchsorted(launched[order], calls.start[rows], side="right") - 1
+    early = (before >= 0) & (latest[np.maximum(before, 0)] > calls.end[rows] + FAR_OFF_NS)
+    number = int(np.count_nonzero(early))
+    if number < FEWEST_FAR_OFF or 2 * number <= rows.size:
+        return []
+    return [
+        Finding(
+            "synchronises-return-early",
+            "unfit",
+            "synchronises return before the GPU has done",
+            f"{number:,} of {counted(rows.size, 'synchronise')} return more than {FAR_OFF_NS // 1000} µs before work ends that was "
+            "launched before them, on the only stream that there is: the GPU's clock does not fit the host's",
+            "distrust gaps, delays and times from launch to end; capture again after a reboot or with another clock source",
         )
     ]
 

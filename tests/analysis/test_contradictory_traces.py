@@ -279,11 +279,15 @@ def test_a_clock_that_reads_less_than_0_changes_no_figure(damaged: Damaged, real
             "start before their launch",
         ),
         (
+            f'UPDATE {KERNELS} SET start = start + 500000000, "end" = "end" + 500000000', "synchronises-return-early",
+            "3,123 of 3,124 synchronises return more than 100 µs before work ends",
+        ),
+        (
             'UPDATE NVTX_EVENTS SET "end" = start WHERE "end" IS NOT NULL', "instant-stages",
             "2 of 2 stages end when they start, so that no call lies inside them",
         ),
     ],
-    ids=["calls", "kernels", "copies", "grids", "clock", "stages"],
+    ids=["calls", "kernels", "copies", "grids", "clock ahead", "clock behind", "stages"],
 )  # fmt: skip
 def test_what_no_device_and_no_thread_can_do_is_unfit_or_told_where_it_is_rare(
     damaged: Damaged, sql: str, code: str, words: str
