@@ -178,9 +178,9 @@ def test_a_reader_that_has_gone_is_no_error(command: str) -> None:
     assert (done.returncode, done.stderr) == (141, "")
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("numbers", [[signal.SIGINT], [signal.SIGTERM], [signal.SIGINT, signal.SIGINT]])
 def test_ctrl_c_in_a_report_leaves_no_half_file(
-    real_trace: Callable[[str], Path], tmp_path: Path, number: signal.Signals
+    real_trace: Callable[[str], Path], tmp_path: Path, numbers: list[signal.Signals]
 ) -> None:
     """Interrupted as soon as the first file of the report is there: the others follow, or not, but none in part."""
     out = tmp_path / "report"
@@ -188,7 +188,9 @@ def test_ctrl_c_in_a_report_leaves_no_half_file(
     process = subprocess.Popen(argv, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     while process.poll() is None and not (out.is_dir() and any(out.iterdir())):
         time.sleep(0.001)
-    process.send_signal(number)
+    for number in numbers:
+        process.send_signal(number)
+        time.sleep(0.02)
     output, errors = process.communicate()
     left = [path.name for path in tmp_path.rglob("*") if path.name.endswith(".tmp")]
     assert not left
