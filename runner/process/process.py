@@ -314,6 +314,7 @@ class _Patience:
         self._appeared = False
         self._idle_since = 0.0
         self._done = (0.0, 0)
+        self._launchers: set[int] = set()
         self._started: dict[int, psutil.Process] = {}
         """What the profiler's launcher has started, by process id."""
         self._lost_since: float | None = None
@@ -348,17 +349,19 @@ class _Patience:
     def _has_lost_its_launcher(
         self, around: Sequence[psutil.Process], names: Mapping[int, tuple[str, int]], now: float
     ) -> bool:
-        """Whether the process that nsys starts the program by is gone, and the program is not."""
+        """Whether the process that nsys starts the program by was killed, and the program was not."""
         launchers = {pid for pid, (name, _) in names.items() if name.startswith(_LAUNCHER_NAME)}
-        if launchers:
-            self._started |= {
-                process.pid: process
-                for process in around
-                if process.pid in names
-                and names[process.pid][1] in launchers
-                and not names[process.pid][0].startswith(TOOL_NAMES)
-            }
-        if launchers or not any(_alive(process) for process in self._started.values()):
+        self._launchers |= launchers
+        self._started |= {
+            process.pid: process
+            for process in around
+            if process.pid in names
+            and names[process.pid][1] in launchers
+            and not names[process.pid][0].startswith(TOOL_NAMES)
+        }
+        # One that has ended by itself, as another version's may when it has started the program, is none that was lost.
+        killed = any(_was_killed(process.pid) for process in around if process.pid in self._launchers)
+        if not killed or not any(_alive(process) for process in self._started.values()):
             self._lost_since = None
             return False
         if self._lost_since is None:
@@ -412,6 +415,15 @@ def _is_asked(process: psutil.Process) -> bool:
     with suppress(psutil.Error):
         return bool(process.name().startswith("nsys")) and "profile" in process.cmdline()[1:3]
     return False
+
+
+def _was_killed(pid: int) -> bool:
+    """Whether a process has ended by a signal, as long as nobody has collected it (proc_pid_stat(5), ``exit_code``)."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
+    except OSError:
+        return False
+    return len(fields) > 49 and fields[0] == b"Z" and os.WIFSIGNALED(int(fields[49]))
 
 
 def _below(root: int) -> list[psutil.Process]:
