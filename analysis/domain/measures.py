@@ -9,7 +9,7 @@ written is walked through first (`require_possible`).
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
 from itertools import chain
 from numbers import Integral, Real
@@ -254,7 +254,12 @@ def _check_rows(
         return
     read = attrgetter(*names)
     columns: Any = zip(*map(read, rows), strict=True) if len(names) > 1 else [tuple(map(read, rows))]
+    seen: set[int] = set()
     for name, values in zip(names, columns, strict=True):
+        if len(rows) == 1 and type(values[0]) is tuple and values[0]:
+            if id(values[0]) in seen:  # kernels of one shape each: by name and by shape they are one table
+                continue
+            seen.add(id(values[0]))
         _check_column(kind.__name__, name, values, _field(place, name), bounds, wrong)
 
 
@@ -266,8 +271,21 @@ def _check_column(
     record: str, name: str, values: Sequence[Any], place: _Place, bounds: Bounds | None, wrong: list[str]
 ) -> None:
     """A field of some rows: numbers, records, containers of either, or several of these."""
+    if len(values) >= _MANY and type(values[0]) in (int, float):
+        known = _as_numbers(values)
+        if known is not None:
+            if not _are_possible(record, name, values, known.min().item(), known.max().item(), bounds):
+                _name_impossible(record, name, values, place, bounds, wrong)
+            return
     types = set(map(type, values))
     if types <= _NEITHER:
+        return
+    if len(types) == 1 and has(kind := next(iter(types))):
+        _check_rows(kind, list(values), place, bounds, wrong)
+        return
+    if len(values) >= _MANY and type(None) in types and types <= _LISTS | {type(None)}:
+        known_rows = [row for row, value in enumerate(values) if value is not None]
+        _check_column(record, name, [values[row] for row in known_rows], _chosen(place, known_rows), bounds, wrong)
         return
     if types <= _NUMBERS:
         there = values if None not in values else [value for value in values if value is not None]
@@ -276,8 +294,16 @@ def _check_column(
         return
     if types <= _LISTS:
         # The passes of a run, the slices of a timeline: millions of numbers, which are not looked at one by one.
-        flat = list(chain.from_iterable(values))
-        if set(map(type, flat)) <= _NUMBERS:
+        first = next(chain.from_iterable(values), None)
+        few: Iterable[Any] = values
+        if len(values) >= _MANY and types == {tuple} and type(first) in (int, float):
+            few = set(values)  # many launches have few shapes
+        flat = list(chain.from_iterable(few))
+        inner_types = set(map(type, flat))
+        if len(inner_types) == 1 and has(kind := next(iter(inner_types))):
+            _check_rows(kind, flat, _inside(place, values), bounds, wrong)
+            return
+        if inner_types <= _NUMBERS:
             there = flat if None not in flat else [value for value in flat if value is not None]
             if there and not _all_possible(record, name, there, bounds):
                 for row, inner in enumerate(values):
@@ -294,6 +320,30 @@ def _check_column(
     if rows:
         for kind, of_kind, at in _by_class([values[row] for row in rows], _chosen(place, rows)):
             _check_rows(kind, of_kind, at, bounds, wrong)
+
+
+def _as_numbers(values: Sequence[Any]) -> Any:
+    """Values that are all numbers as an array; None: some are not."""
+    import numpy as np  # beside a trace it is there; what a run's child writes is no table
+
+    try:
+        made = np.array(values)
+    except (ValueError, OverflowError):  # containers of several lengths
+        return None
+    return made if made.ndim == 1 and made.dtype.kind in "if" else None
+
+
+def _inside(place: _Place, values: Sequence[Sequence[Any]]) -> _Place:
+    """Where the members of containers stand, counted through all of them."""
+
+    def where(at: int) -> str:
+        for row, inner in enumerate(values):
+            if at < len(inner):
+                return f"{place(row)}[{at}]"
+            at -= len(inner)
+        raise IndexError(at)
+
+    return where
 
 
 def _item(place: _Place, row: int) -> _Place:
@@ -323,9 +373,16 @@ def _range_of(record: str, name: str, values: Sequence[Any]) -> Range:
 
 
 def _all_possible(record: str, name: str, values: Sequence[Any], bounds: Bounds | None) -> bool:
-    allowed = _range_of(record, name, values)
     least, most = min(values), max(values)
-    if not (allowed.low <= least and most <= allowed.high) or not _is_number(sum(values)):
+    return _is_number(sum(values)) and _are_possible(record, name, values, least, most, bounds)
+
+
+def _are_possible(
+    record: str, name: str, values: Sequence[Any], least: float, most: float, bounds: Bounds | None
+) -> bool:
+    """By the least and the greatest of the values, which are NaN if one is."""
+    allowed = _range_of(record, name, values)
+    if not (allowed.low <= least and most <= allowed.high):
         return False
     bound = bounds.over(record, name) if bounds is not None else None
     return bound is None or most <= bound[1] * (1 + ROUNDING)
@@ -352,6 +409,8 @@ def _name_impossible(
         wrong.append(f"{place(row)} is {value}, and must be {must}")
 
 
+_MANY: Final = 1000
+"""Rows from which on a column is looked at as an array."""
 _NUMBERS: Final = frozenset({int, float, type(None)})
 _LISTS: Final = frozenset({tuple, list})
 _NEITHER: Final = frozenset({str, bool, bytes, type(None)})

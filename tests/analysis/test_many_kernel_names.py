@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import lzma
+import math
 import re
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
@@ -19,6 +21,7 @@ from analysis.api.comparing import diff
 from analysis.api.opening import opened
 from analysis.api.options import AnalysisOptions
 from analysis.domain.errors import RequestError
+from analysis.domain.measures import impossible_figures
 from analysis.render import formats
 from analysis.render import json as json_
 from analysis.render.json_schema import schema_of
@@ -148,3 +151,44 @@ def test_calls_per_token_are_those_of_each_row(trace: Path) -> None:
         evolve(row, per_token=row.calls / 4) if row.stage == "decode" else row for row in tables.by_name
     )
     assert per_token(tables, {"prefill": None}) is tables
+
+
+FAULTS: list[tuple[str, Any, str]] = [
+    ("total_ns", -1, "total_ns is -1"),
+    ("mean_ns", math.nan, "mean_ns is nan"),
+    ("share", 1.5, "share is 1.5"),
+    ("waves", -0.5, "waves is -0.5"),
+    ("grid", (1, -2, 3), "grid[1] is -2"),
+    ("registers_per_thread", -7, "registers_per_thread is -7"),
+]
+
+
+@pytest.mark.parametrize("sparse", [False, True], ids=["all known", "some unknown"])
+@pytest.mark.parametrize(("name", "value", "words"), FAULTS, ids=[name for name, _, _ in FAULTS])
+def test_a_fault_among_many_rows_is_seen_where_it_stands(
+    report: Report, name: str, value: Any, words: str, sparse: bool
+) -> None:
+    """A column of many rows is looked at as an array, or by its distinct values."""
+    rows: list[Any] = list(report.kernels)
+    if sparse and name not in ("total_ns", "mean_ns"):
+        rows = [evolve(row, **{name: None}) if number % 3 == 0 else row for number, row in enumerate(rows)]
+    assert impossible_figures(evolve(report, kernels=tuple(rows), kernel_shapes=tuple(rows))) == []
+    at = 4321
+    broken = unchecked(rows[at], name, value)
+    whole = evolve(report, kernels=(*rows[:at], broken, *rows[at + 1 :]), kernel_shapes=())
+    (told,) = impossible_figures(whole)
+    assert told.startswith(f"kernels[{at}].{words}, and must be ")
+
+
+def test_one_table_in_two_fields_is_looked_at_once(report: Report) -> None:
+    broken = unchecked(report.kernels[7], "total_ns", -1)
+    rows = (*report.kernels[:7], broken)
+    assert len(impossible_figures(evolve(report, kernels=rows, kernel_shapes=rows))) == 1
+    assert len(impossible_figures(evolve(report, kernels=rows, kernel_shapes=(*rows, broken)))) == 3
+
+
+def unchecked(row: Any, name: str, value: Any) -> Any:
+    """A copy with a value that its constructor would refuse."""
+    made = evolve(row)
+    object.__setattr__(made, name, value)
+    return made
