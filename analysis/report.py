@@ -13,6 +13,7 @@ from analysis.attribution.attribution import Attribution
 from analysis.consistency import bounds_of, sums_that_differ, verdicts_that_differ
 from analysis.domain.annotations import STAGES
 from analysis.domain.entities import KernelSummary, LLMProfileReport, ModelUnderTest, RunMeta
+from analysis.domain.errors import RequestError
 from analysis.domain.manifest import Overhead, RunManifest
 from analysis.domain.measures import Bounds, impossible_figures, inconsistent
 from analysis.domain.overhead import decode_unit
@@ -94,6 +95,7 @@ __all__ = [
 ]
 
 _NO_RUN: Final = "unknown"
+_NOT_COUNTABLE: Final = 2**63
 
 
 @frozen
@@ -340,6 +342,7 @@ def _assembled(
         utilisation=utilisations(captured, costs, peaks, dtype=dtype),
         needs=component_needs(captured, costs),
     )
+    _require_countable(measured.utilisation, counted_by)
     findings = _with_excess(findings, measured.utilisation, peaks, dtype, counted_by)
     judged = refused(stages, findings) if is_unfit(findings) else verdicts(measured)
     ranking = ranking_of(measured, judged, findings)
@@ -393,6 +396,20 @@ def _assembled(
     )
     _require_consistency(made, bounds_of(attribution))
     return Assembled(made, measured, costs, peaks, dtype, counted_by)
+
+
+def _require_countable(rows: tuple[Utilisation, ...], counted_by: str) -> None:
+    """Refuse costs that no integer holds: what they are made from was stated, or read, wrongly.
+
+    Raises:
+        RequestError: a stage needs so much.
+    """
+    for row in rows:
+        for amount, unit in ((row.flop, "FLOP"), (row.flop_full, "FLOP"), (row.bytes_moved, "bytes")):
+            if amount is not None and amount >= _NOT_COUNTABLE:
+                raise RequestError(
+                    f"{row.stage} would need {amount:.3g} {unit}, which nothing does: check {counted_by}"
+                )
 
 
 def _require_consistency(report: Report, bounds: Bounds | None = None) -> None:

@@ -13,7 +13,7 @@ from analysis.efficiency.beyond_peak import beyond_peak
 from analysis.efficiency.hardware import Peak
 from analysis.efficiency.records import TimeBase, Utilisation
 from analysis.efficiency.utilisation import KnownPeaks
-from analyze_command import analyze
+from analyze_command import analyze, assert_one_line
 
 STATED = ("--model", "deepseek-ocr", "--input-mode", "gundam", "--tiles", "6", "--prompt-tokens", "916")
 SHEET = Peak("NVIDIA H100", "H100 80GB HBM3", {"bf16": 1000e12}, 3000e9, "sheet", "spec")
@@ -109,3 +109,9 @@ def test_every_format_says_so(real_trace: Callable[[str], Path], tmp_path: Path,
     assert f"| {of_peak(busy['mfu'])} |" in written[0]  # in its table
     without = analysis.load(given[0], model="deepseek-ocr", input_mode="gundam", tiles=6, prompt_tokens=916)
     assert "utilisation-above-peak" not in set(without.findings()["code"])
+
+
+def test_costs_that_no_integer_holds_are_what_was_stated(real_trace: Callable[[str], Path]) -> None:
+    stated = (*STATED[:-1], "1000000000", "--peak-tflops", "1e12")
+    done = analyze("show", real_trace("deepseek-ocr_h100_small"), *stated)
+    assert_one_line(done, 2, "prefill would need 3.07e+22 FLOP, which nothing does: check", "--prompt-tokens")
