@@ -90,6 +90,8 @@ def _match(wanted: Codes, correlation: Codes, start: NDArray[np.int64], index: N
         if np.count_nonzero(table >= 0) < correlation.size:
             latest_first = np.argsort(start, kind="stable")[::-1]
             table[correlation[latest_first] - low] = index[latest_first].astype(np.int32)
+        if high > np.iinfo(wanted.dtype).max:  # ids that no operation has, in more bits than those of the operations
+            wanted = wanted.astype(np.int64)
         inside = (wanted >= low) & (wanted <= high)
         return np.where(inside, table[np.where(inside, wanted - low, 0)], -1).astype(np.int32)
     order = np.lexsort((start, correlation))

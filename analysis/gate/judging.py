@@ -25,6 +25,7 @@ from analysis.domain.figures import (
     significant,
 )
 from analysis.domain.measures import require_possible
+from analysis.domain.names import shortened
 from analysis.gate.figures import figures
 from analysis.gate.records import (
     TABLES,
@@ -41,6 +42,8 @@ from analysis.report import Report
 
 __all__ = ["bands_of_policy", "judge", "written"]
 
+_SHOWN = 100
+"""Characters of a name that an error repeats."""
 _COUNTS = ("launches", "synchronises", "copies", "memory")
 """Tables whose figures no clock and no device changes: only another model, other inputs or other options do."""
 _WORK = ("model", "inputs")
@@ -166,10 +169,16 @@ def _there_is(limit: Limit, of_table: Sequence[Figure]) -> str:
 
     stages = list(dict.fromkeys(figure.stage for figure in of_table))
     if not any(fnmatchcase(stage, limit.stage) for stage in stages):
-        return f"no stage is called {limit.stage!r}; there are {', '.join(stages) or 'none'}"
+        return f"no stage is called {_told(limit.stage)}; there are {', '.join(stages) or 'none'}"
     names = list(dict.fromkeys(figure.name for figure in of_table if fnmatchcase(figure.stage, limit.stage)))
     near = get_close_matches(limit.name, names, n=3, cutoff=0.3) or names[:3]
-    return f"no {limit.table} is called {limit.name!r}; nearest {', '.join(near)}"
+    return (
+        f"no {limit.table} is called {_told(limit.name)}; nearest {', '.join(shortened(name, _SHOWN) for name in near)}"
+    )
+
+
+def _told(name: str) -> str:
+    return shortened(repr(name), _SHOWN)
 
 
 def _bound(limit: Limit, figure: Figure, amount: Amount, difference: StageDifference | None, *, upper: bool) -> Check:

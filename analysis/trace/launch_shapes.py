@@ -11,7 +11,7 @@ from typing import Any, Final
 import numpy as np
 from attrs import frozen
 from numpy.typing import NDArray
-from sqlalchemy import column, func
+from sqlalchemy import Integer, cast, column, func
 from sqlalchemy.sql.expression import ColumnElement
 
 from analysis.trace.packing import joined, packed
@@ -41,10 +41,13 @@ def packed_columns(spec: TableSpec) -> tuple[ColumnElement[Any], ColumnElement[A
         there=there,
         nulls=False,
     )
-    shared: ColumnElement[Any] = column("staticSharedMemory").op("+")(column("dynamicSharedMemory"))
-    block, block_with_nulls = (
-        threads + size * (1 << _SHARED) for size in (shared, func.coalesce(shared, _SHARED_UNKNOWN))
-    )
+    static: ColumnElement[Any] = column("staticSharedMemory")
+    dynamic: ColumnElement[Any] = column("dynamicSharedMemory")
+    shared: ColumnElement[Any] = static.op("+")(dynamic)
+    # Where one of them is NULL, a fraction in the other is still to be seen: what it has behind the point is added.
+    rest = func.coalesce(static, 0) + func.coalesce(dynamic, 0)
+    unknown = _SHARED_UNKNOWN + (rest - cast(rest, Integer))
+    block, block_with_nulls = (threads + size * (1 << _SHARED) for size in (shared, func.coalesce(shared, unknown)))
     return (
         packed(spec, list(GRID), grid, grid).label("grid"),
         packed(spec, list(BLOCK), block, block_with_nulls).label("block"),

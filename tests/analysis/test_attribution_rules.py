@@ -115,6 +115,14 @@ def test_instances_of_one_name_are_numbered_in_time_order(attribute: Attribute) 
 # --- operation and call ---------------------------------------------------------------------------------------
 
 
+def test_ids_of_calls_that_need_more_bits_than_those_of_operations(attribute: Attribute) -> None:
+    """Columns have the narrowest type that holds them, so that 2**31 fits the calls and not the operations."""
+    built = TraceBuilder().range("prefill", 0, 100, domain="dsocr").launch(10, 20, kernel=("k", 30, 40))
+    for row in built._rows["CUPTI_ACTIVITY_KIND_RUNTIME"]:
+        row["correlationId"] = 2**31
+    assert attribute(built).launch_call.tolist() == [-1]
+
+
 def test_one_correlation_id_in_two_processes(attribute: Attribute) -> None:
     built = TraceBuilder()
     for pid, stage in ((1, "prefill"), (2, "decode")):

@@ -318,6 +318,10 @@ def test_amounts_have_units(tmp_path: Path) -> None:
     ("text", "message"),
     [
         ('[[module]]\nname = "layer.*.mlp"\nmax = "1 ms"\n', "no module is called 'layer.*.mlp'; nearest layers.*.mlp"),
+        (
+            f'[[stage]]\nstage = "{"x" * 4000}"\nmax = "1 ms"\n',
+            "…xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx'; there are prefill, decode",
+        ),
         ('[[stage]]\nstage = "decoding"\nmax = "1 ms"\n', "no stage is called 'decoding'; there are prefill, decode"),
     ],
 )

@@ -275,6 +275,20 @@ def test_no_impossible_value_is_read_without_a_word(
         assert f"row {row}: {limit}" in finding.evidence
 
 
+@pytest.mark.parametrize("column", ["staticSharedMemory", "dynamicSharedMemory"])
+def test_a_fraction_beside_an_unknown_is_seen(plain: Path, tmp_path: Path, column: str) -> None:
+    """The shared memory of a block is unknown where one of its parts is: the other part is checked all the same."""
+    (other,) = {"staticSharedMemory", "dynamicSharedMemory"} - {column}
+    path, row = spoilt(plain, tmp_path, KERNELS, column, 1234)
+    changed(path, f"UPDATE {KERNELS} SET {other} = NULL")
+    assert "impossible-values" not in findings_of(path)
+    changed(path, f"UPDATE {KERNELS} SET {column} = 1234.5 WHERE rowid = {row}")
+    with pytest.raises(
+        TraceError, match=rf"{KERNELS}\.{column} is the fraction 1234\.5 in row {row}, and must be a whole number"
+    ):
+        findings_of(path)
+
+
 def test_the_plain_trace_of_these_tests_has_nothing_impossible(plain: Path) -> None:
     assert not {"impossible-values", "impossible-times", "times-beyond-session"} & set(findings_of(plain))
 
