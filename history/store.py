@@ -286,6 +286,8 @@ class Store:
                 f"{path.as_uri()}?mode={'rwc' if writable else 'ro'}", uri=True, timeout=_WAIT_S, isolation_level=None
             )
             opened.execute("PRAGMA foreign_keys = ON")
+            # What is deleted or replaced is overwritten too, whatever this SQLite does by itself.
+            opened.execute("PRAGMA secure_delete = ON")
             return opened
 
         engine = sa.create_engine("sqlite://", creator=connect, poolclass=NullPool)

@@ -243,6 +243,19 @@ def test_the_history_keeps_no_secret_of_a_folders_name(tmp_path: Path) -> None:
     assert planted.leaks({"github": FORMED["github"], "npm": FORMED["npm"]}) == []
 
 
+def test_what_is_deleted_from_the_history_is_overwritten(tmp_path: Path) -> None:
+    """As of an older release, which kept what this one takes out."""
+    planted = Planted(tmp_path / "kept")
+    run = finished_run(tmp_path / "runs", tmp_path / "none.sqlite")
+    planted.run("runner", "history", "import", str(run.path), "--out", str(planted.out))
+    with sqlite3.connect(planted.out / "history.sqlite") as database:
+        database.execute("UPDATE runs SET error = ?", (f"the server said {FORMED['npm']}",))
+    database.close()
+    assert leaks([planted.out], {"npm": FORMED["npm"]}) != []
+    planted.run("runner", "history", "import", str(run.path), "--out", str(planted.out))
+    assert planted.leaks({"npm": FORMED["npm"]}) == []
+
+
 def test_a_secret_between_quotes_is_taken_out_of_what_a_record_holds(tmp_path: Path) -> None:
     """As JSON its quotes are escaped: looked at so, nothing in it was a secret."""
     directory = finished_run(tmp_path, tmp_path / "none.sqlite")
