@@ -47,6 +47,7 @@ from runner.plan.sweep import (
     plan_of_point,
     seconds_of_like,
 )
+from runner.process.own_file import own_record
 from runner.process.progress import ProgressWriter
 
 __all__ = ["MODEL_NAME", "ROLE", "Sweeping", "main"]
@@ -71,7 +72,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     transformers_logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
-        plan = from_json_file(SweepPlan, arguments.plan)
+        plan = own_record(SweepPlan, arguments.plan)
         Sweeping(plan, ProgressWriter(Path(plan.base.run_dir), ROLE), _to_stderr).run()
     except DsocrError as error:
         _to_stderr(f"error: {error}")

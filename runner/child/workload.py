@@ -23,7 +23,7 @@ import torch
 from attrs import evolve
 from transformers.utils import logging as transformers_logging
 
-from analysis.domain.convert import from_json_file, to_json
+from analysis.domain.convert import to_json
 from analysis.domain.energy import Energy, unknown_energy
 from analysis.domain.errors import ChildFailedError, DsocrError, ModelError
 from analysis.domain.files import WriteOptions, write_text
@@ -50,6 +50,7 @@ from runner.collectors.choosing import COLLECTORS
 from runner.inputs.inputs import check_unchanged, discover
 from runner.plan.plan import RunPlan, WorkloadResult
 from runner.process.gate import Gate
+from runner.process.own_file import own_record
 from runner.process.progress import ProgressWriter
 
 __all__ = ["RESULT_NAMES", "Role", "main", "run"]
@@ -69,7 +70,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     transformers_logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
-        plan = from_json_file(RunPlan, arguments.plan)
+        plan = own_record(RunPlan, arguments.plan)
         with open_ranks(plan.settings.tensor_parallel, plan.request.device) as ranks:
             result = run(
                 plan,
@@ -179,7 +180,7 @@ def run(
     gate.wait(waits)
     ranks.meet()
     # What the control run found is in it now.
-    mark = None if manifest is None else to_json(from_json_file(RunManifest, manifest), indent=None)
+    mark = None if manifest is None else to_json(own_record(RunManifest, manifest), indent=None)
     reporter.begin("warm-up")
     decoder = make_decoder(plan, model, inputs)
     before = device_state(model.device, "before")

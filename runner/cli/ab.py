@@ -97,10 +97,12 @@ def _prepared(
     from runner.inputs.inputs import FEW_PAGES, discover, sample_set
     from runner.launcher.ab import PreparedSide
     from runner.launcher.launch import prepare
+    from runner.launcher.run_directory import require_safe_place
 
     def tell(line: str) -> None:
         say(f"{name}: {line}")
 
+    require_safe_place(out)
     plan, choice = _planned(setting, out, facts, environ, tell)
     if setting.images is not None:
         pages = discover(Path(setting.images), rendered_into=out / "rendered-pages", dpi=setting.settings.dpi)

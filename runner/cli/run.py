@@ -75,6 +75,7 @@ def run(
     from runner.launcher.outcome import print_result
     from runner.launcher.recording import with_history
     from runner.launcher.request import make_plan, make_request
+    from runner.launcher.run_directory import require_safe_place
     from runner.process.driver import driver_facts
     from runner.process.process import process_began
 
@@ -83,6 +84,7 @@ def run(
     if thorough and images is not None:
         raise RequestError("--thorough is for the generated pages; of --images all are taken")
     out = out.expanduser().absolute()
+    require_safe_place(out)  # before a page is drawn there
     generated = out / ("sample-pages" if thorough else "sample-pages-3")
     facts = driver_facts()
     request = make_request(

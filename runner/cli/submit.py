@@ -33,6 +33,7 @@ def submit(
     from runner.launcher.queue import submit as submit_run
     from runner.launcher.recording import with_history
     from runner.launcher.request import make_plan, require_device, require_no_secrets
+    from runner.launcher.run_directory import require_safe_place
     from runner.process.driver import driver_facts
 
     environ = with_history(os.environ, no_history=no_history, store=store)
@@ -43,6 +44,7 @@ def submit(
     source = resolve_model(request.model_path, random_weights=settings.random_weights)
     check_input_mode(source, settings.input_mode)
     check_tensor_parallel(source, settings.tensor_parallel)
+    require_safe_place(out.expanduser().absolute())
     pages = discover(Path(request.input_dir), rendered_into=out / "rendered-pages", dpi=settings.dpi)
     plan, choice = make_plan(request, settings, out, os.environ, input_set=pages)
     directory = prepare(plan, choice, facts, os.environ, say)

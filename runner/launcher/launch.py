@@ -19,7 +19,7 @@ from runner.launcher.outside import status_of
 from runner.launcher.progress import RunProgress
 from runner.launcher.provenance import first_manifest, now
 from runner.launcher.run import Run
-from runner.launcher.run_directory import RunDirectory
+from runner.launcher.run_directory import RunDirectory, require_safe_place
 from runner.plan.plan import RunPlan
 from runner.process.driver import DriverFacts, driver_facts
 from runner.process.environment import child_environment, left_out_note
@@ -58,6 +58,7 @@ def prepare(
         raise RequestError(f"--tensor-parallel {wanted}: {len(facts.gpus)} GPUs are visible here")
     input_set = plan.input_set or discover(Path(plan.request.input_dir))
     directory = RunDirectory(Path(plan.run_dir))
+    require_safe_place(directory.path.parent, say)
     little_room = little_room_warning(directory.path)
     if little_room is not None:
         say(f"warning: {little_room}")

@@ -52,7 +52,7 @@ from runner.launcher.progress import RunProgress
 from runner.launcher.provenance import commit_of, now
 from runner.launcher.recording import record_run
 from runner.launcher.request import require_no_secret
-from runner.launcher.run_directory import RunDirectory
+from runner.launcher.run_directory import RunDirectory, require_safe_place
 from runner.launcher.server import Conversation
 from runner.plan.options import options_of
 from runner.plan.program import ExecPlan, ExecSettings
@@ -74,6 +74,7 @@ from runner.process.isolation import namespace_prefix
 from runner.process.process import Interrupts, Outcome, run_process
 from runner.process.python import module_command
 from runner.process.room import little_room_warning
+from runner.process.shared_folders import shared_folders
 
 __all__ = ["ProgramRun", "prepare_program"]
 
@@ -236,6 +237,12 @@ class ProgramRun:
             DsocrError: the kind says which step failed; run.json holds the same words and every exit code so far.
         """
         directory = self.directory
+        require_safe_place(directory.path.parent, self.say)
+        if self.settings.ranks > 1 and (shared := shared_folders(directory.path.parent)):
+            raise RequestError(
+                f"{shared[0].path}: {shared[0].who} may rename what is there, and so put another script in the place of "
+                f"{self.nsys.rank_script.name}, which starts each rank; choose an --out below a folder that is yours"
+            )
         little_room = little_room_warning(directory.path)
         if little_room is not None:
             self.say(f"warning: {little_room}")

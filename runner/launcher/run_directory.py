@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import stat
 import tempfile
@@ -26,13 +27,15 @@ from runner.plan.plan import RunPlan, WorkloadResult, trace_names
 from runner.plan.program import ExecPlan
 from runner.process.environment import own_secrets
 from runner.process.lock import LockFile, LockTakenError, user_name
+from runner.process.own_file import is_user_of_new_files, own_record
+from runner.process.shared_folders import shared_folders
 
-__all__ = ["RunDirectory"]
+__all__ = ["RunDirectory", "require_safe_place"]
 
 _RECORD: Final = WriteOptions(mode=0o600, durable=True, error=CaptureError)
 
-_NO_LINKS: Final = frozenset({".cancel", ".lock", "logs", "rank.sh", "tmp"})
-"""Beside files of JSON: what a run itself writes or believes. A trace may be a link to where there is more room."""
+_MAY_BE_A_LINK: Final = re.compile(r"(trace|rank\d+)\.(nsys-rep|qdstrm|sqlite)(\.(gz|xz|zst))?")
+"""A trace, which may lie where there is more room. All else is written or believed by a run itself."""
 
 _RESERVE_BYTES: Final = 1 << 17
 
@@ -133,8 +136,9 @@ class RunDirectory:
         """Make the folder and its ``logs``, for the user alone.
 
         Raises:
-            RequestError: the place cannot be written.
+            RequestError: the place cannot be written, or everybody may put something else in its place.
         """
+        require_safe_place(self.path.parent)
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self.path.mkdir(mode=0o700, exist_ok=True)
@@ -148,19 +152,24 @@ class RunDirectory:
         Root is no exception: what a user wrote is not run as root.
 
         Raises:
-            RequestError: the folder, or a file in it, belongs to somebody else or is a link, or everybody may write there.
+            RequestError: the folder, or a file in it, belongs to somebody else or is a link, or everybody may write there
+                or in a folder above it.
         """
+        require_safe_place(self.path.parent)
         remedy = "; go on with it as its owner, or copy it (cp -r) if you trust what its plan starts"
         try:
             folder = self.path.stat()  # `latest` is a link, which its user may name
-            entries = [(entry.name, entry.stat(follow_symlinks=False)) for entry in os.scandir(self.path)]
+            entries = [(Path(entry.path), entry.stat(follow_symlinks=False)) for entry in os.scandir(self.path)]
+            if stat.S_ISDIR(next((facts.st_mode for path, facts in entries if path.name == "logs"), 0)):
+                logs = os.scandir(self.path / "logs")
+                entries += [(Path(entry.path), entry.stat(follow_symlinks=False)) for entry in logs]
         except OSError as error:
             raise RequestError(f"{self.path}: cannot be read ({error.strerror})") from error
         own = {os.geteuid()}
-        if folder.st_uid not in own:
-            own |= self._user_of_new_files()
-        for path, facts in ((self.path, folder), *((self.path / name, facts) for name, facts in entries)):
-            if stat.S_ISLNK(facts.st_mode) and (path.name in _NO_LINKS or path.suffix == ".json"):
+        if folder.st_uid not in own and is_user_of_new_files(folder.st_uid, self.path):
+            own.add(folder.st_uid)
+        for path, facts in ((self.path, folder), *entries):
+            if stat.S_ISLNK(facts.st_mode) and not _MAY_BE_A_LINK.fullmatch(path.name):
                 raise RequestError(f"{path}: is a symbolic link, which no run makes there{remedy}")
             if facts.st_uid not in own:
                 raise RequestError(f"{path}: belongs to {user_name(facts.st_uid)}{remedy}")
@@ -169,21 +178,20 @@ class RunDirectory:
                 f"{self.path}: everybody may write there; if what is in it is yours: chmod go-w {self.path}"
             )
 
-    def _user_of_new_files(self) -> set[int]:
-        """Whose a file is that we make there: on a network file system root's may be nobody's."""
-        try:
-            with tempfile.TemporaryFile(dir=self.path) as file:
-                return {os.fstat(file.fileno()).st_uid}
-        except OSError:
-            return set()
-
     def require_there(self) -> None:
-        """Raise CaptureError if the folder, or its record, was removed."""
+        """Raise CaptureError if the folder, or its record, was removed, or is somebody else's now."""
         if not self.manifest_file.is_file():
             raise CaptureError(
                 f"{self.path}: the run's folder, or run.json in it, is not there any more: it was removed or moved while "
                 "the run went on"
             )
+        with suppress(FileNotFoundError):
+            user = self.path.stat().st_uid
+            if user != os.geteuid() and not is_user_of_new_files(user, self.path):
+                raise CaptureError(
+                    f"{self.path}: a folder of {user_name(user)} was put in its place while the run went on; choose an "
+                    "--out in a folder that is yours alone"
+                )
 
     def watched(self, also: Callable[[], None] = lambda: None) -> Callable[[], None]:
         """Give what is to be done again and again while a program runs: in a folder that has gone nothing is waited for.
@@ -243,7 +251,7 @@ class RunDirectory:
                 f"{self.path}: is a run of `dsocr-profile exec`, and this is for runs of a model (`run`)"
             )
         try:
-            return from_json_file(RunPlan, self.plan_file)
+            return own_record(RunPlan, self.plan_file)
         except RequestError as error:
             if (self.path / "launch.json").is_file():  # version 0.1 kept a part of the settings there
                 raise RequestError(
@@ -259,7 +267,7 @@ class RunDirectory:
     def read_program_plan(self) -> ExecPlan:
         """Read plan.json of a run of ``exec``, to act on it; RequestError if it is not there, not one, or another user's."""
         self.require_own()
-        return from_json_file(ExecPlan, self.plan_file)
+        return own_record(ExecPlan, self.plan_file)
 
     def read_program_manifest(self) -> ProgramManifest:
         """Read run.json of a run of ``exec``; RequestError if it is not there or not one."""
@@ -307,8 +315,9 @@ class RunDirectory:
             except OSError as error:
                 raise RequestError(f"{self._lock.path}: the run cannot be locked ({reason_of(error)})") from error
             with suppress(OSError):  # a disk that is full already: the first record that is written says so
-                self._reserve.write_bytes(bytes(_RESERVE_BYTES))
-                self._reserve.chmod(0o600)
+                self._reserve.unlink(missing_ok=True)
+                with open(self._reserve, "xb", opener=_for_us_alone) as file:
+                    file.write(bytes(_RESERVE_BYTES))
             stack.callback(self.free_reserve)
             yield
 
@@ -324,7 +333,8 @@ class RunDirectory:
     def temporary(self) -> Iterator[Path]:
         """A folder for nsys' temporary files, private and removed afterwards: they hold the environment too."""
         inside = self.path / "tmp"
-        if len(str(inside)) <= _SOCKET_FOLDER_MAX:
+        # Programs take code from there, such as compiled kernels: where another could put it there, it lies elsewhere.
+        if len(str(inside)) <= _SOCKET_FOLDER_MAX and not shared_folders(self.path):
             folder = inside
             folder.mkdir(mode=0o700, exist_ok=True)
         else:
@@ -347,3 +357,35 @@ class RunDirectory:
         except OSError:
             return False
         return True
+
+
+def require_safe_place(out: Path, say: Callable[[str], None] = lambda line: None) -> None:
+    """Refuse a place for runs in which anybody could put something else in the place of a run's folder.
+
+    Where one other user or a group could, such as root's container with a user's checkout mounted, it is said and gone on
+    with: a plan that is not ours is not carried out (`runner.process.own_file`).
+
+    Args:
+        out: absolute; it need not be there yet.
+        say: takes the warning.
+
+    Raises:
+        RequestError: everybody may rename in a folder on the way, which has no sticky bit.
+    """
+    shared = shared_folders(out)
+    for folder in shared:
+        if folder.everybody:
+            raise RequestError(
+                f"{folder.path}: everybody may write there, and put something else in the place of {out}; choose another "
+                f"--out, or: chmod o-w {folder.path} (or chmod +t)"
+            )
+    if shared:
+        say(
+            f"warning: {shared[0].path}: {shared[0].who} may rename what is there, and so put something else in the place of "
+            "a run's folder; no plan of another is carried out, but files could go astray: better an --out below a folder "
+            "that is yours"
+        )
+
+
+def _for_us_alone(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NOFOLLOW, 0o600)

@@ -37,7 +37,7 @@ from runner.launcher.device_lock import DeviceLock
 from runner.launcher.log_words import last_line
 from runner.launcher.outside import analyse_beside
 from runner.launcher.provenance import as_recorded, now
-from runner.launcher.run_directory import RunDirectory
+from runner.launcher.run_directory import RunDirectory, require_safe_place
 from runner.launcher.sweep_points import Peaks, assembled, peaks_in, read_report, window_manifest
 from runner.launcher.sweep_progress import SweepProgress
 from runner.plan.sweep import (
@@ -52,6 +52,7 @@ from runner.plan.sweep import (
 )
 from runner.process.driver import driver_facts, installed_version
 from runner.process.environment import RUN_MARK, child_environment
+from runner.process.own_file import own_record
 from runner.process.process import Interrupts, Outcome, run_process
 from runner.process.python import module_command
 
@@ -91,8 +92,9 @@ def require_own_folder(folder: Path) -> None:
     """Check, before anything is written, that a folder is free or that of a sweep.
 
     Raises:
-        RequestError: it is a file, or holds something else.
+        RequestError: it is a file, or holds something else, or everybody may put something else in its place.
     """
+    require_safe_place(folder.parent)
     if folder.exists() and not folder.is_dir():
         raise RequestError(f"{folder}: is a file; choose another --out")
     if (
@@ -122,7 +124,7 @@ def take_up(plan: SweepPlan, settings: SweepSettings, argv: Sequence[str]) -> tu
     if record.is_file():
         directory.require_own()
         before = from_json_file(Sweep, record)
-        old = from_json_file(SweepPlan, directory.plan_file)
+        old = own_record(SweepPlan, directory.plan_file)
         same = evolve(plan.base, run_id=old.base.run_id)
         if (same, plan.window_steps) != (old.base, old.window_steps):
             raise RequestError(
@@ -210,6 +212,7 @@ class SweepRun:
         """
         device = self.plan.base.request.device
         gpus = driver_facts().gpus if device != "cpu" else ()
+        require_safe_place(self.directory.path.parent, self.say)
         self.directory.create()
         with self.directory.locked():
             # From here on the folder is a sweep's, that can be gone on with.

@@ -30,6 +30,8 @@ LAUNCHER_MARK: Final = "DSOCR_PROFILE_LAUNCHER"
 
 SUPERVISOR: Final = Path(__file__).with_name("supervise.py")
 
+_PLAIN: Final = os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW
+
 _START_S: Final = 60.0
 """The supervisor may take so long to start the program: some 20 ms where a machine is not overloaded."""
 _END_S: Final = 20.0
@@ -201,7 +203,7 @@ class SupervisedProcess:
 def _log_file(log: Path) -> IO[bytes]:
     """Open a log for appending; not a pipe, in which a program would wait for somebody to read."""
     try:
-        descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NONBLOCK, 0o600)
+        descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | _PLAIN, 0o600)
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             os.close(descriptor)
             raise CaptureError(f"{log}: cannot be written (it is no regular file)")

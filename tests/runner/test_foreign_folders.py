@@ -12,11 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from analysis.domain.errors import RequestError
+from analysis.domain.errors import CaptureError, RequestError
 from launch_kit import ROOT, environment, fake_nsys, prepare
 from runner.launcher.queue import run_state
-from runner.launcher.run_directory import RunDirectory
+from runner.launcher.run_directory import RunDirectory, require_safe_place
 from runner.process.lock import LockFile
+from runner.process.process import Interrupts, run_process
+from runner.process.shared_folders import shared_folders
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root may act as other users")
 STRANGER = 65531
@@ -109,6 +111,33 @@ def test_a_link_in_place_of_a_record_is_not_followed(tmp_path: Path, name: str) 
         directory.require_own()
 
 
+@pytest.mark.parametrize("name", [".reserve", "trace.partial.sqlite", "report.md", "logs/export.log"])
+def test_nothing_but_a_trace_may_be_a_link(tmp_path: Path, name: str) -> None:
+    """A folder from an archive: what a resumed run writes would land in the link's target."""
+    directory = prepare(tmp_path / "out", None).directory
+    (tmp_path / "precious").write_text("precious")
+    (directory.path / name).symlink_to(tmp_path / "precious")
+    assert dsocr("resume", directory.path.name, "--out", str(directory.path.parent)).returncode == 2
+    assert (tmp_path / "precious").read_text() == "precious"
+
+
+def test_the_reserve_is_written_through_no_link(tmp_path: Path) -> None:
+    directory = prepare(tmp_path / "out", None).directory
+    (tmp_path / "precious").write_text("precious")
+    (directory.path / ".reserve").symlink_to(tmp_path / "precious")
+    with directory.locked():
+        assert (directory.path / ".reserve").stat(follow_symlinks=False).st_size == 1 << 17
+    assert (tmp_path / "precious").read_text() == "precious"
+
+
+def test_a_log_is_written_through_no_link(tmp_path: Path) -> None:
+    (tmp_path / "precious").write_text("precious")
+    (tmp_path / "log").symlink_to(tmp_path / "precious")
+    with Interrupts() as interrupts, pytest.raises(CaptureError, match="log: cannot be written"):
+        run_process(["echo", "more"], env={"PATH": "/usr/bin:/bin"}, log=tmp_path / "log", interrupts=interrupts)
+    assert (tmp_path / "precious").read_text() == "precious"
+
+
 def test_a_trace_may_lie_elsewhere(tmp_path: Path) -> None:
     directory = prepare(tmp_path / "out", None).directory
     (tmp_path / "trace.sqlite").touch()
@@ -152,3 +181,95 @@ def test_what_the_caller_owns_is_resumed(tmp_path: Path) -> None:
     tool = fake_nsys(tmp_path / "nsys")
     directory = prepare(tmp_path / "out", tool, nsys=tool.path).directory
     assert directory.read_plan().settings.nsys == tool.path
+
+
+def child(module: str, plan: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-P", "-m", f"runner.child.{module}", str(plan), *arguments]
+    return subprocess.run(
+        command, env=environment(), cwd=ROOT, capture_output=True, text=True, check=False, timeout=120
+    )
+
+
+@as_root
+@pytest.mark.parametrize("arguments", [("workload", "--role", "control"), ("sweep",)])
+def test_the_program_carries_out_no_plan_that_was_put_in_the_place_of_ours(
+    reachable: Path, arguments: tuple[str, ...]
+) -> None:
+    """Whoever owns a folder above the run's may rename it away while the run goes on."""
+    directory = prepare(reachable / "out", None).directory
+    give(directory.path, STRANGER)
+    module, *more = arguments
+    done = child(module, directory.plan_file, *more)
+    assert done.returncode == 2, done.stderr
+    assert "plan.json: belongs to user 65531, and what it names would be started" in done.stderr
+
+
+def test_the_program_follows_no_link_to_its_plan(tmp_path: Path) -> None:
+    directory = prepare(tmp_path / "out", None).directory
+    (tmp_path / "plan.json").symlink_to(directory.plan_file)
+    done = child("workload", tmp_path / "plan.json", "--role", "control")
+    assert done.returncode == 2
+    assert "is a symbolic link" in done.stderr
+
+
+@as_root
+def test_a_folder_that_was_put_in_the_place_of_a_runs_ends_it(reachable: Path) -> None:
+    directory = prepare(reachable / "out", None).directory
+    directory.require_there()
+    directory.path.rename(reachable / "away")
+    shutil.copytree(reachable / "away", directory.path)
+    give(directory.path, STRANGER)
+    with pytest.raises(CaptureError, match="a folder of user 65531 was put in its place"):
+        directory.require_there()
+
+
+@pytest.mark.parametrize("linked", [False, True])
+def test_nothing_is_begun_where_everybody_may_rename(tmp_path: Path, linked: bool) -> None:
+    place = tmp_path / "open"
+    place.mkdir()
+    place.chmod(0o777)
+    out = place / "reports"
+    if linked:
+        (tmp_path / "link").symlink_to(place)
+        out = tmp_path / "link" / "reports"
+    nsys = fake_nsys(tmp_path / "nsys").path
+    commands = (
+        ("exec", "--nsys", nsys, "--out", str(out), "--", "true"),
+        ("run", "deepseek-ocr-tiny", "--device", "cpu", "--collector", "torch", "--out", str(out)),
+        ("sweep", "llama-tiny", "--device", "cpu", "--out", str(out)),
+    )
+    for command in commands:
+        done = dsocr(*command)
+        assert done.returncode == 2, done.stderr
+        assert f"{place}: everybody may write there, and put something else in the place" in done.stderr
+    assert list(place.iterdir()) == []
+    place.chmod(0o1777)
+    require_safe_place(out)
+
+
+@as_root
+def test_a_folder_of_another_user_is_named_and_gone_on_with(reachable: Path) -> None:
+    """Root in a container, with a user's checkout mounted."""
+    os.chown(reachable, STRANGER, STRANGER)
+    said: list[str] = []
+    require_safe_place(reachable / "reports", said.append)
+    assert len(said) == 1
+    assert said[0].startswith(f"warning: {reachable}: user 65531 may rename what is there")
+    directory = RunDirectory(reachable / "reports" / "id")
+    directory.create()
+    with directory.temporary() as folder:
+        assert reachable not in folder.parents  # programs take compiled code from there
+    nsys = fake_nsys(reachable / "nsys").path
+    done = dsocr("exec", "--ranks", "2", "--nsys", nsys, "--out", str(reachable), "--", "true", "torchrun")
+    assert done.returncode == 2
+    assert "put another script in the place of rank.sh" in done.stderr
+
+
+@as_root
+def test_a_group_of_others_is_named_and_ones_own_is_not(tmp_path: Path) -> None:
+    tmp_path.chmod(0o775)
+    assert shared_folders(tmp_path) == ()
+    os.chown(tmp_path, -1, STRANGER)
+    assert [shared.who for shared in shared_folders(tmp_path)] == ["the members of group 65531"]
+    tmp_path.chmod(0o755)
+    assert shared_folders(tmp_path) == ()
