@@ -6,7 +6,6 @@ import importlib
 import importlib.util
 import os
 import re
-import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterable, Mapping
@@ -20,6 +19,7 @@ from analysis.api.tool_run import run_tool
 from analysis.domain.annotations import MODULE_DOMAIN, STAGE_DOMAIN
 from analysis.domain.ended import ended_in_words
 from analysis.domain.errors import RequestError
+from analysis.domain.programs import find_program
 from analysis.efficiency.counters.file import CounterFile, NvtxState, is_wanted, nvtx_state, read_counters
 
 __all__ = ["counter_paths", "find_ncu", "import_argv", "open_counters"]
@@ -89,7 +89,7 @@ def find_ncu(report: Path, environ: Mapping[str, str]) -> Path | None:
         RequestError: $NCU names no program.
     """
     named = environ.get("NCU")
-    program = shutil.which(named or "ncu", path=environ.get("PATH", os.defpath))
+    program = find_program(named or "ncu", environ)
     if program is not None:
         return Path(program)
     if named:

@@ -15,6 +15,7 @@ from analysis.api.tool_run import run_tool
 from analysis.domain.ended import ended_in_words
 from analysis.domain.errors import TraceError
 from analysis.domain.nsight import NSYS_PLACES
+from analysis.domain.programs import SAFE_FOLDER, find_program
 
 __all__ = ["PACKED", "export_report", "find_nsys", "find_trace", "readable"]
 
@@ -92,8 +93,7 @@ def find_nsys(report: Path, environ: Mapping[str, str]) -> Path | None:
         TraceError: $NSYS names no program.
     """
     named = environ.get("NSYS")
-    search = environ.get("PATH", os.defpath)
-    on_path = shutil.which(named or "nsys", path=search)
+    on_path = find_program(named or "nsys", environ)
     if on_path is not None:
         return Path(on_path)
     if named:
@@ -111,7 +111,9 @@ def find_nsys(report: Path, environ: Mapping[str, str]) -> Path | None:
 def _knows_blobs(nsys: Path, environ: Mapping[str, str]) -> bool:
     """Whether it exports binary payloads, in which NCCL says what it sends."""
     try:
-        said = run_tool([str(nsys), "export", "--help"], environ, timeout_s=_HELP_TIMEOUT_S)
+        said = run_tool(
+            [str(nsys.absolute()), "export", "--help"], environ, folder=SAFE_FOLDER, timeout_s=_HELP_TIMEOUT_S
+        )
     except (OSError, subprocess.TimeoutExpired):
         return False  # the export itself will say what is wrong
     return b"--include-blobs" in said.stdout + said.stderr
@@ -147,12 +149,12 @@ def export_report(report: Path, environ: Mapping[str, str] | None = None) -> Pat
         raise TraceError(f"{report}: cannot be exported beside itself ({error.strerror}); copy it elsewhere") from error
     try:
         made = folder / target.name
-        argv = [str(nsys), "export", "--type=sqlite", f"--output={made}", "--force-overwrite=true"]
+        argv = [str(nsys.absolute()), "export", "--type=sqlite", f"--output={made}", "--force-overwrite=true"]
         if _knows_blobs(nsys, environ):
             argv.append("--include-blobs=true")
-        argv.append(str(report))
+        argv.append(str(report.absolute()))
         try:
-            done = run_tool(argv, environ, timeout_s=_EXPORT_TIMEOUT_S)
+            done = run_tool(argv, environ, folder=SAFE_FOLDER, timeout_s=_EXPORT_TIMEOUT_S)
         except subprocess.TimeoutExpired as error:
             raise TraceError(
                 f"{report}: {nsys} did not export it in {_EXPORT_TIMEOUT_S / 60:.0f} min; run it by hand: {by_hand}"

@@ -7,6 +7,7 @@ import signal
 import subprocess
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import IO, Final
 
 __all__ = ["run_tool"]
@@ -15,7 +16,12 @@ _KILLED_S: Final = 10.0
 
 
 def run_tool(
-    argv: Sequence[str], environ: Mapping[str, str], *, timeout_s: float, output: IO[bytes] | None = None
+    argv: Sequence[str],
+    environ: Mapping[str, str],
+    *,
+    timeout_s: float,
+    output: IO[bytes] | None = None,
+    folder: Path | None = None,
 ) -> subprocess.CompletedProcess[bytes]:
     """Run it in a process group of its own, of which nothing is left when we are interrupted or it takes too long.
 
@@ -23,6 +29,7 @@ def run_tool(
         argv: the tool and its arguments.
         environ: its whole environment.
         timeout_s: how long it may take.
+        folder: in which it is started; None: the current one.
         output: takes its standard output; None: it is in the result.
 
     Raises:
@@ -32,6 +39,7 @@ def run_tool(
     process = subprocess.Popen(
         argv,
         env=dict(environ),
+        cwd=folder,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE if output is None else output,
         stderr=subprocess.PIPE,

@@ -27,6 +27,7 @@ from analysis.domain.errors import (
 )
 from analysis.domain.manifest import PhaseTime
 from analysis.domain.program import ProgramManifest, ProgramTimes
+from analysis.domain.programs import SAFE_FOLDER
 from analysis.domain.redaction import secret_values
 from runner.collectors.interface.trace_file import check_trace
 from runner.collectors.nsys.death import fault_of_nsys, room_for_nsys
@@ -421,6 +422,7 @@ class ProgramRun:
                 grace_s=settings.grace_s,
                 finish_s=settings.finish_s,
                 umask=PRIVATE if profiled else users_umask(),
+                cwd=SAFE_FOLDER if profiled and settings.ranks == 1 else None,
                 watch=self.directory.watched(watch or self.progress.draw),
                 over=(lambda: False) if talk is None else talk.over,
             )

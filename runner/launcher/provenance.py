@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import shlex
 import subprocess
@@ -13,6 +14,7 @@ from attrs import fields
 
 from analysis.domain.entities import InputSet, RunMeta
 from analysis.domain.manifest import RunManifest, RunStatus
+from analysis.domain.programs import find_program
 from analysis.domain.redaction import redacted
 from runner.collectors.choosing import COLLECTORS
 from runner.collectors.interface.collector import Tool
@@ -138,15 +140,36 @@ def _checkout() -> tuple[str | None, str | None]:
 def commit_of(folder: Path) -> str | None:
     """Commit of the git checkout that a folder lies in, with ``+changes`` where tracked files differ; None: it is in none."""
     commit = _git(folder, "rev-parse", "HEAD")
-    if commit is not None and _git(folder, "status", "--porcelain", "--untracked-files=no"):
+    if commit is not None and _git(
+        folder, "status", "--porcelain", "--untracked-files=no", "--ignore-submodules=dirty"
+    ):
         commit += "+changes"
     return commit
 
 
 def _git(folder: Path, *arguments: str) -> str | None:
+    """What git says; it starts nothing that a checkout's own configuration names: no monitor, no hook, no filter of files."""
+    program = find_program("git", os.environ)
+    if program is None:
+        return None
+    environ = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    if arguments[0] == "status":
+        configured = _git(
+            folder, "config", "--name-only", "--get-regexp", r"^filter\..*\.(clean|smudge|process|required)$"
+        )
+        off = [f"--config-env={name}=DSOCR_NOTHING" for name in (configured or "").splitlines()]
+        environ["DSOCR_NOTHING"] = ""
+    else:
+        off = []
+    quiet = ["--no-optional-locks", "-c", "core.fsmonitor=false", "-c", f"core.hooksPath={os.devnull}", *off]
     try:
         done = subprocess.run(
-            ["git", "-C", str(folder), *arguments], capture_output=True, text=True, timeout=20, check=False
+            [program, *quiet, "-C", str(folder), *arguments],
+            env=environ,
+            capture_output=True,
+            text=True,
+            timeout=20,
+            check=False,
         )
     except (OSError, subprocess.TimeoutExpired):
         return None

@@ -42,6 +42,6 @@ def users_umask() -> int:
     return _users[0] if _users else -1
 
 
-def umask_prefix(mask: int) -> tuple[str, ...]:
-    """Give what to put in front of a program so that it starts with a mask. No process is added."""
-    return ("/bin/sh", "-c", 'umask "$0" && exec "$@"', f"{mask:04o}")
+def umask_prefix(mask: int, folder: str) -> tuple[str, ...]:
+    """Give what to put in front of a program so that it starts with a mask, in a folder. No process is added."""
+    return ("/bin/sh", "-c", 'umask "$0" && cd -- "$1" && unset OLDPWD && shift && exec "$@"', f"{mask:04o}", folder)

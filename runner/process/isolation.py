@@ -8,10 +8,11 @@ against that. In a PID namespace with its own ``/proc`` nsys sees nothing but wh
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 from collections.abc import Mapping
 from typing import Final
+
+from analysis.domain.programs import find_program
 
 __all__ = ["namespace_prefix"]
 
@@ -24,8 +25,8 @@ def namespace_prefix(environ: Mapping[str, str]) -> tuple[str, ...]:
     Root makes the namespace directly, so that it keeps the right to read GPU counters; others go through a user
     namespace, in which they stay who they are. Each way is tried on ``true`` first.
     """
-    unshare = shutil.which("unshare", path=environ.get("PATH"))
-    true = shutil.which("true", path=environ.get("PATH"))
+    unshare = find_program("unshare", environ)
+    true = find_program("true", environ)
     if unshare is None or true is None:
         return ()
     common = ("--pid", "--fork", "--kill-child", "--mount-proc")

@@ -531,7 +531,7 @@ def with_target_mark(command: Sequence[str], value: str) -> list[str]:
 
     ``env`` becomes the program: no process is added, whatever the program calls itself later.
     """
-    return ["env", f"{TARGET_MARK}={value}", *command]
+    return ["/usr/bin/env", f"{TARGET_MARK}={value}", *command]
 
 
 def _alive(process: psutil.Process) -> bool:

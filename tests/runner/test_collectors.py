@@ -79,7 +79,7 @@ def test_arguments_go_only_to_a_program(tmp_path: Path) -> None:
         WITH_ARGUMENTS, environment()
     )
     job = Job(PLAN.run_id, tmp_path, ("python", "-V"), {}, tmp_path / "log", tmp_path / "profiled.json", None)
-    assert collection.command(job)[-7:] == ["--backtrace=none", *umask_prefix(PRIVATE), "python", "-V"]
+    assert collection.command(job)[-8:] == ["--backtrace=none", *umask_prefix(PRIVATE, str(Path.cwd())), "python", "-V"]
     export = collection.export_command(tmp_path)
     assert export is not None
     assert export[-1] == str(tmp_path / "trace.nsys-rep")

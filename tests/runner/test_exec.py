@@ -105,7 +105,7 @@ def test_the_program_is_started_as_itself(tmp_path: Path) -> None:
     command = program(tmp_path, RANGES)
     run = program_run(tmp_path, command, fake_nsys(tmp_path / "nsys"), capture="cuda-profiler-api")
     argv = run.nsys.argv(run.command)
-    assert argv[-4:] == ["env", f"{TARGET_MARK}={run.plan.run_id}", *command]
+    assert argv[-4:] == ["/usr/bin/env", f"{TARGET_MARK}={run.plan.run_id}", *command]
     assert "--capture-range=cudaProfilerApi" in argv
 
 

@@ -112,10 +112,11 @@ def test_a_program_has_its_users_own_mask_and_its_run_is_private(tmp_path: Path)
 
 
 def test_a_mask_is_set_without_another_process() -> None:
-    argv = [*umask_prefix(0o077), sys.executable, "-c", "import os; print(os.umask(0), os.getpid())", "a b", "$c"]
-    started = subprocess.Popen(argv, stdout=subprocess.PIPE, text=True, umask=0)
+    code = "import os; print(os.umask(0), os.getpid(), os.getcwd(), 'OLDPWD' in os.environ)"
+    argv = [*umask_prefix(0o077, "/usr"), sys.executable, "-c", code, "a b", "$c"]
+    started = subprocess.Popen(argv, stdout=subprocess.PIPE, text=True, umask=0, cwd="/")
     said, _ = started.communicate()
-    assert said.split() == [str(0o077), str(started.pid)]
+    assert said.split() == [str(0o077), str(started.pid), "/usr", "False"]
 
 
 def test_a_report_of_dsocr_analyze_is_for_whom_its_user_says(tmp_path: Path, real_trace: object) -> None:

@@ -16,7 +16,8 @@ import psutil
 import pytest
 
 from import_graph import ALL
-from launch_kit import H100, ROOT, fake_ncu, fake_nsys, finished_run
+from launch_kit import H100, ROOT, fake_ncu, fake_nsys, finished_run, real_nsys
+from runner.launcher.provenance import commit_of
 
 TRAPS: Final = (
     *("analysis/__init__.py", "history/__init__.py", "multiprocessing/__init__.py", "runner.py", "json.py", "numpy.py"),
@@ -134,6 +135,57 @@ def test_a_run_under_nsys(place: Place) -> None:
     codes = json.loads((place.latest / "run.json").read_text())["exit_codes"]
     assert (codes["control"], codes["child"]) == (0, 0)
     assert codes["analysis"] is not None
+
+
+@pytest.mark.integration
+def test_nsys_itself_takes_no_module_from_a_folder(place: Place) -> None:
+    """The Python inside nsys 2022.4 does, from the folder that nsys is started in."""
+    real = real_nsys()
+    if real is None:
+        pytest.skip("there is no nsys on this machine")
+    where = "import os; print('the program runs in ' + os.getcwd(), flush=True)"
+    program = (sys.executable, "-I", "-c", where)
+    place.do("exec", "--nsys", real.path, "--preset", "light", "--", *program, code=None)
+    assert f"the program runs in {place.folder}" in (place.latest / "logs" / "capture.log").read_text()
+    assert (place.latest / "trace.nsys-rep").is_file()
+
+
+def test_no_program_of_the_current_folder_is_taken_for_ours(place: Place) -> None:
+    """PATH=.:$PATH, and one that ends with a colon."""
+    for name in ("nsys", "ncu", "unshare", "true", "git", "ldd", "env", "sh", "nvidia-smi"):
+        (place.folder / name).write_text(f"#!/bin/sh\n: > {place.folder}/{name}.imported\nexit 1\n")
+        (place.folder / name).chmod(0o755)
+    for path in (f".:{os.environ['PATH']}:", f":{os.environ['PATH']}"):
+        place.do("doctor", "--nsys", place.nsys, code=None, PATH=path)
+        place.do("doctor", code=None, PATH=path)
+        place.do("exec", "--nsys", place.nsys, "--", "/bin/sleep", "0.1", code=None, PATH=path)
+
+
+def test_a_checkouts_own_configuration_starts_nothing(tmp_path: Path) -> None:
+    """fsmonitor and filters of .git/config are programs, and `git status` starts them."""
+    marker = tmp_path / "started"
+    trap = tmp_path / "trap"
+    trap.write_text(f"#!/bin/sh\n: > {marker}\ncat\n")
+    trap.chmod(0o755)
+    checkout = tmp_path / "checkout"
+    checkout.mkdir()
+
+    def git(*arguments: str) -> None:
+        identity = ("-c", "user.name=a", "-c", "user.email=a@example.org")
+        subprocess.run(["git", *identity, *arguments], cwd=checkout, check=True, capture_output=True)
+
+    git("init", "-q")
+    (checkout / "file").write_text("text")
+    (checkout / ".gitattributes").write_text("* filter=trap\n")
+    git("add", ".")
+    git("commit", "-q", "-m", "first")
+    git("config", "core.fsmonitor", str(trap))
+    git("config", "filter.trap.clean", str(trap))
+    (checkout / "file").write_text("TEXT")
+    assert (commit_of(checkout) or "").endswith("+changes")
+    assert not marker.exists()
+    git("status")
+    assert marker.exists(), "else this shows nothing"
 
 
 def test_doctor(place: Place) -> None:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import subprocess
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Final
 from attrs import frozen
 
 from analysis.domain.errors import CaptureError
+from analysis.domain.programs import find_program, search_folders
 from runner.process.environment import child_environment
 
 __all__ = ["NcuTool", "candidate_paths", "find_ncu", "known_metrics", "ncu_environment", "probe", "usable_tools"]
@@ -68,7 +68,7 @@ def candidate_paths(environ: Mapping[str, str], *, folders: Iterable[Path] = ())
         environ: for PATH.
         folders: where a ``.ncu`` made by ``make ncu`` may lie.
     """
-    places = [Path(folder) / "ncu" for folder in environ.get("PATH", os.defpath).split(os.pathsep) if folder]
+    places = [Path(folder) / "ncu" for folder in search_folders(environ)]
     places += [folder / LOCAL_COPY for folder in folders]
     for pattern in USUAL_PLACES:
         places += sorted(Path("/").glob(pattern.lstrip("/")))
@@ -92,7 +92,7 @@ def find_ncu(explicit: str | None, environ: Mapping[str, str], *, folders: Itera
     """
     named = explicit or environ.get("NCU")
     if named:
-        path = shutil.which(named, path=environ.get("PATH"))
+        path = find_program(named, environ)
         if path is None:
             whence = "--ncu" if explicit else "$NCU"
             raise CaptureError(f"{whence} {named}: no such program; give the path of an ncu executable")

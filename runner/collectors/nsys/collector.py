@@ -11,6 +11,7 @@ from attrs import evolve, frozen
 
 from analysis.domain.errors import CaptureError
 from analysis.domain.manifest import Collector as CollectorName
+from analysis.domain.programs import SAFE_FOLDER
 from runner.collectors.interface.collector import Collected, Collector, ExportResult, Job
 from runner.collectors.interface.recording import Recording
 from runner.collectors.nsys.death import fault_of_nsys, room_for_nsys
@@ -54,7 +55,7 @@ class NsysCollection:
             self.options.options,
             output=output_name(job.run_dir, "trace" if self.ranks == 1 else "rank%q{RANK}"),
             session=f"dsocr-{job.run_id[:8]}" if self.ranks == 1 else None,
-            target=(*umask_prefix(PRIVATE), *job.target),
+            target=(*umask_prefix(PRIVATE, str(Path.cwd())), *job.target),
             extra=self.extra,
         )
         return [*self.prefix, *rank_command(self.ranks, argv)]
@@ -73,6 +74,7 @@ class NsysCollection:
             self.command(job),
             env=job.env,
             log=job.log,
+            cwd=SAFE_FOLDER,
             interrupts=interrupts,
             target=job.target,
             deadline=job.deadline,

@@ -11,6 +11,7 @@ from typing import Final
 
 from analysis.domain.ended import ended_in_words, signal_of
 from analysis.domain.errors import ExportError, InterruptedRunError, TimeoutExceededError
+from analysis.domain.programs import SAFE_FOLDER
 from analysis.domain.system_errors import DISK_FULL, has_little_room, is_disk_full, reason_of
 from runner.collectors.interface.collector import ExportResult
 from runner.collectors.interface.trace_file import check_trace
@@ -63,6 +64,7 @@ def finish_import(
         deadline=_deadline(),
         beyond_s=AFTER_TIMEOUT_S,
         umask=0o077,
+        cwd=SAFE_FOLDER,
         watch=room.look,
     )
     failed = outcome.ended_by != "itself" or outcome.returncode < 0
@@ -133,6 +135,7 @@ def export_report(
             deadline=_deadline(),
             beyond_s=AFTER_TIMEOUT_S,
             umask=0o077,
+            cwd=SAFE_FOLDER,
             watch=room.look,
         )
         if outcome.ended_by == "timeout":

@@ -13,6 +13,7 @@ from typing import Final
 from attrs import frozen
 
 from analysis.domain.errors import CaptureError, InterruptedRunError
+from analysis.domain.programs import SAFE_FOLDER
 from runner.collectors.nsys.export import export_report, finish_import
 from runner.collectors.nsys.tool import NsysTool, profile_argv
 from runner.process.environment import RUN_MARK, child_environment
@@ -64,6 +65,7 @@ def functional_probe(tool: NsysTool, environ: Mapping[str, str], *, with_kernel:
             [*namespace_prefix(environ), *argv],
             env=env,
             log=log,
+            cwd=SAFE_FOLDER,
             interrupts=interrupts,
             target=target,
             deadline=time.monotonic() + _TIMEOUT_S,

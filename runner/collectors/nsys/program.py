@@ -11,6 +11,7 @@ from typing import Final
 from attrs import frozen
 
 from analysis.domain.errors import RequestError
+from analysis.domain.programs import SAFE_FOLDER
 from runner.collectors.nsys.presets import ResolvedOptions, load_preset, resolve_with
 from runner.collectors.nsys.tool import NsysTool, output_name, profile_argv
 from runner.plan.program import ExecSettings
@@ -120,7 +121,7 @@ class ProgramCommand:
         if self.settings.ranks > 1:
             script = str(self.rank_script)
             return [*self.prefix, *(script if argument == PLACEHOLDER else argument for argument in command)]
-        target = [*self._umask(), *with_target_mark(command, self.run_id)]
+        target = [*self._begin(str(Path.cwd())), *with_target_mark(command, self.run_id)]
         return [*self.prefix, *self._profile(output_name(self.run_dir, "trace"), f"dsocr-{self.run_id[:8]}", target)]
 
     def environment(self) -> dict[str, str]:
@@ -143,16 +144,23 @@ class ProgramCommand:
         asked = "${" + rank + ":?the launcher does not say the rank}" + "}" * (len(_RANK_VARIABLES) - 1)
         python = [] if PLACEHOLDER in command else [python_of(command, environ)]
         output = output_name(self.run_dir, f"rank%q{{{RANK_VARIABLE}}}")
-        target = [*self._umask(), *with_target_mark(python, self.run_id)]
+        target = [*self._begin(f"dsocr-{self.run_id[:8]}-FOLDER"), *with_target_mark(python, self.run_id)]
         argv = self._profile(output, f"dsocr-{self.run_id[:8]}-RANK", target)
         line = shlex.join(argv).replace(f"dsocr-{self.run_id[:8]}-RANK", f'"dsocr-{self.run_id[:8]}-${RANK_VARIABLE}"')
-        return f'#!/bin/sh\n{RANK_VARIABLE}={asked}\nexport {RANK_VARIABLE}\nunset PYTHON_EXEC\nexec {line} "$@"\n'
+        line = line.replace(f"dsocr-{self.run_id[:8]}-FOLDER", '"$dsocr_folder"')
+        return (
+            f"#!/bin/sh\n{RANK_VARIABLE}={asked}\nexport {RANK_VARIABLE}\nunset PYTHON_EXEC\n"
+            f'dsocr_folder=$PWD\ncd {SAFE_FOLDER}\nexec {line} "$@"\n'
+        )
 
     @staticmethod
-    def _umask() -> tuple[str, ...]:
-        """The program's files are the user's, as they are without us; under nsys everybody could write them."""
+    def _begin(folder: str) -> tuple[str, ...]:
+        """Put in front of the program, so that it has the user's mask and runs in the user's folder.
+
+        Under nsys everybody could write its files. nsys itself is started elsewhere: its Python would take modules from there.
+        """
         mask = users_umask()
-        return umask_prefix(_USUAL_UMASK if mask < 0 else mask)
+        return umask_prefix(_USUAL_UMASK if mask < 0 else mask, folder)
 
     def _profile(self, output: str, session: str, target: Sequence[str]) -> list[str]:
         return profile_argv(

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import subprocess
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +17,7 @@ from attrs import frozen
 
 from analysis.domain.errors import CaptureError, RequestError
 from analysis.domain.nsight import NSYS_PLACES
+from analysis.domain.programs import SAFE_FOLDER, find_program, search_folders
 from runner.collectors.nsys.answers import Answers, remember, remembered
 
 __all__ = [
@@ -85,7 +85,7 @@ def candidate_paths(environ: Mapping[str, str], *, folders: Iterable[Path] = ())
         environ: for PATH.
         folders: where a ``.nsys`` made by ``make nsys`` may lie.
     """
-    paths = [Path(folder) / "nsys" for folder in environ.get("PATH", os.defpath).split(os.pathsep) if folder]
+    paths = [Path(folder) / "nsys" for folder in search_folders(environ)]
     for folder in folders:
         paths += sorted((folder / ".nsys").glob("target-linux-*/nsys"))
     for pattern in NSYS_PLACES:
@@ -114,7 +114,7 @@ def find_nsys(
     named = explicit or environ.get("NSYS")
     if named:
         whence = "--nsys" if explicit else "$NSYS"
-        path = shutil.which(named, path=environ.get("PATH"))
+        path = find_program(named, environ)
         if path is None:
             raise CaptureError(f"{whence} {named}: no such program; give the path of an nsys executable")
         tool = probe(Path(path), environ)
@@ -312,9 +312,13 @@ def import_argv(importer: str, qdstrm: str, report: str) -> list[str]:
 
 def missing_libraries(binary: Path, environ: Mapping[str, str]) -> tuple[str, ...]:
     """Name the shared libraries that the loader does not find for ``binary``, as ``ldd`` shows them."""
+    ldd = find_program("ldd", environ)
+    if ldd is None:
+        return ()
     try:
         done = subprocess.run(
-            ["ldd", str(binary)],
+            [ldd, str(binary)],
+            cwd=SAFE_FOLDER,
             env=dict(environ),
             capture_output=True,
             text=True,
@@ -330,7 +334,13 @@ def missing_libraries(binary: Path, environ: Mapping[str, str]) -> tuple[str, ..
 def _ask(argv: list[str], environ: Mapping[str, str]) -> str:
     try:
         done = subprocess.run(
-            argv, env=dict(environ), capture_output=True, text=True, timeout=_PROBE_TIMEOUT_S, check=False
+            argv,
+            env=dict(environ),
+            cwd=SAFE_FOLDER,
+            capture_output=True,
+            text=True,
+            timeout=_PROBE_TIMEOUT_S,
+            check=False,
         )
     except OSError as error:
         raise CaptureError(f"{argv[0]}: cannot be run ({error.strerror})") from error
