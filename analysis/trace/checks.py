@@ -44,7 +44,8 @@ def refused_rows(name: str, column: Column) -> str | None:
         if column.refused:
             conditions += _out_of_range(name, column)
     if not column.null:
-        conditions.append(f'"{name}" IS NULL')
+        # IS NULL is false without a look where the file's schema says NOT NULL, and a damaged page may hold one all the same.
+        conditions.append(f"typeof(\"{name}\") = 'null'")
     return " OR ".join(conditions) or None
 
 

@@ -275,6 +275,23 @@ def test_no_impossible_value_is_read_without_a_word(
         assert f"row {row}: {limit}" in finding.evidence
 
 
+@pytest.mark.parametrize("column", ["start", "end"])
+@pytest.mark.parametrize("table", [KERNELS, "CUPTI_ACTIVITY_KIND_RUNTIME"])
+def test_a_null_that_the_schema_rules_out_is_refused(plain: Path, tmp_path: Path, table: str, column: str) -> None:
+    """As a damaged page holds one: SQLite answers IS NULL from the schema, without a look at the row."""
+    path, row = spoilt(plain, tmp_path, table, column, None)
+    with sqlite3.connect(plain) as database:
+        (sql,) = database.execute("SELECT sql FROM sqlite_schema WHERE name = ?", (table,)).fetchone()
+    database.close()
+    assert "NOT NULL" in sql
+    with sqlite3.connect(path) as database:
+        database.execute("PRAGMA writable_schema = ON")
+        database.execute("UPDATE sqlite_schema SET sql = ? WHERE name = ?", (sql, table))
+    database.close()
+    with pytest.raises(TraceError, match=rf"{table}\.{column} is .* in row {row}, and must be a whole number"):
+        findings_of(path)
+
+
 @pytest.mark.parametrize("column", ["staticSharedMemory", "dynamicSharedMemory"])
 def test_a_fraction_beside_an_unknown_is_seen(plain: Path, tmp_path: Path, column: str) -> None:
     """The shared memory of a block is unknown where one of its parts is: the other part is checked all the same."""
