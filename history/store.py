@@ -15,6 +15,7 @@ import errno
 import fcntl
 import os
 import sqlite3
+import stat
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -267,10 +268,9 @@ class Store:
         if path is None:
             return sa.create_engine(self.location.url, poolclass=NullPool, connect_args=_OF_THE_CONNECTION)
         writable = mode == "write"
+        is_there = _is_there_to_be_trusted(path)
         if not writable:
-            if path.is_dir():
-                raise StoreError(f"{path}: is a folder; name the history's file, such as {path / 'history.sqlite'}")
-            if not path.is_file():
+            if not is_there:
                 raise StoreError(f"{path}: there is no history yet; every finished run is recorded in one")
             # A file that can be written is opened so also to read: what a killed writer left half done is undone first,
             # and an older schema is brought to today's.
@@ -288,6 +288,12 @@ class Store:
             opened.execute("PRAGMA foreign_keys = ON")
             # What is deleted or replaced is overwritten too, whatever this SQLite does by itself.
             opened.execute("PRAGMA secure_delete = ON")
+            opened.execute("PRAGMA trusted_schema = OFF")
+            try:
+                _refuse_active_schema(opened, path)
+            except BaseException:
+                opened.close()
+                raise
             return opened
 
         engine = sa.create_engine("sqlite://", creator=connect, poolclass=NullPool)
@@ -351,6 +357,50 @@ class Store:
             f"warning: {path}: the history is damaged ({words}); it was moved to {aside.name}, and a new one begins. What "
             f"still has its folder comes back with `dsocr-profile history import {path.parent}/*/`"
         )
+
+
+def _is_there_to_be_trusted(path: Path) -> bool:
+    """Whether there is a file for the history, and nobody else may have written it. False: nothing is there.
+
+    Root takes one of a user where nobody else may write it: root's container, with a user's folder mounted.
+
+    Raises:
+        StoreError: it is a link or no regular file, or it, or what SQLite lays beside it, is another user's or everybody's.
+    """
+    is_there = False
+    for name in (path.name, f"{path.name}-journal", f"{path.name}-wal"):
+        file = path.with_name(name)
+        try:
+            facts = file.lstat()
+        except OSError:
+            continue  # SQLite will say what is wrong with its folder
+        is_there = is_there or file == path
+        if stat.S_ISDIR(facts.st_mode):
+            raise StoreError(f"{path}: is a folder; name the history's file, such as {path / 'history.sqlite'}")
+        if stat.S_ISLNK(facts.st_mode):
+            raise StoreError(f"{file}: is a symbolic link; name the history's file itself with --store")
+        if not stat.S_ISREG(facts.st_mode):
+            raise StoreError(f"{file}: is no regular file; name the history's file with --store")
+        if facts.st_mode & stat.S_IWOTH:
+            raise StoreError(f"{file}: everybody may write it; if what is in it is yours: chmod go-w {file}")
+        user = os.geteuid()
+        if facts.st_uid not in (user, 0) and (user != 0 or facts.st_mode & stat.S_IWGRP):
+            raise StoreError(
+                f"{file}: belongs to user {facts.st_uid}; name one of your own with --store, or for several users a database "
+                "of PostgreSQL"
+            )
+    return is_there
+
+
+def _refuse_active_schema(opened: sqlite3.Connection, path: Path) -> None:
+    """Refuse what would be carried out as we read and write: no history of ours has triggers or views.
+
+    Raises:
+        StoreError: there is one.
+    """
+    first = opened.execute("SELECT type, name FROM sqlite_master WHERE type IN ('trigger', 'view') LIMIT 1").fetchone()
+    if first is not None:
+        raise StoreError(f"{path}: holds a {first[0]}, which no history has; give the history a database of its own")
 
 
 def _is_writable(path: Path) -> bool:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import os
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -32,6 +33,7 @@ from analysis.domain.reading import LARGEST_SETTINGS, json_of, open_regular, rea
 from runner.inputs import sample_pages
 from runner.inputs.pdf import LARGEST_PAGES, PDF_SUFFIX, PdfPages, rendered, split_selection
 from runner.inputs.sample_pages import SAMPLE_PAGES, draw_page
+from runner.process.own_file import is_user_of_new_files
 
 __all__ = [
     "CATEGORY_RULE",
@@ -130,13 +132,14 @@ def sample_set(folder: Path, pages: Sequence[int] = tuple(range(len(SAMPLE_PAGES
     The same version of Pillow writes the same bytes each time.
 
     Args:
-        folder: gets the pages, and ``.drawn.json``, which says what they are and by what they were drawn.
+        folder: gets the pages, and ``.drawn.json``, which says what they are and by what they were drawn. Where it is
+            another user's, one beside it does, whose name ends with this user's number.
         pages: numbers of the pages, such as `FEW_PAGES`; all twelve if not given.
 
     Raises:
         InputImagesError: the folder cannot be written.
     """
-    folder = folder.expanduser().absolute()
+    folder = _of_ones_own(folder.expanduser().absolute())
     record = folder / ".drawn.json"
     drawn_by = _drawn_by(pages)
     before = _drawn_before(record, drawn_by)
@@ -152,6 +155,24 @@ def sample_set(folder: Path, pages: Sequence[int] = tuple(range(len(SAMPLE_PAGES
     made = _input_set("sample-pages", folder, paths)
     write_text(record, json.dumps({"by": drawn_by, "set": json.loads(to_json(made))}), _FILE)
     return made
+
+
+def _of_ones_own(folder: Path) -> Path:
+    """The folder, or one beside it where somebody else made it or leads it elsewhere by a link.
+
+    Raises:
+        InputImagesError: that is somebody else's too.
+    """
+    for place in (folder, folder.with_name(f"{folder.name}.{os.geteuid()}")):
+        try:
+            users = {place.lstat().st_uid, place.stat().st_uid}
+        except OSError:
+            if not place.is_symlink():
+                return place
+        else:
+            if users == {os.geteuid()} or is_user_of_new_files(next(iter(users - {os.geteuid()})), place.parent):
+                return place
+    raise InputImagesError(f"{folder}: belongs to another user, or is a link; choose another --out")
 
 
 def check_unchanged(pages: InputSet) -> None:

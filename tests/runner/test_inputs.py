@@ -231,6 +231,26 @@ def test_samples_into_a_place_that_is_a_file(tmp_path: Path) -> None:
         sample_set(tmp_path / "here")
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may act as other users")
+@pytest.mark.parametrize("as_link", [False, True])
+def test_samples_are_not_drawn_where_another_user_leads_them(tmp_path: Path, as_link: bool) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    there = tmp_path / "samples"
+    if as_link:
+        there.symlink_to(elsewhere)
+        os.chown(there, 65531, 65531, follow_symlinks=False)
+    else:
+        there.mkdir()
+        os.chown(there, 65531, 65531)
+    drawn = sample_set(there, (0,))
+    assert list(elsewhere.iterdir()) == []
+    assert Path(drawn.images[0].path).parent == tmp_path / f"samples.{os.geteuid()}"
+    os.chown(tmp_path / f"samples.{os.geteuid()}", 65531, 65531)
+    with pytest.raises(InputImagesError, match="belongs to another user, or is a link; choose another --out"):
+        sample_set(there, (0,))
+
+
 def test_everything_of_an_image_is_known(samples: InputSet) -> None:
     assert all(isinstance(one, InputImage) and one.sha256 and one.category != "unknown" for one in samples.images)
     assert inputs.SUFFIXES == (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp")
