@@ -66,14 +66,21 @@ def _for_a_shell(match: re.Match[str]) -> str:
 def in_a_spreadsheet(text: str) -> str:
     """A text as a cell of a CSV: with an apostrophe in front of what a spreadsheet would take for a formula.
 
-    For texts only: a number that is negative must stay one.
+    Blanks and characters without width in front of that do not count: some spreadsheets drop them. For texts only: a number
+    that is negative must stay one.
     """
-    return f"'{text}" if text.startswith(_FORMULA) else text
+    return f"'{text}" if _is_a_formula(text) else text
 
 
 def from_a_spreadsheet(cell: str) -> str:
     """The text of a cell that `in_a_spreadsheet` made."""
-    return cell[1:] if cell[:1] == "'" and cell.startswith(_FORMULA, 1) else cell
+    return cell[1:] if cell[:1] == "'" and _is_a_formula(cell[1:]) else cell
+
+
+def _is_a_formula(text: str) -> bool:
+    return text.startswith(_FORMULA) or (
+        not text[:1].isalnum() and _INVISIBLE.sub("", text).lstrip().startswith(_FORMULA)
+    )
 
 
 def json_visible(text: str) -> str:

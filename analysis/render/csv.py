@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, TextIO, TypeVar
 
 from analysis.domain.files import write_text
-from analysis.domain.names import in_a_spreadsheet
+from analysis.domain.names import in_a_spreadsheet, visible
 from analysis.render.spec import kernels
 from analysis.render.spec.specification import Specification
 from analysis.report import Report
@@ -54,7 +54,8 @@ def _cell(value: Any) -> Any:
         return in_a_spreadsheet("x".join(map(str, value)))
     if isinstance(value, bool):
         return str(value).lower()
-    return in_a_spreadsheet(value) if isinstance(value, str) else value
+    # A name may hold escape sequences and marks that turn it around, and a CSV is looked at on terminals too.
+    return in_a_spreadsheet(visible(value)) if isinstance(value, str) else value
 
 
 def render(report: Report, out: Path) -> tuple[Path, ...]:

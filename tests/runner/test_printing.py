@@ -19,7 +19,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from analysis.domain.names import json_visible, one_line, quoted
+from analysis.domain.names import from_a_spreadsheet, in_a_spreadsheet, json_visible, one_line, quoted
+from analysis.render.csv import _cell
 from history.export import COLUMNS, as_csv
 from import_graph import ALL, HISTORY, RUNNER
 from launch_kit import ROOT, environment, fake_nsys, prepare
@@ -188,6 +189,19 @@ def test_every_writer_of_csv_guards_against_formulas() -> None:
         source = path.read_text()
         if "csv.writer(" in source or "csv.DictWriter(" in source or ".to_csv(" in source:
             assert "in_a_spreadsheet(" in source, name
+
+
+@pytest.mark.parametrize("before", ["", " ", "\ufeff", "\u200b \ufeff", "\u00a0", "\x1b"])
+def test_nothing_unseen_gets_a_formula_past_the_guard(before: str) -> None:
+    for text in (f"{before}=1+1", f"{before}@x", f"{before}\uff1d1"):
+        assert in_a_spreadsheet(text) == f"'{text}"
+        assert from_a_spreadsheet(in_a_spreadsheet(text)) == text
+    assert in_a_spreadsheet(f"{before}kernel<a=1>") == f"{before}kernel<a=1>"
+
+
+def test_no_cell_of_a_table_acts_on_a_terminal() -> None:
+    assert _cell("a\x1b[31m\x1b]0;x\x07\u202eb") == "a\\x1b[31m\\x1b]0;x\\x07\\u202eb"
+    assert _cell("\ufeff=1") == "\\ufeff=1"  # written out, it is no formula any more
 
 
 def test_no_cell_of_exported_samples_is_a_formula() -> None:
