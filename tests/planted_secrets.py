@@ -74,6 +74,20 @@ FORMS: Final[dict[str, str]] = {
     "ssh key": _private_key("OPENSSH PRIVATE KEY"),
     "pgp key": _private_key("PGP PRIVATE KEY BLOCK"),
     "url": "postgresql://profiler:" + _some("url", 16) + "@db.example/history",
+    "url, token alone": "https://" + _some("url token", 40, _HEX) + "@git.example/a.git",
+    "url, odd password": "postgres://u:p@ss/" + _some("odd url", 16) + "@db.example/history",
+    "docker": "dckr_" + "pat_" + _some("docker", 27),
+    "databricks": "da" + "pi" + _some("databricks", 32, _HEX),
+    "vault": "hv" + "s." + _some("vault", 90),
+    "shopify": "shp" + "at_" + _some("shopify", 32, _HEX),
+    "atlassian": "ATA" + "TT3" + _some("atlassian", 180),
+    "age": "AGE-SECRET" + "-KEY-1" + _some("age", 58, _UPPER),
+    "linear": "lin_" + "api_" + _some("linear", 40),
+    "api header": "X-API-Key: 1" + _some("api header", 31),
+    "azure header": "Ocp-Apim-Subscription-Key: 1" + _some("azure header", 31, _HEX),
+    "cookie": "Cookie: sid=" + _some("cookie", 32),
+    "unquoted": "db_password: 1" + _some("unquoted", 19),
+    "password variable": "DB_PASS=1" + _some("password variable", 19),
     "query": "https://example.org/load?token=" + _some("query", 16) + "&x=1",
     "signed url": "https://a.blob.example/x?sv=2024&sig=" + _some("signed", 40),
     "header": "Authorization: Basic " + _some("header", 24),
@@ -86,12 +100,29 @@ FORMS: Final[dict[str, str]] = {
 
 def _core(kind: str, text: str) -> str:
     """What of a planted text must be found nowhere: its random part."""
-    for mark in ("Bearer ", "Basic ", "sig=", "Key=", "TOKEN=", "password=", '"api_key": "', "profiler:", "token="):
+    for mark in (
+        "Bearer ",
+        "Basic ",
+        "sig=",
+        "Key=",
+        "TOKEN=",
+        "password=",
+        '"api_key": "',
+        "profiler:",
+        "token=",
+        "Key: ",
+        "sid=",
+        "password: ",
+        "PASS=",
+        "p@ss/",
+    ):
         if mark in text:
             text = text.partition(mark)[2]
     text = text.partition("@db")[0].partition("&x")[0].partition('"}')[0]
     if "PRIVATE KEY" in text:
         return text.splitlines()[2]
+    if kind == "url, token alone":
+        return text.partition("//")[2].partition("@")[0]
     return text.rpartition("/")[2] if kind == "slack hook" else text
 
 

@@ -4,36 +4,66 @@ What a key of which service looks like is detect-secrets' knowledge; `_OURS` has
 chosen one by one: those for random strings and for names alone would blank hashes, kernel names and paths, and those for
 short patterns without a mark of their own (Twilio, Discord, Artifactory, IBM, Cloudant, SoftLayer) mangled names.
 
-A text is looked at if it holds one of `_MARKS`: each pattern needs one of them. The detector takes a sixth of a second to
-import, so it is asked about what `_MAYBE` finds when ours have been taken out: each of its patterns needs a part of that.
+A text is looked at if it holds one of `_MARKS` or `_FOLDED_MARKS`: each pattern needs one of them. The detector takes a
+sixth of a second to import, so it is asked about what `_MAYBE` finds when ours have been taken out: each of its patterns
+needs a part of that.
 """
 
 from __future__ import annotations
 
+import json
+import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
 from typing import Any, Final
+from urllib.parse import quote, quote_plus
 
-__all__ = ["REDACTED", "is_secret_name", "redacted", "redacted_each", "redacted_plain", "secret_values"]
+__all__ = [
+    "REDACTED",
+    "is_secret_name",
+    "redacted",
+    "redacted_each",
+    "redacted_plain",
+    "secret_values",
+    "written_forms",
+]
 
 REDACTED: Final = "***"
 """What stands in a secret's place."""
 
 _SECRET_NAME: Final = (
-    r"(?i)token(?!s\b|iz)|secret|passw|passphrase|credential|api_?key|_key\b|_pat\b|auth(?!or)|cookie|\bkey\b"
+    r"(?i)token(?!s\b|iz)|(?-i:^(?:\w*(?:API|ACCESS|AUTH|HF|HUB|SECRET|USER)_)?TOKENS$)|secret|passw|passphrase|passcode"
+    r"|(?<!forward)(?<!backward)(?<!first)(?<!second)(?<!single)(?<!multi)(?<!one)(?<!two)[_-]pass\b|(?-i:^PASS$)"
+    r"|[_-](?:pwd|pw|dsn)\b|\bdsn\b|credential|api_?key|_key(?:_?\d{1,3})?\b|\bkey(?:_?\d{1,3})?\b|_pat\b|auth(?!or)|cookie"
+    r"|webhook|access[_-]?code|(?:database|db|redis|mongo(?:db)?|postgres(?:ql)?|mysql|amqp|broker)[_-]ur[li]\b"
 )
+"""Not names that count: ``max_new_tokens``, ``forward_pass``; nor ``PWD``, a folder."""
+_STRICT_NAME: Final = r"(?i)pass|secret|token|[_-]pwd?\b"
+"""Of what is named so, a word of small letters may be the secret itself."""
+_PLAIN_WORDS: Final = frozenset({
+    "anonymous", "automatic", "changeme", "development", "disabled", "external", "insecure", "internal", "localhost",
+    "optional", "password", "placeholder", "production", "required", "tokenizer", "undefined", "username", "whatever",
+})  # fmt: skip
+"""Values of eight letters and more that no variable makes a secret: to blank them would blank ordinary texts."""
+
 _MARKS: Final = (
-    "AKIA", "ASIA", "ABIA", "ACCA", "A3T", "aws", "AWS", "FwoGZXIvYXdz", "IQoJb3JpZ2lu", "AccountKey", "SharedAccess",
-    "ghp_", "gho_", "ghu_", "ghs_", "ghr_", "github_pat_", "glpat-", "gldt-", "glft-", "glsoat-", "glrt-", "GR1348941",
-    "glcbt-", "glimt-", "glptt-", "glagent-", "gloas-", "AIza", "ya29.", "GOCSPX-", "sk_", "rk_", "whsec_", "sk-", "npm_",
-    "_authToken", "pypi-", "PRIVATE KEY", "PuTTY-User-Key", "eyJ", "hf_", "nvapi-", "gsk_", "xai-", "r8_", "pplx-", "xox",
-    "xapp-", "hooks.slack.com", "SG.", "sq0csp-", "-us", ":AA", ":/", "earer", "EARER", "uthorization", "UTHORIZATION",
-    "_TOKEN", "_KEY", "_SECRET", "_PASS", "_CREDENTIAL", "TOKEN=", "KEY=", "SECRET=", "PASSWORD=", "pi_key", "pikey",
-    "pi-key", "piKey", "assword", "asswd", "assphrase", "ecret", "ccess_token", "ccess-token", "ccessToken",
-    "efresh_token", "uth_token", "ession_token", "dop_v1_",
+    "AKIA", "ASIA", "ABIA", "ACCA", "A3T", "FwoGZXIvYXdz", "IQoJb3JpZ2lu", "ghp_", "gho_", "ghu_", "ghs_", "ghr_",
+    "github_pat_", "glpat-", "gldt-", "glft-", "glsoat-", "glrt-", "GR1348941", "glcbt-", "glimt-", "glptt-", "glagent-",
+    "gloas-", "AIza", "ya29.", "GOCSPX-", "sk_", "rk_", "whsec_", "sk-", "npm_", "pypi-", "PuTTY-User-Key",
+    "eyJ", "hf_", "nvapi-", "gsk_", "xai-", "r8_", "pplx-", "xox", "xapp-", "hooks.slack.com", "SG.", "sq0csp-", "-us",
+    ":AA", ":/", "dop_v1_", "dckr_pat_", "dapi", "hvs.", "shp", "ATATT3", "lin_api_", "-u ", "KEY",
+    "_PAT", "_AUTH", "_PW", "WEBHOOK", "ACCESS_CODE",
 )  # fmt: skip
-"""Parts, one of which is in every text in which something can be found. A test holds this to the patterns."""
+"""Parts, one of which is in every text in which something can be found, unless one of `_FOLDED_MARKS` is.
+
+A test holds both to the patterns.
+"""
+_FOLDED_MARKS: Final = (
+    "aws", "bearer", "authorization", "secret", "pass", "pi_key", "pikey", "pi-key", "ntkey", "nt_key", "nt-key", "redaccess",
+    "red_access", "red-access", "token", "cookie", "subscription", "pwd", "credential", "signature=",
+)  # fmt: skip
+"""The same of patterns that take capitals and small letters for the same: looked for in the text in small letters."""
 
 _PLUGINS: Final = (
     ("aws", "AWSKeyDetector"),
@@ -61,9 +91,24 @@ _MAYBE: Final = (
 )
 """What stands in every text in which one of `_PLUGINS` finds something."""
 
+_UNSEEN: Final = r"\x1b\[[0-9;:?]{0,40}[A-Za-z]|[\u00ad\u200b-\u200f\u2060\ufeff]"
+"""What splits a text without being seen in it: ANSI escapes of colours, characters without width."""
 _AROUND: Final = 500
 """Characters on both sides of a place of `_MAYBE` that the detector sees; its longest secrets have about 200."""
-_VALUE: Final = r"(?P<secret>[^\s\"'\\,;&<>(){}\[\]$*|]{8,})"
+_SEPARATOR: Final = r"[,;&](?=[^\s\"'\\,;&<>(){}\[\]|])(?!\s?[\w.%-]{1,60}[=:])"
+"""Inside of a value; before a blank, a bracket or another name it ends the value."""
+_PLAIN: Final = rf"(?P<secret>[^\s\"'\\,;&<>(){{}}\[\]$*|](?:[^\s\"'\\,;&<>(){{}}\[\]|]|{_SEPARATOR}){{7,400}})"
+_QUOTED: Final = (
+    r"(?P<quote>\\{0,4}[\"'])(?!\$\{?\w+\}?\\{0,4}[\"']|\*{3}|[<{\[(])"
+    r"(?P<quoted>(?:(?!(?P=quote)).){8,400})(?=(?P=quote))"
+)
+"""A value in quotes may be of several words. ``$NAME`` and ``<your key>`` are no values."""
+_VALUE: Final = rf"(?:{_QUOTED}|(?:\\{{0,4}}[\"'])?{_PLAIN})"
+_MIXED: Final = (
+    r"(?!(?:torch\.)?(?:b?float|u?int|complex|fp|bf)\d)"
+    r"(?=[^\s\"'\\,;&<>(){}\[\]$*|]{0,60}\d)(?=[^\s\"'\\,;&<>(){}\[\]$*|]{0,60}[A-Za-z])"
+)
+"""Before a value: it has letters and digits, as a number, a word and a special token (``<|image|>``) have not."""
 _QUOTE: Final = r"(?:\\{0,4}[\"'])?"
 """Around a name or its value; with strokes before it where the text is JSON inside of JSON."""
 _OURS: Final[Mapping[str, str]] = {
@@ -87,27 +132,55 @@ _OURS: Final[Mapping[str, str]] = {
         r"\bnvapi-[\w-]{8,}|\bgsk_[A-Za-z0-9]{20,}|\bxai-[A-Za-z0-9]{20,}|\br8_[A-Za-z0-9]{20,}|\bpplx-[a-zA-Z0-9]{20,}"
         r"|\bdop_v1_[a-f0-9]{32,}"
     ),
+    "token of a service": (
+        r"\bdckr_pat_[\w-]{16,}|\bdapi[0-9a-f]{32}(?:-\d)?|\bhvs\.[\w-]{16,}|\bshp(?:at|ca|pa|ss)_[0-9a-fA-F]{32}"
+        r"|\bATATT3[\w=-]{20,}|\bAGE-SECRET-KEY-1[0-9A-Z]{20,}|\blin_api_[A-Za-z0-9]{20,}"
+    ),
     "Slack token": (r"\bxox[a-z]-[\w-]{8,}|\bxapp-\d-[\w-]{8,}"),
     "web token": (r"(?<![\w-])eyJ[\w-]{8,}\.[\w-]+(?:\.[\w-]*)?"),
     "bearer": (r"(?i)\bbearer[ :]+(?P<secret>[\w.~+/-]{8,}=*)"),
     "authorization": (
         rf"(?i)\b(?:proxy-)?authorization{_QUOTE}\s*[:=]\s*{_QUOTE}(?:\w+ +)?(?P<secret>[^\s\"',;\\]{{8,}})"
     ),
-    # One stroke too: what takes an address for a path makes one of two.
-    "user and password in a URL": (r":/{1,2}(?P<secret>[^/@\s:\"']*:[^/@\s\"']+)@"),
+    # Not registry:5000/image@sha256:…, where a port stands before the stroke.
+    "password with a stroke in a URL": (
+        r"://(?P<secret>[^/@\s:\"',<>|]{0,100}:(?!\d{1,5}[/?#,;])[^\s\"',<>|]{1,200})@(?=[\w-]+[\w.-]*(?:[:/?#\s\"']|\Z))"
+    ),
+    # One stroke too: what takes an address for a path makes one of two. A password may hold an @.
+    "user and password in a URL": (r":/{1,2}(?P<secret>[^/@\s:\"']*:[^/\s\"']+)@"),
+    "token in a URL": (r":/{1,2}(?P<secret>(?=[A-Za-z_-]{0,60}\d)[\w.~%-]{20,})@"),
     "Slack hook": (r"hooks\.slack\.com/services/(?P<secret>T\w+/B\w+/\w+)"),
     "value in a URL's query": (
         r"(?i)(?<=[?&;])(?:[\w.-]{0,60}(?:token|secret|passw|signature|credential|api-?_?key)[\w.-]{0,60}|sig|key|auth)="
         r"(?P<secret>[^&\s#\"'*]+)"
     ),
     "variable": (
-        rf"\b[A-Z][A-Z0-9_]*(?:TOKEN|KEY|SECRET|PASSWORD|PASSWD|PASSPHRASE|CREDENTIALS?){_QUOTE}\s?[=:]\s?{_QUOTE}{_VALUE}"
+        r"\b(?:[A-Z][A-Z0-9_]*(?:TOKEN|KEY|SECRET|PASSWORD|PASSWD|PASSPHRASE|PASSCODE|CREDENTIALS?|ACCESS_CODE|WEBHOOK)"
+        rf"|ACCESS_CODE|WEBHOOK)(?:_?\d{{1,3}})?{_QUOTE}\s?[=:]\s?{_VALUE}"
+    ),
+    # FORWARD_PASS is none, and neither is a folder.
+    "variable of a password": (
+        r"\b[A-Z][A-Z0-9_]*(?<!FORWARD)(?<!BACKWARD)(?<!FIRST)(?<!SECOND)(?<!SINGLE)(?<!MULTI)(?<!ONE)(?<!TWO)"
+        rf"_(?:PASS|PWD|PW|AUTH|PAT)(?:_?\d{{1,3}})?=(?![\"']?/){_VALUE}"
     ),
     "named value": (
-        r"(?i)(?<![\w.-])[\w.-]*(?:api[_-]?key|secret(?:[_-]?(?:access[_-]?)?key)?|passw(?:or)?d|passphrase|account[_-]?key"
-        r"|shared[_-]?access[_-]?(?:key|signature)|(?:access|auth|refresh|session|security)[_-]?token)"
-        rf"{_QUOTE}(?: ?= ?|: ?(?=\\{{0,4}}[\"'])|: ?(?=\S{{0,60}}\d)){_QUOTE}{_VALUE}"
+        r"(?i)(?<![\w.-])[\w.-]*(?:api[_-]?key|secret(?:[_-]?(?:access[_-]?)?key)?|passw(?:or)?d|passphrase|passcode"
+        r"|account[_-]?key|subscription[_-]?key|shared[_-]?access[_-]?(?:key|signature)"
+        r"|(?:db|mysql|user|root|admin)[_-](?:pass|pwd)"
+        r"|(?:access|api|auth|bot|csrf|github|gitlab|hf|hub|jwt|private|refresh|security|session|vault)[_-]?token)"
+        rf"{_QUOTE}(?: ?= ?|: ?(?=\\{{0,4}}[\"'])|: ?(?=\S{{0,60}}\d)){_VALUE}"
     ),
+    "token": (rf"(?i)(?<![\w.-])token{_QUOTE}\s?[=:]\s?{_QUOTE}{_MIXED}{_PLAIN}"),
+    "option": (
+        r"(?i)(?<![\w-])-{1,2}(?:[\w-]{0,40}[_-])?(?:token|passw(?:or)?d|passphrase|secret|api[_-]?key)[ =]"
+        rf"(?:{_QUOTED}|{_QUOTE}{_MIXED}{_PLAIN})"
+    ),
+    # 1000:1000 and app:app are a user and a group.
+    "user and password": (
+        r"(?<![\w-])(?:-u|--(?:proxy-)?user)[ =][\"']?[^\s\"':/]{1,60}:"
+        r"(?P<secret>(?=\S{0,60}\d)(?=\S{0,60}[A-Za-z])[^\s\"']{6,400})"
+    ),
+    "cookie": (rf"(?i)\b(?:set-)?cookie{_QUOTE}: ?{_QUOTE}(?P<secret>[\w.-]{{1,60}}=(?!\*{{3}})[^\r\n\"'\\]{{6,}})"),
 }
 """What detect-secrets does not know, or knows by its beginning only. ``secret``: the part to take out, if not all.
 
@@ -133,13 +206,46 @@ def redacted(text: str, values: Sequence[str] = ()) -> str:
     for value in values:
         if value in text:
             text = text.replace(value, REDACTED)
-    if not any(mark in text for mark in _MARKS):
+    if _has_unseen(text):
+        text = _without_split_secrets(text, values)
+    if not _has_a_mark(text):
         return text
     if "PRIVATE KEY" in text or "PuTTY-User-Key" in text:  # the only ones of several lines
         text = re.sub(_OURS["private key"], REDACTED, text)
-    return "\n".join(
-        _redacted_line(line) if any(mark in line for mark in _MARKS) else line for line in text.split("\n")
-    )
+    if "\n" not in text:
+        return _redacted_line(text)
+    return "\n".join(_redacted_line(line) if _has_a_mark(line) else line for line in text.split("\n"))
+
+
+def _has_a_mark(text: str) -> bool:
+    # Loops: `any` over a generator takes half as long again, and most names are short.
+    for mark in _MARKS:
+        if mark in text:
+            return True
+    lowered = text.lower()
+    for mark in _FOLDED_MARKS:  # noqa: SIM110
+        if mark in lowered:
+            return True
+    return False
+
+
+def _has_unseen(text: str) -> bool:
+    return ("\x1b" in text or not text.isascii()) and re.search(_UNSEEN, text) is not None
+
+
+def _without_split_secrets(text: str, values: Sequence[str]) -> str:
+    """Take out secrets that colours or characters without width split; a line with one loses all of these."""
+    lines = text.split("\n")
+    for place, line in enumerate(lines):
+        plain = re.sub(_UNSEEN, "", line)
+        if plain == line:
+            continue
+        # What is found as the line is need not lose its colours.
+        shown = re.sub(_UNSEEN, "", redacted_line) if (redacted_line := _redacted_line(line)) != line else plain
+        cleaned = redacted(shown, values)
+        if cleaned != shown:
+            lines[place] = cleaned
+    return "\n".join(lines)
 
 
 def _redacted_line(text: str) -> str:
@@ -182,31 +288,62 @@ def redacted_plain(value: Any, values: Sequence[str] = ()) -> Any:
 def redacted_each(texts: Sequence[str]) -> Sequence[str]:
     """Take secrets out of many texts; the sequence itself where nothing looks like one."""
     together = "\0".join(texts)
-    if not any(mark in together for mark in _MARKS):
+    if _has_unseen(together):
+        return [redacted(text) for text in texts]
+    if not _has_a_mark(together):
         return texts
-    return [redacted(text) for text in texts]
+    # Few marks stand in all of a trace's names: each name is asked for those alone.
+    lowered = together.lower()
+    marks = [mark for mark in _MARKS if mark in together]
+    folded = [mark for mark in _FOLDED_MARKS if mark in lowered]
+    return [
+        redacted(text)
+        if any(mark in text for mark in marks) or (folded and any(mark in text.lower() for mark in folded))
+        else text
+        for text in texts
+    ]
 
 
 def secret_values(environ: Mapping[str, str], names: Iterable[str] = ()) -> tuple[str, ...]:
-    """Values of variables that are named like secrets, and long and odd enough to be blanked wherever they stand.
+    """Values of variables that are named like secrets, in the forms in which they may be printed.
 
     Args:
         environ: an environment.
         names: variables whose values are secrets whatever they are called and look like.
 
     Returns:
-        The longest first, so that none hides inside another. Left out are paths, numbers, and words of small letters:
-        to blank them would blank what is no secret.
+        The longest first, so that none hides inside another. Left out are values below eight characters, paths that are
+        there, plain words, and words of small letters in what is not named like a password, secret or token: to blank
+        them would blank what is no secret.
     """
     certain = {environ[name] for name in names if len(environ.get(name, "")) >= 4}
-    likely = {value for name, value in environ.items() if is_secret_name(name) and _is_odd(value)}
-    return tuple(sorted(certain | likely, key=lambda value: (-len(value), value)))
+    likely = {value for name, value in environ.items() if is_secret_name(name) and _is_odd(name, value)}
+    return tuple(sorted(written_forms(certain | likely), key=lambda value: (-len(value), value)))
 
 
-def _is_odd(value: str) -> bool:
-    if len(value) < 8 or value.startswith(("/", "./", "~", "unix:")) or value.isdecimal():
+def written_forms(values: Iterable[str]) -> set[str]:
+    """Texts, and how each is printed as JSON, by ``repr`` and in an address."""
+    forms: set[str] = set()
+    for value in values:
+        forms.add(value)
+        if value.isalnum() and value.isascii():
+            continue
+        for in_json in (json.dumps(value), json.dumps(value, ensure_ascii=False)):
+            forms |= {in_json[1:-1], json.dumps(in_json)[3:-3]}
+        encoded = value.encode("utf-8", "surrogateescape")
+        forms |= {repr(value)[1:-1], ascii(value)[1:-1], repr(encoded)[2:-1]}
+        for address in (quote(encoded, safe=""), quote(encoded), quote_plus(encoded)):
+            forms |= {address, re.sub(r"%[0-9A-F]{2}", lambda match: match.group().lower(), address)}
+    return forms
+
+
+def _is_odd(name: str, value: str) -> bool:
+    if len(value) < 8 or value.startswith("unix:") or value.lower() in _PLAIN_WORDS:
         return False
-    return not value.isalpha() or value.lower() != value or len(value) >= 16
+    # os.path, for Path.expanduser raises where there is no such user.
+    if ("/" in value or value.startswith("~")) and os.path.exists(os.path.expanduser(value)):  # noqa: PTH110, PTH111
+        return False
+    return not (value.isalpha() and value.islower()) or len(value) >= 16 or bool(re.search(_STRICT_NAME, name))
 
 
 @cache
@@ -232,7 +369,8 @@ def _detector() -> tuple[tuple[re.Pattern[str], Callable[[str], bool] | None], .
 
 def _secret_of(match: re.Match[str]) -> tuple[int, int]:
     """The group that is a secret by its name or its length, else all that matched."""
-    if "secret" in match.re.groupindex and match["secret"] is not None:
-        return match.span("secret")
+    for name in ("secret", "quoted"):
+        if name in match.re.groupindex and match[name] is not None:
+            return match.span(name)
     groups = [number for number, text in enumerate(match.groups(), start=1) if text is not None and len(text) >= 8]
     return match.span(groups[0]) if groups else match.span()

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Final
 
-from analysis.domain.redaction import REDACTED, is_secret_name, redacted, secret_values
+from analysis.domain.redaction import REDACTED, is_secret_name, redacted, secret_values, written_forms
 from runner.process.python import import_path
 from runner.process.variables import ALLOWED, ENGINES, FAMILIES
 
@@ -36,6 +36,22 @@ RUN_MARK: Final = "DSOCR_PROFILE_RUN"
 
 _ASSIGNMENT: Final = re.compile(r"(?P<name>-{0,2}[\w.-]*)(?P<equals>=)(?P<value>.*)", re.DOTALL)
 _SHORTEST_SECRET: Final = 4
+_USER_OPTIONS: Final = frozenset({"-u", "-U", "--user", "--proxy-user"})
+_USER: Final = re.compile(
+    r"(?P<option>--(?:proxy-)?user=|-[uU](?=[^\s:]+:))?(?P<name>[^\s:/=]*):(?!(?P=name)\Z|\d*\Z)(?P<secret>[^/].*)",
+    re.DOTALL,
+)
+"""Of curl and its like. ``1000:1000`` and ``app:app`` are a user and a group, ``host:/path`` is a place."""
+_HEADER_OPTIONS: Final = frozenset({"-H", "--header", "--proxy-header"})
+_HEADER: Final = re.compile(r"(?P<option>--(?:proxy-)?header=|-H)?(?P<name>[\w.-]+)\s*:\s*(?P<secret>\S.*)", re.DOTALL)
+_PASSWORD_OPTIONS: Final = {
+    **dict.fromkeys(
+        ("mysql", "mysqladmin", "mysqldump", "mariadb", "mariadb-admin", "mariadb-dump"), frozenset({"-p"})
+    ),
+    "sshpass": frozenset({"-p"}),
+    "redis-cli": frozenset({"-a"}),
+}
+"""Programs whose short option holds a password; that of others is a port or a path."""
 
 
 def looks_secret(name: str, value: str = "") -> bool:
@@ -124,7 +140,7 @@ def secrets_of(argv: Sequence[str], environ: Mapping[str, str], keep: Iterable[s
         pattern = "(.*)".join(re.escape(part) for part in shown.split(REDACTED))
         match = re.fullmatch(pattern, argument, re.DOTALL)
         texts.update(match.groups() if match else (argument,))
-    return tuple(sorted((text for text in texts if len(text) >= _SHORTEST_SECRET), key=len, reverse=True))
+    return tuple(sorted(written_forms(text for text in texts if len(text) >= _SHORTEST_SECRET), key=len, reverse=True))
 
 
 def own_secrets() -> tuple[str, ...]:
@@ -159,20 +175,33 @@ def redact(argv: Sequence[str]) -> tuple[str, ...]:
     Example: ``["--hf-token", "x", "A_KEY=1"]`` gives ``("--hf-token", "***", "A_KEY=***")``.
     """
     shown: list[str] = []
+    before = ""
+    passwords: frozenset[str] = frozenset()
     value_follows = False
     for argument in argv:
-        if value_follows and not argument.startswith("-"):
+        passwords = _PASSWORD_OPTIONS.get(argument.rpartition("/")[2], passwords)
+        is_value, value_follows = value_follows and not argument.startswith("-"), False
+        if is_value or before in passwords:
             shown.append(REDACTED)
-            value_follows = False
-            continue
-        match = _ASSIGNMENT.fullmatch(argument)
-        if match and is_secret_name(match["name"]):
-            shown.append(f"{match['name']}={REDACTED}")
-            continue
-        value_follows = argument.startswith("--") and "=" not in argument and is_secret_name(argument)
-        # --env-var=A=1,HF_TOKEN=x: an assignment inside a value.
-        argument = re.sub(
-            r"(\w+)=([^,\s]+)", lambda m: f"{m[1]}={REDACTED}" if is_secret_name(m[1]) else m[0], argument
-        )
-        shown.append(redacted(argument))
+        elif any(glued := [option for option in passwords if argument.startswith(option) and argument != option]):
+            shown.append(f"{glued[0]}{REDACTED}")
+        else:
+            value_follows = argument.startswith("--") and "=" not in argument and is_secret_name(argument)
+            shown.append(_redact_argument(argument, before))
+        before = argument
     return tuple(shown)
+
+
+def _redact_argument(argument: str, before: str) -> str:
+    """An argument behind the one ``before`` it, without what is a secret by its name or its form."""
+    match = _ASSIGNMENT.fullmatch(argument)
+    if match and is_secret_name(match["name"]):
+        return f"{match['name']}={REDACTED}"
+    for pattern, options in ((_USER, _USER_OPTIONS), (_HEADER, _HEADER_OPTIONS)):
+        if match := pattern.fullmatch(argument):
+            given = before if match["option"] is None else match["option"].rstrip("=")
+            if given in options and (pattern is _USER or is_secret_name(match["name"])):
+                return argument[: match.start("secret")] + REDACTED
+    # --env-var=A=1,HF_TOKEN=x: an assignment inside a value.
+    argument = re.sub(r"(\w+)=([^,\s]+)", lambda m: f"{m[1]}={REDACTED}" if is_secret_name(m[1]) else m[0], argument)
+    return redacted(argument)

@@ -7,9 +7,10 @@ import lzma
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote, quote_plus
 
 import pytest
 
@@ -47,7 +48,7 @@ def test_there_are_as_many_kinds_as_promised() -> None:
 @pytest.mark.parametrize("kind", PLANTED)
 def test_the_marks_let_no_pattern_go_by(kind: str) -> None:
     """A text without a mark is not looked at: each kind must have one, whatever stands around."""
-    assert any(mark in PLANTED[kind][0] for mark in redaction._MARKS)
+    assert redaction._has_a_mark(PLANTED[kind][0])
 
 
 @pytest.mark.parametrize("kind", PLANTED)
@@ -102,6 +103,20 @@ def test_a_named_value_is_found_with_and_without_quotes(name: str) -> None:
         "authored by somebody: 2026",
         "password: required, secret: whatever",
         "execute_context_1(1024)_generation_3(3)",
+        "token=5",
+        "tokens: 64, 1234.5 tokens per second, token: 128001, token=torch.bfloat16, token=float32",
+        "pad_token='<|endoftext|>' image_token=\"<image>\" token=100000012",
+        '{"num_key_value_heads": 8, "eos_token_id": 128001, "max_new_tokens": 64}',
+        "Cookie",
+        "cookie: none",
+        "FORWARD_PASS=prefill_1024_tokens two_pass: radix_sort_16",
+        "docker run -u 1000:1000 --user app:app image:2024-11",
+        "docker://registry.example:5000/team/image@sha256:0123456789abcdef",
+        "https://medium.example/@somebody/12 ssh://git@github.com/user/repository.git",
+        "python -u -m serve --max-num-batched-tokens 8192000 --tokenizer meta/Llama-3.1-8B",
+        "password=$MY_PASSWORD api_key='<your key here 1>' secret=\"${SECRET_1}\"",
+        "PWD=/home/somebody/work/2024 OLDPWD=/root/abcdefgh1 SCRIPT_PWD=/home/somebody/2",
+        "\x1b[33mtokens\x1b[0m: \x1b[1m64\x1b[0m",
         "{'Module': 'Qwen3MoeForCausalLM.model.layers.0.mlp', 'Inputs': [[1024, 2048]]}",
     ],
 )
@@ -158,10 +173,151 @@ def test_the_longest_known_value_goes_first() -> None:
 
 
 @pytest.mark.parametrize(
-    "value", ["1", "true", "/run/user/0/keyring", "12345678", "disabled", "unix:path=/run/bus", "~/.netrc-file"]
+    "value", ["1", "true", "/usr/bin/env", "1234567", "disabled", "LocalHost", "unix:path=/run/bus", "~/", str(ROOT)]
 )
 def test_values_that_are_no_secrets_are_left(value: str) -> None:
     assert secret_values({"MY_TOKEN": value}) == ()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("MY_TOKEN", "/aB3dE5gH"),  # begins like a path
+        ("MY_TOKEN", "~hunter2222"),
+        ("MY_TOKEN", "12345678"),
+        ("DB_PASSWORD", "correcthorse"),
+        ("MYSQL_PWD", "correcthorse"),
+        ("DB_PASS", "correcthorse"),
+    ],
+)
+def test_values_of_eight_characters_are_blanked_unless_they_are_a_path_that_is_there(name: str, value: str) -> None:
+    assert redacted(f"it says {value}.", secret_values({name: value})) == "it says ***."
+
+
+@pytest.mark.parametrize("name", ["MY_KEY", "COOKIE_NAME"])
+def test_a_word_is_no_secret_unless_its_variable_says_so(name: str) -> None:
+    assert secret_values({name: "language"}) == ()
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "MYSQL_PWD", "DB_PASS", "DB_PW", "OPENAI_KEY_2", "KEY2", "DATABASE_URL", "SENTRY_DSN", "SLACK_WEBHOOK", "TOKENS",
+        "ACCESS_CODE", "PASS", "HF_TOKENS", "--db-pass", "REDISCLI_AUTH", "GITHUB_PAT",
+    ],
+)  # fmt: skip
+def test_names_of_secrets(name: str) -> None:
+    assert is_secret_name(name)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "PWD", "OLDPWD", "PATH", "--max-new-tokens", "max_tokens", "MAX_TOKENS", "--tokens", "FORWARD_PASS", "two_pass",
+        "AUTHOR", "TOKENIZERS_PARALLELISM", "KEYBOARD", "COMPASS", "num_key_value_heads", "DISPLAY", "BASE_URL",
+    ],
+)  # fmt: skip
+def test_names_of_no_secrets(name: str) -> None:
+    assert not is_secret_name(name)
+
+
+@pytest.mark.parametrize("value", ['pa"ss\\word99éX', 'it\'s "mine" 77\n', "a/b c+d&e=77", "tab\tand\x1b[1m77"])
+def test_a_known_value_is_found_in_every_form_in_which_it_is_printed(value: str) -> None:
+    values = secret_values({"MY_TOKEN": value})
+    in_json = json.dumps({"x": value})
+    forms = [
+        value, repr(value), ascii(value), repr(value.encode()), in_json, json.dumps({"x": value}, ensure_ascii=False),
+        json.dumps(in_json), json.dumps({"x": in_json}), quote(value), quote(value, safe=""), quote_plus(value),
+    ]  # fmt: skip
+    for form in forms:
+        shown = redacted(f"<{form}>", values)
+        assert REDACTED in shown, form
+        assert not {"77", "99"} & {shown[at : at + 2] for at in range(len(shown))}, form
+
+
+CASELESS = {
+    "bearer": "bearer {}",
+    "authorization": "authorization: basic {}",
+    "api key": "api_key={}",
+    "api key, spelt otherwise": "apikey='{}'",
+    "header": "x-api-key: {}",
+    "azure header": "ocp-apim-subscription-key: {}",
+    "cookie": "cookie: sid={}",
+    "set-cookie": "set-cookie: sid={}; path=/",
+    "password": "password: '{}'",
+    "password, unquoted": "db_password: {}",
+    "passwd": "passwd={}",
+    "passphrase": "passphrase: {}",
+    "passcode": "passcode={}",
+    "db pass": "db_pass={}",
+    "mysql pwd": "mysql_pwd={}",
+    "secret": "secret: '{}'",
+    "client secret": 'client_secret="{}"',
+    "access token": "access-token: '{}'",
+    "access token, unquoted": "access_token: {}",
+    "account key": "account_key={}",
+    "account key, joined": "accountkey={}",
+    "shared access": "shared-access-signature={}",
+    "private token": "private-token: {}",
+    "token": "token={}",
+    "token in JSON": '"token": "{}"',
+    "token option": "run --token {} now",
+    "password option": "run --password {} now",
+    "spaced option": "run --hf-token={} now",
+    "query": "https://h.example/x?signature={}",
+}
+
+
+@pytest.mark.parametrize("change", [str.lower, str.upper, str.title], ids=["lower", "upper", "title"])
+@pytest.mark.parametrize("form", CASELESS.values(), ids=CASELESS)
+def test_a_name_is_a_name_in_capitals_too(form: str, change: Callable[[str], str]) -> None:
+    for value in ("hunter2222", "0123456789abcdef0123456789abcdef", "Tr0ub4dor&3x"):
+        if "cookie" in form or "signature" in form or "basic" in form or "bearer" in form:
+            value = value.replace("&", "-")
+        shown = redacted(change(form).format(value) if "{}" in change(form) else form.format(value))
+        assert not any(part in shown for part in (value, "3x")), shown
+        assert REDACTED in shown
+        assert redacted(shown) == shown
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("api_key=abc,def01234567", "api_key=***"),
+        ("A_KEY=abcdefgh1,OTHER=2", "A_KEY=***,OTHER=2"),
+        ('password="my pass phrase 123" x', 'password="***" x'),
+        ("MY_PASS=hunter2222", "MY_PASS=***"),
+        ("REDISCLI_AUTH=hunter2222", "REDISCLI_AUTH=***"),
+        ("GITHUB_PAT=hunter2222", "GITHUB_PAT=***"),
+        ("OPENAI_KEY_2=hunter2222", "OPENAI_KEY_2=***"),
+        ("SLACK_WEBHOOK=hunter2222", "SLACK_WEBHOOK=***"),
+        ("ACCESS_CODE=hunter2222", "ACCESS_CODE=***"),
+        ("curl -u user:hunter22 http://x", "curl -u user:*** http://x"),
+        (
+            "curl --user 'user:hunter 22'",
+            "curl --user 'user:hunter 22'",
+        ),  # two words: its parts are no secret by their form
+        ("postgres://u:p@ssw0rd66@h/d", "postgres://***@h/d"),
+        ("postgres://user:pa/ss@host/d", "postgres://***@host/d"),
+        ("https://0123456789abcdef0123@git.example/x", "https://***@git.example/x"),
+        (
+            "\x1b[33mpassword\x1b[0m: \x1b[1mhunter2222\x1b[0m\n\x1b[1mstays\x1b[0m",
+            "password: ***\n\x1b[1mstays\x1b[0m",
+        ),
+        ("hf_aBcD\x1b[0mEfGh1234567", "***"),
+        ("hf_aBcD\u200bEfGh1234567", "***"),
+        ("\x1b[1m hf_aBcDEfGh1234567 \x1b[0m", "\x1b[1m *** \x1b[0m"),  # not split: the colours stay
+    ],
+)
+def test_what_is_taken_out_of_a_text(text: str, shown: str) -> None:
+    assert redacted(text) == shown
+    assert redacted_each(["a", text]) == ["a", shown]
+
+
+def test_no_repetition_of_a_pattern_is_taken_for_a_place_of_an_f_string() -> None:
+    """``{0,60}`` in one becomes ``(0, 60)``, and the pattern finds nothing."""
+    patterns = [*redaction._OURS.values(), redaction._MAYBE, redaction._SECRET_NAME, redaction._UNSEEN]
+    assert not [pattern for pattern in patterns if re.search(r"\(\d+, ?\d*\)|\{\{", pattern)]
 
 
 def test_a_variable_that_was_named_is_a_secret_whatever_it_is_called() -> None:
@@ -188,7 +344,8 @@ def test_a_long_text_with_one_secret_is_looked_at_line_by_line() -> None:
     [
         "eyJ", "eyJ-", "token", ";token", "secret:", "secret", "a-", "a.", "glab", ":/a", "://a:", "://::", "//", "_authToken",
         "-----BEGIN A ", "PRIVATE KEY", "Bearer ", "AWS", "sk-", "MY_KEY", "?sig", "npm_", "authorization:", "AKIA", "SG.a",
-        "password=", "xoxb-", "hf_a", "gla-", "api_key", "1:AA", "https://a:b",
+        "password=", "xoxb-", "hf_a", "gla-", "api_key", "1:AA", "https://a:b", 'password="',
+        "--token ", "-u a:", "token=a1", "://a:a@", "X_PASS=", "cookie: a=", "password=a,", "\x1b[1m", "\u200b",
     ],
 )  # fmt: skip
 def test_no_text_makes_a_pattern_look_again_and_again(part: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +21,7 @@ from runner.process.environment import (
     looks_secret,
     program_environment,
     redact,
+    secrets_of,
 )
 from runner.process.variables import ALLOWED, ENGINES
 
@@ -168,6 +170,20 @@ def test_the_child_gets_an_allow_list() -> None:
         [f"HF_TOKEN={SECRET}"],
         [f"--env-var=A=1,MY_PASSWORD={SECRET}"],
         [f"https://me:{SECRET}@host/x"],
+        ["curl", "-u", f"me:{SECRET}"],
+        ["curl", "--user", f"me:{SECRET}"],
+        ["curl", f"--user=me:{SECRET}"],
+        ["curl", f"-ume:{SECRET}"],
+        ["curl", "-H", f"X-API-Key: {SECRET}"],
+        ["curl", "--header", f"X-Custom-Token: {SECRET}"],
+        ["curl", f"--header=Cookie: {SECRET}"],
+        ["curl", f"-HX-Secret: {SECRET}"],
+        ["/usr/bin/mysql", "-u", "root", f"-p{SECRET}"],
+        ["mysqldump", f"-p{SECRET}", "shop"],
+        ["sshpass", "-p", SECRET, "ssh", "host"],
+        ["redis-cli", "-a", SECRET],
+        [f"postgres://u:p@{SECRET}@h/d"],
+        [f"postgres://u:p/{SECRET}@h/d"],
         ["x", "hf_abcdefghijklmnop" + SECRET.replace("-", "")],
     ],
 )
@@ -184,6 +200,18 @@ def test_plain_arguments_stay() -> None:
         "--trace=cuda,nvtx", "-o", "/runs/a", "python", "-m", "x",
     ]  # fmt: skip
     assert "64" in redact(argv)
+    for line in (
+        "docker run -u 1000:1000 --user app:app image:1 -v host:/path",
+        "psql -p 5432 -u somebody",
+        "python -u serve.py -port 8000 --tokens 64 -H Accept:json --header Content-Type:text/html",
+        "ssh host:/a/b -u",
+    ):
+        assert " ".join(redact(line.split(" "))) == line
+
+
+def test_what_is_blanked_of_a_command_line_is_known_in_every_form_in_which_it_is_printed() -> None:
+    known = secrets_of(["x", "--password", 'pa"ss\\word99'], {})
+    assert {'pa"ss\\word99', json.dumps('pa"ss\\word99')[1:-1]} <= set(known)
 
 
 def test_secret_names() -> None:
