@@ -252,6 +252,8 @@ class Store:
                 yield connection
         except sa.exc.SQLAlchemyError as error:
             raise self._in_words(error) from error
+        except UnicodeDecodeError as error:  # of a name in SQLite's schema
+            raise _DamagedError("a text in it is not UTF-8") from error
         except ModuleNotFoundError as error:
             if error.name not in ("psycopg", "psycopg_binary"):
                 raise

@@ -301,6 +301,17 @@ def test_values_that_are_not_of_their_columns_type_are_damage(tmp_path: Path, ch
         store.recorded(ids(store))
 
 
+def test_a_schema_that_is_no_text_is_damage(tmp_path: Path) -> None:
+    path = tmp_path / "history.sqlite"
+    store = Store(locate(str(path)))
+    store.record(read_folder(EAGER))
+    path.write_bytes(
+        path.read_bytes().replace(b"CREATE TABLE dsocr_history_version", b"CREATE TABL\xe1 dsocr_history_version")
+    )
+    with pytest.raises(StoreError, match=r"history\.sqlite: is damaged \([^\n]*\); .*history import"):
+        store.runs()
+
+
 @pytest.mark.parametrize("how", ["no database", "cut off"])
 def test_reading_moves_nothing(tmp_path: Path, how: str) -> None:
     path = tmp_path / "history.sqlite"
