@@ -226,7 +226,7 @@ def assemble_to_judge_again(
     options = options or ReportOptions()
     with ThreadPoolExecutor(1) as beside:
         host = host or HostCalls(attribution)
-        device = main_device(trace.info.devices, attribution)
+        device = main_device(trace.info, attribution)
         kernels = beside.submit(kernel_tables, attribution, device, load_rules(options.kernel_rules))
         tables = beside.submit(_tables, attribution)
         findings = beside.submit(examine, trace, attribution, manifest, host)

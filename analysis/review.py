@@ -139,7 +139,7 @@ def review(
             f"{trace.path}: has no prefill or decode range, by which counters are matched; capture it with dsocr-profile, or "
             "annotate the program (docs/capture.md)"
         )
-    device = main_device(trace.info.devices, attribution)
+    device = main_device(trace.info, attribution)
     launches = launches_of(attribution)
     joined = join_counters(launches, files, device)
     dtype = manifest.model.dtype if manifest is not None and manifest.model else _stated_dtype(options)

@@ -231,7 +231,7 @@ def rank_part(rank: OpenedTrace, number: int, place: RankPlace | None, formats: 
     attribution, operations = rank.attribution, rank.attribution.operations
     host = HostCalls(attribution)
     assembled = rank.assembled(host)
-    device = main_device(rank.trace.info.devices, attribution)
+    device = main_device(rank.trace.info, attribution)
     start, end = operations.start, operations.end
     page = None
     if "html" in formats:

@@ -11,7 +11,18 @@ from typing import Any, Final, Literal, TypeAlias
 
 from attrs import evolve, frozen
 
-__all__ = ["DTYPES", "Card", "How", "Peak", "UnknownPeak", "cards", "peak_for", "with_measured", "with_overrides"]
+__all__ = [
+    "DTYPES",
+    "Card",
+    "How",
+    "Peak",
+    "UnknownPeak",
+    "cards",
+    "contradiction",
+    "peak_for",
+    "with_measured",
+    "with_overrides",
+]
 
 DTYPES: Final = ("bf16", "fp16", "tf32", "fp32", "fp8")
 
@@ -107,6 +118,8 @@ def peak_for(
         return UnknownPeak(name, "a MIG slice has a part of the card's SMs and bandwidth; state its peak yourself")
     if _VGPU.search(bare):
         return UnknownPeak(name, "a virtual GPU shares its card; state its peak yourself")
+    if (wrong := contradiction(name, compute_capability, sm_count)) is not None:
+        return UnknownPeak(name, f"the trace contradicts the name ({wrong}); state its peak yourself")
     if compute_capability in _INTEGRATED:
         memory_bandwidth = None
     named = _named(name.strip(), bare)
@@ -128,6 +141,29 @@ def peak_for(
         counts = " or ".join(str(card.sm_count) for card in fitting)
         return UnknownPeak(name, f"boards with {counts} SMs have this name, and the SM count is unknown")
     return _derive(name, bare, named, compute_capability, sm_count, clock_hz, memory_bandwidth)
+
+
+def contradiction(name: str, compute_capability: str | None, sm_count: int | None) -> str | None:
+    """What of a device is another one's than its name says, in words; None: nothing, or the name is not known.
+
+    Args:
+        name: as the driver prints it.
+        compute_capability: "9.0"; None: not known.
+        sm_count: streaming multiprocessors of the device; None: not known. A slice or a virtual GPU has a part of its card's.
+    """
+    bare = _VENDOR_WORDS.sub("", name.strip())
+    named = _named(name.strip(), bare)
+    if not named or _MIG.search(name) or _VGPU.search(bare):
+        return None
+    wrong = []
+    capabilities = sorted({card.compute_capability for card in named})
+    if compute_capability is not None and compute_capability not in capabilities:
+        wrong.append(f"compute capability {compute_capability}, not {' or '.join(capabilities)}")
+    counts = sorted({card.sm_count for card in named if card.sm_count is not None})
+    # Boards of one name are sold with some more or fewer SMs (RTX 2060: 30 or 34).
+    if sm_count is not None and counts and not min(counts) <= 2 * sm_count <= 4 * max(counts):
+        wrong.append(f"{sm_count:,} SMs, not {' or '.join(map(str, counts))}")
+    return ", ".join(wrong) or None
 
 
 def with_overrides(

@@ -12,7 +12,7 @@ from typing import Final
 
 from analysis.attribution.attribution import Attribution
 from analysis.domain.manifest import RunManifest
-from analysis.quality import calls, expected, graphs, limits, profiler, ranges, values
+from analysis.quality import calls, devices, expected, graphs, limits, profiler, ranges, values
 from analysis.quality.findings import Finding, Severity
 from analysis.sums.host_calls import HostCalls
 from analysis.trace.reader import Trace
@@ -54,6 +54,7 @@ def examine(
     findings: list[Finding] = values.check(trace, attribution)
     findings += calls.check(trace, attribution, manifest, host or HostCalls(attribution))
     findings += limits.check(trace, attribution)
+    findings += devices.check(trace, attribution)
     findings += profiler.check(trace, manifest)
     if len(attribution.ranges):
         findings += ranges.check(attribution)

@@ -23,7 +23,7 @@ from analysis.sums.tokens import tokens_by_stage
 from analysis.trace.distinct import distinct
 from analysis.trace.launch_shapes import LaunchShapes
 from analysis.trace.reader import Trace
-from analysis.trace.records import GRAPH, KERNEL, MEMCPY, MEMSET, Device
+from analysis.trace.records import GRAPH, KERNEL, MEMCPY, MEMSET, Device, TraceInfo
 
 __all__ = [
     "DurationStatistics",
@@ -47,15 +47,17 @@ _SHARED_UNIT: Final = {True: 128, False: 256}
 """Shared memory is handed out in units of this many bytes, from compute capability 8.0 on and before."""
 
 
-def main_device(devices: tuple[Device, ...], attribution: Attribution) -> Device | None:
-    """The device that did most of the operations; None: the trace describes none."""
-    operations = attribution.operations
+def main_device(info: TraceInfo, attribution: Attribution) -> Device | None:
+    """The device that did most of the operations; None: the trace does not describe it."""
+    operations, devices = attribution.operations, info.devices
     if not devices:
         return None
-    if len(devices) == 1 or not len(operations):
+    if not len(operations):
         return devices[0]
-    count = np.bincount(np.maximum(operations.device, 0))
-    return next((device for device in devices if device.device_id == int(count.argmax())), devices[0])
+    most = int(np.bincount(np.maximum(operations.device, 0)).argmax())
+    if info.cuda_ordinals and most not in info.cuda_ordinals:
+        return None
+    return next((device for device in devices if device.device_id == most), devices[0])
 
 
 @frozen
@@ -83,9 +85,7 @@ def kernels_of(
         RequestError: the rules cannot be read.
     """
     tokens = tokens_by_stage(manifest, instance_summaries(attribution))
-    return per_token(
-        kernel_tables(attribution, main_device(trace.info.devices, attribution), load_rules(rules)), tokens
-    )
+    return per_token(kernel_tables(attribution, main_device(trace.info, attribution), load_rules(rules)), tokens)
 
 
 def per_token(tables: KernelTables, tokens: dict[str, int | None]) -> KernelTables:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -55,6 +56,7 @@ def read_info(
         duration_ns=details[0]["duration"] if details else None,
         wall_clock=start[0]["utcTime"] if start else None,
         tables=tuple(sorted(database.columns)),
+        cuda_ordinals=_ordinals(database),
     )
 
 
@@ -62,10 +64,22 @@ def _pairs(database: Database, spec: schema.TableSpec) -> dict[str, str]:
     return {str(row["name"]): redacted(str(row["value"] or "")) for row in database.rows(spec, "name", "value")}
 
 
+def _ordinals(database: Database) -> frozenset[int]:
+    """What kernels may carry as their device; empty where a GPU has none that is known."""
+    of_gpus = {row["id"]: row["cuDevice"] for row in database.rows(schema.GPUS, "id", "cuDevice")}
+    mapped = [(row["gpuId"], row["cudaId"]) for row in database.rows(schema.DEVICES, *schema.DEVICES.columns)]
+    if any(ordinal is None and number not in dict(mapped) for number, ordinal in of_gpus.items()):
+        return frozenset()
+    return frozenset(ordinal for _, ordinal in mapped) | {
+        ordinal for ordinal in of_gpus.values() if ordinal is not None
+    }
+
+
 def _devices(database: Database) -> tuple[Device, ...]:
-    """GPUs, with the CUDA ordinal that kernels carry where the file maps one."""
+    """GPUs, with the CUDA ordinal that kernels carry where the file maps one; of those that share an id and differ, none."""
     ordinals = {row["gpuId"]: row["cudaId"] for row in database.rows(schema.DEVICES, *schema.DEVICES.columns)}
-    rows = database.rows(schema.GPUS, *schema.GPUS.columns)
+    rows = list({tuple(row.items()): row for row in database.rows(schema.GPUS, *schema.GPUS.columns)}.values())
+    of_id = Counter(row["id"] for row in rows)
     return tuple(
         Device(
             device_id=ordinals.get(row["id"], row["cuDevice"]),
@@ -83,4 +97,5 @@ def _devices(database: Database) -> tuple[Device, ...]:
             max_shared_bytes_per_sm=row["maxShmemPerSm"] or None,
         )
         for row in rows
+        if row["id"] is None or of_id[row["id"]] == 1
     )

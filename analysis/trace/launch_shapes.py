@@ -112,6 +112,23 @@ class LaunchShapes:
         of_launch: NDArray[np.bool_] = self.too_large[np.maximum(codes, 0) % self.blocks.size]
         return of_launch & (codes >= 0)
 
+    def need_more_than(self, registers: int | None, shared_bytes: int | None) -> NDArray[np.bool_]:
+        """Whether each block needs more of an SM than it has, [b].
+
+        Args:
+            registers: of an SM; None: not known.
+            shared_bytes: of an SM; None: not known.
+        """
+        packed, more = self.blocks, np.zeros(self.blocks.size, dtype=bool)
+        if registers is not None:
+            threads = (packed & 0x7FF) * (packed >> _BLOCK_Y & 0x7FF) * (packed >> _BLOCK_Z & 0x7F)
+            more |= threads * (packed >> _REGISTERS & 0x1FF) > registers
+        if shared_bytes is not None:
+            shared = packed >> _SHARED
+            more |= (shared != _SHARED_UNKNOWN) & (shared > shared_bytes)
+        of_known: NDArray[np.bool_] = more & (packed >= 0)
+        return of_known
+
     def grid_blocks(self, codes: NDArray[Any]) -> NDArray[np.int64]:
         """Number of blocks of each launch, [n]; -1 where the shape is not recorded.
 

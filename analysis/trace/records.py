@@ -260,6 +260,8 @@ class TraceInfo:
     wall_clock: str | None
     """UTC at the start of the capture."""
     tables: tuple[str, ...]
+    cuda_ordinals: frozenset[int] = frozenset()
+    """Of every device that the file describes, in any of its processes; empty: it does not say."""
 
     def pid(self, process: int) -> int | None:
         """Process id of a process code; None for -1."""

@@ -218,7 +218,7 @@ GPUS = TableSpec(
         "name": _needed(_text),
         "id": Column(),
         "cuDevice": Column(low=0, high=1023),
-        "totalMemory": Column(low=1, high=_BYTES),
+        "totalMemory": Column(low=2**24, high=_BYTES),
         "memoryBandwidth": Column(low=10**8, high=10**15),
         "clockRate": Column(low=10**7, high=10**11),
         "smCount": Column(low=1, high=4096),

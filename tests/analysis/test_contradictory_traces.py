@@ -325,3 +325,71 @@ def test_a_clock_and_a_bandwidth_that_no_device_has_read_as_not_recorded(damaged
     assert "TARGET_INFO_GPU.clockRate in 1 of " in evidence
     assert "TARGET_INFO_GPU.memoryBandwidth in 1 of " in evidence
     assert all(row.peak_flop_per_s is None for row in report(path).utilisation)
+
+
+# --- devices -----------------------------------------------------------------------------------------------------------
+
+GPU = "TARGET_INFO_GPU"
+
+
+def has_a_peak(path: Path) -> bool:
+    stated = {"model": "deepseek-ocr", "input_mode": "gundam", "tiles": 6, "prompt_tokens": 916}
+    rows = analysis.load(path, accept_lossy=True, **stated).report().utilisation
+    assert rows
+    return any(row.mfu is not None for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("sql", "code", "words"),
+    [
+        (f"UPDATE {KERNELS} SET deviceId = 7", "unlisted-device", "14,343 of 17,620 GPU operations ran on device 7"),
+        (
+            f"INSERT INTO {GPU} SELECT * FROM {GPU}; UPDATE {GPU} SET name = 'Tesla K80' WHERE rowid = 2",
+            "devices-share-an-id", "such as 0 (NVIDIA H100 80GB HBM3 and Tesla K80)",
+        ),
+        (f"UPDATE {GPU} SET name = 'NVIDIA B200'", "contradictory-device", "NVIDIA B200: compute capability 9.0, not 10.0"),
+        (f"UPDATE {GPU} SET computeMajor = 99", "contradictory-device", "compute capability 99.0, not 9.0"),
+        (f"UPDATE {GPU} SET computeMajor = 0", "contradictory-device", "compute capability 0.0, not 9.0"),
+        (f"UPDATE {GPU} SET smCount = 4096", "contradictory-device", "4,096 SMs, not 132"),
+        (f"UPDATE {GPU} SET smCount = 1", "contradictory-device", "1 SMs, not 132"),
+    ],
+    ids=["unlisted", "one id", "another name", "capability 99", "capability 0", "too many SMs", "one SM"],
+)  # fmt: skip
+def test_a_device_that_cannot_be_is_told_and_has_no_peak(damaged: Damaged, sql: str, code: str, words: str) -> None:
+    path = damaged(*sql.split("; "))
+    assert words in findings(path)[code].evidence
+    assert not has_a_peak(path)
+
+
+def test_a_device_that_can_be_is_taken(damaged: Damaged) -> None:
+    """A row twice is one device; an unknown name contradicts nothing; of a slice the SMs are fewer."""
+    codes = {"unlisted-device", "devices-share-an-id", "contradictory-device"}
+    path = damaged(f"INSERT INTO {GPU} SELECT * FROM {GPU}")
+    assert not codes & set(findings(path))
+    assert has_a_peak(path)
+    assert not codes & set(
+        findings(damaged(f"UPDATE {GPU} SET name = 'NVIDIA Z900', computeMajor = 20, smCount = 500"))
+    )
+    name = "NVIDIA H100 80GB HBM3 MIG 1g.10gb"
+    assert not codes & set(findings(damaged(f"UPDATE {GPU} SET name = '{name}', smCount = 16")))
+
+
+@pytest.mark.parametrize(
+    ("sql", "words"),
+    [
+        (
+            "SET registersPerThread = 511, blockX = 1024, blockY = 1, blockZ = 1",
+            "blocks of 1024 × 1 × 1 threads with 511 registers each",
+        ),
+        ("SET dynamicSharedMemory = 4194304", "an SM of this device has 65,536 registers and 233,472 bytes of shared memory"),
+    ],
+)  # fmt: skip
+def test_a_block_that_needs_more_than_an_sm_is_unfit_or_told_where_it_is_rare(
+    damaged: Damaged, sql: str, words: str
+) -> None:
+    finding = findings(damaged(f"UPDATE {KERNELS} {sql}"))["impossible-block-needs"]
+    assert finding.severity == "unfit"
+    assert "14,343 of 14,343 kernels" in finding.evidence
+    assert words in finding.evidence
+    few = findings(damaged(f"UPDATE {KERNELS} {sql} WHERE rowid = 100"))["impossible-block-needs"]
+    assert few.severity == "warning"

@@ -96,14 +96,17 @@ def test_no_kernels(attribute: Attribute) -> None:
     )  # fmt: skip
 
 
-def test_the_main_device_did_most(attribute: Attribute) -> None:
+def test_the_main_device_did_most(attribute: Attribute, tmp_path: Path) -> None:
     built = TraceBuilder().launch(1, 2, ("a", 10, 20), device=1).launch(3, 4, ("b", 30, 40), device=1)
     attribution = attribute(built.launch(5, 6, ("c", 50, 60), device=0))
     devices = (evolve(H100, device_id=0, name="first"), evolve(H100, device_id=1, name="second"))
-    assert main_device((), attribution) is None
-    found = main_device(devices, attribution)
+    with Trace(tmp_path / "trace.sqlite") as trace:
+        info = trace.info
+    assert main_device(info, attribution) is None
+    found = main_device(evolve(info, devices=devices), attribution)
     assert found is not None
     assert found.name == "second"
+    assert main_device(evolve(info, devices=devices, cuda_ordinals=frozenset({0, 2})), attribution) is None
 
 
 # --- occupancy ------------------------------------------------------------------------------------------------
