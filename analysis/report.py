@@ -13,7 +13,7 @@ from analysis.attribution.attribution import Attribution
 from analysis.consistency import bounds_of, sums_that_differ, verdicts_that_differ
 from analysis.domain.annotations import STAGES
 from analysis.domain.entities import KernelSummary, LLMProfileReport, ModelUnderTest, RunMeta
-from analysis.domain.errors import RequestError
+from analysis.domain.errors import RequestError, UnfitTraceError
 from analysis.domain.manifest import Overhead, RunManifest
 from analysis.domain.measures import Bounds, impossible_figures, inconsistent
 from analysis.domain.overhead import decode_unit
@@ -39,7 +39,7 @@ from analysis.efficiency.utilisation import (
     shared,
     utilisations,
 )
-from analysis.quality.examine import examine, is_unfit
+from analysis.quality.examine import CONTRADICTIONS, examine, is_unfit
 from analysis.quality.findings import Finding
 from analysis.sums.gpu_metrics import metric_series
 from analysis.sums.host_calls import HostCalls, host_call_rows
@@ -420,6 +420,7 @@ def _require_consistency(report: Report, bounds: Bounds | None = None) -> None:
         bounds: of its capture; None: it was held to them, and only what is judged of it is new.
 
     Raises:
+        UnfitTraceError: a figure cannot be, and by the trace's own evidence its rows cannot be either.
         ResultError: a figure cannot be.
     """
     if bounds is None:
@@ -437,8 +438,15 @@ def _require_consistency(report: Report, bounds: Bounds | None = None) -> None:
             report.timeline,
         )
     wrong += verdicts_that_differ(report.verdicts)
-    if wrong:
-        raise inconsistent("the report", wrong)
+    if not wrong:
+        return
+    if blamed := [each for each in report.findings if each.severity == "unfit" or each.code in CONTRADICTIONS]:
+        evidence = "; ".join(f"{finding.title}: {finding.evidence}" for finding in blamed)
+        raise UnfitTraceError(
+            f"{report.capture.trace_path}: unfit for conclusions – {evidence}. Figures made of this cannot be: {wrong[0]}; nothing "
+            f"was written. {blamed[0].remedy}"
+        )
+    raise inconsistent("the report", wrong)
 
 
 def judged_again(made: Assembled, rank_waits: tuple[RankWait, ...], model_ranks: int) -> Report:

@@ -230,6 +230,8 @@ def utilisations(captured: Captured, costs: KnownCosts, peaks: KnownPeaks, *, dt
         names = whole if name == "total" else (name,)
         for work in _works(captured, names):
             needed, missing = _needed(work.wanted, costs)
+            if captured.capture.kernels and not any(row.busy_ns for row in captured.stages if row.stage in names):
+                needed, missing = None, "no GPU operation of this trace lies in it: its time is not that of its work"
             if needed and not any(cost.components for cost in needed):
                 continue  # steps without tokens need nothing: there is nothing to compare
             for peak in peaks.peaks or (None,):

@@ -27,6 +27,9 @@ FEWEST_IDS: Final = 10_000
 """Span of ids from which the share says something."""
 ORPHAN_SHARE: Final = 0.001
 """Share of GPU rows without a call above which it is no edge effect; good captures: none at all."""
+LOST_SHARE: Final = 0.2
+"""Share of GPU rows without a call, or of launches without a GPU row, above which what is left says nothing of the program."""
+FEWEST_LOST: Final = 20
 CLOCK_TOLERANCE_NS: Final = 5_000
 """A kernel may seem to start this much before its launch: GPU and CPU clocks are matched, not one. In the good captures
 the shortest delay is 4.5 µs after the launch."""
@@ -130,13 +133,22 @@ def _unanswered(attribution: Attribution, host: HostCalls) -> list[Finding]:
     return [
         Finding(
             "launches-without-gpu-rows",
-            "warning",
+            "unfit" if _too_many(chosen.size, int(host.launches.sum())) else "warning",
             f"{counted(chosen.size, 'launch', 'launches')} left no GPU row",
             f"{_counted(attribution, chosen)} of {counted(int(host.launches.sum()), 'launch', 'launches')}; "
             "none returned an error, and later launches of the same thread did leave one",
             "capture again: kernels are missing",
         )
     ]
+
+
+def _too_many(rows: int, of: int) -> bool:
+    """Whether so much is lost that the rest must not be used."""
+    return rows >= FEWEST_LOST and rows > LOST_SHARE * of
+
+
+def _most(rows: int, of: int) -> bool:
+    return rows >= FEWEST_LOST and 2 * rows > of
 
 
 def _failed(attribution: Attribution, host: HostCalls) -> list[Finding]:
@@ -199,10 +211,12 @@ def _orphans(attribution: Attribution) -> list[Finding]:
     if not count:
         return []
     share = count / len(operations)
+    # What a graph launches on the device, or was launched before the capture, has no call in a whole trace.
+    lost = _too_many(int(np.count_nonzero(lonely & ~operations.in_graph & (operations.kind != GRAPH))), len(operations))
     return [
         Finding(
             "gpu-rows-without-launch",
-            "warning" if share > ORPHAN_SHARE else "info",
+            "unfit" if lost else "warning" if share > ORPHAN_SHARE else "info",
             f"{count:,} GPU operations have no API call",
             f"{share:.2%} of {len(operations):,}; they cannot be attributed and are in the row (unattributed)",
             "capture again; kernels that kernels launch have no call either",
@@ -314,6 +328,18 @@ def _foreign_threads(attribution: Attribution) -> list[Finding]:
     with_stage = present(attribution.ranges.thread[stage])
     launched = attribution.launch_call >= 0
     outside = launched & (attribution.operation_level("stage") < 0)
+    if (rows := int(np.count_nonzero(launched))) >= FEWEST_LOST and bool(outside[launched].all()):
+        return [
+            Finding(
+                "stages-without-gpu-work",
+                "unfit",
+                "no stage launched any GPU operation",
+                f"none of the {counted(rows, 'GPU operation')} was launched by a thread while one of its "
+                f"{counted(int(stage.sum()), 'stage')} was open: threads or times of ranges and calls do not fit",
+                "if another thread launches the work, --cross-thread gives it to the stage that was open meanwhile; "
+                "else capture again",
+            )
+        ]
     thread = attribution.calls.thread[attribution.launch_call[outside]]
     elsewhere = thread[~np.isin(thread, with_stage)]
     if elsewhere.size < OTHER_THREAD_SHARE * len(attribution.operations):
@@ -321,7 +347,7 @@ def _foreign_threads(attribution: Attribution) -> list[Finding]:
     return [
         Finding(
             "launches-on-other-threads",
-            "info",
+            "warning" if _most(elsewhere.size, len(attribution.operations)) else "info",
             f"{elsewhere.size:,} GPU operations were launched by threads without stages",
             f"{np.unique(elsewhere).size} such threads; their work is in the row (unattributed)",
             "--cross-thread offers them to the stage that was open at that time on another thread of their process",

@@ -84,19 +84,19 @@ def _same_ids(trace: Trace) -> list[Finding]:
 
 def _contradictory(trace: Trace) -> list[Finding]:
     """Devices whose name is known, and whose compute capability or number of SMs is another device's."""
-    found = {
+    contradictions = {
         device.name: wrong
         for device in trace.info.devices
         if (wrong := contradiction(device.name, device.compute_capability, device.sm_count)) is not None
     }
-    if not found:
+    if not contradictions:
         return []
     return [
         Finding(
             "contradictory-device",
             "warning",
-            f"{counted(len(found), 'device is', 'devices are')} not what the name says",
-            "; ".join(f"{name}: {wrong}" for name, wrong in list(found.items())[:_SHOWN]),
+            f"{counted(len(contradictions), 'device is', 'devices are')} not what the name says",
+            "; ".join(f"{name}: {wrong}" for name, wrong in list(contradictions.items())[:_SHOWN]),
             _NO_PEAK,
         )
     ]

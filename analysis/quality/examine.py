@@ -17,7 +17,16 @@ from analysis.quality.findings import Finding, Severity
 from analysis.sums.host_calls import HostCalls
 from analysis.trace.reader import Trace
 
-__all__ = ["examine", "is_unfit"]
+__all__ = ["CONTRADICTIONS", "examine", "is_unfit"]
+
+CONTRADICTIONS: Final = frozenset(
+    {
+        "clock-oddities", "contradictory-device", "impossible-block-needs", "impossible-blocks", "impossible-copies",
+        "impossible-grids", "impossible-payloads", "impossible-values", "instant-kernels", "instant-stages", "overlapping-calls",
+        "repeated-calls", "repeated-ranges",
+    }
+)  # fmt: skip
+"""Findings, also where they are warnings, that say that rows of a trace cannot be: figures made of them may not be either."""
 
 _ORDER: Final[dict[Severity, int]] = {"unfit": 0, "warning": 1, "info": 2}
 

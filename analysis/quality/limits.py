@@ -15,6 +15,7 @@ from analysis.domain.figures import counted
 from analysis.quality.findings import Finding, Severity
 from analysis.sums.tokens import MOST_TOKENS
 from analysis.trace import schema
+from analysis.trace.operations import COPY_KINDS
 from analysis.trace.reader import Trace
 from analysis.trace.records import GRAPH, KERNEL, MEMCPY, NO_VALUE
 
@@ -23,6 +24,7 @@ __all__ = ["check"]
 UNFIT_SHARE: Final = 0.01
 """Share of rows that cannot be above which the capture is unfit."""
 FEWEST_OVERLAPPING: Final = 20
+FEWEST_REPEATED: Final = 20
 FASTEST_COPY: Final = 100_000
 """Bytes per ns, 100 TB/s: more than ten times what any memory gives; 1.7 TB/s is the fastest copy in the good captures."""
 MOST_BLOCKS_PER_NS: Final = 1_000
@@ -30,6 +32,7 @@ MOST_BLOCKS_PER_NS: Final = 1_000
 _WORTH_LOOKING: Final = 1_000 * 1_000
 """Blocks up to which a grid can be of any kernel: none lasts less than some hundred ns."""
 _NO_COLLECTOR_OF_OURS: Final = "DSOCR_COLLECTOR"
+_SHOWN: Final = 3
 _AGAIN: Final = (
     "export the report again; if it is so in the report too, capture again, with an nsys as new as the driver"
 )
@@ -40,8 +43,11 @@ def check(trace: Trace, attribution: Attribution) -> list[Finding]:
     return [
         *_overlapping_operations(attribution),
         *_overlapping_calls(attribution),
+        *_repeated_calls(trace, attribution),
+        *_repeated_ranges(trace, attribution),
         *_instant_kernels(trace, attribution),
         *_fast_copies(attribution),
+        *_unknown_copies(attribution),
         *_fast_grids(attribution),
         *_payloads(attribution),
         *_empty_stages(attribution),
@@ -50,6 +56,10 @@ def check(trace: Trace, attribution: Attribution) -> list[Finding]:
 
 def _severity(rows: int, of: int) -> Severity:
     return "unfit" if rows > UNFIT_SHARE * of else "warning"
+
+
+def _severity_of_many(rows: int, of: int) -> Severity:
+    return _severity(rows, of) if rows >= FEWEST_REPEATED else "warning"
 
 
 def _overlapping_operations(attribution: Attribution) -> list[Finding]:
@@ -109,6 +119,56 @@ def _overlapping_calls(attribution: Attribution) -> list[Finding]:
     ]
 
 
+def _repeated_calls(trace: Trace, attribution: Attribution) -> list[Finding]:
+    """Calls of one thread that begin and end with another one. Operators of PyTorch's profiler may: its clock is coarser."""
+    calls = attribution.calls
+    if len(calls) < 2 or _NO_COLLECTOR_OF_OURS in trace.info.capture:
+        return []
+    same = (calls.start[1:] == calls.start[:-1]) & (calls.end[1:] == calls.end[:-1])
+    same &= (calls.thread[1:] == calls.thread[:-1]) & (calls.thread[1:] >= 0)
+    rows = int(np.count_nonzero(same))
+    if not rows:
+        return []
+    return [
+        Finding(
+            "repeated-calls",
+            _severity_of_many(rows, len(calls)),
+            f"{counted(rows, 'API call begins and ends', 'API calls begin and end')} with another one",
+            f"{rows:,} of {counted(len(calls), 'call')} have thread, start and end of the one before: rows are there twice, or "
+            "their times cannot be",
+            _AGAIN,
+        )
+    ]
+
+
+def _repeated_ranges(trace: Trace, attribution: Attribution) -> list[Finding]:
+    """Ranges that have name, thread, start and end of another one."""
+    ranges = attribution.ranges
+    if len(ranges) < 2 or _NO_COLLECTOR_OF_OURS in trace.info.capture:
+        return []
+    order = np.argsort(ranges.start, kind="stable")
+    same = ranges.start[order][1:] == ranges.start[order][:-1]
+    if not same.any():
+        return []
+    # Few begin with another one: all columns of these are compared.
+    rows = order[np.append(same, False) | np.append(False, same)]
+    rows = rows[~ranges.unclosed[rows]]
+    keys = np.stack([column[rows] for column in (ranges.thread, ranges.start, ranges.end, ranges.domain, ranges.name)])
+    number = rows.size - int(np.unique(keys, axis=1).shape[1])
+    if not number:
+        return []
+    return [
+        Finding(
+            "repeated-ranges",
+            _severity_of_many(number, len(ranges)),
+            f"{counted(number, 'range is', 'ranges are')} there twice",
+            f"{number:,} of {counted(len(ranges), 'range')} have name, thread, start and end of another one; steps, images and "
+            "what is counted per range would be too many",
+            _AGAIN,
+        )
+    ]
+
+
 def _instant_kernels(trace: Trace, attribution: Attribution) -> list[Finding]:
     """Kernels that take no time. Operators of PyTorch's profiler may: its clock is coarser."""
     if _NO_COLLECTOR_OF_OURS in trace.info.capture:
@@ -148,6 +208,30 @@ def _fast_copies(attribution: Attribution) -> list[Finding]:
             f"{number:,} of {counted(rows.size, 'copy', 'copies')}; the fastest is said to move "
             f"{int(operations.size[worst]):,} bytes in {int(operations.duration[worst]):,} ns",
             f"{_AGAIN}; sizes of copies tell which of them are small ones that the host waits for",
+        )
+    ]
+
+
+def _unknown_copies(attribution: Attribution) -> list[Finding]:
+    """Copies of a kind that CUPTI has no name for; 0 is its word for "not known"."""
+    kinds = attribution.operations.copy_kinds
+    unknown = np.array([kind > 0 and kind not in COPY_KINDS for kind in kinds.tolist()], dtype=bool)
+    if not unknown.any():
+        return []
+    operations = attribution.operations
+    number = int(np.count_nonzero(unknown[operations.name]))
+    if not number:
+        return []
+    copies = int(np.count_nonzero(operations.kind == MEMCPY))
+    numbers = ", ".join(map(str, np.unique(kinds[unknown])[:_SHOWN].tolist()))
+    return [
+        Finding(
+            "unknown-copy-kinds",
+            "warning",
+            f"{counted(number, 'copy is', 'copies are')} of an unknown kind",
+            f"{number:,} of {counted(copies, 'copy', 'copies')} (copyKind {numbers}): "
+            "whether the host waits for these is not known, so that they are in no count of small device-to-host copies",
+            _AGAIN,
         )
     ]
 

@@ -20,9 +20,9 @@ from analysis.trace.database import Database, Stretch
 from analysis.trace.packing import IMPOSSIBLE, joined, packed
 from analysis.trace.records import GRAPH, KERNEL, MEMCPY, MEMSET, Operations
 
-__all__ = ["KINDS", "Part", "combine", "read_part", "string_ids"]
+__all__ = ["COPY_KINDS", "KINDS", "Part", "combine", "read_part", "string_ids"]
 
-_COPY_KINDS: Final = {
+COPY_KINDS: Final = {
     1: "Host-to-Device",
     2: "Device-to-Host",
     3: "Host-to-Array",
@@ -291,7 +291,7 @@ def _label(kind: int, packed: int, text: Any) -> tuple[str, str, int]:
         long_name = text(long if long >= 0 else short)
         return long_name, text(short) if short >= 0 else long_name, -1
     if kind == MEMCPY:
-        name = f"[CUDA memcpy {_COPY_KINDS.get(packed, f'kind {packed}' if packed >= 0 else 'of unknown kind')}]"
+        name = f"[CUDA memcpy {COPY_KINDS.get(packed, f'kind {packed}' if packed >= 0 else 'of unknown kind')}]"
         return name, name, packed if 0 <= packed < 127 else -1
     if kind == MEMSET:
         return "[CUDA memset]", "[CUDA memset]", -1

@@ -254,7 +254,14 @@ def _synchronises(facts: Facts, budget: Budget) -> Action | None:
     what = "Remove the synchronises, or keep work queued behind them so that the GPU does not run dry" + (
         f" ({named})" if named else ""
     )
-    short = f"remove its {counted(stage.synchronises, 'synchronise')}"
+    if not stage.synchronises and not stage.small_d2h_copies:
+        return None  # there is nothing to remove
+    removed = (
+        counted(stage.synchronises, "synchronise")
+        if stage.synchronises
+        else f"{counted(stage.small_d2h_copies, 'small device-to-host copy', 'small device-to-host copies')}"
+    )
+    short = f"remove its {removed}"
     return _action(
         facts, budget, "synchronises", ("synchronises",), what, short, _waiting_modules(facts), (), arithmetic, saved
     )

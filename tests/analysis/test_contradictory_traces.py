@@ -10,7 +10,7 @@ import pytest
 import analysis
 from analysis.api.opening import opened
 from analysis.api.options import AnalysisOptions
-from analysis.domain.errors import UnfitTraceError
+from analysis.domain.errors import ResultError, UnfitTraceError
 from analysis.quality.findings import Finding
 from analysis.report import Report
 from trace_builder import TraceBuilder
@@ -393,3 +393,82 @@ def test_a_block_that_needs_more_than_an_sm_is_unfit_or_told_where_it_is_rare(
     assert words in finding.evidence
     few = findings(damaged(f"UPDATE {KERNELS} {sql} WHERE rowid = 100"))["impossible-block-needs"]
     assert few.severity == "warning"
+
+
+# --- rows that are missing, there twice, or of another thread --------------------------------------------------------------
+
+TIMES = "NVTX_EVENTS WHERE eventType = 59"
+
+
+@pytest.mark.parametrize(
+    ("sql", "code", "words"),
+    [
+        (f"UPDATE {KERNELS} SET correlationId = 0", "gpu-rows-without-launch", "81.40% of 17,620"),
+        (f"UPDATE {KERNELS} SET correlationId = correlationId + 1", "gpu-rows-without-launch", "81.40% of 17,620"),
+        (f"DELETE FROM {CALLS} WHERE rowid % 2 = 0", "gpu-rows-without-launch", "8,920 GPU operations"),
+        (f"DELETE FROM {KERNELS} WHERE rowid % 2 = 0", "launches-without-gpu-rows", "of 14,343 launches"),
+        (f"INSERT INTO {CALLS} SELECT * FROM {CALLS}", "repeated-calls", "20,750 of 41,500 calls"),
+        (
+            f"UPDATE {CALLS} SET start = (SELECT min(start) FROM {CALLS}), end = (SELECT max(end) FROM {CALLS})",
+            "repeated-calls", "20,749 of 20,750 calls",
+        ),
+        (f"INSERT INTO NVTX_EVENTS SELECT * FROM {TIMES}", "repeated-ranges", "1,515 of 3,030 ranges"),
+        ("UPDATE NVTX_EVENTS SET globalTid = globalTid + 1", "stages-without-gpu-work", "none of the 17,620 GPU operations"),
+        (f"UPDATE {CALLS} SET globalTid = globalTid + 1", "stages-without-gpu-work", "none of the 17,620 GPU operations"),
+        (
+            'UPDATE NVTX_EVENTS SET start = start - 2000000000, "end" = "end" - 2000000000 WHERE eventType = 59',
+            "stages-without-gpu-work", "while one of its 2 stages was open",
+        ),
+    ],
+    ids=[
+        "ids 0", "ids shifted", "calls deleted", "kernels deleted", "calls twice", "calls at once", "ranges twice",
+        "ranges of another thread", "calls of another thread", "ranges of another time",
+    ],
+)  # fmt: skip
+def test_rows_that_are_missing_or_of_others_are_unfit(damaged: Damaged, sql: str, code: str, words: str) -> None:
+    finding = findings(damaged(sql))[code]
+    assert finding.severity == "unfit"
+    assert words in f"{finding.title} {finding.evidence}"
+
+
+def test_one_row_more_is_told(damaged: Damaged) -> None:
+    few = findings(
+        damaged(
+            f"INSERT INTO {CALLS} SELECT * FROM {CALLS} ORDER BY start LIMIT 1",
+            f"INSERT INTO NVTX_EVENTS SELECT * FROM {TIMES} LIMIT 1",
+            f"UPDATE {KERNELS} SET correlationId = 0 WHERE rowid % 20 = 0",
+        )
+    )
+    for code in ("repeated-calls", "repeated-ranges", "gpu-rows-without-launch"):
+        assert few[code].severity == "warning"
+
+
+def test_a_copy_of_a_kind_without_a_name_is_told(damaged: Damaged) -> None:
+    finding = findings(damaged("UPDATE CUPTI_ACTIVITY_KIND_MEMCPY SET copyKind = 126"))["unknown-copy-kinds"]
+    assert "3,124 of 3,124 copies (copyKind 126)" in finding.evidence
+
+
+def test_a_stage_without_gpu_work_has_no_utilisation(damaged: Damaged) -> None:
+    assert has_a_peak(damaged("UPDATE NVTX_EVENTS SET int32Value = NULL"))
+    assert not has_a_peak(damaged("UPDATE NVTX_EVENTS SET globalTid = globalTid + 1"))
+
+
+def test_no_synchronises_are_not_removed(damaged: Damaged) -> None:
+    """Kernels that come half a second late leave idle time behind synchronises in a stage that makes none."""
+    late = f'UPDATE {KERNELS} SET start = start + 100000000, "end" = "end" + 100000000'
+    none = "UPDATE StringIds SET value = 'cudaEventQuery_v3020' WHERE value LIKE 'cuda%Synchronize%'"
+    for verdict in report(damaged(late, none)).verdicts:
+        assert not any(" 0 synchronises" in action.short for action in verdict.actions)
+
+
+def test_figures_that_cannot_be_of_rows_that_cannot_be_are_an_unfit_trace(
+    damaged: Damaged, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A fault of the trace is not called ours; of a good trace it still is."""
+    monkeypatch.setattr("analysis.report.verdicts_that_differ", lambda verdicts: ["the budget adds up to 3 ns"])
+    with pytest.raises(
+        UnfitTraceError, match=r"14,343 kernels take no time.*the budget adds up to 3 ns; nothing was written"
+    ):
+        report(damaged(f'UPDATE {KERNELS} SET "end" = start'))
+    with pytest.raises(ResultError, match="please report this"):
+        report(damaged("UPDATE NVTX_EVENTS SET color = 0"))
