@@ -15,7 +15,7 @@ from attrs import evolve, frozen
 
 from analysis.api.export import find_trace, readable
 from analysis.api.options import AnalysisOptions
-from analysis.domain.errors import RequestError, UnfitTraceError
+from analysis.domain.errors import RequestError, ResultError, TraceError, UnfitTraceError
 from analysis.trace.reader import Trace
 
 if TYPE_CHECKING:
@@ -117,6 +117,7 @@ class OpenedTrace:
         if attributed is not None:
             attributed(self.attribution, host)
         made = assemble_to_judge_again(self.trace, self.attribution, self.manifest, options, host)
+        self.trace.database.require_unchanged()
         self.refuse_unfit(made.report.findings)
         return evolve(made, report=evolve(made.report, wall_times=find_wall_times(self.trace.path)))
 
@@ -166,8 +167,12 @@ def opened(path: Path, options: AnalysisOptions) -> Iterator[OpenedTrace]:
     """
     source = find_trace(path)
     with readable(source) as file, Trace(source, file) as trace:
-        trace.begin()
-        yield OpenedTrace(trace if options.rank is None else _rank(trace, options.rank), options)
+        try:
+            trace.begin()
+            yield OpenedTrace(trace if options.rank is None else _rank(trace, options.rank), options)
+        except (TraceError, UnfitTraceError, ResultError, FileNotFoundError):
+            trace.database.require_unchanged()
+            raise
 
 
 def _rank(trace: Trace, number: int) -> Trace:

@@ -37,6 +37,7 @@ _NO_BRACKETS: Final = bytes(sorted(set(range(256)) - set(b"[]{}")))
 _STEPS: Final = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")
 """One deeper, and as a signed byte one less."""
 _INT64: Final = 2**63
+_INT64_CHARACTERS: Final = len(str(-(2**63)))
 
 
 def read_bounded(path: Path, most: int, *, follow: str = "") -> bytes:
@@ -123,11 +124,17 @@ def toml_of(content: bytes | str, source: str) -> dict[str, Any]:
     try:
         if _is_deep(encoded):
             raise ValueError(f"more than {DEEPEST} tables and lists inside one another")
-        table = tomllib.loads(encoded.decode("utf-8"))
+        text = encoded.decode("utf-8")
+        try:
+            table = tomllib.loads(text)
+        except tomllib.TOMLDecodeError:
+            raise
+        except ValueError as error:  # Python converts no digits beyond its own limit
+            raise ValueError("a whole number of more than 64 bits") from error
         _require_plain(table)
     except UnicodeDecodeError as error:
         raise RequestError(f"{source}: is not UTF-8 text; write it anew as UTF-8") from error
-    except (ValueError, RecursionError) as error:  # an integer of thousands of digits is no TOMLDecodeError
+    except (ValueError, RecursionError) as error:
         raise RequestError(f"{source}: not valid TOML ({_one_line(error)})") from error
     return table
 
@@ -166,6 +173,8 @@ def _require_plain(table: dict[str, Any]) -> None:
 
 
 def _whole(text: str) -> int:
+    if len(text) > _INT64_CHARACTERS:
+        raise ValueError(f"the whole number {text[:40]}… has more than 64 bits")
     value = int(text)
     if not -_INT64 <= value < _INT64:
         raise ValueError(f"the whole number {text[:40]} has more than 64 bits")

@@ -49,6 +49,15 @@ class Stretch:
         return query
 
 
+def _identity(path: Path) -> tuple[int, int, int, int] | None:
+    """What a file that is written or replaced does not keep; None: it is not there."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+
+
 class Database:
     """A read-only connection to one trace file.
 
@@ -64,6 +73,7 @@ class Database:
         check_file(path)
         self.path = path
         self._size = path.stat().st_size
+        self._identity = _identity(path)
         self._suspects: dict[tuple[tuple[str, ...], tuple[str, ...]], TableSpec] = {}
         self._database = adbc_driver_manager.AdbcDatabase(
             driver=adbc_driver_sqlite._driver_path(), uri=read_only_uri(path)
@@ -81,6 +91,17 @@ class Database:
     def close(self) -> None:
         """Release the file."""
         self._database.close()
+
+    def require_unchanged(self) -> None:
+        """Refuse what was read of a file that somebody wrote or replaced meanwhile: it is of two files.
+
+        Raises:
+            TraceError: it is not the file that was opened.
+        """
+        if _identity(self.path) != self._identity:
+            raise TraceError(
+                f"{self.path}: was changed while it was read; wait until whatever writes it has ended, and read it again"
+            )
 
     def name_of(self, spec: TableSpec) -> str | None:
         """The table's name in this file; None: it has no such table."""

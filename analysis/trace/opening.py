@@ -84,6 +84,11 @@ def _check_whole(path: Path, header: bytes, size: int) -> None:
         raise TraceError(
             f"{path}: is truncated ({size:,} of {page * pages:,} bytes); copy it again or export the report again"
         )
+    if counted and pages and size > page * pages:
+        raise TraceError(
+            f"{path}: has {size - page * pages:,} bytes more than the {page * pages:,} of its pages, by its own count: the copy "
+            "went wrong or its writer did not finish; copy it again or export the report again"
+        )
 
 
 def _check_finished(path: Path) -> None:

@@ -15,6 +15,8 @@ import psutil
 import pytest
 
 from analysis.api import export
+from analysis.api.opening import opened
+from analysis.api.options import AnalysisOptions
 from analysis.domain.contracts import LLMProfileRequest
 from analysis.domain.convert import to_json
 from analysis.domain.entities import RunMeta
@@ -142,6 +144,50 @@ def test_truncated_trace(tmp_path: Path, real_trace: Callable[[str], Path], cut:
     os.truncate(path, keep)
     with pytest.raises(TraceError, match=r"truncated|not a SQLite file"):
         read_everything(path)
+
+
+@pytest.mark.parametrize("more", [1, 4096, 10_000_000_000])
+def test_a_trace_with_more_than_its_pages(tmp_path: Path, real_trace: Callable[[str], Path], more: int) -> None:
+    path = tmp_path / "trace.sqlite"
+    shutil.copyfile(real_trace("deepseek-ocr_h100_lossy"), path)
+    os.truncate(path, path.stat().st_size + more)
+    with pytest.raises(TraceError, match=f"has {more:,} bytes more than the 974,848 of its pages"):
+        read_everything(path)
+
+
+@pytest.mark.parametrize("change", ["written", "replaced", "gone"])
+def test_a_trace_that_changes_while_it_is_read(tmp_path: Path, real_trace: Callable[[str], Path], change: str) -> None:
+    path = tmp_path / "trace.sqlite"
+    shutil.copyfile(real_trace("deepseek-ocr_h100_lossy"), path)
+    with pytest.raises(TraceError, match="was changed while it was read; wait until"):
+        read_while_it_changes(path, change)
+
+
+def read_while_it_changes(path: Path, change: str) -> None:
+    with opened(path, AnalysisOptions(accept_lossy=True)) as trace:
+        assert trace.attribution is not None
+        if change == "written":
+            os.utime(path, ns=(1, 1))
+        elif change == "replaced":
+            shutil.copy2(path, path.with_name("other"))
+            path.with_name("other").replace(path)
+        else:
+            path.unlink()
+        trace.report()
+
+
+def read_and_fail(path: Path) -> None:
+    with opened(path, AnalysisOptions()):
+        os.utime(path, ns=(1, 1))
+        raise TraceError("database disk image is malformed")
+
+
+def test_an_error_of_a_trace_that_changes_while_it_is_read(tmp_path: Path, real_trace: Callable[[str], Path]) -> None:
+    """What SQLite says of a file that is half of another one is not the cause."""
+    path = tmp_path / "trace.sqlite"
+    shutil.copyfile(real_trace("deepseek-ocr_h100_lossy"), path)
+    with pytest.raises(TraceError, match="was changed while it was read"):
+        read_and_fail(path)
 
 
 def test_command_on_a_truncated_trace(tmp_path: Path, real_trace: Callable[[str], Path]) -> None:

@@ -159,3 +159,13 @@ def test_nothing_else_reads_json_or_toml() -> None:
                 if isinstance(node, ast.Call) and ast.unparse(node.func) in RAW:
                     found.add(str(path.relative_to(ROOT)))
     assert found == set(ALLOWED)
+
+
+@pytest.mark.parametrize(
+    ("read", "text"), [(json_of, '{"a": %s}'), (json_of, "[-%s]"), (toml_of, "a = %s"), (toml_of, "a = -%s")]
+)
+def test_a_number_of_thousands_of_digits_is_told_in_our_words(read: Callable[[str, str], object], text: str) -> None:
+    with pytest.raises(RequestError, match=r"whole number .*more than 64 bits") as raised:
+        read(text % ("9" * 5_000), "here")
+    assert "sys." not in str(raised.value)
+    assert len(str(raised.value)) < 200
