@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import numpy as np
 from attrs import frozen
 
 from analysis.attribution.attribution import Attribution
+from analysis.domain.figures import counted
 from analysis.quality.findings import Finding
 from analysis.trace import schema
 from analysis.trace.reader import Trace
 
 __all__ = ["GraphReplays", "check", "graph_replays"]
+
+_SECOND_NS: Final = 10**9
 
 
 @frozen
@@ -55,7 +60,7 @@ def graph_replays(attribution: Attribution) -> tuple[GraphReplays, ...]:
 
 def check(trace: Trace, attribution: Attribution) -> list[Finding]:
     """Findings about CUDA graphs that were traced node by node."""
-    return [*_incomplete(attribution), *_unplaced(trace, attribution)]
+    return [*_incomplete(attribution), *_unplaced(trace, attribution), *_recorded_after_all(trace, attribution)]
 
 
 def _incomplete(attribution: Attribution) -> list[Finding]:
@@ -107,5 +112,27 @@ def _unplaced(trace: Trace, attribution: Attribution) -> list[Finding]:
             f"{inside:,} operations inside CUDA graphs know no module",
             why,
             again,
+        )
+    ]
+
+
+def _recorded_after_all(trace: Trace, attribution: Attribution) -> list[Finding]:
+    """Nodes are added inside calls of the driver: none is recorded after the last of all calls and operations."""
+    nodes = trace.graph_nodes.start
+    events = [rows for rows in (attribution.operations, attribution.calls) if len(rows)]
+    if not nodes.size or not events:
+        return []
+    last = max(int(rows.end.max()) for rows in events)
+    late = int((nodes > last + _SECOND_NS).sum())
+    if not late:
+        return []
+    return [
+        Finding(
+            "graph-nodes-late",
+            "warning",
+            f"{counted(late, 'graph node was', 'graph nodes were')} recorded after the trace ended",
+            f"{late:,} of {counted(nodes.size, 'row')} of {schema.GRAPH_NODES.names[0]}, the last at {int(nodes.max()):,} ns; "
+            f"the last operation or call ends at {last:,} ns",
+            "modules of what these graphs replay may be wrong, times are not concerned; export the report again",
         )
     ]

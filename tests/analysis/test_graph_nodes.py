@@ -142,6 +142,12 @@ def test_a_lost_node_is_a_finding(opened: Callable[[TraceBuilder], Trace]) -> No
     assert "3 replays × 2 nodes = 6, but 5 operations" in found.evidence
 
 
+def test_a_node_recorded_after_everything_is_a_finding(opened: Callable[[TraceBuilder], Trace]) -> None:
+    with opened(recorded().node(EXEC + 2, 2**62, original=CAPTURED)) as trace:
+        found = findings(trace)["graph-nodes-late"]
+    assert "1 of 5 rows of CUDA_GRAPH_NODE_EVENTS, the last at 4,611,686,018,427,387,904 ns" in found.evidence
+
+
 @pytest.mark.parametrize(
     ("change", "why"),
     [
