@@ -97,7 +97,8 @@ class DeviceLock:
                 self._require_folder()
                 line = WaitingLine(self.folder, self.file.path.stem)
                 with line.joined(time.time() if asked_at is None else asked_at) as place:
-                    ahead = place.ahead()
+                    those_ahead = place.those_ahead()
+                    ahead = len(those_ahead)
                     if ahead and wait:
                         tell(self.file.written())
                     until = time.monotonic() + _PATIENCE_S
@@ -108,8 +109,8 @@ class DeviceLock:
                             continue  # somebody came who had asked earlier
                         if ahead and not wait:
                             raise BusyError(
-                                f"device {self.device} is waited for by {counted(ahead, 'run')}; wait behind with --wait, "
-                                "or queue with submit"
+                                f"device {self.device} is waited for by {counted(ahead, 'run')} (first {those_ahead[0]}); "
+                                "wait behind with --wait, or queue with submit"
                             )
                         raise LockTakenError
             except LockTakenError as error:

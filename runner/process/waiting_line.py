@@ -17,10 +17,14 @@ from typing import Final
 
 from attrs import frozen
 
+from runner.process.lock import user_name
+
 __all__ = ["Place", "WaitingLine"]
 
 _POLL_S: Final = 0.05
 _ENDING: Final = ".ticket"
+_QUEUED_S: Final = 60.0
+"""So long before its ticket a run of another user's may have been asked for: its program starts meanwhile."""
 
 
 @frozen
@@ -32,7 +36,13 @@ class Place:
 
     def ahead(self) -> int:
         """How many wait before this one; what dead ones left is removed."""
-        return sum(_is_held(ticket) for ticket in self.line.tickets() if ticket.name < self.ticket.name)
+        return len(self.those_ahead())
+
+    def those_ahead(self) -> list[str]:
+        """Who waits before this one, in words."""
+        return [
+            _who(ticket) for ticket in self.line.tickets() if _order(ticket) < self.ticket.name and _is_held(ticket)
+        ]
 
     def wait(self, stop: Callable[[], bool]) -> bool:
         """Wait until nobody is ahead. False: ``stop``, asked again and again, said true before."""
@@ -82,6 +92,32 @@ class WaitingLine:
             (file for file in self.folder.iterdir() if file.name.startswith(start) and file.name.endswith(_ENDING)),
             key=lambda file: file.name,
         )
+
+
+def _order(ticket: Path) -> str:
+    """What a ticket is sorted by: its name.
+
+    That of another user's is believed no more than a little: a name may say any time, and would be before all others for
+    ever; the moment at which a file got its name is the kernel's word.
+    """
+    try:
+        facts = ticket.lstat()
+    except OSError:
+        return ticket.name
+    parts = ticket.name.rsplit(".", 3)
+    if facts.st_uid == os.geteuid() or len(parts) != 4:
+        return ticket.name
+    earliest = f"{int((facts.st_ctime - _QUEUED_S) * 1e6):020d}"
+    return ".".join((parts[0], max(parts[1], earliest), *parts[2:]))
+
+
+def _who(ticket: Path) -> str:
+    process = ticket.name.rsplit(".", 2)[-2]
+    try:
+        user = ticket.lstat().st_uid
+    except OSError:
+        return f"process {process}"
+    return f"process {process}" + ("" if user == os.geteuid() else f" of {user_name(user)}")
 
 
 def _is_held(ticket: Path) -> bool:

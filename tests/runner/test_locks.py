@@ -23,6 +23,7 @@ from runner.process.driver import VisibleGpu, driver_facts, physical_device
 from runner.process.lock import LockFile
 from runner.process.machine_lock import Holder
 from runner.process.process import Interrupts
+from runner.process.waiting_line import WaitingLine
 
 FIRST = VisibleGpu("NVIDIA H100", "3f2c9a7e-0000-0000-0000-000000000001")
 SECOND = VisibleGpu("NVIDIA H100", "3f2c9a7e-0000-0000-0000-000000000002")
@@ -435,3 +436,19 @@ def test_waiting_for_a_device_ends_with_the_time_of_the_run(tmp_path: Path) -> N
     finally:
         holder.kill()
         holder.wait()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may act as other users")
+def test_a_ticket_of_another_user_is_named_and_no_older_than_its_file(tmp_path: Path) -> None:
+    """In a folder that several share anybody may put a ticket that says that it was there before all others."""
+    ticket = tmp_path / "cpu.00000000000000000000.1.ticket"
+    line = WaitingLine(tmp_path, "cpu")
+    with ticket.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with line.joined(time.time()) as place:
+            assert place.those_ahead() == ["process 1"]  # of one's own user it is believed
+        os.chown(ticket, 65531, 65531)
+        with line.joined(time.time() - 3600) as place:
+            assert place.ahead() == 0
+        with line.joined(time.time() + 1) as place:
+            assert place.those_ahead() == ["process 1 of user 65531"]
