@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from analysis.domain.annotations import STAGES
 from analysis.domain.errors import RequestError
+from analysis.domain.names import shortened
 from analysis.domain.reading import read_bounded, toml_of
 from analysis.trace.distinct import distinct
 from analysis.trace.records import RangeRows
@@ -51,6 +52,8 @@ OWN_VOCABULARY: Final = "dsocr"
 _BY_COUNTS: Final = "by counts"
 _FOLDER: Final = Path(__file__).with_name("vocabularies")
 
+_SHOWN: Final = 100
+"""Characters of a value that an error repeats."""
 _LARGEST_FILE: Final = 64 * 1024
 _MOST_RULES: Final = 100
 _LONGEST_PATTERN: Final = 2000
@@ -174,6 +177,10 @@ def _parse(path: Path) -> Vocabulary:
     return _vocabulary(path, toml_of(content, str(path)))
 
 
+def _told(word: Any) -> str:
+    return shortened(repr(word), _SHOWN)
+
+
 def _one_line(error: Exception) -> str:
     return " ".join(str(error).split())[:200]
 
@@ -187,7 +194,9 @@ def _vocabulary(path: Path, table: Mapping[str, Any]) -> Vocabulary:
     if not isinstance(rows, list) or not rows or not all(isinstance(row, dict) for row in rows):
         raise RequestError(f"{path}: has no [[ranges]], the rules of a vocabulary; write one for each form of name")
     if len(rows) > _MOST_RULES:
-        raise RequestError(f"{path}: has {len(rows):,} [[ranges]], more than the {_MOST_RULES} that are allowed")
+        raise RequestError(
+            f"{path}: has {len(rows):,} [[ranges]], more than the {_MOST_RULES} that are allowed; write one for several names"
+        )
     domains = table.get("own_domains", [])
     if not isinstance(domains, list) or not all(isinstance(domain, str) for domain in domains):
         raise RequestError(f"{path}: own_domains must be a list of texts")
@@ -207,14 +216,14 @@ def _rule(where: str, row: Mapping[str, Any], kinds: Mapping[str, str]) -> Rule:
     if name is None:
         raise RequestError(f"{where}: has no name, the regular expression that range names must match")
     if domain is not None and domain.groupindex:
-        raise RequestError(f"{where}: domain has named groups, which mean nothing there")
+        raise RequestError(f"{where}: domain has named groups, which mean nothing there; write (?:…)")
     unknown = sorted(set(name.groupindex) - _GROUPS)
     if unknown:
-        raise RequestError(f"{where}: unknown group {unknown[0]!r}; choose from {', '.join(sorted(_GROUPS))}")
+        raise RequestError(f"{where}: unknown group {_told(unknown[0])}; choose from {', '.join(sorted(_GROUPS))}")
     level, kind = _text(where, row, "level"), _text(where, row, "kind")
     continues = _flag(where, row, "continues")
     if level is not None and level not in _LEVELS:
-        raise RequestError(f"{where}: unknown level {level!r}; choose from {', '.join(_LEVELS)}")
+        raise RequestError(f"{where}: unknown level {_told(level)}; choose from {', '.join(_LEVELS)}")
     if level is None and not continues:
         raise RequestError(f"{where}: has neither level nor continues, so that it says nothing; write one of them")
     _check_kind(where, level, kind, name, kinds)
@@ -239,9 +248,9 @@ def _check_kind(
     if level == "stage" and kind not in STAGES:
         raise RequestError(f"{where}: a stage needs kind = {' or '.join(map(repr, STAGES))}")
     if level == "step" and kind is not None and kind not in (*STEP_KINDS, _BY_COUNTS):
-        raise RequestError(f"{where}: unknown kind {kind!r}; choose from {', '.join((*STEP_KINDS, _BY_COUNTS))}")
+        raise RequestError(f"{where}: unknown kind {_told(kind)}; choose from {', '.join((*STEP_KINDS, _BY_COUNTS))}")
     if level not in ("stage", "step") and (kind is not None or grouped):
-        raise RequestError(f"{where}: kind goes with level stage or step only")
+        raise RequestError(f"{where}: kind goes with level stage or step only; write one of them, or take it out")
     if kind == _BY_COUNTS and not _composition_groups(name):
         raise RequestError(
             f"{where}: kind = {_BY_COUNTS!r} needs groups in the name; write (?P<prefill_…>…) and (?P<decode_…>…)"
@@ -258,7 +267,7 @@ def _composition_groups(name: re.Pattern[str]) -> bool:
 def _known_keys(where: str, table: Mapping[str, Any], known: frozenset[str]) -> None:
     unknown = sorted(set(table) - known)
     if unknown:
-        raise RequestError(f"{where}: unknown key {unknown[0]!r}; choose from {', '.join(sorted(known))}")
+        raise RequestError(f"{where}: unknown key {_told(unknown[0])}; choose from {', '.join(sorted(known))}")
 
 
 def _text(where: str, table: Mapping[str, Any], key: str) -> str | None:
@@ -280,11 +289,13 @@ def _pattern(where: str, table: Mapping[str, Any], key: str) -> re.Pattern[str] 
     if text is None:
         return None
     if len(text) > _LONGEST_PATTERN:
-        raise RequestError(f"{where}: {key} is longer than {_LONGEST_PATTERN:,} characters")
+        raise RequestError(f"{where}: {key} is longer than {_LONGEST_PATTERN:,} characters; write several rules")
     try:
         return re.compile(text)
     except (re.error, OverflowError, RecursionError) as error:
-        raise RequestError(f"{where}: {key} is no regular expression: {_one_line(error)}") from error
+        raise RequestError(
+            f"{where}: {key} is no regular expression ({_one_line(error)}); write one as Python has them"
+        ) from error
 
 
 # --- reading names ------------------------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ from attrs import field, frozen
 from numpy.typing import NDArray
 
 from analysis.domain.errors import RequestError
+from analysis.domain.names import shortened
 from analysis.domain.reading import LARGEST_SETTINGS, read_bounded, toml_of
 
 __all__ = [
@@ -34,6 +35,8 @@ __all__ = [
 ]
 
 OTHER: Final = "other"
+_SHOWN: Final = 100
+"""Characters of a value that an error repeats."""
 
 # A kernel is told by the begin of its name (the template and its first arguments) or, where a wrapper hides it, by the
 # end; what lies between are argument types.
@@ -496,7 +499,9 @@ def _built_in() -> Rules:
 def _parse(path: Path) -> Rules:
     tables = toml_of(read_bounded(path, LARGEST_SETTINGS), str(path))
     if unknown := sorted(set(tables) - {"rule", "operation", "category"}):
-        raise RequestError(f"{path}: unknown table {unknown[0]!r}; expected [[rule]], [[operation]] and [[category]]")
+        raise RequestError(
+            f"{path}: unknown table {_told(unknown[0])}; expected [[rule]], [[operation]] and [[category]]"
+        )
     return Rules(
         rules=tuple(_rule(path, number, table) for number, table in _tables(path, tables, "rule")),
         operations=tuple(_one_operation(path, number, table) for number, table in _tables(path, tables, "operation")),
@@ -553,9 +558,13 @@ def _category(path: Path, place: str, table: dict[str, Any]) -> Category:
     )
 
 
+def _told(word: Any) -> str:
+    return shortened(repr(word), _SHOWN)
+
+
 def _refuse_unknown(path: Path, place: str, table: dict[str, Any], known: set[str]) -> None:
     if unknown := sorted(set(table) - known):
-        raise RequestError(f"{path}: {place}: unknown key {unknown[0]!r}; known are {', '.join(sorted(known))}")
+        raise RequestError(f"{path}: {place}: unknown key {_told(unknown[0])}; known are {', '.join(sorted(known))}")
 
 
 def _text(path: Path, place: str, table: dict[str, Any], key: str) -> str:

@@ -252,6 +252,11 @@ def test_a_vocabulary_is_named_on_the_command_line(tmp_path: Path) -> None:
         ("", "has no [[ranges]]"),
         ("[[ranges]]\nlevel = 'step'", "has no name"),
         ("[[ranges]]\nname = '('\nlevel = 'step'", "name is no regular expression"),
+        (
+            "[[ranges]]\nname = 'a'\nkind = 'prefill'\ncontinues = true",
+            "stage or step only; write one of them, or take it out",
+        ),
+        (f"[[ranges]]\nname = 'a'\nlevel = '{'x' * 4000}'", "xxx'; choose from "),
         ("[[ranges]]\nname = 'a'\nlevel = 'epoch'", "unknown level 'epoch'"),
         ("[[ranges]]\nname = 'a'\nlevle = 'step'", "unknown key 'levle'"),
         ("colour = 1\n[[ranges]]\nname = 'a'\nlevel = 'step'", "unknown key 'colour'"),
