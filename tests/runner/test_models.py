@@ -358,6 +358,7 @@ def small_llava(folder: Path) -> Path:
 @pytest.mark.parametrize(
     ("reference", "message"),
     [
+        ("x" * 4000, r"^'x{132}…x{67}' is neither a preset .* hf download x{132}…x{67}\)$"),
         ("deepsek-ocr", r"'deepsek-ocr' is neither a preset \(nearest presets: deepseek-ocr"),
         ("qqqq", r"presets: deepseek-ocr, .*hf download qqqq"),
         (

@@ -12,6 +12,7 @@ from typing import Any, Final, Literal, TypeAlias
 from attrs import frozen
 
 from analysis.domain.errors import ModelError, RequestError
+from analysis.domain.names import shortened
 from analysis.domain.reading import json_of, read_bounded
 from runner.child.models.config_check import check_config
 
@@ -70,6 +71,8 @@ INPUT_MODES: Final[dict[FamilyName, tuple[str, ...]]] = {
 """What each family can be asked for; which of the two a generic model has is known when it is built."""
 
 _WEIGHTS_INDEX: Final = "model.safetensors.index.json"
+_SHOWN: Final = 200
+"""Characters of a name that an error repeats."""
 _LARGEST_JSON: Final = 1 << 26
 """Bytes of a configuration or of an index of weights: that of 671 billion parameters in 163 files has 9 MB."""
 _PICKLED: Final = ("pytorch_model*.bin", "*.pt", "*.pth", "*.bin", "*.ckpt", "*.pkl")
@@ -159,13 +162,14 @@ def _cached(reference: str) -> Path:
     try:
         return Path(snapshot_download(reference, local_files_only=True)).absolute()
     except (LocalEntryNotFoundError, HFValidationError) as error:
-        fetch = f"to fetch it: hf download {reference}"
+        shown = shortened(reference, _SHOWN)
+        fetch = f"to fetch it: hf download {shown}"
         if "/" in reference:
-            raise ModelError(f"{reference} is not in the local Hugging Face cache; {fetch}") from error
+            raise ModelError(f"{shown} is not in the local Hugging Face cache; {fetch}") from error
         near = difflib.get_close_matches(reference, PRESETS, n=3, cutoff=0.4)
         nearest = f"nearest presets: {', '.join(near)}" if near else f"presets: {', '.join(PRESETS)}"
         raise ModelError(
-            f"{reference!r} is neither a preset ({nearest}) nor in the local Hugging Face cache ({fetch})"
+            f"{shown!r} is neither a preset ({nearest}) nor in the local Hugging Face cache ({fetch})"
         ) from error
 
 
