@@ -35,8 +35,8 @@ def check_file(path: Path) -> None:
         raise TraceError(f"{path}: is empty (0 bytes); export the report again")
     if not header.startswith(_SQLITE_MAGIC):
         raise TraceError(_not_sqlite(path))
+    _check_finished(path)  # before the size, which an unfinished transaction changes too
     _check_whole(path, header, size)
-    _check_finished(path)
 
 
 def size_of(path: Path) -> int:
