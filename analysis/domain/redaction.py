@@ -142,11 +142,12 @@ _OURS: Final[Mapping[str, str]] = {
     "authorization": (
         rf"(?i)\b(?:proxy-)?authorization{_QUOTE}\s*[:=]\s*{_QUOTE}(?:\w+ +)?(?P<secret>[^\s\"',;\\]{{8,}})"
     ),
-    # Not registry:5000/image@sha256:…, where a port stands before the stroke.
+    # Not registry:5000/image@sha256:…, where a port stands before the stroke, nor a list of folders (/a:/b:/c@1). One
+    # stroke too: what takes an address for a path makes one of two.
     "password with a stroke in a URL": (
-        r"://(?P<secret>[^/@\s:\"',<>|]{0,100}:(?!\d{1,5}[/?#,;])[^\s\"',<>|]{1,200})@(?=[\w-]+[\w.-]*(?:[:/?#\s\"']|\Z))"
+        r":/{1,2}(?P<secret>[^/@\s:\"',<>|]{0,100}:(?!/|\d{1,5}[/?#,;])[^\s\"',<>|]{1,200})@(?=[\w-]+[\w.-]*(?:[:/?#\s\"']|\Z))"
     ),
-    # One stroke too: what takes an address for a path makes one of two. A password may hold an @.
+    # A password may hold an @.
     "user and password in a URL": (r":/{1,2}(?P<secret>[^/@\s:\"']*:[^/\s\"']+)@"),
     "token in a URL": (r":/{1,2}(?P<secret>(?=[A-Za-z_-]{0,60}\d)[\w.~%-]{20,})@"),
     "Slack hook": (r"hooks\.slack\.com/services/(?P<secret>T\w+/B\w+/\w+)"),

@@ -112,6 +112,7 @@ def test_a_named_value_is_found_with_and_without_quotes(name: str) -> None:
         "FORWARD_PASS=prefill_1024_tokens two_pass: radix_sort_16",
         "docker run -u 1000:1000 --user app:app image:2024-11",
         "docker://registry.example:5000/team/image@sha256:0123456789abcdef",
+        "LD_LIBRARY_PATH=/opt/x/lib:/usr/lib:/srv/lib@2 /opt:/usr:/srv/lib@2",
         "https://medium.example/@somebody/12 ssh://git@github.com/user/repository.git",
         "python -u -m serve --max-num-batched-tokens 8192000 --tokenizer meta/Llama-3.1-8B",
         "password=$MY_PASSWORD api_key='<your key here 1>' secret=\"${SECRET_1}\"",
@@ -299,6 +300,7 @@ def test_a_name_is_a_name_in_capitals_too(form: str, change: Callable[[str], str
         ),  # two words: its parts are no secret by their form
         ("postgres://u:p@ssw0rd66@h/d", "postgres://***@h/d"),
         ("postgres://user:pa/ss@host/d", "postgres://***@host/d"),
+        ("/pages/postgres:/user:p@s/ss77@host/d", "/pages/postgres:/***@host/d"),  # as a path
         ("https://0123456789abcdef0123@git.example/x", "https://***@git.example/x"),
         (
             "\x1b[33mpassword\x1b[0m: \x1b[1mhunter2222\x1b[0m\n\x1b[1mstays\x1b[0m",
