@@ -443,8 +443,8 @@ def _require_consistency(report: Report, bounds: Bounds | None = None) -> None:
     if blamed := [each for each in report.findings if each.severity == "unfit" or each.code in CONTRADICTIONS]:
         evidence = "; ".join(f"{finding.title}: {finding.evidence}" for finding in blamed)
         raise UnfitTraceError(
-            f"{report.capture.trace_path}: unfit for conclusions – {evidence}. Figures made of this cannot be: {wrong[0]}; nothing "
-            f"was written. {blamed[0].remedy}"
+            f"{report.capture.trace_path}: unfit for conclusions – {evidence}. Figures made of this and of its manifest "
+            f"(run.json), if it has one, cannot be: {wrong[0]}; nothing was written. {blamed[0].remedy}"
         )
     raise inconsistent("the report", wrong)
 

@@ -39,13 +39,13 @@ class SweepAnswers:
 
 
 def latency_ns(point: SweepPoint) -> float | None:
-    """Time per output token or, of a sweep without decode, that of a batch of pages; ns."""
-    return point.decode.median_ns if point.decode is not None else page_ns(point)
+    """Time per output token or, of a sweep without decode, that of a batch of pages; ns. None: not measured, or 0."""
+    return (point.decode.median_ns if point.decode is not None else page_ns(point)) or None
 
 
 def throughput(point: SweepPoint) -> float | None:
-    """Output tokens per second or, without decode, pages per minute."""
-    return point.tokens_per_s if point.decode is not None else point.pages_per_min
+    """Output tokens per second or, without decode, pages per minute. None: not measured, or 0."""
+    return (point.tokens_per_s if point.decode is not None else point.pages_per_min) or None
 
 
 def pareto_front(points: tuple[SweepPoint, ...]) -> tuple[SweepPoint, ...]:

@@ -56,6 +56,7 @@ def timed(batch: int, tpot_ms: float, tokens_per_s: float) -> SweepPoint:
 def test_the_front_holds_what_nothing_surpasses() -> None:
     points = (timed(1, 5, 200), timed(2, 6, 190), timed(4, 6, 700), timed(8, 9, 700), timed(16, 20, 800))
     assert [point.setting.batch_size for point in pareto_front(points)] == [1, 4, 16]
+    assert pareto_front((timed(1, 0, 200), timed(1, 5, 0))) == ()  # of 0 there is no place on a logarithmic axis
     out = evolve(points[4], status="out of memory")
     assert [point.setting.batch_size for point in pareto_front((*points[:4], out))] == [1, 4]
 

@@ -273,7 +273,8 @@ def _resident(process: int) -> int:
         words = Path(f"/proc/{process}/statm").read_text().split()
     except OSError:
         return 0
-    return int(words[1]) * resource.getpagesize() if len(words) > 1 else 0
+    # Without pages of files: a fork begins with its parent's other pages, but not with those.
+    return (int(words[1]) - int(words[2])) * resource.getpagesize() if len(words) > 2 else 0
 
 
 def _end_group(leader: int) -> int:

@@ -65,7 +65,7 @@ def refusal(do: Callable[[], object]) -> str:
         ({"hidden_size": 33}, "hidden_size 33 cannot be divided among num_attention_heads 4"),
         ({"num_key_value_heads": 3}, "num_attention_heads 4 is no multiple of num_key_value_heads 3"),
         ({"num_hidden_layers": 10**12}, "num_hidden_layers is 1000000000000; from 1 to 10,000 is possible"),
-        ({"num_hidden_layers": 10**400}, "num_hidden_layers is a number of hundreds of digits"),
+        ({"num_hidden_layers": 10**400}, "not valid JSON (the whole number 1000"),
         ({"vocab_size": "many"}, "vocab_size is 'many' and must be a whole number"),
         ({"vocab_size": True}, "vocab_size is True and must be a whole number"),
         ({"intermediate_size": -1}, "intermediate_size is -1"),

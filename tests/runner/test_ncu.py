@@ -276,14 +276,14 @@ def test_a_real_page_is_kept_without_what_names_the_machine(tmp_path: Path) -> N
 
 @pytest.mark.parametrize("name", ["=1+1", "-1+cmd", "@SUM(A1)", "+1;x", "\t=1"])
 def test_no_cell_of_a_counter_file_is_a_formula(tmp_path: Path, name: str) -> None:
-    source = write_csv(tmp_path / "printed.csv", [Profiled(name, values=(-5, 1.5))])
+    source = write_csv(tmp_path / "printed.csv", [Profiled(name, values=(5, 1.5))])
     kept = tmp_path / "kept.csv.xz"
     keep_counters(source, kept)
     with lzma.open(kept, "rt", newline="") as stream:
         head, _, row = csv.reader(stream)
     cells = dict(zip(head, row, strict=True))
     assert cells["Kernel Name"] == f"'{name}"
-    assert (cells["dram__bytes_read.sum"], cells["dram__bytes_write.sum"]) == ("-5", "1.5")
+    assert (cells["dram__bytes_read.sum"], cells["dram__bytes_write.sum"]) == ("5", "1.5")
     assert read_counters(kept).names == (name,)
 
 
