@@ -188,7 +188,8 @@ def test_secrets_are_found_where_they_stand() -> None:
     ]
     kept = {"MY_TOKEN": "in-variable", "LANG": "C.UTF-8"}
     found = secrets_of(argv, kept, kept)
-    assert set(found) == {"of-option", "in-value", "me:in-address", "in-variable"}
+    escaped = {"me%3Ain-address", "me%3ain-address"}  # as a program may print it
+    assert set(found) == {"of-option", "in-value", "me:in-address", "in-variable"} | escaped
     assert found == tuple(sorted(found, key=len, reverse=True))
 
 
