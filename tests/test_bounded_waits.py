@@ -16,6 +16,11 @@ PACKAGES: Final = ("runner", "analysis", "history")
 
 ENDS_WITH: Final[dict[tuple[str, str, str], str]] = {
     # -- runner: pipes --------------------------------------------------------------------------------------------------
+    (
+        "runner/process/own_file.py",
+        "own_record",
+        "open",
+    ): "opened with O_NONBLOCK, and read only if it is a regular file",
     ("runner/process/gate.py", "Gate.wait", "os.read"): "the pipe ends with the launcher, however that ends",
     ("runner/process/supervise.py", "_Supervisor._start", "open"): "the pipe ends with exec, or with the child",
     ("runner/process/supervise.py", "_Supervisor._start", "os.waitpid"): "the child has said that it ends, and ends",
