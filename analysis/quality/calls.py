@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from analysis.attribution.attribution import Attribution
 from analysis.domain.figures import counted
 from analysis.domain.manifest import RunManifest, ran_on_cpu
-from analysis.quality.findings import NSIGHT_SYSTEMS, Finding
+from analysis.quality.findings import IMPOSSIBLE_SHARE, NSIGHT_SYSTEMS, Finding, severity_of
 from analysis.sums.host_calls import GRAPH_LAUNCH, HostCalls
 from analysis.trace import schema
 from analysis.trace.distinct import present
@@ -38,8 +38,6 @@ FAR_OFF_NS: Final = 100_000
 FEWEST_FAR_OFF: Final = 20
 """So few say nothing of the clock."""
 OTHER_THREAD_SHARE: Final = 0.01
-AMBIGUOUS_SHARE: Final = 0.01
-"""Share of operations that may be of another call above which the capture is unfit; good captures: none at all."""
 _ID_BITS: Final = 33
 """More than a correlation id has."""
 _MANY_DEVICES: Final = "MultiDevice"
@@ -253,7 +251,7 @@ def _ambiguous(attribution: Attribution) -> list[Finding]:
     return [
         Finding(
             "ambiguous-correlation-ids",
-            "unfit" if rows > AMBIGUOUS_SHARE * len(launch) else "warning",
+            severity_of(rows, len(launch)),
             f"{counted(rows, 'GPU operation')} may be of another call",
             f"{rows:,} of {counted(len(launch), 'GPU operation')} have a correlation id that several calls of their process have, "
             f"such as {int(calls.correlation[first[example]])} ({' and '.join(names)}); the call that started first was taken",
@@ -281,7 +279,7 @@ def _shared_launches(attribution: Attribution, host: HostCalls) -> list[Finding]
     return [
         Finding(
             "kernels-share-a-launch",
-            "unfit" if rows > AMBIGUOUS_SHARE * own.size else "warning",
+            severity_of(rows, own.size),
             f"{counted(rows, 'kernel')} share a launch with another one",
             f"{rows:,} of {counted(own.size, 'kernel')} have the correlation id of another kernel, and "
             f"{counted(calls_with_several.size, 'call')} ({_counted(attribution, calls_with_several)}) launched them, each of "
@@ -363,7 +361,7 @@ def _clocks(trace: Trace, attribution: Attribution) -> list[Finding]:
     if launched.size:
         lead = calls.start[attribution.launch_call[launched]] - operations.start[launched]
         early = int((lead > CLOCK_TOLERANCE_NS).sum())
-        far_off = early > 0 and int((lead > FAR_OFF_NS).sum()) > max(FEWEST_FAR_OFF, AMBIGUOUS_SHARE * launched.size)
+        far_off = early > 0 and int((lead > FAR_OFF_NS).sum()) > max(FEWEST_FAR_OFF, IMPOSSIBLE_SHARE * launched.size)
         if early:
             oddities.append(
                 f"{early:,} of {launched.size:,} GPU operations start before their launch, by up to {int(lead.max()):,} ns"

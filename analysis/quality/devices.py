@@ -10,21 +10,17 @@ import numpy as np
 from analysis.attribution.attribution import Attribution
 from analysis.domain.figures import counted
 from analysis.efficiency.hardware import contradiction
-from analysis.quality.findings import Finding
+from analysis.quality.findings import CAPTURE_AGAIN, Finding, severity_of
 from analysis.trace import schema
 from analysis.trace.reader import Trace
 from analysis.trace.records import KERNEL
 
 __all__ = ["check"]
 
-UNFIT_SHARE: Final = 0.01
-"""Share of kernels that their device cannot run above which the capture is unfit; good captures: none at all."""
 _SHOWN: Final = 3
-_AGAIN: Final = (
-    "export the report again; if it is so in the report too, capture again, with an nsys as new as the driver"
-)
 _NO_PEAK: Final = (
-    f"no peak is taken for it, so that MFU is not known; {_AGAIN}, or state the peak (--peak-tflops, --peak-gbps)"
+    "no peak is taken for it, so that MFU is not known; "
+    f"{CAPTURE_AGAIN}, or state the peak (--peak-tflops, --peak-gbps)"
 )
 
 
@@ -124,11 +120,11 @@ def _too_much_of_an_sm(trace: Trace, attribution: Attribution) -> list[Finding]:
     return [
         Finding(
             "impossible-block-needs",
-            "unfit" if rows.size > UNFIT_SHARE * kernels else "warning",
+            severity_of(rows.size, kernels),
             f"{counted(rows.size, 'kernel needs', 'kernels need')} more than an SM has",
             f"{rows.size:,} of {counted(kernels, 'kernel')}, such as blocks of {' × '.join(map(str, block))} threads with "
             f"{shapes.registers(worst):,} registers each and {shapes.shared_bytes(worst) or 0:,} bytes of shared memory; an SM of "
             f"this device has {' and '.join(filter(None, of_sm))}",
-            _AGAIN,
+            CAPTURE_AGAIN,
         )
     ]

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Final
-
 import numpy as np
 from attrs import frozen
 
 from analysis.attribution.attribution import Attribution
 from analysis.domain.figures import counted
 from analysis.quality.findings import Finding
+from analysis.quality.values import SECOND_NS, work_span
 from analysis.trace import schema
 from analysis.trace.reader import Trace
 
 __all__ = ["GraphReplays", "check", "graph_replays"]
-
-_SECOND_NS: Final = 10**9
 
 
 @frozen
@@ -119,11 +116,11 @@ def _unplaced(trace: Trace, attribution: Attribution) -> list[Finding]:
 def _recorded_after_all(trace: Trace, attribution: Attribution) -> list[Finding]:
     """Nodes are added inside calls of the driver: none is recorded after the last of all calls and operations."""
     nodes = trace.graph_nodes.start
-    events = [rows for rows in (attribution.operations, attribution.calls) if len(rows)]
-    if not nodes.size or not events:
+    span = work_span(attribution) if nodes.size else None
+    if span is None:
         return []
-    last = max(int(rows.end.max()) for rows in events)
-    late = int((nodes > last + _SECOND_NS).sum())
+    last = span[1]
+    late = int((nodes > last + SECOND_NS).sum())
     if not late:
         return []
     return [

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from analysis.attribution.attribution import Attribution
 from analysis.domain.figures import counted
-from analysis.quality.findings import Finding, Severity
+from analysis.quality.findings import CAPTURE_AGAIN, IMPOSSIBLE_SHARE, Finding, Severity, severity_of
 from analysis.sums.tokens import MOST_TOKENS
 from analysis.trace import schema
 from analysis.trace.operations import COPY_KINDS
@@ -21,8 +21,6 @@ from analysis.trace.records import GRAPH, KERNEL, MEMCPY, NO_VALUE
 
 __all__ = ["check"]
 
-UNFIT_SHARE: Final = 0.01
-"""Share of rows that cannot be above which the capture is unfit."""
 FEWEST_OVERLAPPING: Final = 20
 FEWEST_REPEATED: Final = 20
 FASTEST_COPY: Final = 100_000
@@ -33,9 +31,6 @@ _WORTH_LOOKING: Final = 1_000 * 1_000
 """Blocks up to which a grid can be of any kernel: none lasts less than some hundred ns."""
 _NO_COLLECTOR_OF_OURS: Final = "DSOCR_COLLECTOR"
 _SHOWN: Final = 3
-_AGAIN: Final = (
-    "export the report again; if it is so in the report too, capture again, with an nsys as new as the driver"
-)
 
 
 def check(trace: Trace, attribution: Attribution) -> list[Finding]:
@@ -54,12 +49,8 @@ def check(trace: Trace, attribution: Attribution) -> list[Finding]:
     ]
 
 
-def _severity(rows: int, of: int) -> Severity:
-    return "unfit" if rows > UNFIT_SHARE * of else "warning"
-
-
 def _severity_of_many(rows: int, of: int) -> Severity:
-    return _severity(rows, of) if rows >= FEWEST_REPEATED else "warning"
+    return severity_of(rows, of) if rows >= FEWEST_REPEATED else "warning"
 
 
 def _overlapping_operations(attribution: Attribution) -> list[Finding]:
@@ -78,7 +69,7 @@ def _overlapping_operations(attribution: Attribution) -> list[Finding]:
         order = np.argsort(place, kind="stable")
         start, end, place = start[order], end[order], place[order]
     three = int(np.count_nonzero((end[:-2] > start[2:]) & (place[:-2] == place[2:])))
-    if three < FEWEST_OVERLAPPING or three <= UNFIT_SHARE * start.size:
+    if three < FEWEST_OVERLAPPING or three <= IMPOSSIBLE_SHARE * start.size:
         return []
     return [
         Finding(
@@ -87,7 +78,7 @@ def _overlapping_operations(attribution: Attribution) -> list[Finding]:
             "operations of one stream run at the same time",
             f"{three:,} of {counted(start.size, 'GPU operation')} outside of graphs start before the one before the last of their "
             "stream has ended; a stream runs them one after the other, so their times cannot be",
-            _AGAIN,
+            CAPTURE_AGAIN,
         )
     ]
 
@@ -110,11 +101,11 @@ def _overlapping_calls(attribution: Attribution) -> list[Finding]:
     return [
         Finding(
             "overlapping-calls",
-            _severity(rows, len(calls)),
+            severity_of(rows, len(calls)),
             f"{counted(rows, 'API call begins', 'API calls begin')} before an earlier one has ended",
             f"{rows:,} of {counted(len(calls), 'call')} begin inside an earlier call of their thread, and end behind it; a thread "
             "makes one call after the other, so times of calls, and what lies inside which range, cannot be trusted",
-            _AGAIN,
+            CAPTURE_AGAIN,
         )
     ]
 
@@ -136,7 +127,7 @@ def _repeated_calls(trace: Trace, attribution: Attribution) -> list[Finding]:
             f"{counted(rows, 'API call begins and ends', 'API calls begin and end')} with another one",
             f"{rows:,} of {counted(len(calls), 'call')} have thread, start and end of the one before: rows are there twice, or "
             "their times cannot be",
-            _AGAIN,
+            CAPTURE_AGAIN,
         )
     ]
 
@@ -164,7 +155,7 @@ def _repeated_ranges(trace: Trace, attribution: Attribution) -> list[Finding]:
             f"{counted(number, 'range is', 'ranges are')} there twice",
             f"{number:,} of {counted(len(ranges), 'range')} have name, thread, start and end of another one; steps, images and "
             "what is counted per range would be too many",
-            _AGAIN,
+            CAPTURE_AGAIN,
         )
     ]
 
@@ -183,10 +174,10 @@ def _instant_kernels(trace: Trace, attribution: Attribution) -> list[Finding]:
     return [
         Finding(
             "instant-kernels",
-            _severity(instant, of),
+            severity_of(instant, of),
             f"{counted(instant, 'kernel takes', 'kernels take')} no time",
             f"{instant:,} of {counted(of, 'kernel')} end when they start; the shortest kernel takes some hundred ns",
-            _AGAIN,
+            CAPTURE_AGAIN,
         )
     ]
 
@@ -203,11 +194,11 @@ def _fast_copies(attribution: Attribution) -> list[Finding]:
     return [
         Finding(
             "impossible-copies",
-            _severity(number, rows.size),
+            severity_of(number, rows.size),
             f"{counted(number, 'copy is', 'copies are')} faster than any memory",
             f"{number:,} of {counted(rows.size, 'copy', 'copies')}; the fastest is said to move "
             f"{int(operations.size[worst]):,} bytes in {int(operations.duration[worst]):,} ns",
-            f"{_AGAIN}; sizes of copies tell which of them are small ones that the host waits for",
+            f"{CAPTURE_AGAIN}; sizes of copies tell which of them are small ones that the host waits for",
         )
     ]
 
@@ -231,7 +222,7 @@ def _unknown_copies(attribution: Attribution) -> list[Finding]:
             f"{counted(number, 'copy is', 'copies are')} of an unknown kind",
             f"{number:,} of {counted(copies, 'copy', 'copies')} (copyKind {numbers}): "
             "whether the host waits for these is not known, so that they are in no count of small device-to-host copies",
-            _AGAIN,
+            CAPTURE_AGAIN,
         )
     ]
 
@@ -252,11 +243,11 @@ def _fast_grids(attribution: Attribution) -> list[Finding]:
     return [
         Finding(
             "impossible-grids",
-            _severity(number, kernels),
+            severity_of(number, kernels),
             f"{counted(number, 'kernel has', 'kernels have')} more blocks than a device can begin in their time",
             f"{number:,} of {counted(kernels, 'kernel')}, such as {int(blocks[worst]):,} blocks in "
             f"{int(operations.duration[worst]):,} ns; waves and small grids of these cannot be",
-            _AGAIN,
+            CAPTURE_AGAIN,
         )
     ]
 
@@ -293,9 +284,9 @@ def _empty_stages(attribution: Attribution) -> list[Finding]:
     return [
         Finding(
             "instant-stages",
-            _severity(number, stages.size),
+            severity_of(number, stages.size),
             f"{counted(number, 'stage takes', 'stages take')} no time",
             f"{number:,} of {counted(stages.size, 'stage')} end when they start, so that no call lies inside them",
-            _AGAIN,
+            CAPTURE_AGAIN,
         )
     ]

@@ -6,19 +6,18 @@ from typing import Final
 
 from analysis.attribution.attribution import Attribution
 from analysis.domain.figures import counted, duration
-from analysis.quality.findings import Finding
+from analysis.quality.findings import IMPOSSIBLE_SHARE, Finding, severity_of
 from analysis.trace import schema
 from analysis.trace.launch_shapes import MOST_THREADS
 from analysis.trace.reader import UNNAMED, Trace
 from analysis.trace.records import KERNEL
 
-__all__ = ["IMPOSSIBLE_SHARE", "SESSIONS", "check"]
+__all__ = ["SECOND_NS", "SESSIONS", "check", "work_span"]
 
-IMPOSSIBLE_SHARE: Final = 0.01
-"""Share of a table's rows above which impossible ones make the capture unfit; good captures: none at all."""
 SESSIONS: Final = 2
 """Operations and calls that span more than so many times the session that recorded them, and a second, contradict it."""
-_SECOND_NS: Final = 10**9
+SECOND_NS: Final = 10**9
+"""By so much no clock is wrong."""
 
 _TIMED: Final = (schema.KERNELS, schema.MEMCPYS, schema.MEMSETS, schema.GRAPHS, schema.CALLS, schema.NVTX)
 _AGAIN: Final = (
@@ -72,7 +71,7 @@ def _blocks(trace: Trace, attribution: Attribution) -> list[Finding]:
     return [
         Finding(
             "impossible-blocks",
-            "unfit" if rows > IMPOSSIBLE_SHARE * kernels else "warning",
+            severity_of(rows, kernels),
             f"{counted(rows, 'kernel has', 'kernels have')} more than {MOST_THREADS:,} threads a block",
             f"{rows:,} of {counted(kernels, 'kernel')} ({places}): blockX × blockY × blockZ is more than any device takes. "
             "Block, registers and shared memory of these read as not recorded",
@@ -140,12 +139,11 @@ def _backwards(trace: Trace) -> list[Finding]:
 
 def _against_session(trace: Trace, attribution: Attribution) -> list[Finding]:
     """Operations and calls that last far longer than the session that recorded them."""
-    events = [rows for rows in (attribution.operations, attribution.calls) if len(rows)]
-    session = trace.info.duration_ns
-    if not events or session is None:
+    span, session = work_span(attribution), trace.info.duration_ns
+    if span is None or session is None:
         return []
-    first, last = min(int(rows.start.min()) for rows in events), max(int(rows.end.max()) for rows in events)
-    if last - first <= SESSIONS * session + _SECOND_NS:
+    first, last = span
+    if last - first <= SESSIONS * session + SECOND_NS:
         return []
     return [
         Finding(
@@ -157,3 +155,11 @@ def _against_session(trace: Trace, attribution: Attribution) -> list[Finding]:
             _AGAIN,
         )
     ]
+
+
+def work_span(attribution: Attribution) -> tuple[int, int] | None:
+    """Start of the first operation or call and end of the last, ns; None: there is none."""
+    events = [rows for rows in (attribution.operations, attribution.calls) if len(rows)]
+    if not events:
+        return None
+    return min(int(rows.start.min()) for rows in events), max(int(rows.end.max()) for rows in events)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from analysis.quality.values import IMPOSSIBLE_SHARE, SESSIONS
+from analysis.quality.findings import IMPOSSIBLE_SHARE
+from analysis.quality.values import SESSIONS
 from analysis.render.markdown_tables import code, escaped, head_lines, row_line
 from analysis.trace import schema
 from analysis.trace.checks import EXAMPLES, must_be

@@ -54,6 +54,12 @@ def packed_columns(spec: TableSpec) -> tuple[ColumnElement[Any], ColumnElement[A
     )
 
 
+def _threads(packed: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Threads of a block, x × y × z, by packed block."""
+    threads: NDArray[np.int64] = (packed & 0x7FF) * (packed >> _BLOCK_Y & 0x7FF) * (packed >> _BLOCK_Z & 0x7F)
+    return threads
+
+
 @frozen(eq=False)
 class LaunchShapes:
     """Distinct launch shapes. A launch's code c means grid ``c // len(blocks)`` and block ``c % len(blocks)``."""
@@ -69,8 +75,7 @@ class LaunchShapes:
     def unpack(cls, grids: list[Any], blocks: list[Any]) -> LaunchShapes:
         """From the distinct packed integers, in code order."""
         packed = np.array(blocks, dtype=np.int64)
-        threads = (packed & 0x7FF) * (packed >> _BLOCK_Y & 0x7FF) * (packed >> _BLOCK_Z & 0x7F)
-        too_large = (packed >= 0) & (threads > MOST_THREADS)
+        too_large = (packed >= 0) & (_threads(packed) > MOST_THREADS)
         return cls(np.array(grids, dtype=np.int64), np.where(too_large, -1, packed), too_large)
 
     def __len__(self) -> int:
@@ -121,8 +126,7 @@ class LaunchShapes:
         """
         packed, more = self.blocks, np.zeros(self.blocks.size, dtype=bool)
         if registers is not None:
-            threads = (packed & 0x7FF) * (packed >> _BLOCK_Y & 0x7FF) * (packed >> _BLOCK_Z & 0x7F)
-            more |= threads * (packed >> _REGISTERS & 0x1FF) > registers
+            more |= _threads(packed) * (packed >> _REGISTERS & 0x1FF) > registers
         if shared_bytes is not None:
             shared = packed >> _SHARED
             more |= (shared != _SHARED_UNKNOWN) & (shared > shared_bytes)

@@ -14,8 +14,7 @@ import pytest
 from analysis.api.opening import opened
 from analysis.api.options import AnalysisOptions
 from analysis.domain.errors import TraceError, TraceSchemaError
-from analysis.quality.findings import Finding
-from analysis.quality.values import IMPOSSIBLE_SHARE
+from analysis.quality.findings import IMPOSSIBLE_SHARE, Finding
 from analysis.render.trace_checks import reference
 from analysis.trace import schema
 from analyze_command import analyze, assert_one_line
