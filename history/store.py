@@ -37,8 +37,8 @@ __all__ = ["Store"]
 Mode: TypeAlias = Literal["read", "write"]
 
 _WAIT_S: Final = 30.0
-_POLL_S: Final = 0.05
 """How long a writer waits while others write."""
+_POLL_S: Final = 0.05
 _OF_THE_CONNECTION: Final = {"connect_timeout": 10, "tcp_user_timeout": 30_000, "keepalives_idle": 15}
 """Seconds, milliseconds, seconds: no run waits for long for a server that does not answer or has gone."""
 _LOCK_KEY: Final = 0x64736F6372

@@ -33,7 +33,7 @@ from analysis.domain.reading import LARGEST_SETTINGS, json_of, open_regular, rea
 from runner.inputs import sample_pages
 from runner.inputs.pdf import LARGEST_PAGES, PDF_SUFFIX, PdfPages, rendered, split_selection
 from runner.inputs.sample_pages import SAMPLE_PAGES, draw_page
-from runner.process.own_file import is_user_of_new_files
+from runner.process.own_file import is_own
 
 __all__ = [
     "CATEGORY_RULE",
@@ -170,7 +170,7 @@ def _of_ones_own(folder: Path) -> Path:
             if not place.is_symlink():
                 return place
         else:
-            if users == {os.geteuid()} or is_user_of_new_files(next(iter(users - {os.geteuid()})), place.parent):
+            if all(is_own(user, place.parent) for user in users):
                 return place
     raise InputImagesError(f"{folder}: belongs to another user, or is a link; choose another --out")
 

@@ -64,17 +64,15 @@ def analyse_beside(
         InterruptedRunError: it was interrupted.
         AnalysisFailedError: it failed, or took two hours.
     """
-    log.unlink(missing_ok=True)
     log.parent.mkdir(parents=True, exist_ok=True)
-    wide = {**env, "COLUMNS": str(shutil.get_terminal_size((_PIPE_COLUMNS, 24)).columns)}
-    outcome = run_process(argv, env=wide, log=log, interrupts=interrupts, deadline=time.monotonic() + _ANALYSIS_S)
+    outcome = _run_analysis(argv, env, log, interrupts)
     if outcome.ended_by == "interrupt":
         raise InterruptedRunError(f"interrupted in {what}; {rest}")
     if outcome.ended_by == "timeout":
         raise AnalysisFailedError(f"{what} did not end in {_ANALYSIS_S / 3600:g} h; {rest}")
     if outcome.returncode != 0:
-        words = last_line(log).removeprefix("dsocr-analyze: ").removeprefix("error: ")
-        raise AnalysisFailedError(f"{what} {ended_in_words(outcome.returncode)}: {words} (all of it: {log}); {rest}")
+        ended = ended_in_words(outcome.returncode)
+        raise AnalysisFailedError(f"{what} {ended}: {_own_words(last_line(log))} (all of it: {log}); {rest}")
 
 
 def start_analysis(
@@ -96,15 +94,26 @@ def start_analysis(
     Raises:
         CaptureError: it cannot be started.
     """
-    log = directory.log("analysis")
+    return _run_analysis(argv, env, directory.log("analysis"), interrupts, watch)
+
+
+def _run_analysis(
+    argv: Sequence[str],
+    env: dict[str, str],
+    log: Path,
+    interrupts: Interrupts,
+    watch: Callable[[], None] | None = None,
+) -> Outcome:
+    """Run it with a new log, in which its headline, which is shown at the end, is as wide as the terminal."""
     log.unlink(missing_ok=True)
-    wide = {
-        **env,
-        "COLUMNS": str(shutil.get_terminal_size((_PIPE_COLUMNS, 24)).columns),
-    }  # its headline is shown at the end
-    return run_process(
-        argv, env=wide, log=log, interrupts=interrupts, watch=watch, deadline=time.monotonic() + _ANALYSIS_S
-    )
+    wide = {**env, "COLUMNS": str(shutil.get_terminal_size((_PIPE_COLUMNS, 24)).columns)}
+    deadline = time.monotonic() + _ANALYSIS_S
+    return run_process(argv, env=wide, log=log, interrupts=interrupts, watch=watch, deadline=deadline)
+
+
+def _own_words(line: str) -> str:
+    """What the analysis says went wrong, without its name before it."""
+    return line.removeprefix("dsocr-analyze: ").removeprefix("error: ")
 
 
 def require_analysed(
@@ -133,7 +142,7 @@ def require_analysed(
         raise TimeoutExceededError(f"the analysis was ended by --timeout {timeout_s:g}; {rest}")
     words = last_line(directory.log("analysis"))
     if outcome.returncode == _UNFIT:
-        raise UnfitTraceError(words.removeprefix("dsocr-analyze: ").removeprefix("error: "))
+        raise UnfitTraceError(_own_words(words))
     if outcome.returncode != 0:
         if again:
             rest = f"the trace is kept in {directory.path}, and all of its words in {directory.log('analysis')}"
@@ -176,14 +185,11 @@ def require_ended_itself(
     """
     if outcome.ended_by in ("itself", "over"):
         return
+    rest = "" if saved is None else f"; what it captured is in {saved}: dsocr-profile resume {directory.path.name}"
     if outcome.ended_by == "stuck":
-        raise CaptureError(
-            f"{_stuck(outcome, tool)}{_what_is_left(directory, saved)}; its output: {directory.log('capture')}"
-        )
-    rest = ""
-    if saved is not None:
-        rest = f"; what it captured is in {saved}: dsocr-profile resume {directory.path.name}"
-    elif outcome.gave_up:
+        left = rest or _what_is_left(directory)
+        raise CaptureError(f"{_stuck(outcome, tool)}{left}; its output: {directory.log('capture')}")
+    if saved is None and outcome.gave_up:
         rest = "; it was killed, and nothing usable is left"
     if outcome.ended_by == "timeout":
         raise TimeoutExceededError(f"{what} was ended by --timeout {timeout_s:g}{rest}")
@@ -277,10 +283,8 @@ def _stuck(outcome: Outcome, tool: str) -> str:
     return f"{tool} had not ended {outcome.waited_s:.0f} s after the program, and was {done}"
 
 
-def _what_is_left(directory: RunDirectory, saved: Path | None) -> str:
+def _what_is_left(directory: RunDirectory) -> str:
     """Say what a profiler left that was killed: which file, how large, and what can be done with it."""
-    if saved is not None:
-        return f"; what it captured is in {saved}: dsocr-profile resume {directory.path.name}"
     left = [
         file for ending in (".nsys-rep", ".qdstrm") for file in directory.path.glob(f"*{ending}") if file.stat().st_size
     ]

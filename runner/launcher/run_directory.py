@@ -27,7 +27,7 @@ from runner.plan.plan import RunPlan, WorkloadResult, trace_names
 from runner.plan.program import ExecPlan
 from runner.process.environment import own_secrets
 from runner.process.lock import LockFile, LockTakenError, user_name
-from runner.process.own_file import is_user_of_new_files, own_record
+from runner.process.own_file import is_own, own_record
 from runner.process.shared_folders import shared_folders
 
 __all__ = ["RunDirectory", "require_safe_place"]
@@ -166,7 +166,7 @@ class RunDirectory:
         except OSError as error:
             raise RequestError(f"{self.path}: cannot be read ({error.strerror})") from error
         own = {os.geteuid()}
-        if folder.st_uid not in own and is_user_of_new_files(folder.st_uid, self.path):
+        if is_own(folder.st_uid, self.path):
             own.add(folder.st_uid)
         for path, facts in ((self.path, folder), *entries):
             if stat.S_ISLNK(facts.st_mode) and not _MAY_BE_A_LINK.fullmatch(path.name):
@@ -187,7 +187,7 @@ class RunDirectory:
             )
         with suppress(FileNotFoundError):
             user = self.path.stat().st_uid
-            if user != os.geteuid() and not is_user_of_new_files(user, self.path):
+            if not is_own(user, self.path):
                 raise CaptureError(
                     f"{self.path}: a folder of {user_name(user)} was put in its place while the run went on; choose an "
                     "--out in a folder that is yours alone"
@@ -290,8 +290,9 @@ class RunDirectory:
         Raises:
             CaptureError: the disk is full or the folder cannot be written.
         """
-        text = to_json(record)
-        if file.name != self.plan_file.name:
+        if file.name == self.plan_file.name:
+            text = to_json(record)
+        else:
             # Text by text, not the JSON: there quotes inside a text are escaped, and a secret between them looks like none.
             text = json.dumps(
                 redacted_plain(to_plain(record), own_secrets()), indent=2, ensure_ascii=False, allow_nan=False

@@ -18,7 +18,7 @@ from analysis.domain.errors import RequestError
 from analysis.domain.reading import LARGEST_RESULT
 from runner.process.lock import user_name
 
-__all__ = ["is_user_of_new_files", "own_record"]
+__all__ = ["is_own", "own_record"]
 
 T = TypeVar("T")
 
@@ -43,7 +43,7 @@ def own_record(kind: type[T], path: Path) -> T:
         facts = os.fstat(descriptor)
         if not stat.S_ISREG(facts.st_mode):
             raise RequestError(f"{path}: is no regular file")
-        if facts.st_uid != os.geteuid() and not is_user_of_new_files(facts.st_uid, path.parent):
+        if not is_own(facts.st_uid, path.parent):
             raise RequestError(f"{path}: belongs to {user_name(facts.st_uid)}, and what it names would be started")
         if facts.st_mode & stat.S_IWOTH:
             raise RequestError(f"{path}: everybody may write it; if what is in it is yours: chmod go-w {path}")
@@ -56,8 +56,10 @@ def own_record(kind: type[T], path: Path) -> T:
     return from_json(kind, content, source=str(path))
 
 
-def is_user_of_new_files(user: int, folder: Path) -> bool:
-    """Whether the files that we make in a folder become a user's: on a network file system root's may be nobody's."""
+def is_own(user: int, folder: Path) -> bool:
+    """Whether a user is this one, or has the files that we make in a folder: on a network file system root's may be nobody's."""
+    if user == os.geteuid():
+        return True
     try:
         with tempfile.TemporaryFile(dir=folder) as file:
             return os.fstat(file.fileno()).st_uid == user
