@@ -10,7 +10,8 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -214,3 +215,14 @@ def hold_device(device: str, environ: dict[str, str]) -> subprocess.Popen[str]:
     assert process.stdout is not None
     assert process.stdout.readline() == "held\n"
     return process
+
+
+@contextmanager
+def device_held(device: str, environ: dict[str, str]) -> Iterator[subprocess.Popen[str]]:
+    """Another process holds a device in the body."""
+    holder = hold_device(device, environ)
+    try:
+        yield holder
+    finally:
+        holder.kill()
+        holder.wait()

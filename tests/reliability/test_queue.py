@@ -11,7 +11,7 @@ import psutil
 
 from fault_scene import Scene, Started, wait_for
 from fault_table import Resume, Row, faults
-from launch_kit import hold_device
+from launch_kit import device_held
 from runner.launcher.run_directory import RunDirectory
 
 QUEUE = "Queue"
@@ -73,14 +73,10 @@ def test_five_submits_at_once(scene: Scene, row: Row) -> None:
     ),
 )  # fmt: skip
 def test_cancel_of_a_queued_run(scene: Scene, row: Row) -> None:
-    holder = hold_device("cpu", scene.environ)
-    try:
+    with device_held("cpu", scene.environ):
         directory, status = accepted(scene, scene.submit())
         assert status == "queued"
         cancel = scene.do("cancel", directory.path.name, "--out", str(scene.out))
-    finally:
-        holder.kill()
-        holder.wait()
     assert not (directory.path / "control.json").exists()
     scene.check(row, cancel)
 
@@ -154,16 +150,12 @@ def test_the_worker_is_killed(scene: Scene, row: Row) -> None:
     ),
 )  # fmt: skip
 def test_a_queued_worker_is_killed(scene: Scene, row: Row) -> None:
-    holder = hold_device("cpu", scene.environ)
-    try:
+    with device_held("cpu", scene.environ):
         first, _ = accepted(scene, scene.submit())
         second, status = accepted(scene, scene.submit())
         assert status == "queued"
         worker(scene, first).kill()
         wait_for(lambda: state(scene, first)["status"] == "failed", "status failed")
-    finally:
-        holder.kill()
-        holder.wait()
     wait_for_status(scene, second, "complete")
     wait_for(lambda: second.holder() is None, "the end of the worker")
     scene.check(row, scene.started[0], directory=first)
@@ -227,13 +219,9 @@ def test_status_while_the_report_is_made(scene: Scene, row: Row) -> None:
     ),
 )  # fmt: skip
 def test_the_device_is_held(scene: Scene, row: Row) -> None:
-    holder = hold_device("cpu", scene.environ)
-    try:
+    with device_held("cpu", scene.environ):
         run = scene.run()
         run.code()
-    finally:
-        holder.kill()
-        holder.wait()
     scene.check(row, run)
 
 
@@ -242,15 +230,11 @@ def test_the_device_is_held(scene: Scene, row: Row) -> None:
     Row("Ctrl-C", "waiting for the device (`--wait`)", 130, "interrupted", "interrupted while waiting for the device"),
 )
 def test_ctrl_c_while_waiting(scene: Scene, row: Row) -> None:
-    holder = hold_device("cpu", scene.environ)
-    try:
+    with device_held("cpu", scene.environ):
         run = scene.run("--wait")
         wait_for(lambda: "waiting" in run.stderr, "its word")
         run.send(signal.SIGINT)
         run.code()
-    finally:
-        holder.kill()
-        holder.wait()
     scene.check(row, run)
 
 
@@ -262,11 +246,7 @@ def test_ctrl_c_while_waiting(scene: Scene, row: Row) -> None:
     ),
 )  # fmt: skip
 def test_a_time_out_while_waiting(scene: Scene, row: Row) -> None:
-    holder = hold_device("cpu", scene.environ)
-    try:
+    with device_held("cpu", scene.environ):
         run = scene.run("--wait", "--timeout", "3")
         run.code()
-    finally:
-        holder.kill()
-        holder.wait()
     scene.check(row, run)

@@ -18,7 +18,7 @@ from analysis.domain.bands import Bands
 from analysis.domain.convert import from_json_file, to_json
 from analysis.domain.errors import BusyError, ChildFailedError, DsocrError, InterruptedRunError, RequestError
 from analysis.domain.manifest import ControlPass
-from launch_kit import environment, fake_nsys, hold_device, prepare, scripted
+from launch_kit import device_held, environment, fake_nsys, prepare, scripted
 from runner.collectors.choosing import Choice
 from runner.collectors.nsys.tool import NsysTool
 from runner.launcher import ab
@@ -168,13 +168,8 @@ def test_ctrl_c_ends_both_and_keeps_what_was_measured(tmp_path: Path, tool: Nsys
 
 def test_a_device_that_is_held_is_not_shared(tmp_path: Path, tool: NsysTool, environ: dict[str, str]) -> None:
     sides = side("A", tmp_path, tool), side("B", tmp_path, tool)
-    holder = hold_device("cpu", environ)
-    try:
-        with pytest.raises(BusyError):
-            in_turns(tmp_path / "ab", sides, environ, [])
-    finally:
-        holder.kill()
-        holder.wait()
+    with device_held("cpu", environ), pytest.raises(BusyError):
+        in_turns(tmp_path / "ab", sides, environ, [])
     assert [one_side.directory.read_manifest().status for one_side in sides] == ["failed", "failed"]
     assert not (tmp_path / "ab" / "ab.json").exists()
 

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from analysis.domain.errors import BusyError, InterruptedRunError, RequestError, TimeoutExceededError
-from launch_kit import environment, hold_device
+from launch_kit import device_held, environment, hold_device
 from runner.launcher.device_lock import DeviceLock
 from runner.process.driver import VisibleGpu, driver_facts, physical_device
 from runner.process.lock import LockFile
@@ -36,16 +36,12 @@ def environ(tmp_path: Path) -> dict[str, str]:
 
 def test_a_device_is_held_by_one_and_freed_when_its_holder_is_killed(environ: dict[str, str]) -> None:
     lock = DeviceLock("cpu", (), environ)
-    process = hold_device("cpu", environ)
-    try:
+    with device_held("cpu", environ) as process:
         assert lock.file.holder() == process.pid
         words = rf"device cpu is held by another run \(process {process.pid}\)"
         with pytest.raises(BusyError, match=words), lock.held(wait=False):
             pass
         assert DeviceLock("cuda:1", (), environ).file.holder() is None
-    finally:
-        process.kill()
-        process.wait()
     assert lock.file.holder() is None
     with lock.held(wait=False):
         assert lock.file.holder() == os.getpid()
@@ -424,18 +420,13 @@ def test_every_spelling_of_a_gpu_gives_its_one_lock() -> None:
 
 def test_waiting_for_a_device_ends_with_the_time_of_the_run(tmp_path: Path) -> None:
     environ = environment(DSOCR_LOCK_DIR=str(tmp_path))
-    holder = hold_device("cpu", environ)
-    try:
-        with Interrupts() as interrupts:
-            interrupts.deadline = time.monotonic() + 0.5
-            with (
-                pytest.raises(TimeoutExceededError, match=rf"process {holder.pid}.*--timeout was over"),
-                DeviceLock("cpu", (), environ).held(wait=True, interrupts=interrupts),
-            ):
-                pass
-    finally:
-        holder.kill()
-        holder.wait()
+    with device_held("cpu", environ) as holder, Interrupts() as interrupts:
+        interrupts.deadline = time.monotonic() + 0.5
+        with (
+            pytest.raises(TimeoutExceededError, match=rf"process {holder.pid}.*--timeout was over"),
+            DeviceLock("cpu", (), environ).held(wait=True, interrupts=interrupts),
+        ):
+            pass
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may act as other users")

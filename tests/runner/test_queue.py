@@ -18,7 +18,7 @@ import pytest
 from attrs import evolve
 
 from analysis.domain.errors import BusyError, InterruptedRunError, RequestError
-from launch_kit import ROOT, environment, fake_nsys, hold_device, prepare, start_launcher
+from launch_kit import ROOT, device_held, environment, fake_nsys, prepare, start_launcher
 from runner.collectors.choosing import planned_collector
 from runner.launcher.launch import carry_out
 from runner.launcher.queue import all_states, cancel, find_run, run_state
@@ -298,8 +298,7 @@ def test_submit_answers_at_once_and_a_queued_run_can_be_cancelled(
     tmp_path: Path, environ: dict[str, str], request_file: Path
 ) -> None:
     out = tmp_path / "out"
-    process = hold_device("cpu", environ)
-    try:
+    with device_held("cpu", environ):
         answer = dsocr(environ, "submit", str(request_file), "--out", str(out))
         assert answer.returncode == 0, answer.stderr
         accepted = json.loads(answer.stdout)
@@ -311,9 +310,6 @@ def test_submit_answers_at_once_and_a_queued_run_can_be_cancelled(
         cancelled = dsocr(environ, "cancel", accepted["run_id"], "--out", str(out))
         assert cancelled.returncode == 0, cancelled.stderr
         assert "cancelled" in cancelled.stdout
-    finally:
-        process.kill()
-        process.wait()
     directory = RunDirectory(out / accepted["run_id"])
     left = directory.read_manifest()
     assert (left.status, left.error) == ("cancelled", "cancelled before it began")

@@ -19,7 +19,7 @@ import pytest
 from attrs import evolve
 
 from analysis.domain.errors import AnalysisFailedError, BusyError, CaptureError, InterruptedRunError, RequestError
-from launch_kit import H100, ROOT, environment, fake_ncu, finished_run, hold_device
+from launch_kit import H100, ROOT, device_held, environment, fake_ncu, finished_run
 from runner.launcher import review as review_module
 from runner.launcher.review import Review, ReviewOptions, child_command, require_reviewable
 from runner.launcher.run_directory import RunDirectory
@@ -243,16 +243,12 @@ def test_a_failed_join_keeps_the_counters(make: Make, monkeypatch: pytest.Monkey
 
 def test_a_held_device_is_not_shared(make: Make, joined: list[list[str]], tmp_path: Path) -> None:
     work, _ = make()
-    holder = hold_device("cuda:0", {**environment(), "DSOCR_LOCK_DIR": str(tmp_path / "locks")})
-    try:
+    with device_held("cuda:0", {**environment(), "DSOCR_LOCK_DIR": str(tmp_path / "locks")}):
         same = "cuda-b8a7a1a0-0000-0000-0000-000000000000.lock"
         # The holder sees no H100 here, so its lock has the name of a number.
         (tmp_path / "locks" / "cuda-0.lock").rename(tmp_path / "locks" / same)
         with Interrupts() as interrupts, pytest.raises(BusyError, match="held by another run"):
             work.carry_out(interrupts)
-    finally:
-        holder.kill()
-        holder.wait()
 
 
 def test_another_gpu_is_refused(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
