@@ -28,6 +28,7 @@ from attrs import asdict, frozen
 from sqlalchemy.pool import NullPool
 
 from analysis.domain.errors import StoreError
+from analysis.domain.system_errors import reason_of
 from history.location import Location
 from history.records import RecordedRun, RunQuery, RunRow
 from history.schema import HEAD, METADATA, PARTS, RUNS, VERSION_TABLE, Moment
@@ -374,8 +375,10 @@ def _is_there_to_be_trusted(path: Path) -> bool:
         file = path.with_name(name)
         try:
             facts = file.lstat()
-        except OSError:
-            continue  # SQLite will say what is wrong with its folder
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except OSError as error:  # nothing is known of it, so it is not said to be missing
+            raise StoreError(f"{file}: {reason_of(error)}; choose another place with --store") from error
         is_there = is_there or file == path
         if stat.S_ISDIR(facts.st_mode):
             raise StoreError(f"{path}: is a folder; name the history's file, such as {path / 'history.sqlite'}")
