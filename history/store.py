@@ -224,7 +224,8 @@ class Store:
         revision = _revision(connection)
         if revision == HEAD:
             return
-        from history.upgrading import knows, upgrade  # brings Alembic, which a store of today does not need
+        # Brings Alembic, which a store of today does not need.
+        from history.upgrading import NotUpgradableError, knows, upgrade
 
         if revision is None:
             self._refuse_foreign_tables(connection)
@@ -233,7 +234,10 @@ class Store:
                 f"{self.location.shown}: was written by a newer version (its schema is {revision}, this version's is {HEAD}); "
                 "update dsocr-profiler"
             )
-        upgrade(connection)
+        try:
+            upgrade(connection)
+        except NotUpgradableError as error:
+            raise _DamagedError(str(error)) from error
 
     def _refuse_foreign_tables(self, connection: sa.Connection) -> None:
         """Put nothing into another program's file, such as a trace, and take no table of its for ours."""

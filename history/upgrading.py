@@ -8,8 +8,13 @@ import sqlalchemy as sa
 from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
+from alembic.util import CommandError
 
-__all__ = ["knows", "migrations", "upgrade"]
+__all__ = ["NotUpgradableError", "knows", "migrations", "upgrade"]
+
+
+class NotUpgradableError(Exception):
+    """What the database says of its own schema is not true; the words are Alembic's, in one line."""
 
 
 def migrations() -> Config:
@@ -26,7 +31,14 @@ def knows(revision: str) -> bool:
 
 
 def upgrade(connection: sa.Connection, revision: str = "head") -> None:
-    """Bring the database to a revision. The caller holds a lock that keeps other processes out, and commits."""
+    """Bring the database to a revision. The caller holds a lock that keeps other processes out, and commits.
+
+    Raises:
+        NotUpgradableError: the revision that it names cannot be replaced, as where a page of the file is another one's.
+    """
     config = migrations()
     config.attributes["connection"] = connection
-    command.upgrade(config, revision)
+    try:
+        command.upgrade(config, revision)
+    except CommandError as error:
+        raise NotUpgradableError(" ".join(str(error).split())) from error

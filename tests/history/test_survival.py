@@ -312,6 +312,17 @@ def test_a_schema_that_is_no_text_is_damage(tmp_path: Path) -> None:
         store.runs()
 
 
+def test_a_schema_that_contradicts_itself_is_damage(tmp_path: Path) -> None:
+    """The revision stands in the table and in its index, and one of them is another page's."""
+    path = tmp_path / "history.sqlite"
+    put_first_schema(str(path))
+    content = path.read_bytes()
+    at = content.rindex(b"r0001")
+    path.write_bytes(content[:at] + b"r0009" + content[at + 5 :])
+    with pytest.raises(StoreError, match=r"history\.sqlite: is damaged \([^\n]*\); .*history import"):
+        Store(locate(str(path))).runs()
+
+
 @pytest.mark.parametrize("how", ["no database", "cut off"])
 def test_reading_moves_nothing(tmp_path: Path, how: str) -> None:
     path = tmp_path / "history.sqlite"
