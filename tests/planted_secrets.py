@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import Final
 from urllib.parse import quote
 
-__all__ = ["FORMS", "NAMED", "PLANTED", "disguises"]
+__all__ = ["FORMS", "NAMED", "PLANTED", "disguises", "encodings"]
 
 _ANY: Final = string.ascii_letters + string.digits
 _UPPER: Final = string.ascii_uppercase + string.digits
@@ -140,8 +140,21 @@ NAMED: Final[dict[str, str]] = {
 """Variables whose values have no form: that they are secrets, their names say."""
 
 
+def encodings(secret: str) -> Iterator[bytes]:
+    """The forms in which a program may write a secret; in base64 with other bytes around it."""
+    yield from _plain_forms(secret)
+    for _, encoded in _in_base64(secret):
+        yield encoded
+
+
 def disguises(secret: str) -> Iterator[bytes]:
-    """The forms in which a file may hold a secret."""
+    """What a file that holds a secret may hold: of base64 what does not depend on the bytes around the secret."""
+    yield from _plain_forms(secret)
+    for before, encoded in _in_base64(secret):
+        yield encoded.rstrip(b"=")[4 if before else 0 : -5]
+
+
+def _plain_forms(secret: str) -> Iterator[bytes]:
     plain = secret.encode()
     yield plain
     yield secret.encode("utf-16-le")
@@ -150,8 +163,10 @@ def disguises(secret: str) -> Iterator[bytes]:
     yield binascii.hexlify(plain).upper()
     yield quote(secret, safe="").encode()
     yield json.dumps(secret)[1:-1].encode()
-    # Base64 of a text around it: of the three places at which it may begin, what does not depend on its neighbours.
+
+
+def _in_base64(secret: str) -> Iterator[tuple[int, bytes]]:
+    """Of each of the three places at which a secret may begin: the bytes before it, and the whole in base64."""
     for before in range(3):
         for encode in (base64.b64encode, base64.urlsafe_b64encode):
-            encoded = encode(b"\0" * before + plain + b"\0\0").rstrip(b"=")
-            yield encoded[4 if before else 0 : len(encoded) - 5]
+            yield before, encode(b"\0" * before + secret.encode() + b"\0\0")

@@ -11,16 +11,19 @@ needs a part of that.
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import re
+import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any, Final
 from urllib.parse import quote, quote_plus
 
 __all__ = [
     "REDACTED",
+    "encoded_forms",
     "is_secret_name",
     "redacted",
     "redacted_each",
@@ -39,6 +42,14 @@ _SECRET_NAME: Final = (
     r"|webhook|access[_-]?code|(?:database|db|redis|mongo(?:db)?|postgres(?:ql)?|mysql|amqp|broker)[_-]ur[li]\b"
 )
 """Not names that count: ``max_new_tokens``, ``forward_pass``; nor ``PWD``, a folder."""
+_HARMLESS_NAME: Final = (
+    r"(?i)(?<![a-z0-9])(?:eos|bos|pad|unk|sep|cls|mask|image|img|video|audio|special|stop|first|next|last|per|num|max|min|draft"
+    r"|prompt|thinking)[_-]?token(?![a-z])|token[_-]?(?:id|idx|index|num|count|budget|limit|len|length|type|pos|position"
+    r"|latency|rate|ratio|embedding|pruning|merging)s?(?![a-z])"
+)
+"""Parts of names that are a model's own: ``eos_token_id``, ``token_ids``."""
+_NAME_OF_A_PLACE: Final = r"(?i)(?:file|path|dir|folder)s?\Z"
+"""What says where a secret lies, such as ``--password-file``, holds none."""
 _STRICT_NAME: Final = r"(?i)pass|secret|token|[_-]pwd?\b"
 """Of what is named so, a word of small letters may be the secret itself."""
 _PLAIN_WORDS: Final = frozenset({
@@ -97,18 +108,28 @@ _AROUND: Final = 500
 """Characters on both sides of a place of `_MAYBE` that the detector sees; its longest secrets have about 200."""
 _SEPARATOR: Final = r"[,;&](?=[^\s\"'\\,;&<>(){}\[\]|])(?!\s?[\w.%-]{1,60}[=:])"
 """Inside of a value; before a blank, a bracket or another name it ends the value."""
-_PLAIN: Final = rf"(?P<secret>[^\s\"'\\,;&<>(){{}}\[\]$*|](?:[^\s\"'\\,;&<>(){{}}\[\]|]|{_SEPARATOR}){{7,400}})"
+_BRACKET: Final = r"(?:[>(){}\[\]|]|<(?![/|]))(?=[<>(){}\[\]|]{0,8}[^\s\"'\\,;&<>(){}\[\]|])"
+"""Inside of a value; what closes behind it does not belong to it."""
+_PLAIN: Final = (
+    rf"(?P<secret>[^\s\"'\\,;&<>(){{}}\[\]$*|](?:[^\s\"'\\,;&<>(){{}}\[\]|]|{_SEPARATOR}|{_BRACKET}){{7,400}})"
+)
 _QUOTED: Final = (
-    r"(?P<quote>\\{0,4}[\"'])(?!\$\{?\w+\}?\\{0,4}[\"']|\*{3}|[<{\[(])"
+    r"(?P<quote>\\{0,4}[\"'])(?!\$\{?\w+\}?\\{0,4}[\"']|\*{3}"
+    r"|(?:<[\w .:|-]{0,80}>|[{]{1,2}[\w .:!-]{0,80}[}]{1,2}|\[[\w .:-]{0,80}\]|\([\w .:-]{0,80}\))(?P=quote))"
     r"(?P<quoted>(?:(?!(?P=quote)).){8,400})(?=(?P=quote))"
 )
-"""A value in quotes may be of several words. ``$NAME`` and ``<your key>`` are no values."""
+"""A value in quotes may be of several words. ``$NAME``, ``<your key>``, ``{key}`` and ``(none)`` are no values."""
 _VALUE: Final = rf"(?:{_QUOTED}|(?:\\{{0,4}}[\"'])?{_PLAIN})"
 _MIXED: Final = (
     r"(?!(?:torch\.)?(?:b?float|u?int|complex|fp|bf)\d)"
     r"(?=[^\s\"'\\,;&<>(){}\[\]$*|]{0,60}\d)(?=[^\s\"'\\,;&<>(){}\[\]$*|]{0,60}[A-Za-z])"
 )
-"""Before a value: it has letters and digits, as a number, a word and a special token (``<|image|>``) have not."""
+"""Before a value: it has letters and digits, as a number, a word and a special token (``<|image|>``) have not.
+
+Before a bracket, if there is one: ``token=Embedding(128)`` is a call.
+"""
+_MIXED_WITH_BRACKETS: Final = r"(?!--[A-Za-z])(?=[^\s\"'\\,;&$*]{0,60}\d)(?=[^\s\"'\\,;&$*]{0,60}[A-Za-z])"
+"""The same where what stands there can hardly be anything else."""
 _QUOTE: Final = r"(?:\\{0,4}[\"'])?"
 """Around a name or its value; with strokes before it where the text is JSON inside of JSON."""
 _OURS: Final[Mapping[str, str]] = {
@@ -174,12 +195,15 @@ _OURS: Final[Mapping[str, str]] = {
     "token": (rf"(?i)(?<![\w.-])token{_QUOTE}\s?[=:]\s?{_QUOTE}{_MIXED}{_PLAIN}"),
     "option": (
         r"(?i)(?<![\w-])-{1,2}(?:[\w-]{0,40}[_-])?(?:token|passw(?:or)?d|passphrase|secret|api[_-]?key)[ =]"
-        rf"(?:{_QUOTED}|{_QUOTE}{_MIXED}{_PLAIN})"
+        rf"(?:{_QUOTED}|{_QUOTE}{_MIXED_WITH_BRACKETS}{_PLAIN})"
     ),
     # 1000:1000 and app:app are a user and a group.
     "user and password": (
-        r"(?<![\w-])(?:-u|--(?:proxy-)?user)[ =][\"']?[^\s\"':/]{1,60}:"
-        r"(?P<secret>(?=\S{0,60}\d)(?=\S{0,60}[A-Za-z])[^\s\"']{6,400})"
+        r"(?<![\w-])(?:-u|--(?:proxy-)?user)[ =](?:"
+        r"(?P<quote>\\{0,4}[\"'])[^\s\"':/\\]{1,60}:(?!\*{3}|\$)"
+        r"(?=[^\"']{0,60}[^\w\"'\\.:$-]|(?=[^\"']{0,60}\d)[^\"']{0,60}[A-Za-z])"
+        r"(?P<quoted>(?:(?!(?P=quote)).){6,400})(?=(?P=quote))"
+        r"|[\"']?[^\s\"':/]{1,60}:(?P<secret>(?=\S{0,60}\d)(?=\S{0,60}[A-Za-z])[^\s\"']{6,400}))"
     ),
     "cookie": (rf"(?i)\b(?:set-)?cookie{_QUOTE}: ?{_QUOTE}(?P<secret>[\w.-]{{1,60}}=(?!\*{{3}})[^\r\n\"'\\]{{6,}})"),
 }
@@ -191,15 +215,18 @@ A name may have 300,000 characters: no pattern begins at many places of one word
 
 def is_secret_name(name: str) -> bool:
     """Whether a variable or an option is named like one that holds a secret."""
-    return bool(re.search(_SECRET_NAME, name))
+    if re.search(_NAME_OF_A_PLACE, name):
+        return False
+    return bool(re.search(_SECRET_NAME, re.sub(_HARMLESS_NAME, "", name)))
 
 
-def redacted(text: str, values: Sequence[str] = ()) -> str:
+def redacted(text: str, values: Sequence[str] = (), taken: set[str] | None = None) -> str:
     """Take out what looks like a secret, and what is known to be one.
 
     Args:
         text: of any length and with any line ends.
         values: secrets that are known, the longest first, as `secret_values` gives them.
+        taken: gets what was taken out because it looks like a secret.
 
     Returns:
         The text with `REDACTED` in their places; the text itself where there is none.
@@ -208,14 +235,14 @@ def redacted(text: str, values: Sequence[str] = ()) -> str:
         if value in text:
             text = text.replace(value, REDACTED)
     if _has_unseen(text):
-        text = _without_split_secrets(text, values)
+        text = _without_split_secrets(text, values, taken)
     if not _has_a_mark(text):
         return text
     if "PRIVATE KEY" in text or "PuTTY-User-Key" in text:  # the only ones of several lines
-        text = re.sub(_OURS["private key"], REDACTED, text)
+        text = _without(text, [match.span() for match in re.finditer(_OURS["private key"], text)], taken)
     if "\n" not in text:
-        return _redacted_line(text)
-    return "\n".join(_redacted_line(line) if _has_a_mark(line) else line for line in text.split("\n"))
+        return _redacted_line(text, taken)
+    return "\n".join(_redacted_line(line, taken) if _has_a_mark(line) else line for line in text.split("\n"))
 
 
 def _has_a_mark(text: str) -> bool:
@@ -234,7 +261,7 @@ def _has_unseen(text: str) -> bool:
     return ("\x1b" in text or not text.isascii()) and re.search(_UNSEEN, text) is not None
 
 
-def _without_split_secrets(text: str, values: Sequence[str]) -> str:
+def _without_split_secrets(text: str, values: Sequence[str], taken: set[str] | None) -> str:
     """Take out secrets that colours or characters without width split; a line with one loses all of these."""
     lines = text.split("\n")
     for place, line in enumerate(lines):
@@ -243,15 +270,15 @@ def _without_split_secrets(text: str, values: Sequence[str]) -> str:
             continue
         # What is found as the line is need not lose its colours.
         shown = re.sub(_UNSEEN, "", redacted_line) if (redacted_line := _redacted_line(line)) != line else plain
-        cleaned = redacted(shown, values)
+        cleaned = redacted(shown, values, taken)
         if cleaned != shown:
             lines[place] = cleaned
     return "\n".join(lines)
 
 
-def _redacted_line(text: str) -> str:
+def _redacted_line(text: str, taken: set[str] | None = None) -> str:
     for pattern in _ours():
-        text = _without(text, [_secret_of(match) for match in pattern.finditer(text)])
+        text = _without(text, [_secret_of(match) for match in pattern.finditer(text)], taken)
     # Around each place only: the detector's patterns are not made for lines of any length. From the end, so that the
     # places before stay what they are.
     seen = len(text) + _AROUND
@@ -263,14 +290,19 @@ def _redacted_line(text: str) -> str:
         window = text[start:end]
         for pattern, valid in _detector():
             matches = [match for match in pattern.finditer(window) if valid is None or valid(match.group())]
-            window = _without(window, [_secret_of(match) for match in matches])
+            window = _without(window, [_secret_of(match) for match in matches], taken)
         text = f"{text[:start]}{window}{text[end:]}"
     return text
 
 
-def _without(text: str, spans: Sequence[tuple[int, int]]) -> str:
+def _without(text: str, spans: Sequence[tuple[int, int]], taken: set[str] | None) -> str:
     for start, end in reversed(spans):  # from the end, so that the places before stay what they are
         if text[start:end] != REDACTED:
+            if taken is not None:
+                secret = text[start:end]
+                taken.add(secret)
+                if ":" in secret:  # a user and a password: that is one by itself
+                    taken.add(secret.partition(":")[2])
             text = f"{text[:start]}{REDACTED}{text[end:]}"
     return text
 
@@ -306,7 +338,7 @@ def redacted_each(texts: Sequence[str]) -> Sequence[str]:
 
 
 def secret_values(environ: Mapping[str, str], names: Iterable[str] = ()) -> tuple[str, ...]:
-    """Values of variables that are named like secrets, in the forms in which they may be printed.
+    """Values of variables that are named or look like secrets, in the forms in which they may be printed.
 
     Args:
         environ: an environment.
@@ -317,25 +349,86 @@ def secret_values(environ: Mapping[str, str], names: Iterable[str] = ()) -> tupl
         there, plain words, and words of small letters in what is not named like a password, secret or token: to blank
         them would blank what is no secret.
     """
-    certain = {environ[name] for name in names if len(environ.get(name, "")) >= 4}
-    likely = {value for name, value in environ.items() if is_secret_name(name) and _is_odd(name, value)}
-    return tuple(sorted(written_forms(certain | likely), key=lambda value: (-len(value), value)))
+    return _secret_values(frozenset(environ.items()), frozenset(names))
+
+
+@lru_cache(maxsize=8)
+def _secret_values(variables: frozenset[tuple[str, str]], names: frozenset[str]) -> tuple[str, ...]:
+    """Asked for before each line that is printed, and an environment seldom changes."""
+    values: set[str] = set()
+    for name, value in variables:
+        if name in names and len(value) >= 4:
+            values.add(value)
+        elif is_secret_name(name):
+            if _is_odd(name, value):
+                values.add(value)
+        else:
+            looking_like_one: set[str] = set()
+            redacted(value, taken=looking_like_one)
+            values |= {text for text in looking_like_one if len(text) >= _SHORTEST_ENCODED}
+    return tuple(sorted(written_forms(values), key=lambda value: (-len(value), value)))
 
 
 def written_forms(values: Iterable[str]) -> set[str]:
-    """Texts, and how each is printed as JSON, by ``repr`` and in an address."""
-    forms: set[str] = set()
+    """Texts, and how each is printed as JSON, by ``repr``, in an address, in a page, for a shell; and `encoded_forms`."""
+    import html  # here, for its table of entities takes a millisecond, and most processes know no secret
+
+    values = set(values)
+    forms = values | encoded_forms(values)
     for value in values:
-        forms.add(value)
         if value.isalnum() and value.isascii():
             continue
         for in_json in (json.dumps(value), json.dumps(value, ensure_ascii=False)):
             forms |= {in_json[1:-1], json.dumps(in_json)[3:-3]}
-        encoded = value.encode("utf-8", "surrogateescape")
+        encoded = _bytes_of(value)
         forms |= {repr(value)[1:-1], ascii(value)[1:-1], repr(encoded)[2:-1]}
         for address in (quote(encoded, safe=""), quote(encoded), quote_plus(encoded)):
             forms |= {address, re.sub(r"%[0-9A-F]{2}", lambda match: match.group().lower(), address)}
+        forms |= {
+            html.escape(value),
+            html.escape(value, quote=False),
+            html.escape(value, quote=False).replace('"', "&quot;"),
+        }
+        quoted = shlex.quote(value)
+        forms |= {
+            quoted[1:-1] if quoted != value else value,
+            value.replace("'", r"'\''"),
+            re.sub(r"([\\\"$`])", r"\\\1", value),
+            re.sub(r"([^\w@%+=:,./-])", r"\\\1", value, flags=re.ASCII),
+        }
     return forms
+
+
+_SHORTEST_ENCODED: Final = 8
+"""Bytes; of fewer, base64 has eight letters or less, which stand in many a random text."""
+
+
+def encoded_forms(values: Iterable[str]) -> set[str]:
+    """How texts of eight bytes and more stand in base64, in hexadecimal digits, and as UTF-16.
+
+    Base64 packs three bytes into four letters, so a text looks in three ways, as it stands behind 0, 1 or 2 others: of
+    each, those letters that no neighbour changes. Bytes that are no UTF-8 are written as ``surrogateescape`` does.
+    """
+    forms: set[str] = set()
+    for value in values:
+        plain = _bytes_of(value)
+        if len(plain) < _SHORTEST_ENCODED:
+            continue
+        forms |= {plain.hex(), plain.hex().upper()}
+        for before in range(3):
+            end = (before + len(plain)) * 8 // 6
+            letters = base64.b64encode(b"\0" * before + plain).decode()[-(-before * 8 // 6) : end]
+            forms |= {letters, letters.translate(str.maketrans("+/", "-_"))}
+        if value.isascii():
+            forms.add("\0".join(value))  # of both byte orders
+        else:
+            wide = value.encode("utf-16-le", "surrogatepass"), value.encode("utf-16-be", "surrogatepass")
+            forms |= {text.decode("utf-8", "surrogateescape") for text in wide}
+    return forms
+
+
+def _bytes_of(value: str) -> bytes:
+    return value.encode("utf-8", "surrogateescape")
 
 
 def _is_odd(name: str, value: str) -> bool:

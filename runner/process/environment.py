@@ -12,7 +12,14 @@ from collections.abc import Iterable, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Final
 
-from analysis.domain.redaction import REDACTED, is_secret_name, redacted, secret_values, written_forms
+from analysis.domain.redaction import (
+    REDACTED,
+    encoded_forms,
+    is_secret_name,
+    redacted,
+    secret_values,
+    written_forms,
+)
 from runner.process.python import import_path
 from runner.process.variables import ALLOWED, ENGINES, FAMILIES
 
@@ -36,6 +43,7 @@ RUN_MARK: Final = "DSOCR_PROFILE_RUN"
 
 _ASSIGNMENT: Final = re.compile(r"(?P<name>-{0,2}[\w.-]*)(?P<equals>=)(?P<value>.*)", re.DOTALL)
 _SHORTEST_SECRET: Final = 4
+_TAKES_A_VALUE: Final = r"(?i)(?:passw(?:or)?d|passphrase|passcode|secret|token|key)\Z"
 _USER_OPTIONS: Final = frozenset({"-u", "-U", "--user", "--proxy-user"})
 _USER: Final = re.compile(
     r"(?P<option>--(?:proxy-)?user=|-[uU](?=[^\s:]+:))?(?P<name>[^\s:/=]*):(?!(?P=name)\Z|\d*\Z)(?P<secret>[^/].*)",
@@ -159,7 +167,10 @@ def clean_log(log: Path, secrets: Sequence[str] = ()) -> None:
         before = log.read_bytes().decode("utf-8", "surrogateescape")
     except OSError:
         return
-    after = redacted(before, sorted({*secrets, *own_secrets()}, key=len, reverse=True))
+    taken: set[str] = set()
+    after = redacted(before, sorted({*secrets, *own_secrets()}, key=len, reverse=True), taken)
+    for form in encoded_forms(taken):  # what the program printed as it is, it may have printed in base64 too
+        after = after.replace(form, REDACTED)
     if after != before:
         log.write_bytes(after.encode("utf-8", "surrogateescape"))
 
@@ -180,7 +191,7 @@ def redact(argv: Sequence[str]) -> tuple[str, ...]:
     value_follows = False
     for argument in argv:
         passwords = _PASSWORD_OPTIONS.get(argument.rpartition("/")[2], passwords)
-        is_value, value_follows = value_follows and not argument.startswith("-"), False
+        is_value, value_follows = value_follows and not _is_option(argument, before), False
         if is_value or before in passwords:
             shown.append(REDACTED)
         elif any(glued := [option for option in passwords if argument.startswith(option) and argument != option]):
@@ -190,6 +201,13 @@ def redact(argv: Sequence[str]) -> tuple[str, ...]:
             shown.append(_redact_argument(argument, before))
         before = argument
     return tuple(shown)
+
+
+def _is_option(argument: str, before: str) -> bool:
+    """Whether what stands behind an option named like a secret is the next option: ``-abc`` may be a password."""
+    if not argument.startswith("-"):
+        return False
+    return not re.search(_TAKES_A_VALUE, before) or re.fullmatch(r"-\w?|--[A-Za-z].*", argument, re.DOTALL) is not None
 
 
 def _redact_argument(argument: str, before: str) -> str:

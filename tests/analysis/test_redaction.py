@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import base64
+import html
 import json
 import lzma
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -119,6 +122,14 @@ def test_a_named_value_is_found_with_and_without_quotes(name: str) -> None:
         "PWD=/home/somebody/work/2024 OLDPWD=/root/abcdefgh1 SCRIPT_PWD=/home/somebody/2",
         "\x1b[33mtokens\x1b[0m: \x1b[1m64\x1b[0m",
         "{'Module': 'Qwen3MoeForCausalLM.model.layers.0.mlp', 'Inputs': [[1024, 2048]]}",
+        "model.layers.12.mlp.experts.63.down_proj token_ids: tensor([100000, 185, 128815]) num_tokens: 128",
+        "serve --password-file /run/secrets/db1 --token-file=/run/secrets/hf2 --api-key-path /srv/key3",
+        "api_key='<your key>' password=\"{password}\" secret='(none given)' token: '[redacted here]'",
+        "(embed_tokens): Embedding(129280, 1280) token=Embedding(129280) next_token: int64[1,1] token=tokens[0]",
+        "commit 2f3a9c1e5b7d8f0a1b2c3d4e5f60718293a4b5c6, cubin 9d5ed678fe57bcca610140957afab571",
+        "request 123e4567-e89b-12d3-a456-426614174000 of session 9feda4f8b1d3c7e2",
+        "run --use-token --fp16-kv 1 --print-secret --beta1=0.9",
+        'docker run --user "1000:1000" -u \'app:appgroup\' image; curl --user "$USER:$PASSWORD"',
     ],
 )
 def test_ordinary_texts_stay(text: str) -> None:
@@ -204,7 +215,9 @@ def test_a_word_is_no_secret_unless_its_variable_says_so(name: str) -> None:
     "name",
     [
         "MYSQL_PWD", "DB_PASS", "DB_PW", "OPENAI_KEY_2", "KEY2", "DATABASE_URL", "SENTRY_DSN", "SLACK_WEBHOOK", "TOKENS",
-        "ACCESS_CODE", "PASS", "HF_TOKENS", "--db-pass", "REDISCLI_AUTH", "GITHUB_PAT",
+        "ACCESS_CODE", "PASS", "HF_TOKENS", "TOKEN", "--token", "USER_TOKEN", "BOT_TOKEN", "TOKEN_2",
+        "SESSION_TOKEN",
+        "--db-pass", "REDISCLI_AUTH", "GITHUB_PAT",
     ],
 )  # fmt: skip
 def test_names_of_secrets(name: str) -> None:
@@ -215,6 +228,8 @@ def test_names_of_secrets(name: str) -> None:
     "name",
     [
         "PWD", "OLDPWD", "PATH", "--max-new-tokens", "max_tokens", "MAX_TOKENS", "--tokens", "FORWARD_PASS", "two_pass",
+        "--password-file", "HF_TOKEN_PATH", "SECRETS_DIR", "token_ids", "eos_token_id", "--num-tokens", "num_token", "token_count",
+        "image_token", "--pad-token-id", "per_token", "first_token_ms", "--token-budget",
         "AUTHOR", "TOKENIZERS_PARALLELISM", "KEYBOARD", "COMPASS", "num_key_value_heads", "DISPLAY", "BASE_URL",
     ],
 )  # fmt: skip
@@ -234,6 +249,65 @@ def test_a_known_value_is_found_in_every_form_in_which_it_is_printed(value: str)
         shown = redacted(f"<{form}>", values)
         assert REDACTED in shown, form
         assert not {"77", "99"} & {shown[at : at + 2] for at in range(len(shown))}, form
+
+
+ENCODINGS: dict[str, Callable[[str], str]] = {
+    "base64": lambda text: base64.b64encode(text.encode()).decode(),
+    "base64 behind one byte": lambda text: base64.b64encode(b"u" + text.encode() + b"!").decode(),
+    "base64 behind two bytes": lambda text: base64.b64encode(b"u:" + text.encode() + b"!?").decode(),
+    "base64 of addresses": lambda text: base64.urlsafe_b64encode(b">>" + text.encode() + b"??").decode(),
+    "hex": lambda text: text.encode().hex(),
+    "HEX": lambda text: text.encode().hex().upper(),
+    "UTF-16, little": lambda text: text.encode("utf-16-le").decode("utf-8", "surrogateescape"),
+    "UTF-16, big": lambda text: text.encode("utf-16-be").decode("utf-8", "surrogateescape"),
+    "address": lambda text: quote(text, safe=""),
+    "JSON": lambda text: json.dumps(text),
+    "shell": shlex.quote,
+    "shell, by strokes": lambda text: re.sub(r"(\W)", r"\\\1", text, flags=re.ASCII),
+    "page": html.escape,
+}
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS.values(), ids=ENCODINGS)
+@pytest.mark.parametrize(
+    "value", ["hunter22", "correcthorsebattery", 'it\'s <a> "pa$s" & `77`?>~', "pässwörd€1", *NAMED.values()]
+)
+def test_a_known_value_is_found_however_it_is_encoded(value: str, encoding: Callable[[str], str]) -> None:
+    values = secret_values({"MY_PASSWORD": value})
+    encoded = encoding(value)
+    shown = redacted(f"before {encoded} after", values)
+    assert shown.startswith("before ")
+    assert shown.endswith(" after")
+    assert REDACTED in shown
+    # Of base64 the letters stay that its neighbours have, or share with it.
+    assert len(shown.replace(REDACTED, "")) - len("before  after") <= 14, shown
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS.values(), ids=ENCODINGS)
+def test_no_encoding_of_a_known_value_stands_in_an_ordinary_text(encoding: Callable[[str], str]) -> None:
+    """As every word of our own reports were printed in that encoding, and as it is."""
+    values = secret_values({**NAMED, "MY_PASSWORD": "correcthorse", "MY_TOKEN": "12345678"})
+    report = (ROOT / "README.md").read_text() + (ROOT / "docs" / "capture.md").read_text()
+    packed = (ROOT / "tests" / "data" / "kernel_names.json.xz").read_bytes()
+    assert redacted(report, values) == report
+    for text in (report, lzma.decompress(packed).decode(), packed.hex(), base64.b64encode(packed).decode()):
+        encoded = encoding(text)
+        assert [value for value in values if value in encoded] == []
+
+
+def test_a_short_value_has_no_encoded_form() -> None:
+    """The seven letters of ``pass`` in base64 or hex stand in many a hash."""
+    assert redaction.encoded_forms(["abcdefg"]) == set()
+    forms = redaction.encoded_forms(["abcdefgh"])
+    assert min(map(len, forms)) >= 9, forms
+
+
+def test_a_value_that_looks_like_a_secret_is_known_whatever_its_variable_is_called() -> None:
+    values = secret_values({"PLANT_1": PLANTED["github"][0], "PLANT_2": PLANTED["url"][0], "PLANT_3": "deepseek-ocr"})
+    encoded = base64.b64encode(b"x " + PLANTED["url"][1].encode()).decode()
+    shown = redacted(f"{PLANTED['url'][1]} {encoded} deepseek-ocr {PLANTED['github'][1].encode().hex()}", values)
+    assert shown.count(REDACTED) == 3
+    assert "deepseek-ocr" in shown
 
 
 CASELESS = {
@@ -294,10 +368,17 @@ def test_a_name_is_a_name_in_capitals_too(form: str, change: Callable[[str], str
         ("SLACK_WEBHOOK=hunter2222", "SLACK_WEBHOOK=***"),
         ("ACCESS_CODE=hunter2222", "ACCESS_CODE=***"),
         ("curl -u user:hunter22 http://x", "curl -u user:*** http://x"),
-        (
-            "curl --user 'user:hunter 22'",
-            "curl --user 'user:hunter 22'",
-        ),  # two words: its parts are no secret by their form
+        ("curl --user 'user:hunter 22'", "curl --user 'user:***'"),
+        ('curl -u "user:two words" http://x', 'curl -u "user:***" http://x'),
+        ("password=abcd|efgh1234", "password=***"),
+        ("connecting (password=ab(cd)[ef]{gh}1234)", "connecting (password=***)"),
+        ("db_password: abcdefgh>ij<kl1", "db_password: ***"),
+        ("run --password ab|cd(ef)1234 now", "run --password *** now"),
+        ("run --token -abc12345 now", "run --token *** now"),
+        ("password='<abc{def'", "password='***'"),
+        ('{"api_key": "{abc)defgh"}', '{"api_key": "***"}'),
+        ("api_key='[ab, cd+efgh'", "api_key='***'"),
+        ("secret='(abcdefgh'", "secret='***'"),
         ("postgres://u:p@ssw0rd66@h/d", "postgres://***@h/d"),
         ("postgres://user:pa/ss@host/d", "postgres://***@host/d"),
         ("/pages/postgres:/user:p@s/ss77@host/d", "/pages/postgres:/***@host/d"),  # as a path

@@ -12,11 +12,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from analysis.domain.errors import ExportError
-from analysis.domain.redaction import is_secret_name
+from analysis.domain.redaction import is_secret_name, written_forms
+from leak_search import leaks
+from planted_secrets import PLANTED, encodings
 from runner.collectors.nsys.scrub import SCRUBBED, scrub, variable_names
 from runner.process.environment import (
     RUN_MARK,
     child_environment,
+    clean_log,
     left_out,
     looks_secret,
     program_environment,
@@ -182,6 +185,10 @@ def test_the_child_gets_an_allow_list() -> None:
         ["mysqldump", f"-p{SECRET}", "shop"],
         ["sshpass", "-p", SECRET, "ssh", "host"],
         ["redis-cli", "-a", SECRET],
+        ["x", "--password", f"-{SECRET}"],
+        ["x", "--api-key", f"-{SECRET}", "--verbose"],
+        ["x", "--hf-token", f"--7{SECRET}"],
+        ["curl", "--user", f"me:two words {SECRET}"],
         [f"postgres://u:p@{SECRET}@h/d"],
         [f"postgres://u:p/{SECRET}@h/d"],
         ["x", "hf_abcdefghijklmnop" + SECRET.replace("-", "")],
@@ -205,8 +212,48 @@ def test_plain_arguments_stay() -> None:
         "psql -p 5432 -u somebody",
         "python -u serve.py -port 8000 --tokens 64 -H Accept:json --header Content-Type:text/html",
         "ssh host:/a/b -u",
+        "serve --password-file /run/secrets/db --token-file=/run/hf --eos-token-id 128001 --token-ids 1,2 --num-tokens 64",
+        "serve --use-auth-token --verbose --secret -v --print-token - --cookie -abc",
     ):
         assert " ".join(redact(line.split(" "))) == line
+
+
+def test_a_secret_leaves_texts_and_bytes_in_every_encoding(tmp_path: Path) -> None:
+    """One that is known, and one that the export itself shows by its form."""
+    path = tmp_path / "trace.sqlite"
+    known, shown = f"{SECRET}-and-more", PLANTED["github"][1]
+    connection = sqlite3.connect(path)
+    connection.execute("CREATE TABLE NVTX_EVENTS (start INTEGER, text TEXT, binaryData TEXT)")
+    for secret in (known, shown):
+        for number, form in enumerate(encodings(secret)):
+            header = number.to_bytes(8, "little") * 4
+            text = None if b"\0" in form else f"range {form.decode()} ends"
+            connection.execute("INSERT INTO NVTX_EVENTS VALUES (?, ?, ?)", (number, text, header + form + b"\1"))
+    connection.execute("INSERT INTO NVTX_EVENTS VALUES (99, 'layers.12.mlp', ?)", (b"\0" * 40 + b"128 tokens",))
+    connection.commit()
+    connection.close()
+    assert leaks([path], {"known": known, "shown": shown})
+    assert scrub(path, secrets=sorted(written_forms([known]), key=len, reverse=True)).texts > 0
+    assert leaks([path], {"known": known, "shown": shown}) == []
+    connection = sqlite3.connect(path)
+    rows = connection.execute("SELECT start, text, length(binaryData), binaryData FROM NVTX_EVENTS").fetchall()
+    connection.close()
+    assert rows[-1] == (99, "layers.12.mlp", 50, b"\0" * 40 + b"128 tokens")
+    # Of what is known the bytes keep their length, by which others find their places in them.
+    assert [row[2] for row in rows[:4]] == [32 + len(form) + 1 for form in list(encodings(known))[:4]]
+
+
+def test_a_log_keeps_no_secret_in_any_encoding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    known, shown = f"{SECRET}-and-more", PLANTED["github"][1]
+    monkeypatch.setenv("MY_TOKEN", known)
+    log = tmp_path / "server.log"
+    lines = [f"12:00 {shown}".encode(), b"model layers.12.mlp, 128 tokens"]
+    lines += [b"said " + form + b" here" for secret in (known, shown) for form in encodings(secret)]
+    log.write_bytes(b"\n".join(lines))
+    clean_log(log)
+    assert leaks([log], {"known": known, "shown": shown}) == []
+    assert b"\nmodel layers.12.mlp, 128 tokens\nsaid " in log.read_bytes()
+    assert log.read_bytes().count(b"\n") == len(lines) - 1
 
 
 def test_what_is_blanked_of_a_command_line_is_known_in_every_form_in_which_it_is_printed() -> None:

@@ -19,7 +19,7 @@ from typing import Final
 from attrs import frozen
 
 from analysis.domain.errors import ExportError
-from analysis.domain.redaction import redacted
+from analysis.domain.redaction import encoded_forms, redacted
 from analysis.domain.system_errors import reason_of
 from runner.process.environment import RUN_MARK, looks_secret, redact
 
@@ -31,6 +31,9 @@ _NAME_VALUE_TABLES: Final = ("META_DATA_CAPTURE", "TARGET_INFO_SYSTEM_ENV")
 _ABOUT_THE_CAPTURE: Final = ("META_DATA_", "TARGET_INFO_", "PROCESSES", "ANALYSIS_")
 """Beginnings of the names of tables that say how the capture was made, and of what."""
 _ENVIRONMENT_NAME: Final = re.compile(r"(?i)environ|(^|[:_])env([:_]|$)")
+_UTF_16: Final = re.compile(r"(?:[ -~]\0){8,}")
+"""A text of which each letter has a NUL beside it."""
+_ROWS_AT_ONCE: Final = 1000
 _VARIABLE: Final = re.compile(rb"[A-Za-z_][A-Za-z0-9_.%()-]*=")
 
 
@@ -86,7 +89,10 @@ def scrub(database: Path, *, own_marks: Iterable[str] = (), secrets: Sequence[st
                         if looks_secret(name, value):
                             names.add(name)
             texts = _redact_command_lines(connection) + _replace_everywhere(connection, secrets)
-            texts += _redact_everywhere(connection)
+            taken: set[str] = set()
+            texts += _redact_everywhere(connection, taken)
+            # What looked like a secret once may stand elsewhere in a form that tells nothing.
+            texts += _replace_everywhere(connection, sorted(encoded_forms(taken), key=len, reverse=True))
             connection.execute("COMMIT")
             if blocks or texts:
                 connection.execute("VACUUM")
@@ -179,27 +185,51 @@ def _redact_command_lines(connection: sqlite3.Connection) -> int:
 
 def _replace_everywhere(connection: sqlite3.Connection, secrets: Sequence[str]) -> int:
     """Put as many asterisks as it has bytes in a secret's place: lengths and offsets of payloads stay true."""
-    if not secrets:
+    known = [text.encode("utf-8", "surrogateescape") for text in secrets]
+    if not known:
         return 0
     changed = 0
     for table in sorted(_tables(connection)):
         for column in _columns(connection, table):
-            for secret in (text.encode() for text in secrets):
-                query = (
-                    f'SELECT rowid, typeof("{column}"), CAST("{column}" AS BLOB) FROM "{table}" '
-                    f'WHERE instr(CAST("{column}" AS BLOB), ?)'
-                )
-                for rowid, kind, value in connection.execute(query, (secret,)).fetchall():
-                    cleaned = value.replace(secret, b"*" * len(secret))
-                    stored = cleaned if kind == "blob" else cleaned.decode("utf-8", "replace")
-                    connection.execute(f'UPDATE "{table}" SET "{column}" = ? WHERE rowid = ?', (stored, rowid))
-                    changed += 1
+            rows = connection.execute(
+                f'SELECT rowid, typeof("{column}"), CAST("{column}" AS BLOB) FROM "{table}" '
+                f"WHERE typeof(\"{column}\") IN ('text', 'blob')"
+            )
+            cleaned_rows: list[tuple[bytes | str, int]] = []
+            # There are many forms of few secrets, and many values: most values are asked for together.
+            while many := rows.fetchmany(_ROWS_AT_ONCE):
+                together = b"\n".join(value for _, _, value in many)
+                there = [secret for secret in known if secret in together]
+                for rowid, kind, value in many if there else ():
+                    cleaned = value
+                    for secret in there:
+                        cleaned = cleaned.replace(secret, b"*" * len(secret))
+                    if cleaned != value:
+                        stored = cleaned if kind == "blob" else cleaned.decode("utf-8", "replace")
+                        cleaned_rows.append((stored, rowid))
+            connection.executemany(f'UPDATE "{table}" SET "{column}" = ? WHERE rowid = ?', cleaned_rows)
+            changed += len(cleaned_rows)
     return changed
 
 
-def _redact_everywhere(connection: sqlite3.Connection) -> int:
-    """Blank what looks like a secret: in texts that alone – names of ranges, words of the program; bytes as a whole."""
-    connection.create_function("without_secrets", 1, _without_secrets, deterministic=True)
+def _redact_everywhere(connection: sqlite3.Connection, taken: set[str]) -> int:
+    """Blank what looks like a secret: in texts that alone – names of ranges, words of the program; bytes as a whole.
+
+    Args:
+        connection: of the export.
+        taken: gets what was blanked.
+    """
+
+    def without_secrets(value: bytes) -> bytes | None:
+        """The same text without secrets; None: there are none. SQLite stores as text what need not be UTF-8."""
+        text = value.decode("utf-8", "surrogateescape")
+        shown = redacted(text, taken=taken)
+        if shown == text and b"\0" in value:
+            narrow = "\n".join(part.replace("\0", "") for part in _UTF_16.findall(text))
+            shown = text if redacted(narrow, taken=taken) == narrow else ""
+        return None if shown == text else shown.encode("utf-8", "surrogateescape")
+
+    connection.create_function("without_secrets", 1, without_secrets, deterministic=True)
     changed = 0
     for table in sorted(_tables(connection)):
         for column in _columns(connection, table):
@@ -212,13 +242,6 @@ def _redact_everywhere(connection: sqlite3.Connection) -> int:
                 connection.execute(f'UPDATE "{table}" SET "{column}" = ? WHERE rowid = ?', (stored, rowid))
                 changed += 1
     return changed
-
-
-def _without_secrets(value: bytes) -> bytes | None:
-    """The same text without secrets; None: there are none. SQLite stores as text what need not be UTF-8."""
-    text = value.decode("utf-8", "surrogateescape")
-    shown = redacted(text)
-    return None if shown == text else shown.encode("utf-8", "surrogateescape")
 
 
 def _tables(connection: sqlite3.Connection) -> set[str]:
