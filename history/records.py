@@ -77,7 +77,7 @@ class RunRow:
     gpu_name: str | None = None
     driver: str | None = None
     git_commit: str | None = None
-    """Of the checkout that ran, ``+changes`` where it had any."""
+    """Of the checkout that ran, ``+changes`` where it had any, ``+unknown`` where git did not say."""
     command: str | None = None
     """Of a program, secrets redacted."""
     headline: str | None = None

@@ -67,7 +67,8 @@ class ProgramManifest:
     argv: tuple[str, ...] = ()
     """The whole command line with the profiler in it, secrets redacted."""
     git_commit: str | None = None
-    """Of the checkout that ``folder`` lies in, ``+changes`` where it had any; None: it lies in none."""
+    """Of the checkout that ``folder`` lies in, ``+changes`` where it had any, ``+unknown`` where git did not say;
+    None: it lies in none."""
     environment: tuple[str, ...] = ()
     """Names of the variables that were passed on; values are not kept."""
     versions: dict[str, str] = field(factory=dict)

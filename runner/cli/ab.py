@@ -53,6 +53,7 @@ def ab(
     """Measure two settings in turns on one device, and compare them; the same twice gives the noise of this machine."""
     from runner.launcher.ab import compare_sides, lines_of, run_in_turns
     from runner.launcher.recording import with_history
+    from runner.launcher.run_directory import require_safe_place
     from runner.launcher.setting_file import read_setting
     from runner.process.driver import driver_facts
 
@@ -61,6 +62,7 @@ def ab(
     settings = read_setting(a), read_setting(b)
     facts = driver_facts()
     if dry_run:
+        require_safe_place(out, say)
         for name, setting in zip("AB", settings, strict=True):
             _print_commands(name, setting, out, facts, environ)
         return

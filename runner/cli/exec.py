@@ -62,6 +62,7 @@ def exec_program(
     from runner.launcher.outcome import print_program_result
     from runner.launcher.program import prepare_program
     from runner.launcher.recording import with_history
+    from runner.launcher.run_directory import require_safe_place
     from runner.process.driver import driver_facts
     from runner.process.process import Interrupts
 
@@ -69,6 +70,7 @@ def exec_program(
     tool = find_nsys(settings.nsys, environ, folders=local_folders())
     made = prepare_program(command or (), settings, tool, driver_facts(), out, environ, say, programs_missing=dry_run)
     if dry_run:
+        require_safe_place(out.expanduser().absolute(), say)
         _print_commands(made)
         return
     for warning in made.nsys.options.warnings:

@@ -84,7 +84,7 @@ def run(
     if thorough and images is not None:
         raise RequestError("--thorough is for the generated pages; of --images all are taken")
     out = out.expanduser().absolute()
-    require_safe_place(out)  # before a page is drawn there
+    require_safe_place(out, *((say,) if dry_run else ()))  # before a page is drawn there; a run says it later
     generated = out / ("sample-pages" if thorough else "sample-pages-3")
     facts = driver_facts()
     request = make_request(

@@ -130,7 +130,7 @@ def sweep(
         (None,) if prompt_tokens is None else _numbers("--prompt-tokens", prompt_tokens),
         _decode_modes(decode, "any" if dry_run else request.device),
     )
-    require_own_folder(folder)
+    require_own_folder(folder, *((say,) if dry_run else ()))
     require_no_secrets(request, Settings(prompt=settings.prompt), folder)
     base = RunPlan(
         run_id=str(uuid.uuid4()),

@@ -13,6 +13,7 @@ import hashlib
 import json
 import logging
 import os
+import stat
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -94,7 +95,8 @@ def discover(path: Path, *, rendered_into: Path | None = None, dpi: int = DEFAUL
     Args:
         path: an image, a PDF file (``scan.pdf``, ``scan.pdf#1-3``), or a folder with PNG, JPEG, TIFF, WebP or PDF
             files. Other files in it are skipped with a warning, hidden ones silently.
-        rendered_into: gets the pages of PDF files as images; None: only images are taken.
+        rendered_into: gets the pages of PDF files as images; None: only images are taken. Where it is another user's
+            or a link, a folder beside it does, as in `sample_set`.
         dpi: at which PDF pages are rendered.
 
     Returns:
@@ -120,7 +122,8 @@ def discover(path: Path, *, rendered_into: Path | None = None, dpi: int = DEFAUL
     pages: list[Path] = []
     for file in files:
         if rendered_into is not None and file.suffix.lower() == PDF_SUFFIX:
-            pages += rendered(PdfPages(file, selection), rendered_into, dpi=dpi, max_pixels=MAX_PIXELS)
+            home = _of_ones_own(rendered_into.expanduser().absolute())
+            pages += rendered(PdfPages(file, selection), home, dpi=dpi, max_pixels=MAX_PIXELS)
         else:
             pages.append(file)
     return _input_set(name, root, pages)
@@ -133,7 +136,7 @@ def sample_set(folder: Path, pages: Sequence[int] = tuple(range(len(SAMPLE_PAGES
 
     Args:
         folder: gets the pages, and ``.drawn.json``, which says what they are and by what they were drawn. Where it is
-            another user's, one beside it does, whose name ends with this user's number.
+            another user's or a link, one beside it does, whose name ends with this user's number.
         pages: numbers of the pages, such as `FEW_PAGES`; all twelve if not given.
 
     Raises:
@@ -158,20 +161,21 @@ def sample_set(folder: Path, pages: Sequence[int] = tuple(range(len(SAMPLE_PAGES
 
 
 def _of_ones_own(folder: Path) -> Path:
-    """The folder, or one beside it where somebody else made it or leads it elsewhere by a link.
+    """The folder, or one beside it where somebody else made it, or where it is a link.
+
+    Not a link of one's own either: whoever may rename in the folder above can put there one that was made for another
+    purpose, and pages would be written where that leads.
 
     Raises:
-        InputImagesError: that is somebody else's too.
+        InputImagesError: that is somebody else's or a link too.
     """
     for place in (folder, folder.with_name(f"{folder.name}.{os.geteuid()}")):
         try:
-            users = {place.lstat().st_uid, place.stat().st_uid}
+            facts = place.lstat()
         except OSError:
-            if not place.is_symlink():
-                return place
-        else:
-            if all(is_own(user, place.parent) for user in users):
-                return place
+            return place
+        if not stat.S_ISLNK(facts.st_mode) and is_own(facts.st_uid, place.parent):
+            return place
     raise InputImagesError(f"{folder}: belongs to another user, or is a link; choose another --out")
 
 

@@ -138,13 +138,15 @@ def _checkout() -> tuple[str | None, str | None]:
 
 
 def commit_of(folder: Path) -> str | None:
-    """Commit of the git checkout that a folder lies in, with ``+changes`` where tracked files differ; None: it is in none."""
+    """Commit of the git checkout that a folder lies in, None: it is in none.
+
+    Behind it ``+changes`` where tracked files differ, ``+unknown`` where git did not say whether they do.
+    """
     commit = _git(folder, "rev-parse", "HEAD")
-    if commit is not None and _git(
-        folder, "status", "--porcelain", "--untracked-files=no", "--ignore-submodules=dirty"
-    ):
-        commit += "+changes"
-    return commit
+    if commit is None:
+        return None
+    changes = _git(folder, "status", "--porcelain", "--untracked-files=no", "--ignore-submodules=dirty")
+    return f"{commit}+unknown" if changes is None else f"{commit}+changes" if changes else commit
 
 
 def _git(folder: Path, *arguments: str) -> str | None:
@@ -157,7 +159,12 @@ def _git(folder: Path, *arguments: str) -> str | None:
         configured = _git(
             folder, "config", "--name-only", "--get-regexp", r"^filter\..*\.(clean|smudge|process|required)$"
         )
-        off = [f"--config-env={name}=DSOCR_NOTHING" for name in (configured or "").splitlines()]
+        # --config-env, which takes names with = in them too, is of git 2.31; an older one then says nothing.
+        off = [
+            word
+            for name in (configured or "").splitlines()
+            for word in ((f"--config-env={name}=DSOCR_NOTHING",) if "=" in name else ("-c", f"{name}="))
+        ]
         environ["DSOCR_NOTHING"] = ""
     else:
         off = []

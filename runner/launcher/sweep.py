@@ -86,13 +86,17 @@ def page_command(directory: RunDirectory) -> list[str]:
     return module_command("analysis.cli", "sweep", str(directory.path))
 
 
-def require_own_folder(folder: Path) -> None:
+def require_own_folder(folder: Path, say: Callable[[str], None] = lambda line: None) -> None:
     """Check, before anything is written, that a folder is free or that of a sweep.
+
+    Args:
+        folder: absolute.
+        say: takes the warning that one other user or group may rename on the way to it.
 
     Raises:
         RequestError: it is a file, or holds something else, or everybody may put something else in its place.
     """
-    require_safe_place(folder.parent)
+    require_safe_place(folder.parent, say)
     if folder.exists() and not folder.is_dir():
         raise RequestError(f"{folder}: is a file; choose another --out")
     if (

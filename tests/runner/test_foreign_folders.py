@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -14,6 +15,7 @@ import pytest
 
 from analysis.domain.errors import CaptureError, RequestError
 from launch_kit import ROOT, environment, fake_nsys, prepare
+from runner.inputs.inputs import sample_set
 from runner.launcher.queue import run_state
 from runner.launcher.run_directory import RunDirectory, require_safe_place
 from runner.process.lock import LockFile
@@ -263,6 +265,32 @@ def test_a_folder_of_another_user_is_named_and_gone_on_with(reachable: Path) -> 
     done = dsocr("exec", "--ranks", "2", "--nsys", nsys, "--out", str(reachable), "--", "true", "torchrun")
     assert done.returncode == 2
     assert "put another script in the place of rank.sh" in done.stderr
+
+
+@as_root
+@pytest.mark.parametrize("command", ["run", "exec", "sweep", "ab", "submit"])
+def test_a_folder_of_another_user_is_named_where_nothing_is_started_yet(reachable: Path, command: str) -> None:
+    """With --dry-run, and by `submit`, whose run goes on in the background, where nobody reads."""
+    os.chown(reachable, STRANGER, STRANGER)
+    out = ["--out", str(reachable / "reports")]
+    setting = reachable / "setting.json"
+    setting.write_text('{"model": "llama-tiny", "device": "cpu", "collector": "torch"}')
+    pages = reachable / "pages"
+    sample_set(pages, (0,))
+    request = reachable / "request.json"
+    request.write_text(json.dumps({"model_path": "llama-tiny", "input_dir": str(pages), "device": "cpu"}))
+    lines = {
+        "run": ["run", "llama-tiny", "--device", "cpu", "--collector", "torch", "--dry-run", *out],
+        "exec": ["exec", "--nsys", fake_nsys(reachable / "nsys").path, "--dry-run", *out, "--", "true"],
+        "sweep": ["sweep", "llama-tiny", "--device", "cpu", "--dry-run", "--out", str(reachable / "reports" / "sweep")],
+        "ab": ["ab", str(setting), str(setting), "--dry-run", *out],
+        "submit": ["submit", str(request), "--collector", "torch", *out],
+    }
+    done = dsocr(*lines[command])
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count(f"warning: {reachable}: user 65531 may rename what is there") == 1, done.stderr
+    if command == "submit":
+        dsocr("cancel", "latest", *out)
 
 
 @as_root

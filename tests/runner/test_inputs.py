@@ -251,6 +251,21 @@ def test_samples_are_not_drawn_where_another_user_leads_them(tmp_path: Path, as_
         sample_set(there, (0,))
 
 
+def test_samples_are_drawn_through_no_link(tmp_path: Path) -> None:
+    """Of one's own either: one that was made for another purpose may have been put there."""
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (tmp_path / "samples").symlink_to(elsewhere)
+    drawn = sample_set(tmp_path / "samples", (0,))
+    beside = tmp_path / f"samples.{os.geteuid()}"
+    assert Path(drawn.images[0].path).parent == beside
+    assert list(elsewhere.iterdir()) == []
+    shutil.rmtree(beside)
+    beside.symlink_to(tmp_path / "not there")
+    with pytest.raises(InputImagesError, match="is a link; choose another --out"):
+        sample_set(tmp_path / "samples", (0,))
+
+
 def test_everything_of_an_image_is_known(samples: InputSet) -> None:
     assert all(isinstance(one, InputImage) and one.sha256 and one.category != "unknown" for one in samples.images)
     assert inputs.SUFFIXES == (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp")

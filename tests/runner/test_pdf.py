@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -36,6 +37,14 @@ def test_every_page_becomes_an_image(scan: Path, tmp_path: Path) -> None:
     assert [Path(page.path).name for page in found.images] == [f"scan-p00{number}.png" for number in (1, 2, 3, 4)]
     assert {(page.width, page.height) for page in found.images} == {(840, 1190)}
     assert [colour(page.path) for page in found.images] == [(255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)]
+
+
+def test_pages_are_rendered_through_no_link(scan: Path, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "rendered").symlink_to(tmp_path / "elsewhere")
+    found = discover(scan, rendered_into=tmp_path / "rendered", dpi=36)
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+    assert Path(found.images[0].path).parents[1] == tmp_path / f"rendered.{os.geteuid()}"
 
 
 def test_pages_are_rendered_once(scan: Path, tmp_path: Path) -> None:
