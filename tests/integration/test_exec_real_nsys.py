@@ -67,6 +67,20 @@ def test_the_command_line(tmp_path: Path, nsys: NsysTool) -> None:
     assert "complete" in done.stdout
 
 
+def test_two_that_start_at_once_do_not_meet(tmp_path: Path, nsys: NsysTool) -> None:
+    """nsys names what its parts share on the machine by process ids, which begin anew in each one's namespace."""
+    command = program(tmp_path, RANGES + "    time.sleep(1)\n")
+    argv = [sys.executable, "-m", "runner.cli", "exec", "--nsys", nsys.path, "--timeout", "60"]
+    started = []
+    for name in ("a", "b", "c"):
+        env = environment(DSOCR_LOCK_DIR=str(tmp_path / f"locks of {name}"))
+        line = [*argv, "--out", str(tmp_path / name), "--", *command]
+        started.append(subprocess.Popen(line, env=env, cwd=ROOT, stderr=subprocess.PIPE, text=True))
+    for process in started:
+        _, errors = process.communicate(timeout=120)
+        assert process.returncode == 0, errors
+
+
 def test_children_are_followed_however_they_are_made(tmp_path: Path, nsys: NsysTool) -> None:
     command = program(
         tmp_path,
