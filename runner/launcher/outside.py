@@ -273,13 +273,15 @@ def why_no_capture(directory: RunDirectory, fault: str, saved: Path | None = Non
 
 def _stuck(outcome: Outcome, tool: str) -> str:
     done = "killed" if outcome.gave_up else "interrupted"
+    if outcome.lost_part is not None:
+        under = "under" if outcome.target_seen else "before it had started"
+        ended = "the program was ended, and nsys" if outcome.target_seen else "nsys was"
+        return f"{outcome.lost_part} of {tool} was killed {under} the program; {ended} {done}"
     if not outcome.target_seen:
         return (
             f"{tool} did not start the program in {outcome.waited_s:.0f} s, and was {done}: some versions hang at their "
             "start now and then, so run it again, or use another (--nsys; `dsocr-profile doctor` tries each)"
         )
-    if outcome.lost_part is not None:
-        return f"{outcome.lost_part} of {tool} was killed under the program; the program was ended, and nsys {done}"
     return f"{tool} had not ended {outcome.waited_s:.0f} s after the program, and was {done}"
 
 

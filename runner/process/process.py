@@ -60,6 +60,10 @@ _LAUNCHER_NAME: Final = "nsys-launcher"
 """How the name of the process between nsys and its program begins. It waits for the program, so it does not end before."""
 _LOST_S: Final = 3.0
 """The program without it for so long: it was killed. nsys would not hear of the program's end any more."""
+_LOST_IDLE_S: Final = 5.0
+"""Without it and without the program nsys may do nothing for so long: what it has, it would be writing."""
+_ASKED_IDLE_S: Final = 20.0
+"""A profiler whose program was ended by us may do nothing for so long."""
 _RESCUE_S: Final = 60.0
 """nsys that was interrupted may take so long to write what it has."""
 _RESCUE_IDLE_S: Final = 5.0
@@ -231,7 +235,7 @@ def run_process(
                     gave_up = True
                     process.end_now()
                     break
-            if rescue is None and target is not None and patience.is_over(profiled, now):
+            if rescue is None and target is not None and patience.is_over(profiled, now, asked=asked_at is not None):
                 ended_by = "stuck" if ended_by in ("itself", "over") else ended_by
                 waited_s = patience.alone_s(now)
                 rescue = _Rescue(process, profiled, now, grace_s=grace_s)
@@ -312,46 +316,57 @@ class _Patience:
         self._looked = -math.inf
         self._alone_since: float | None = None
         self._appeared = False
-        self._idle_since = 0.0
-        self._done = (0.0, 0)
-        self._launchers: set[int] = set()
+        self._idle = _Idleness(_IDLE_S)
+        self._idle_after_asked = _Idleness(_ASKED_IDLE_S)
+        self._idle_without_launcher = _Idleness(_LOST_IDLE_S)
         self._started: dict[int, psutil.Process] = {}
         """What the profiler's launcher has started, by process id."""
         self._lost_since: float | None = None
         self.lost: str | None = None
         """The profiler's launcher, where it was killed."""
 
-    def is_over(self, profiled: _Profiled, now: float) -> bool:
-        """Whether it has been waited for long enough; looks about once a second."""
+    def is_over(self, profiled: _Profiled, now: float, *, asked: bool = False) -> bool:
+        """Whether it has been waited for long enough; looks about once a second.
+
+        Args:
+            profiled: the program.
+            now: the time.
+            asked: the program was asked to end, so there is little left to wait for.
+        """
         if now - self._looked < _LOOK_S:
             return False
         self._looked = now
         around = _below(self._root)
         self._appeared = self._appeared or profiled.seen
         names = _names_of(around)
-        if self._has_lost_its_launcher(around, names, now):
+        there = (profiled.seen and profiled.is_there()) or _is_profiled_below(names)
+        if self._has_lost_its_launcher(around, names, now, there=there):
             return True
-        if (profiled.seen and profiled.is_there()) or _is_profiled_below(names):
+        if there:
             self._appeared = True
             self._alone_since = None
             return False
         if not any(name.startswith(TOOL_NAMES) for name, _ in names.values()):  # a launcher of ranks before or after it
             self._alone_since = None
             return False
-        done = _work_of(around)
-        if self._alone_since is None or done[0] - self._done[0] > _IDLE_SHARE * _IDLE_S or done[1] != self._done[1]:
-            self._idle_since, self._done = now, done
         if self._alone_since is None:
             self._alone_since = now
+            self._idle.begin(around, now)
         limit_s = self._finish_s if self._appeared else self._appear_s
-        return now - self._alone_since > limit_s or now - self._idle_since > min(_IDLE_S, limit_s)
+        over = now - self._alone_since > limit_s or self._idle.look(around, now) > min(_IDLE_S, limit_s)
+        if asked:
+            return self._idle_after_asked.look(around, now) > min(_ASKED_IDLE_S, limit_s) or over
+        return over
 
     def _has_lost_its_launcher(
-        self, around: Sequence[psutil.Process], names: Mapping[int, tuple[str, int]], now: float
+        self, around: Sequence[psutil.Process], names: Mapping[int, tuple[str, int]], now: float, *, there: bool
     ) -> bool:
-        """Whether the process that nsys starts the program by was killed, and the program was not."""
+        """Whether the process that nsys starts the program by was killed, and nsys waits for it all the same.
+
+        It need not have been seen before: the kernel keeps name and status of one that was killed until nsys collects it,
+        which 2022.4 never does.
+        """
         launchers = {pid for pid, (name, _) in names.items() if name.startswith(_LAUNCHER_NAME)}
-        self._launchers |= launchers
         self._started |= {
             process.pid: process
             for process in around
@@ -360,19 +375,43 @@ class _Patience:
             and not names[process.pid][0].startswith(TOOL_NAMES)
         }
         # One that has ended by itself, as another version's may when it has started the program, is none that was lost.
-        killed = any(_was_killed(process.pid) for process in around if process.pid in self._launchers)
-        if not killed or not any(_alive(process) for process in self._started.values()):
+        killed = any(_was_killed(process.pid, _LAUNCHER_NAME) for process in around)
+        if not killed:
             self._lost_since = None
             return False
-        if self._lost_since is None:
-            self._lost_since = now
-        if now - self._lost_since > _LOST_S:
+        if there or any(_alive(process) for process in self._started.values()):
+            if self._lost_since is None:
+                self._lost_since = now
+            over = now - self._lost_since > _LOST_S
+        else:  # killed before it had started the program, or the program has ended since; or nsys is writing its report
+            over = self._idle_without_launcher.look(around, now) > _LOST_IDLE_S
+        if over:
             self.lost = _LAUNCHER_NAME
-        return self.lost is not None
+        return over
 
     def alone_s(self, now: float) -> float:
         """For how long the profiler has been without its program."""
         return 0.0 if self._alone_since is None else now - self._alone_since
+
+
+class _Idleness:
+    """For how long processes have done nothing that is worth mentioning: no writing, and hardly any work."""
+
+    def __init__(self, window_s: float) -> None:
+        self._allowed_s = _IDLE_SHARE * window_s
+        self._since: float | None = None
+        self._done = (0.0, 0)
+
+    def begin(self, processes: Sequence[psutil.Process], now: float) -> None:
+        """Count from now on."""
+        self._since, self._done = now, _work_of(processes)
+
+    def look(self, processes: Sequence[psutil.Process], now: float) -> float:
+        """Give the seconds since they last did something, as far as it was looked at."""
+        done = _work_of(processes)
+        if self._since is None or done[0] - self._done[0] > self._allowed_s or done[1] != self._done[1]:
+            self._since, self._done = now, done
+        return now - self._since
 
 
 class _Rescue:
@@ -388,8 +427,8 @@ class _Rescue:
         self._grace_s = grace_s
         self._interrupted_at: float | None = None
         self._looked = -math.inf
-        self._idle_since = now
-        self._done = (0.0, 0)
+        self._idle = _Idleness(_LOOK_S)
+        self._idle_s = 0.0
         profiled.send(_Signal(signal.SIGTERM, True))
 
     def go_on(self, now: float) -> bool:
@@ -397,12 +436,10 @@ class _Rescue:
         if self._interrupted_at is not None:
             if now - self._looked > _LOOK_S:
                 self._looked = now
-                done = _work_of(_below(self._root))
-                if done[0] - self._done[0] > _IDLE_SHARE * _LOOK_S or done[1] != self._done[1]:
-                    self._idle_since, self._done = now, done
-            return now - self._interrupted_at <= _RESCUE_S and now - self._idle_since <= _RESCUE_IDLE_S
+                self._idle_s = self._idle.look(_below(self._root), now)
+            return now - self._interrupted_at <= _RESCUE_S and self._idle_s <= _RESCUE_IDLE_S
         if now - self._began > self._grace_s or not self._profiled.is_there():
-            self._interrupted_at = self._idle_since = now
+            self._interrupted_at = now
             tools = [process for process in _below(self._root) if _is_asked(process)]
             for process in tools:
                 _send(process, signal.SIGINT)
@@ -417,13 +454,18 @@ def _is_asked(process: psutil.Process) -> bool:
     return False
 
 
-def _was_killed(pid: int) -> bool:
-    """Whether a process has ended by a signal, as long as nobody has collected it (proc_pid_stat(5), ``exit_code``)."""
+def _was_killed(pid: int, name: str) -> bool:
+    """Whether a process of a name that begins so has ended by a signal, as long as nobody has collected it.
+
+    proc_pid_stat(5): ``comm`` in parentheses, ``exit_code`` is field 52.
+    """
     try:
-        fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
+        named, _, rest = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")
     except OSError:
         return False
-    return len(fields) > 49 and fields[0] == b"Z" and os.WIFSIGNALED(int(fields[49]))
+    fields = rest.split()
+    ended = len(fields) > 49 and fields[0] == b"Z" and os.WIFSIGNALED(int(fields[49]))
+    return ended and named.partition(b"(")[2].startswith(name.encode())
 
 
 def _below(root: int) -> list[psutil.Process]:

@@ -6,6 +6,7 @@ A capture of 2022.4 is, below us: ``unshare``, ``nsys profile``, ``nsys --start-
 
 from __future__ import annotations
 
+import random
 import signal
 import sys
 import time
@@ -97,9 +98,26 @@ def test_a_part_of_nsys_is_killed(real: Scene, row: Row) -> None:
     run = real.exec(*command(real), options=("--timeout", "40"))
     wait_for((real.folder / "at work").exists, "the program")
     killed = part(real, row.name)
-    # A run looks about once a second at what nsys has started; what it never saw it cannot miss.
+    # A run looks about once a second at what nsys has started.
     wait_for(lambda: row.name != "launcher" or time.time() - killed.create_time() > 4, "the run to have seen it")
     killed.kill()
+    real.check(row, run)
+
+
+@faults(
+    CHAPTER,
+    Row(
+        "SIGKILL of `nsys-launcher` in its first second", "capture", 10, "failed", "nsys",
+        go_on="`resume`, if it is named; else run it again",
+    ),
+)  # fmt: skip
+def test_the_launcher_is_killed_early(real: Scene, row: Row) -> None:
+    """Before the run has looked at it, before it has started the program or just after."""
+    moment_s = random.uniform(0.0, 1.0)
+    run = real.exec(*command(real), options=("--timeout", "40"))
+    launcher = real.wait_for_process("nsys-launcher", without="unshare")
+    wait_for(lambda: time.time() - launcher.create_time() > moment_s, f"{moment_s:.2f} s")
+    launcher.kill()
     real.check(row, run)
 
 

@@ -159,23 +159,30 @@ def test_an_nsys_that_hangs_after_the_program_is_ended_and_its_stream_is_named(t
     assert not marked_processes(run.plan.run_id)
 
 
+@pytest.mark.parametrize("program_too", [False, True])
+@pytest.mark.parametrize("seen", [False, True])
 def test_an_nsys_whose_launcher_was_killed_is_interrupted_and_writes_its_report(
-    tmp_path: Path, tool: NsysTool, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, tool: NsysTool, monkeypatch: pytest.MonkeyPatch, program_too: bool, seen: bool
 ) -> None:
-    """It would not hear of the program's end any more, and the program may take for ever."""
+    """It would not hear of the program's end any more, and the program may take for ever, or have ended already."""
     monkeypatch.setattr("runner.process.process._LOST_S", 0.5)
-    look = _Patience._has_lost_its_launcher
-
-    def kill_what_was_seen(self: _Patience, around: Any, names: Any, now: float) -> bool:
-        lost = look(self, around, names, now)
-        for process in around if self._started else ():
-            with suppress(psutil.Error):
-                if process.name() == "nsys-launcher":
-                    process.kill()
-        return lost
-
-    monkeypatch.setattr(_Patience, "_has_lost_its_launcher", kill_what_was_seen)
+    monkeypatch.setattr("runner.process.process._LOST_IDLE_S", 1.5)
+    monkeypatch.setattr("runner.process.process._LOOK_S", 0.0 if seen else 1.0)
     run = prepare(tmp_path, tool, "hang", environ=environment(NSYS_FAKE="with a launcher"))
+    look = _Patience.is_over
+
+    def kill(self: _Patience, *given: Any, **more: Any) -> bool:
+        over = look(self, *given, **more) if seen else False
+        for process in marked_processes(run.plan.run_id):
+            with suppress(psutil.Error):
+                if process.name() == "nsys-launcher" and (run.directory.path / "capture is at work").exists():
+                    below = process.children() if program_too else []
+                    process.kill()
+                    for each in below:
+                        each.kill()
+        return over or look(self, *given, **more)
+
+    monkeypatch.setattr(_Patience, "is_over", kill)
     with (
         Interrupts() as interrupts,
         pytest.raises(
