@@ -38,6 +38,8 @@ _STEPS: Final = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")
 """One deeper, and as a signed byte one less."""
 _INT64: Final = 2**63
 _INT64_CHARACTERS: Final = len(str(-(2**63)))
+_SHOWN_LETTERS: Final = 80
+"""Of a key that is at fault."""
 
 
 def read_bounded(path: Path, most: int, *, follow: str = "") -> bytes:
@@ -151,25 +153,35 @@ def _depth(content: bytes) -> int:
 
 
 def _require_plain(table: dict[str, Any]) -> None:
-    """Dotted keys nest without brackets, and TOML has numbers of any size.
+    """Dotted keys nest without brackets, and TOML has numbers of any size, ``inf`` and ``nan``.
 
     Raises:
-        ValueError: too deep, or a number too large.
+        ValueError: too deep, or a number too large or not finite.
     """
-    level: list[Any] = [table]
+    level: list[tuple[str, Any]] = [("", table)]
     for _ in range(DEEPEST):
-        below: list[Any] = []
-        for value in level:
+        below: list[tuple[str, Any]] = []
+        for path, value in level:
             if isinstance(value, dict):
-                below += value.values()
+                start = path if not path or path.endswith(": ") else f"{path}."
+                below += ((f"{start}{key}", held) for key, held in value.items())
             elif isinstance(value, list):
-                below += value
+                below += (
+                    (f"[[{path}]] {place}: " if isinstance(held, dict) else f"{path}, item {place},", held)
+                    for place, held in enumerate(value, 1)
+                )
             elif type(value) is int and not -_INT64 <= value < _INT64:
-                raise ValueError("a whole number of more than 64 bits")
+                raise ValueError(f"{_short(path)} is a whole number of more than 64 bits")
+            elif type(value) is float and not math.isfinite(value):
+                raise ValueError(f"{_short(path)} is {value}, which is no finite number")
         if not below:
             return
         level = below
     raise ValueError(f"more than {DEEPEST} tables and lists inside one another")
+
+
+def _short(path: str) -> str:
+    return path if len(path) <= _SHOWN_LETTERS else f"…{path[-_SHOWN_LETTERS:]}"
 
 
 def _whole(text: str) -> int:

@@ -106,6 +106,21 @@ def test_toml_that_no_record_can_hold(text: str) -> None:
         toml_of(b"a = '\xff'", "file")
 
 
+@pytest.mark.parametrize("number", ["1e999", "-1e999", "inf", "+inf", "-inf", "nan"])
+def test_toml_numbers_that_are_not_finite_are_told_with_their_key(number: str) -> None:
+    for text, key in (
+        (f"a = {number}", "a"),
+        (f"[trace]\nlong = 1\nshare = {number}", "trace.share"),
+        (f"[[rules]]\nx = 1\n[[rules]]\nx = [2, {number}]", r"\[\[rules\]\] 2: x, item 2,"),
+    ):
+        with pytest.raises(
+            RequestError, match=rf"^file: not valid TOML \({key} is (-?inf|nan), which is no finite number\)$"
+        ):
+            toml_of(text, "file")
+    with pytest.raises(RequestError, match=r"^file: not valid TOML \(…k{80} is inf, [^\n]*\)$"):
+        toml_of(f"{'k' * 4000} = inf", "file")
+
+
 def test_names_with_many_brackets_are_no_depth() -> None:
     plain = {"a": ["[" * 500 + '"{\\' * 500] * 3, "b": 2**63 - 1, "c": 1e308}
     assert json_of(json.dumps(plain), "file") == plain
