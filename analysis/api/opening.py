@@ -117,9 +117,17 @@ class OpenedTrace:
         if attributed is not None:
             attributed(self.attribution, host)
         made = assemble_to_judge_again(self.trace, self.attribution, self.manifest, options, host)
-        self.trace.database.require_unchanged()
+        self.require_unchanged()
         self.refuse_unfit(made.report.findings)
         return evolve(made, report=evolve(made.report, wall_times=find_wall_times(self.trace.path)))
+
+    def require_unchanged(self) -> None:
+        """Refuse what was made of a file that changed meanwhile: called before any of it is shown or written.
+
+        Raises:
+            TraceError: somebody wrote or replaced the file since it was opened.
+        """
+        self.trace.database.require_unchanged()
 
     def _require_operations(self) -> None:
         from analysis.domain.manifest import ran_on_cpu

@@ -27,5 +27,6 @@ def check(
         from analysis.render import answers
 
         findings = analysed.findings
+        analysed.require_unchanged()
     answers.print_findings(findings, as_json=as_json)
     analysed.refuse_unfit(findings)

@@ -50,6 +50,7 @@ def kernels(
         tables = kernels_of(analysed.trace, analysed.attribution, analysed.manifest, options.kernel_rules)
         rows = tables.by_shape if shapes else tables.by_name
         require_possible(rows, "the table of kernels", bounds_of(analysed.attribution))
+        analysed.require_unchanged()
     of_stage = [row for row in rows if stage is None or row.stage == stage]
     wanted = matching(of_stage, match, lambda row: (row.short_name, row.name, row.category), "kernel")
     if output == "text":

@@ -53,6 +53,7 @@ def review(
             files,
             options.report_options(),
         )
+        analysed.require_unchanged()
         folder, remark = claim(out, analysed.trace.path, analysed.manifest)
         say("writing")
         written = write_review(reviewed, assembled, folder)

@@ -83,6 +83,7 @@ def table(
             of_stages = _made(analysed.attribution, "stage", None)[1]
             present = [row.name for row in of_stages if row.name != UNATTRIBUTED]
             raise nothing_of(stage, present, "GPU operation")
+        analysed.require_unchanged()
     if output == "text":
         answers.print_table(spec, shown, total=not by.startswith("range"))
     else:

@@ -7,9 +7,11 @@ import json
 import os
 import shutil
 import sqlite3
+import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -17,6 +19,8 @@ import pytest
 from analysis.api import export
 from analysis.api.opening import opened
 from analysis.api.options import AnalysisOptions
+from analysis.attribution.attribution import Attribution
+from analysis.cli.app import main
 from analysis.domain.contracts import LLMProfileRequest
 from analysis.domain.convert import to_json
 from analysis.domain.entities import RunMeta
@@ -174,6 +178,48 @@ def read_while_it_changes(path: Path, change: str) -> None:
         else:
             path.unlink()
         trace.report()
+
+
+COMMANDS_OF_A_TRACE = {
+    "check": ["check"],
+    "kernels": ["kernels", "--accept-lossy"],
+    "kernels, csv": ["kernels", "--accept-lossy", "--format", "csv"],
+    "report": ["report", "--accept-lossy", "--out", "out"],
+    "show": ["show", "--accept-lossy"],
+    "table": ["table", "--accept-lossy"],
+    "table, json": ["table", "--accept-lossy", "--by", "kernel-module", "--format", "json"],
+}
+
+
+@pytest.mark.parametrize("arguments", COMMANDS_OF_A_TRACE.values(), ids=list(COMMANDS_OF_A_TRACE))
+def test_no_command_answers_of_a_trace_that_changed_while_it_was_read(
+    tmp_path: Path,
+    real_trace: Callable[[str], Path],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+) -> None:
+    """Another process writes the file as soon as its calls were attributed."""
+    path = tmp_path / "trace.sqlite"
+    shutil.copyfile(real_trace("deepseek-ocr_h100_lossy"), path)
+    monkeypatch.chdir(tmp_path)
+    attribute = Attribution.of
+
+    def attribute_and_change(trace: Trace, **options: Any) -> Attribution:
+        made = attribute(trace, **options)
+        os.utime(path, ns=(1, 1))
+        return made
+
+    monkeypatch.setattr(Attribution, "of", attribute_and_change)
+    command, *others = arguments
+    monkeypatch.setattr(sys, "argv", ["dsocr-analyze", command, str(path), *others])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == TraceError.exit_code
+    said = capsys.readouterr()
+    assert not said.out
+    assert "trace.sqlite: was changed while it was read; wait until" in said.err
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["trace.sqlite"]
 
 
 def read_and_fail(path: Path) -> None:
