@@ -219,7 +219,7 @@ def run_process(
                     reason = "over"
             if reason != ended_by:
                 ended_by, asked_at, sent, interrupted_before = reason, now, 0, interrupts.count
-            if asked_at is not None:
+            if asked_at is not None and ended_by != "stuck":
                 # A program of ours ends its own children.
                 signals = _SIGNALS[ended_by] if isinstance(target, str) or ended_by == "over" else _GENTLY
                 if (sent == 0 or now - asked_at > sent * grace_s) and sent < len(signals):
@@ -239,7 +239,7 @@ def run_process(
                 ended_by = "stuck" if ended_by in ("itself", "over") else ended_by
                 waited_s = patience.alone_s(now)
                 rescue = _Rescue(process, profiled, now, grace_s=grace_s)
-            if rescue is not None and not rescue.go_on(now):
+            if rescue is not None and (interrupts.count > interrupted_before or not rescue.go_on(now)):
                 gave_up = True
                 process.end_now()
                 break

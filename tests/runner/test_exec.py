@@ -551,6 +551,34 @@ def test_a_server_behind_a_shell_is_reached_too(tmp_path: Path) -> None:
     assert outcome.elapsed_s < 20
 
 
+def test_a_server_that_was_ended_under_a_profiler_that_hangs(tmp_path: Path) -> None:
+    """The profiler is then given up on as it is after a program that ended by itself."""
+    nsys = tmp_path / "nsys"
+    nsys.symlink_to(sys.executable)
+    hangs = """if True:
+        import signal, subprocess, sys, time
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        subprocess.call(sys.argv[1:])
+        time.sleep(300)
+    """
+    (tmp_path / "profile").write_text(hangs)
+    ready = tmp_path / "ready"
+    serves = f"trap 'exit 0' INT; touch {ready}; while :; do sleep 0.1; done"
+    with Interrupts() as interrupts:
+        outcome = run_process(
+            [str(nsys), "profile", *with_target_mark(["sh", "-c", serves], "the server")],
+            env={**environment(), "DSOCR_PROFILE_RUN": tmp_path.name},
+            log=tmp_path / "log",
+            cwd=tmp_path,
+            interrupts=interrupts,
+            target="the server",
+            grace_s=3.0,
+            finish_s=1.0,
+            over=ready.exists,
+        )
+    assert (outcome.ended_by, outcome.gave_up, outcome.target_seen) == ("stuck", True, True)
+
+
 # -- records -----------------------------------------------------------------------------------------------------------
 
 
