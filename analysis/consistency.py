@@ -12,6 +12,7 @@ from typing import Final, TypeAlias
 import numpy as np
 
 from analysis.attribution.attribution import Attribution
+from analysis.domain.columns import Records
 from analysis.domain.entities import KernelSummary
 from analysis.domain.measures import Bounds
 from analysis.sums.grouping import COUNTED, gpu_codes
@@ -202,11 +203,13 @@ def _sum(rows: Iterable[GpuRow], column: str) -> int:
 def _kernels(stage_rows: Sequence[GpuRow], kernels: Sequence[KernelSummary]) -> Iterator[str]:
     """The table of kernels holds each stage's kernels, and their times are in order."""
     held: dict[str, tuple[int, int]] = {}
-    for row in kernels:
-        calls, total_ns = held.get(row.stage, (0, 0))
-        held[row.stage] = (calls + row.calls, total_ns + row.total_ns)
-        if not row.min_ns <= row.median_ns <= row.max_ns <= row.total_ns:
-            yield f"least, median, greatest and total time of the kernel {row.short_name} are out of order"
+    rows = Records.of(kernels)
+    columns = (rows.values(name) for name in ("stage", "calls", "min_ns", "median_ns", "max_ns", "total_ns"))
+    for row, (stage, times, least, median, most, total) in enumerate(zip(*columns, strict=True)):
+        calls, total_ns = held.get(stage, (0, 0))
+        held[stage] = (calls + times, total_ns + total)
+        if not least <= median <= most <= total:
+            yield f"least, median, greatest and total time of the kernel {rows[row].short_name} are out of order"
     for stage in stage_rows:
         if held.pop(stage.name, (0, 0)) != (stage.kernels, stage.kernel_sum_ns):
             yield f"the kernels of {stage.name} do not add up to its {stage.kernels:,} of {stage.kernel_sum_ns:,} ns"

@@ -13,14 +13,15 @@ from typing import Any, TypeVar
 
 import numpy as np
 from attrs import NOTHING, Factory, fields
-from numpy.typing import NDArray
+
+from analysis.domain.columns import Records, Values
 
 __all__ = ["evolved", "records_of"]
 
 R = TypeVar("R")
 
 
-def records_of(kind: type[R], columns: Mapping[str, Sequence[Any] | NDArray[Any]], number: int) -> list[R]:
+def records_of(kind: type[R], columns: Mapping[str, Values], number: int) -> Records[R]:
     """Make records, as ``kind(**row)`` makes them one by one.
 
     Args:
@@ -57,25 +58,26 @@ def records_of(kind: type[R], columns: Mapping[str, Sequence[Any] | NDArray[Any]
             values = repeat(attribute.default, number)
         # The slot's own descriptor: what is frozen is the class's __setattr__.
         deque(map(getattr(kind, name).__set__, records, values), maxlen=0)
-    return records
+    return Records.of(records, columns)
 
 
-def evolved(records: Sequence[R], **columns: Sequence[Any]) -> list[R]:
+def evolved(records: Sequence[R], **columns: Values) -> Records[R]:
     """Copies of records with other values in some fields, as ``attrs.evolve`` makes them one by one.
 
     Args:
         records: of one class, as `records_of` takes it.
         columns: field → its values, [records].
     """
-    if not records:
-        return []
-    kind = type(records[0])
+    rows = Records.of(records)
+    if not rows:
+        return rows
+    kind = type(rows[0])
     names = [attribute.name for attribute in fields(kind)]  # type: ignore[arg-type]
-    others = {name: list(map(getattr(kind, name).__get__, records)) for name in names if name not in columns}
-    return records_of(kind, {**others, **columns}, len(records))
+    others = {name: rows.column(name) for name in names if name not in columns}
+    return records_of(kind, {**others, **columns}, len(rows))
 
 
-def _to_be_checked(column: Sequence[Any] | NDArray[Any]) -> Iterable[Any]:
+def _to_be_checked(column: Values) -> Iterable[Any]:
     """Values of a column that is not empty, by which all are checked; NaN is both the smallest and the largest."""
     if isinstance(column, np.ndarray):
         return (column.min().item(), column.max().item())

@@ -18,6 +18,7 @@ from typing import Any, Final, Literal, TypeAlias
 
 from attrs import fields, frozen, has
 
+from analysis.domain.columns import Records, Values
 from analysis.domain.entities import MFU_GUARDRAIL
 from analysis.domain.errors import ResultError
 
@@ -206,7 +207,7 @@ def impossible_figures(record: Any, bounds: Bounds | None = None, only: Sequence
         Place, value and what it must be of each; none: all are possible.
     """
     wrong: list[str] = []
-    rows = list(record) if isinstance(record, (tuple, list)) else [record]
+    rows: Sequence[Any] = record if isinstance(record, (tuple, list)) else (record,)
     for kind, of_kind, places in _by_class(rows, lambda row: f"[{row}]" if len(rows) > 1 else ""):
         _check_rows(kind, of_kind, places, bounds, wrong, only)
     return wrong
@@ -216,12 +217,12 @@ _Place: TypeAlias = Callable[[int], str]
 """Number of a row → where it stands."""
 
 
-def _by_class(rows: list[Any], place: _Place) -> list[tuple[type, list[Any], _Place]]:
+def _by_class(rows: Sequence[Any], place: _Place) -> list[tuple[type, Sequence[Any], _Place]]:
     """Rows of records, those of one class together; what is no record is left out."""
     classes = list(dict.fromkeys(map(type, rows)))
     if len(classes) == 1:
         return [(classes[0], rows, place)] if has(classes[0]) else []
-    groups: list[tuple[type, list[Any], _Place]] = []
+    groups: list[tuple[type, Sequence[Any], _Place]] = []
     for kind in classes:
         if has(kind):
             numbers = [number for number, row in enumerate(rows) if type(row) is kind]
@@ -247,16 +248,19 @@ _TEXTS: Final = frozenset({"str", "str | None", "bool", "bool | None", "tuple[st
 
 
 def _check_rows(
-    kind: type, rows: list[Any], place: _Place, bounds: Bounds | None, wrong: list[str], only: Sequence[str] = ()
+    kind: type, rows: Sequence[Any], place: _Place, bounds: Bounds | None, wrong: list[str], only: Sequence[str] = ()
 ) -> None:
     names = tuple(name for name in _columns(kind) if not only or name in only)
     if not rows or not names:
         return
-    read = attrgetter(*names)
-    columns: Any = zip(*map(read, rows), strict=True) if len(names) > 1 else [tuple(map(read, rows))]
+    if isinstance(rows, Records):
+        columns: Any = map(rows.column, names)
+    else:
+        read = attrgetter(*names)
+        columns = zip(*map(read, rows), strict=True) if len(names) > 1 else [tuple(map(read, rows))]
     seen: set[int] = set()
     for name, values in zip(names, columns, strict=True):
-        if len(rows) == 1 and type(values[0]) is tuple and values[0]:
+        if len(rows) == 1 and isinstance(values[0], tuple) and values[0]:
             if id(values[0]) in seen:  # kernels of one shape each: by name and by shape they are one table
                 continue
             seen.add(id(values[0]))
@@ -268,15 +272,24 @@ def _field(place: _Place, name: str) -> _Place:
 
 
 def _check_column(
-    record: str, name: str, values: Sequence[Any], place: _Place, bounds: Bounds | None, wrong: list[str]
+    record: str, name: str, values: Values, place: _Place, bounds: Bounds | None, wrong: list[str]
 ) -> None:
     """A field of some rows: numbers, records, containers of either, or several of these."""
+    if not isinstance(values, Sequence):  # an array, all of numbers
+        least, most = values.min().item(), values.max().item()
+        if not _are_possible(record, name, (least,), least, most, bounds):
+            _name_impossible(record, name, values.tolist(), place, bounds, wrong)
+        return
     if len(values) >= _MANY and type(values[0]) in (int, float):
         known = _as_numbers(values)
         if known is not None:
             if not _are_possible(record, name, values, known.min().item(), known.max().item(), bounds):
                 _name_impossible(record, name, values, place, bounds, wrong)
             return
+    if len(values) == 1 and isinstance(values[0], Records):
+        if values[0]:
+            _check_rows(type(values[0][0]), values[0], _inside(place, values), bounds, wrong)
+        return
     types = set(map(type, values))
     if types <= _NEITHER:
         return

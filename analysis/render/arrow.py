@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
+from analysis.domain.columns import Values
 from analysis.render.spec.specification import Column, Specification
 from analysis.sums.events import Partial, Texts
 
@@ -21,7 +21,7 @@ __all__ = ["arrow_schema", "arrow_table", "fill_parquet", "frame", "frame_of"]
 
 R = TypeVar("R")
 
-Values: TypeAlias = Sequence[Any] | NDArray[Any] | Texts | Partial
+FrameValues: TypeAlias = Values | Texts | Partial
 """A column's values, [rows]."""
 
 _ARROW: Final = {
@@ -60,20 +60,19 @@ def arrow_table(spec: Specification[R], rows: Sequence[R]) -> Any:
     Raises:
         ValueError: a value is unknown in a column that is declared as always known (a bug).
     """
-    arrays = [_array(column, _values(spec, column, rows)) for column in spec.data]
+    arrays = [_array(column, _known(spec, column, column.array_of(rows))) for column in spec.data]
     return pa.Table.from_arrays(arrays, schema=arrow_schema(spec))
 
 
-def _array(column: Column[Any], values: Sequence[Any]) -> Any:
-    if column.nullable and None in values:
+def _array(column: Column[Any], values: Values) -> Any:
+    if column.nullable and isinstance(values, Sequence) and None in values:
         known = [value is not None for value in values]
         return _ARRAYS[column.type](values, pa.py_buffer(np.packbits(known, bitorder="little")))
     return _ARRAYS[column.type](values, None)
 
 
-def _values(spec: Specification[R], column: Column[R], rows: Sequence[R]) -> list[Any]:
-    values = column.of(rows)
-    if not column.nullable and None in values:
+def _known(spec: Specification[Any], column: Column[Any], values: Values) -> Values:
+    if not column.nullable and isinstance(values, Sequence) and None in values:
         raise ValueError(f"internal error: {spec.key}.{column.key} is unknown in row {values.index(None)}")
     return values
 
@@ -81,10 +80,10 @@ def _values(spec: Specification[R], column: Column[R], rows: Sequence[R]) -> lis
 # A column's values, [rows], as an array. ``validity`` is a bitmap of those that are known; None: all are.
 
 
-def _numbers(dtype: str) -> Callable[[Sequence[Any], Any], Any]:
-    def array(values: Sequence[Any], validity: Any) -> Any:
+def _numbers(dtype: str) -> Callable[[Any, Any], Any]:
+    def array(values: Values, validity: Any) -> Any:
         known = values if validity is None else [0 if value is None else value for value in values]
-        numbers = pa.py_buffer(np.array(known, dtype=dtype))
+        numbers = pa.py_buffer(np.ascontiguousarray(known, dtype=dtype))
         return pa.Array.from_buffers(_ARROW[dtype], len(values), [validity, numbers])
 
     return array
@@ -125,7 +124,7 @@ def _offsets(parts: Sequence[Any]) -> Any:
     return offsets.astype(np.int32)
 
 
-_ARRAYS: Final[dict[str, Callable[[Sequence[Any], Any], Any]]] = {
+_ARRAYS: Final[dict[str, Callable[[Any, Any], Any]]] = {
     "string": _strings,
     "int64": _numbers("int64"),
     "float64": _numbers("float64"),
@@ -144,10 +143,10 @@ def frame(spec: Specification[R], rows: Sequence[R]) -> pd.DataFrame:
     Raises:
         ValueError: a value is unknown in a column that is declared as always known (a bug).
     """
-    return frame_of(spec, {column.key: _values(spec, column, rows) for column in spec.data})
+    return frame_of(spec, {column.key: _known(spec, column, column.of(rows)) for column in spec.data})
 
 
-def frame_of(spec: Specification[Any], columns: Mapping[str, Values]) -> pd.DataFrame:
+def frame_of(spec: Specification[Any], columns: Mapping[str, FrameValues]) -> pd.DataFrame:
     """Columns as a DataFrame like that of `frame`, for tables that were columns all along.
 
     Args:
@@ -161,7 +160,7 @@ def frame_of(spec: Specification[Any], columns: Mapping[str, Values]) -> pd.Data
     return made
 
 
-def _series(column: Column[Any], values: Values) -> Any:
+def _series(column: Column[Any], values: FrameValues) -> Any:
     import pandas as pd
 
     if isinstance(values, Texts):

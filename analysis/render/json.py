@@ -10,6 +10,7 @@ from typing import Any, Final, Literal, TypeVar
 import numpy as np
 from attrs import evolve
 
+from analysis.domain.columns import Records
 from analysis.domain.contracts import LLMProfileReportSummary
 from analysis.domain.convert import to_plain
 from analysis.domain.entities import KernelSummary
@@ -95,12 +96,12 @@ def _longest(
     """The rows with most time in their order, and what the others add up to, if there are any."""
     if len(rows) <= MOST_KERNEL_ROWS:
         return tuple(rows), ()
-    times = np.fromiter((row.total_ns for row in rows), np.int64, len(rows))
+    calls, times = (np.asarray(Records.of(rows).column(name), dtype=np.int64) for name in ("calls", "total_ns"))
     places = np.argsort(-times, kind="stable")
-    rest = places[MOST_KERNEL_ROWS:].tolist()
+    rest = places[MOST_KERNEL_ROWS:]
     return (
         tuple(rows[place] for place in sorted(places[:MOST_KERNEL_ROWS].tolist())),
-        (LeftOut(table, len(rest), sum(rows[place].calls for place in rest), sum(times[rest].tolist())),),
+        (LeftOut(table, len(rest), sum(calls[rest].tolist()), sum(times[rest].tolist())),),
     )
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from operator import attrgetter
 from pathlib import Path
 from typing import Final
 
 from attrs import evolve, frozen
 
+from analysis.domain.columns import Records
 from analysis.domain.files import write_text
 from analysis.render.markdown_tables import code, escaped, head_lines, row_line, table_lines
 from analysis.render.pictures import budget_picture, category_picture, step_picture
@@ -254,7 +254,7 @@ def _length(sections: Iterable[_Section]) -> int:
 
 def _row_counts(report: Report) -> list[int]:
     """Rows that each table of kernels and modules would have in full, of the stages that are shown."""
-    numbers = [Counter(map(attrgetter("stage"), rows)) for rows in (report.kernels, report.kernel_modules)]
+    numbers = [Counter(Records.of(rows).values("stage")) for rows in (report.kernels, report.kernel_modules)]
     shown = _longest(report, list(numbers[0]))
     counts = [number[stage] for number in numbers for stage in shown]
     with_modules = _longest(report, [row.stage for row in report.stages if report.module_rows.get(row.stage)])

@@ -11,12 +11,14 @@ from attrs import frozen
 from numpy.typing import NDArray
 
 from analysis.attribution.attribution import Attribution
+from analysis.attribution.intervals import sum_by_group
 from analysis.attribution.vocabulary import OWN_VOCABULARY
+from analysis.domain.columns import Records, Values
 from analysis.domain.entities import KernelSummary
 from analysis.domain.manifest import RunManifest, one_input
 from analysis.domain.many_records import records_of
 from analysis.sums.grouping import UNATTRIBUTED, stage_names
-from analysis.sums.kernels import duration_statistics
+from analysis.sums.kernels import NO_SHAPE, duration_statistics, places_by_stage_then_time, quotients, shares, spread
 from analysis.sums.records import InstanceSummary
 from analysis.trace.distinct import distinct
 from analysis.trace.launch_shapes import LaunchShapes
@@ -162,71 +164,70 @@ def kernel_module_rows(
     row_paths, _ = distinct(row.astype(np.int64) * place_keys.size + path, row_pairs.size * place_keys.size)
     paths_of = np.bincount(row_paths // place_keys.size, minlength=row_pairs.size)
     order = _order(row, operations.start[chosen], place_of)
-    known = {summary.name: summary for summary in kernels}
-    place_at = place_of.tolist()
-    stage_at, total, calls = [place_names[place][0] for place in place_at], sums.total.tolist(), sums.count.tolist()
-    stage_ns = dict.fromkeys(stages, 0)
-    for stage, time in zip(stage_at, total, strict=True):
-        stage_ns[stage] += time
     of_row = np.arange(row_pairs.size) if by_shape else shaped_keys // shape_codes.size
-    number, parts = _shapes_of_rows(operations.shapes, of_row, shape_codes[shaped_keys % shape_codes.size] - 1)
-    kinds = [known[names[name]] for name in name_of.tolist()]
-    unit_at = [units.get(stage) for stage in stage_at]
-    rows = records_of(
-        KernelModuleRow,
-        {
-            "stage": stage_at,
-            "module": [place_names[place][1] for place in place_at],
-            "name": [kernel.name for kernel in kinds],
-            "short_name": [kernel.short_name for kernel in kinds],
-            "category": [kernel.category for kernel in kinds],
-            "calls": calls,
-            "total_ns": total,
-            "mean_ns": [time / times for time, times in zip(total, calls, strict=True)],
-            "min_ns": sums.low,
-            "max_ns": sums.high,
-            "share": [
-                time / stage_ns[stage] if stage_ns[stage] else None for time, stage in zip(total, stage_at, strict=True)
-            ],
-            "human_name": [kernel.human_name for kernel in kinds],
-            "per": [unit.per if unit else None for unit in unit_at],
-            "calls_per_unit": [
-                times / unit.count if unit else None for times, unit in zip(calls, unit_at, strict=True)
-            ],
-            "total_per_unit_ns": [
-                time / unit.count if unit else None for time, unit in zip(total, unit_at, strict=True)
-            ],
-            "shapes": number,
-            "paths": paths_of,
-            "order": order,
-            **parts,
-        },
-        row_pairs.size,
+    number, parts, shape_at = _shapes_of_rows(
+        operations.shapes, of_row, shape_codes[shaped_keys % shape_codes.size] - 1
     )
-    return _by_stage_then_time(rows, stages)
+    stage_code = {name: code for code, name in enumerate(stages)}
+    stage_of = np.array([stage_code[stage] for stage, _ in place_names], dtype=np.int64)[place_of]
+    modules = [place_names[place][1] for place in place_of.tolist()]
+    named = [names[name] for name in name_of.tolist()]
+    rows = places_by_stage_then_time(
+        stage_of.tolist(), sums.total.tolist(), modules, named,
+        *(spread([value or NO_SHAPE for value in parts[name]], shape_at) for name in ("grid", "block")),
+        *(spread([value or -1 for value in parts[name]], shape_at) for name in ("registers_per_thread", "shared_bytes")),
+    )  # fmt: skip
+    sums, stage_of = sums.of(np.array(rows)), stage_of[rows]
+    known = dict(zip(Records.of(kernels).values("name"), kernels, strict=True))
+    kinds = [known[named[place]] for place in rows]
+    unit_at = [units.get(stage) for stage in stages]
+    counted = np.array([unit.count if unit else 0 for unit in unit_at], dtype=np.int64)[stage_of]
+    columns: dict[str, Values] = {
+        "stage": [stages[stage] for stage in stage_of.tolist()],
+        "module": [modules[place] for place in rows],
+        "name": [kernel.name for kernel in kinds],
+        "short_name": [kernel.short_name for kernel in kinds],
+        "category": [kernel.category for kernel in kinds],
+        "calls": sums.count,
+        "total_ns": sums.total,
+        "mean_ns": quotients(sums.total, sums.count),
+        "min_ns": sums.low,
+        "max_ns": sums.high,
+        "share": shares(sums.total, sum_by_group(stage_of, sums.total, len(stages))[stage_of]),
+        "human_name": [kernel.human_name for kernel in kinds],
+        "per": [unit.per if unit else None for unit in map(unit_at.__getitem__, stage_of.tolist())],
+        "calls_per_unit": shares(sums.count, counted),
+        "total_per_unit_ns": shares(sums.total, counted),
+        "shapes": number[rows],
+        "paths": paths_of[rows],
+        "order": order[rows],
+        **{name: spread(values, shape_at[rows]) for name, values in parts.items()},
+    }
+    return records_of(KernelModuleRow, columns, len(rows))
 
 
 def _shapes_of_rows(
     shapes: LaunchShapes, row: NDArray[np.int64], code: NDArray[np.int64]
-) -> tuple[NDArray[np.int64], dict[str, list[Any]]]:
-    """How many launch shapes each row has, [rows], and the parts in which they agree: name → of each row, [rows].
+) -> tuple[NDArray[np.int64], dict[str, Sequence[Any]], NDArray[np.int64]]:
+    """How many launch shapes each row has, and the parts in which they agree; most rows have one of few sets of shapes.
 
     Args:
         shapes: of the trace.
         row: of each shape of a row, in ascending order, [shapes of all rows].
         code: of that shape; -1: not recorded.
+
+    Returns:
+        Number of shapes, [rows]; name of a part → its value in each set of shapes, [sets]; each row's set, [rows].
     """
     begins = np.flatnonzero(np.diff(row, prepend=-1))
     number = np.diff(begins, append=row.size)
-    parts: dict[tuple[int, ...], tuple[Any, ...]] = {}  # most rows have one of few shapes
-    codes = code.tolist()
-    of_rows = []
-    for begin, end in zip(begins.tolist(), (begins + number).tolist(), strict=True):
-        key = tuple(codes[begin:end])
-        if key not in parts:
-            parts[key] = _in_common(shapes, key)
-        of_rows.append(parts[key])
-    return number, dict(zip(_PARTS, map(list, zip(*of_rows, strict=True)), strict=True))
+    codes, sets = code.tolist(), dict[tuple[int, ...], int]()
+    of_rows = [
+        sets.setdefault(tuple(codes[begin:end]), len(sets))
+        for begin, end in zip(begins.tolist(), (begins + number).tolist(), strict=True)
+    ]
+    parts = zip(*(_in_common(shapes, members) for members in sets), strict=True)
+    return number, dict(zip(_PARTS, parts, strict=True)), np.array(of_rows, dtype=np.int64)
 
 
 def _order(row: NDArray[Any], start: NDArray[np.int64], place: NDArray[Any]) -> NDArray[np.int64]:
@@ -277,17 +278,3 @@ def _unfolded(
     places: dict[tuple[str, str], int] = {}
     rows = [places.setdefault((stages[stage], paths[code]), len(places)) for stage, code in at]
     return np.array(rows, dtype=np.int64), tuple(places)
-
-
-def _by_stage_then_time(rows: list[KernelModuleRow], stages: Sequence[str]) -> tuple[KernelModuleRow, ...]:
-    order = {name: place for place, name in enumerate(stages)}
-    nothing = (-1, -1, -1)
-    return tuple(
-        sorted(
-            rows,
-            key=lambda row: (
-                order[row.stage], -row.total_ns, row.module, row.name, row.grid or nothing, row.block or nothing,
-                row.registers_per_thread or -1, row.shared_bytes or -1,
-            ),
-        )
-    )  # fmt: skip

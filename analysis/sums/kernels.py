@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from analysis.attribution.attribution import Attribution
 from analysis.attribution.intervals import sum_by_group
+from analysis.domain.columns import Records, Values, listed
 from analysis.domain.entities import KernelSummary
 from analysis.domain.manifest import RunManifest
 from analysis.domain.many_records import evolved, records_of
@@ -26,6 +27,7 @@ from analysis.trace.reader import Trace
 from analysis.trace.records import GRAPH, KERNEL, MEMCPY, MEMSET, Device, TraceInfo
 
 __all__ = [
+    "NO_SHAPE",
     "DurationStatistics",
     "KernelTables",
     "category_rows",
@@ -35,6 +37,10 @@ __all__ = [
     "main_device",
     "occupancy",
     "per_token",
+    "places_by_stage_then_time",
+    "quotients",
+    "shares",
+    "spread",
 ]
 
 _REGISTER_FILES: Final = 4
@@ -97,16 +103,20 @@ def per_token(tables: KernelTables, tokens: dict[str, int | None]) -> KernelTabl
     """
     if not any(tokens.values()):
         return tables
+    if tables.by_name is tables.by_shape:  # each kernel has one shape
+        counted = _per_token(Records.of(tables.by_name), tokens)
+        return KernelTables(counted, counted)
     # By the row's identity: a kernel of one shape is one record in both tables.
-    rows = list({id(row): row for row in (*tables.by_name, *tables.by_shape)}.values())
-    counts = [tokens.get(row.stage) for row in rows]
-    made = evolved(
-        rows, per_token=[row.calls / count if count else None for row, count in zip(rows, counts, strict=True)]
-    )
-    counted = dict(zip(map(id, rows), made, strict=True))
-    by_shape = tuple(counted[id(row)] for row in tables.by_shape)
-    same = tables.by_name is tables.by_shape
-    return KernelTables(by_shape if same else tuple(counted[id(row)] for row in tables.by_name), by_shape)
+    rows = Records.of({id(row): row for row in (*tables.by_name, *tables.by_shape)}.values())
+    made = dict(zip(map(id, rows), _per_token(rows, tokens), strict=True))
+    by_name, by_shape = (Records.of([made[id(row)] for row in table]) for table in (tables.by_name, tables.by_shape))
+    return KernelTables(by_name, by_shape)
+
+
+def _per_token(rows: Records[KernelSummary], tokens: dict[str, int | None]) -> Records[KernelSummary]:
+    counts = map(tokens.get, rows.values("stage"))
+    calls = rows.values("calls")
+    return evolved(rows, per_token=[each / count if count else None for each, count in zip(calls, counts, strict=True)])
 
 
 def kernel_tables(attribution: Attribution, device: Device | None, rules: Rules) -> KernelTables:
@@ -143,69 +153,114 @@ def kernel_tables(attribution: Attribution, device: Device | None, rules: Rules)
     shapes = [_launch_shape(operations.shapes, int(code) - 1, device) for code in shape_codes]
     each = duration_statistics(by_shape, duration, shape_keys.size)
     folded = duration_statistics(by_name, duration, name_keys.size)
-    stage_total = sum_by_group(stage_of, folded.total, len(stages)).tolist()
+    stage_total = sum_by_group(stage_of, folded.total, len(stages))
 
     def summaries(
-        sums: DurationStatistics, key: NDArray[Any], shapes: Sequence[_LaunchShape], number: Sequence[int]
-    ) -> list[KernelSummary]:
-        """Of the groups that have these keys, with what their launch shapes say and how many these are."""
-        name_at, stage_at = name_of[key].tolist(), stage_of[key].tolist()
-        kinds = [classes[name] for name in name_at]
-        total = sums.total.tolist()
-        whole = [stage_total[stage] for stage in stage_at]
-        # Python's quotients of integers are exact to the last bit, whatever their size.
-        return records_of(
-            KernelSummary,
-            {
-                "name": [names[name] for name in name_at],
-                "short_name": [shorts[name] for name in name_at],
-                "category": [kind.category for kind in kinds],
-                "stage": [stages[stage] for stage in stage_at],
-                "calls": sums.count,
-                "total_ns": sums.total,
-                "mean_ns": np.array([time / calls for time, calls in zip(total, sums.count.tolist(), strict=True)]),
-                "median_ns": sums.median,
-                "min_ns": sums.low,
-                "max_ns": sums.high,
-                "library": [kind.library for kind in kinds],
-                "human_name": [kind.human_name for kind in kinds],
-                "tensor_core": [kind.tensor_core for kind in kinds],
-                "p95_ns": sums.p95,
-                "share": [time / of if of else None for time, of in zip(total, whole, strict=True)],
-                "grid": [shape.grid for shape in shapes],
-                "block": [shape.block for shape in shapes],
-                "registers_per_thread": [shape.registers for shape in shapes],
-                "theoretical_occupancy": [shape.occupancy for shape in shapes],
-                "waves": [shape.waves for shape in shapes],
-                "shared_bytes": [shape.shared_bytes for shape in shapes],
-                "shapes": number,
-            },
-            len(name_at),
-        )
+        sums: DurationStatistics,
+        key: NDArray[Any],
+        shapes: Sequence[_LaunchShape],
+        shape_at: NDArray[Any],
+        number: NDArray[Any],
+    ) -> tuple[Records[KernelSummary], list[int]]:
+        """Of the groups that have these keys, with what their launch shapes say and how many these are.
 
-    shape_at = [shapes[code] for code in shape_of.tolist()]
-    rows = summaries(each, name_of_shape, shape_at, [1] * len(shape_at))
-    of_shapes = _by_stage_then_time(rows, stages)
+        Returns:
+            By stage, then time; and the place of each among the groups.
+        """
+        named = [names[name] for name in name_of[key].tolist()]
+        order = places_by_stage_then_time(
+            stage_of[key].tolist(), sums.total.tolist(), named,
+            spread([shape.grid or NO_SHAPE for shape in shapes], shape_at),
+            spread([shape.block or NO_SHAPE for shape in shapes], shape_at),
+        )  # fmt: skip
+        sums, stage_at, shape_at = sums.of(np.array(order)), stage_of[key[order]], shape_at[order]
+        name_at = name_of[key[order]].tolist()
+        kinds = [classes[name] for name in name_at]
+        parts = zip(*(astuple(shape, recurse=False) for shape in shapes), strict=True)
+        grid, block, registers, shared_bytes, resident, waves = (spread(part, shape_at) for part in parts)
+        columns: dict[str, Values] = {
+            "name": [named[place] for place in order],
+            "short_name": [shorts[name] for name in name_at],
+            "category": [kind.category for kind in kinds],
+            "stage": [stages[stage] for stage in stage_at.tolist()],
+            "calls": sums.count,
+            "total_ns": sums.total,
+            "mean_ns": quotients(sums.total, sums.count),
+            "median_ns": sums.median,
+            "min_ns": sums.low,
+            "max_ns": sums.high,
+            "library": [kind.library for kind in kinds],
+            "human_name": [kind.human_name for kind in kinds],
+            "tensor_core": [kind.tensor_core for kind in kinds],
+            "p95_ns": sums.p95,
+            "share": shares(sums.total, stage_total[stage_at]),
+            "grid": grid,
+            "block": block,
+            "registers_per_thread": registers,
+            "theoretical_occupancy": resident,
+            "waves": waves,
+            "shared_bytes": shared_bytes,
+            "shapes": number[order],
+        }
+        return records_of(KernelSummary, columns, len(order)), order
+
+    of_shapes, order = summaries(each, name_of_shape, shapes, shape_of, np.ones(shape_of.size, dtype=np.int64))
     number = np.bincount(name_of_shape, minlength=name_keys.size)
-    if len(rows) == name_keys.size:  # a kernel of one shape is the same record in both tables
+    if len(of_shapes) == name_keys.size:  # a kernel of one shape is the same record in both tables
         return KernelTables(of_shapes, of_shapes)
     end = np.cumsum(number)
     first = end - number
     several = np.flatnonzero(number > 1)
-    together = [_in_common(shape_at[first[key] : end[key]]) for key in several.tolist()]
-    names_rows = [rows[place] for place in first[number == 1].tolist()]
-    names_rows += summaries(folded.of(several), several, together, number[several].tolist())
-    return KernelTables(by_name=_by_stage_then_time(names_rows, stages), by_shape=of_shapes)
-
-
-def _by_stage_then_time(rows: Sequence[KernelSummary], stages: tuple[str, ...]) -> tuple[KernelSummary, ...]:
-    order = {name: place for place, name in enumerate(stages)}
-    nothing = (-1, -1, -1)
-    return tuple(
-        sorted(
-            rows, key=lambda row: (order[row.stage], -row.total_ns, row.name, row.grid or nothing, row.block or nothing)
-        )
+    together = [_in_common([shapes[code] for code in shape_of[first[key] : end[key]]]) for key in several.tolist()]
+    of_several, _ = summaries(folded.of(several), several, together, np.arange(several.size), number[several])
+    row_of = np.argsort(order)
+    of_names = Records.of((*(of_shapes[row] for row in row_of[first[number == 1]].tolist()), *of_several))
+    place = {name: stage for stage, name in enumerate(stages)}
+    order = places_by_stage_then_time(
+        [place[stage] for stage in of_names.values("stage")], of_names.values("total_ns"), of_names.values("name")
     )
+    return KernelTables(by_name=Records.of([of_names[row] for row in order]), by_shape=of_shapes)
+
+
+NO_SHAPE: Final = (-1, -1, -1)
+"""In order before all grids and blocks."""
+
+
+def places_by_stage_then_time(stage: Sequence[int], total_ns: Sequence[int], *ties: Values) -> list[int]:
+    """The places of rows in the order of tables of kernels: by stage, most time first, then by the columns ``ties``."""
+    keys = list(zip(stage, [-time for time in total_ns], *map(listed, ties), strict=True))
+    return sorted(range(len(keys)), key=keys.__getitem__)
+
+
+def spread(values: Sequence[Any], code: NDArray[Any]) -> Values:
+    """Values of few things for many rows, [rows]: an array where all are numbers of one kind, else a list.
+
+    Args:
+        values: of each thing, [things].
+        code: the number of each row's thing, [rows].
+    """
+    if set(map(type, values)) in ({int}, {float}):
+        of_rows: NDArray[Any] = np.array(values)[code]
+        return of_rows
+    return [values[number] for number in code.tolist()]
+
+
+_EXACT: Final = 2**53
+"""Integers up to this are doubles."""
+
+
+def quotients(above: NDArray[np.int64], below: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Quotients of integers, exact to the last bit, as Python's are whatever their size."""
+    if above.size and max(int(above.max()), int(below.max())) > _EXACT:
+        return np.array([over / under for over, under in zip(above.tolist(), below.tolist(), strict=True)])
+    return above / below
+
+
+def shares(part: NDArray[np.int64], whole: NDArray[np.int64]) -> NDArray[np.float64] | list[float | None]:
+    """Part ÷ whole, exact to the last bit; None where the whole is 0."""
+    if whole.all():
+        return quotients(part, whole)
+    return [of / total if total else None for of, total in zip(part.tolist(), whole.tolist(), strict=True)]
 
 
 @frozen
@@ -323,27 +378,29 @@ def category_rows(attribution: Attribution, kernels: tuple[KernelSummary, ...]) 
     operations, stages = attribution.operations, stage_names(attribution)
     stage = attribution.operation_stage
     by_category: dict[tuple[int, str], list[int]] = {}
-    for row in kernels:
-        entry = by_category.setdefault((stages.index(row.stage), row.category), [0, 0])
-        entry[0] += row.calls
-        entry[1] += row.total_ns
+    counted = Records.of(kernels)
+    columns = (counted.values(name) for name in ("stage", "category", "calls", "total_ns"))
+    for name, category, times, total_ns in zip(*columns, strict=True):
+        entry = by_category.setdefault((stages.index(name), category), [0, 0])
+        entry[0] += times
+        entry[1] += total_ns
     others = np.flatnonzero(np.isin(operations.kind, (MEMCPY, MEMSET, GRAPH)))
     labels = [name.strip("[]").removeprefix("CUDA ") for name in operations.names]
     labels = ["graph" if label.startswith("graph") else label for label in labels]
     key = stage[others].astype(np.int64) * max(1, len(labels)) + operations.name[others]
     present, index = np.unique(key, return_inverse=True)
-    times = np.bincount(index, minlength=present.size)
+    calls = np.bincount(index, minlength=present.size)
     total = np.bincount(index, weights=operations.duration[others], minlength=present.size)
     for position, packed in enumerate(present.tolist()):
         entry = by_category.setdefault((packed // len(labels), labels[packed % len(labels)]), [0, 0])
-        entry[0] += int(times[position])
+        entry[0] += int(calls[position])
         entry[1] += int(total[position])
     sums = [
         sum(entry[1] for (which, _), entry in by_category.items() if which == stage_code)
         for stage_code in range(len(stages))
     ]
     rows = [
-        CategoryRow(stages[which], category, calls, time, time / sums[which] if sums[which] else 0.0)
-        for (which, category), (calls, time) in by_category.items()
+        CategoryRow(stages[which], category, times, time, time / sums[which] if sums[which] else 0.0)
+        for (which, category), (times, time) in by_category.items()
     ]
     return tuple(sorted(rows, key=lambda row: (stages.index(row.stage), -row.total_ns, row.category)))

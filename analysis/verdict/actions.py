@@ -12,6 +12,7 @@ from typing import Final
 
 from attrs import evolve, frozen
 
+from analysis.domain.columns import Records
 from analysis.domain.figures import bytes_, count, counted, decimal, difference, duration, flop, part_of, ratio, share
 from analysis.domain.names import shortened
 from analysis.efficiency.records import RankWait
@@ -57,14 +58,15 @@ def actions_of(facts: Facts, budget: Budget) -> tuple[Action, ...]:
         _hidden_kernels(facts, budget),
     ]
     materialised: set[int] = set()
-    for module, rows in _by_module(facts.rows).items():
-        if not any(row.category in _ATTENTION for row in rows):
-            continue
+    pairs = set(zip(facts.rows.values("module"), facts.rows.values("category"), strict=True))
+    attends = {module for module, category in pairs if category in _ATTENTION}
+    for module, rows in _by_module(row for row in facts.rows if row.module in attends).items():
         large = [row for row in rows if _is_materialised(facts, row)]
         materialised |= {id(row) for row in large}
         found.append(_materialised(facts, budget, module, large))
-    rest = [row for row in facts.rows if id(row) not in materialised and row.category not in MATRIX
-            and row.category != "attention" and not is_communication(row.category)]  # fmt: skip
+    others = {category for category in set(facts.rows.values("category"))
+              if category not in MATRIX and category != "attention" and not is_communication(category)}  # fmt: skip
+    rest = [row for row in facts.rows if row.category in others and id(row) not in materialised]
     small = [row for row in rest if _is_small(facts, row)]
     found.append(_small_kernels(facts, budget, small))
     tiny = {id(row) for row in small}
@@ -187,10 +189,10 @@ def _launched(facts: Facts) -> str:
     return f"{shown} {word} {_each(facts)}"
 
 
-def _calls_by_module(rows: Sequence[KernelModuleRow]) -> dict[str, int]:
+def _calls_by_module(rows: Records[KernelModuleRow]) -> dict[str, int]:
     calls: dict[str, int] = {}
-    for row in rows:
-        calls[row.module] = calls.get(row.module, 0) + row.calls
+    for module, times in zip(rows.values("module"), rows.values("calls"), strict=True):
+        calls[module] = calls.get(module, 0) + times
     return calls
 
 
@@ -432,7 +434,7 @@ def _materialised(facts: Facts, budget: Budget, module: str, rows: Sequence[Kern
 
 
 def _of_kernel_time(facts: Facts, part_ns: int, each_ns: float) -> str:
-    shown = part_of(part_ns, sum(row.total_ns for row in facts.rows))
+    shown = part_of(part_ns, sum(facts.rows.values("total_ns")))
     return (
         f"{shown.part} of {shown.whole} kernel time in the capture = {shown.share}; {duration(each_ns)} {_each(facts)}"
     )

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from functools import cached_property
 
-from attrs import evolve, frozen
+from attrs import frozen
 
+from analysis.domain.columns import Records
 from analysis.domain.entities import KernelSummary
+from analysis.domain.many_records import evolved
 from analysis.efficiency.records import ComponentNeed, Measured, RankWait, UnitTimes, Utilisation
 from analysis.sums.grouping import UNATTRIBUTED
 from analysis.sums.host_calls import sum_gaps
@@ -52,7 +54,7 @@ class Facts:
     """MFU and MBU over GPU-busy time."""
     one_input: str
     """``image`` or ``prompt``."""
-    rows: tuple[KernelModuleRow, ...] = ()
+    rows: Records[KernelModuleRow]
     """Its kernels by module and launch shape."""
     needs: tuple[ComponentNeed, ...] = ()
     """What each component needs for one unit; empty: not known."""
@@ -110,14 +112,14 @@ def facts_of(measured: Measured, stage: StageSummary) -> Facts:
         stage=stage,
         times=next(one for one in measured.unit_times if one.stage == name),
         gaps=sum_gaps(idle) if idle else None,
-        kernels=tuple(one for one in captured.kernels if one.stage == among),
+        kernels=Records.of(captured.kernels).where("stage", among),
         waits=tuple(one for one in captured.host_calls if one.level == "stage" and one.where == name),
         categories=tuple(one for one in captured.categories if one.stage == among),
         busy_base=next(
             (one for one in measured.utilisation if one.stage == name and one.time_base == "profiled gpu busy"), None
         ),
         one_input="prompt" if captured.one_input == "range" else captured.one_input,
-        rows=tuple(_of_unit(one, name) for one in captured.kernel_modules if one.stage == among),
+        rows=_of_unit(Records.of(captured.kernel_modules).where("stage", among), name),
         needs=tuple(one for one in measured.needs if one.stage == name),
         module_waits=tuple(one for one in captured.host_calls if one.level == "module"),
         sm_count=captured.sm_count,
@@ -126,8 +128,9 @@ def facts_of(measured: Measured, stage: StageSummary) -> Facts:
     )
 
 
-def _of_unit(row: KernelModuleRow, stage: str) -> KernelModuleRow:
+def _of_unit(rows: Records[KernelModuleRow], stage: str) -> Records[KernelModuleRow]:
     """Of a trace without stages, the whole capture is the unit."""
     if stage != WHOLE_CAPTURE:
-        return row
-    return evolve(row, per="capture", calls_per_unit=row.calls, total_per_unit_ns=row.total_ns)
+        return rows
+    calls, total_ns = rows.column("calls"), rows.column("total_ns")
+    return evolved(rows, per=["capture"] * len(rows), calls_per_unit=calls, total_per_unit_ns=total_ns)

@@ -271,15 +271,15 @@ _TOP: Final = 4
 
 def _kernel_evidence(facts: Facts) -> list[str]:
     """Which modules and which categories the kernels' time goes to."""
-    total = sum(one.total_ns for one in facts.rows)
+    times = facts.rows.values("total_ns")
+    total = sum(times)
     if not total:
         return []
     lines = []
-    for what, key in (("module", "module"), ("category", "category")):
+    for what in ("module", "category"):
         sums: dict[str, int] = {}
-        for row in facts.rows:
-            name = getattr(row, key)
-            sums[name] = sums.get(name, 0) + row.total_ns
+        for name, time_ns in zip(facts.rows.values(what), times, strict=True):
+            sums[name] = sums.get(name, 0) + time_ns
         most = sorted(sums.items(), key=lambda item: -item[1])[:_TOP]
         if len(sums) > 1:
             told = ", ".join(f"{name} {share(ns / total)}" for name, ns in most)

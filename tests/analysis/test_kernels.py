@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -22,7 +23,7 @@ from analysis.sums.kernel_classes import (
     is_communication,
     load_rules,
 )
-from analysis.sums.kernels import category_rows
+from analysis.sums.kernels import category_rows, quotients, shares, spread
 from trace_builder import TraceBuilder
 
 NAMES = json.loads(lzma.decompress((Path(__file__).parents[1] / "data" / "kernel_names.json.xz").read_bytes()))
@@ -289,3 +290,20 @@ def test_the_import_needs_no_pandas() -> None:
     program = "import sys, analysis.efficiency.hardware\nprint('pandas' in sys.modules, 'numpy' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["False", "False"]
+
+
+@pytest.mark.parametrize("above", [[1, 2**53], [7, 2**62 + 1], [0, 2**53 + 1]])
+def test_quotients_of_integers_are_exact_whatever_their_size(above: list[int]) -> None:
+    below = [3, 2**61 + 1]
+    wanted = [over / under for over, under in zip(above, below, strict=True)]
+    assert quotients(np.array(above), np.array(below)).tolist() == wanted
+    assert list(shares(np.array(above), np.array([3, 0]))) == [wanted[0], None]
+
+
+def test_values_of_few_things_are_an_array_only_where_all_are_numbers() -> None:
+    code = np.array([1, 0, 1])
+    numbers = spread([2.5, 4.5], code)
+    assert isinstance(numbers, np.ndarray)
+    assert numbers.tolist() == [4.5, 2.5, 4.5]
+    assert spread([2, None], code) == [None, 2, None]
+    assert spread([(1, 2, 3), (4, 5, 6)], code) == [(4, 5, 6), (1, 2, 3), (4, 5, 6)]

@@ -9,6 +9,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from attrs import evolve
@@ -20,6 +21,7 @@ import analysis
 from analysis.api.comparing import diff
 from analysis.api.opening import opened
 from analysis.api.options import AnalysisOptions
+from analysis.domain.columns import Records
 from analysis.domain.errors import RequestError
 from analysis.domain.measures import impossible_figures
 from analysis.render import formats
@@ -178,6 +180,10 @@ def test_a_fault_among_many_rows_is_seen_where_it_stands(
     whole = evolve(report, kernels=(*rows[:at], broken, *rows[at + 1 :]), kernel_shapes=())
     (told,) = impossible_figures(whole)
     assert told.startswith(f"kernels[{at}].{words}, and must be ")
+    kept = Records.of(whole.kernels)
+    if name != "grid" and None not in kept.values(name):
+        kept = Records.of(kept, {name: np.array(kept.values(name))})
+    assert impossible_figures(evolve(whole, kernels=kept)) == [told]
 
 
 def test_one_table_in_two_fields_is_looked_at_once(report: Report) -> None:

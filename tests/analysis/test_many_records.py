@@ -31,7 +31,7 @@ COLUMNS: dict[str, Any] = {
 
 def test_records_of_columns_are_those_of_the_constructor() -> None:
     plain = {name: column.tolist() if isinstance(column, np.ndarray) else column for name, column in COLUMNS.items()}
-    wanted = [KernelSummary(**{name: column[row] for name, column in plain.items()}) for row in range(2)]
+    wanted = tuple(KernelSummary(**{name: column[row] for name, column in plain.items()}) for row in range(2))
     made = records_of(KernelSummary, COLUMNS, 2)
     assert made == wanted
     assert list(map(hash, made)) == list(map(hash, wanted))
@@ -40,7 +40,7 @@ def test_records_of_columns_are_those_of_the_constructor() -> None:
             assert type(getattr(made[row], one.name)) is type(getattr(wanted[row], one.name)), one.name
     with pytest.raises(AttributeError):
         made[0].calls = 7  # type: ignore[misc]
-    assert records_of(KernelSummary, {name: [] for name in COLUMNS}, 0) == []
+    assert records_of(KernelSummary, {name: [] for name in COLUMNS}, 0) == ()
 
 
 @pytest.mark.parametrize("as_array", [False, True])
@@ -64,9 +64,9 @@ def test_what_a_validator_refuses_is_refused(name: str, values: list[Any], words
 def test_copies_with_other_values_are_those_of_evolve() -> None:
     rows = records_of(KernelSummary, COLUMNS, 2)
     made = evolved(rows, per_token=[1.5, None], shapes=[4, 5])
-    assert made == [evolve(rows[0], per_token=1.5, shapes=4), evolve(rows[1], per_token=None, shapes=5)]
+    assert made == (evolve(rows[0], per_token=1.5, shapes=4), evolve(rows[1], per_token=None, shapes=5))
     assert rows == records_of(KernelSummary, COLUMNS, 2)
-    assert evolved([], per_token=[]) == []
+    assert evolved((), per_token=[]) == ()
     with pytest.raises(ValueError, match="per_token"):
         evolved(rows, per_token=[1.0, -1.0])
 

@@ -9,9 +9,9 @@ names are cut to `MAX_NAME_BYTES`, other texts to `MAX_TEXT_BYTES` (the files be
 from __future__ import annotations
 
 from collections.abc import Sequence
-from operator import attrgetter
 from typing import Any, Final
 
+from analysis.domain.columns import Records
 from analysis.domain.entities import KernelSummary
 from analysis.render.spec import kernels
 from analysis.render.spec.shown import Sums, heading
@@ -137,8 +137,8 @@ def _kernels(report: Report) -> _Plain:
     spec = kernels.KERNELS
     columns = (spec["stage"], *(column for column in spec.for_reader("html") if column.key != "stage"))
     under = {column.below: column for column in columns if column.below}
-    ordered = sorted(report.kernels, key=attrgetter("total_ns"), reverse=True)
-    chosen, rest = ordered[:MAX_KERNELS], ordered[MAX_KERNELS:]
+    ordered = Records.of(report.kernels).descending("total_ns")
+    chosen, rest = ordered[:MAX_KERNELS], ordered.part(MAX_KERNELS)
     strings: dict[str, int] = {}
     return {
         "columns": [_column(column, under.get(column.key)) for column in columns],
@@ -147,8 +147,8 @@ def _kernels(report: Report) -> _Plain:
         "shapes": _shapes(report, chosen, columns),
         "folded": [
             {"stage": visible(stage), "kernels": len(members), "sums": _sums(members)}
-            for stage in dict.fromkeys(row.stage for row in rest)
-            for members in [[row for row in rest if row.stage == stage]]
+            for stage in dict.fromkeys(rest.values("stage"))
+            for members in [rest.where("stage", stage)]
         ],
         "strings": list(strings),  # last: the rows above have filled it
     }

@@ -112,8 +112,7 @@ KERNELS: Final = Specification[KernelSummary](
             nullable=True, shown=("html",), below="registers_per_thread", why=lambda _: "the name does not tell",
         ),
         _K(
-            "short_name", "Name", "string", NAME, GLOSSARY["kernel_short_name"],
-            value=lambda row: row.short_name, shown=("markdown", "terminal"), priority=7,
+            "short_name", "Name", "string", NAME, GLOSSARY["kernel_short_name"], shown=("markdown", "terminal"), priority=7,
         ),
     ),
     note="Full names, and a row per launch shape with its occupancy, are in kernels.parquet.",

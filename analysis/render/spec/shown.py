@@ -171,7 +171,7 @@ class Sums(Generic[R]):
         """Take rows and their declaration."""
         self._spec = spec
         self._rows = rows
-        self._values: dict[str, list[Any]] = {}
+        self._values: dict[str, Sequence[Any]] = {}
         self._together: dict[str, bool] = {}
         """Whether all rows have the same value in a column."""
 
@@ -191,9 +191,9 @@ class Sums(Generic[R]):
                 return None
         if column.key not in self._values:
             self._values[column.key] = column.of(self._rows)
-        values = self._values[column.key][first:]
-        if None in values or not values:
-            return None if values else 0
+        values = self._values[column.key][first:] if first else self._values[column.key]
+        if column.nullable and None in values:
+            return None
         return fsum(values) if column.type == "float64" else sum(values)
 
 

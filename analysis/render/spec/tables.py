@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from operator import attrgetter
 from typing import Literal
 
 from attrs import evolve
 
+from analysis.domain.columns import Records
 from analysis.domain.entities import KernelSummary
 from analysis.domain.overhead import noise_sentence
 from analysis.render.spec import energy, gpu_time, host, kernels, predictions, stages, step_kinds, utilisation, verdicts
@@ -27,8 +27,8 @@ class ReportTables:
         """Take a report and the format that its tables are for."""
         self._report = report
         self._reader = reader
-        self._kernels: dict[str, tuple[list[KernelSummary], Sums[KernelSummary]]] = {}
-        self._modules: dict[str, tuple[list[KernelModuleRow], Sums[KernelModuleRow]]] = {}
+        self._kernels: dict[str, tuple[Records[KernelSummary], Sums[KernelSummary]]] = {}
+        self._modules: dict[str, tuple[Records[KernelModuleRow], Sums[KernelModuleRow]]] = {}
 
     @property
     def stages(self) -> tuple[str, ...]:
@@ -38,7 +38,7 @@ class ReportTables:
     @property
     def kernel_stages(self) -> tuple[str, ...]:
         """Names of the stages that have kernels, those of no stage last."""
-        present = {row.stage for row in self._report.kernels}
+        present = set(Records.of(self._report.kernels).values("stage"))
         return tuple(name for name in (*self.stages, UNATTRIBUTED) if name in present)
 
     def stage_times(self) -> Table:
@@ -66,8 +66,7 @@ class ReportTables:
     def kernels(self, stage: str, limit: int | None = None) -> Table:
         """The stage's kernels, longest first; those after ``limit`` as one row. Rows add up to the stage's kernel sum."""
         if stage not in self._kernels:
-            of_stage = [row for row in self._report.kernels if row.stage == stage]
-            of_stage.sort(key=attrgetter("total_ns"), reverse=True)
+            of_stage = Records.of(self._report.kernels).where("stage", stage).descending("total_ns")
             self._kernels[stage] = of_stage, Sums(kernels.KERNELS, of_stage)
         mine, sums = self._kernels[stage]
         return shown(
@@ -82,7 +81,7 @@ class ReportTables:
         Those after ``limit`` are one row, or those after ``most`` counted.
         """
         if stage not in self._modules:
-            of_stage = [row for row in self._report.kernel_modules if row.stage == stage]
+            of_stage = Records.of(self._report.kernel_modules).where("stage", stage)
             self._modules[stage] = of_stage, Sums(kernels.KERNEL_MODULES, of_stage)
         mine, sums = self._modules[stage]
         return shown(
