@@ -26,6 +26,7 @@ from runner.launcher.check import Check
 from runner.launcher.doctor_ncu import ncu_checks
 from runner.process.driver import DriverFacts, default_device, driver_facts, installed_version, torch_cuda_version
 from runner.process.isolation import namespace_prefix
+from runner.process.leftovers import end_leftovers
 
 __all__ = ["Check", "Diagnosis", "diagnose"]
 
@@ -54,6 +55,7 @@ def diagnose(
         nsys: as ``--nsys``.
         say: told what is being done before it takes long.
     """
+    end_leftovers(say=say)  # a probe beside what is left of another would not say what this machine can do
     facts = driver_facts()
     checks: list[Check] = [_python(), *_libraries()]
     torch_works = all(check.verdict != "failed" for check in checks)

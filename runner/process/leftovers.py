@@ -50,7 +50,8 @@ class Leftover:
                 named.append(f"{process.name()} ({process.pid})")
         listed = ", ".join(named[:4]) + (f" and {len(named) - 4} more" if len(named) > 4 else "")
         goes = "goes" if len(named) == 1 else "go"
-        return f"run {self.run_id[:8]}: its launcher is gone, and {listed or 'a process of it'} {goes} on"
+        what = "a probe of a profiler" if self.run_id.startswith("probe-") else f"run {self.run_id[:8]}"
+        return f"{what}: its launcher is gone, and {listed or 'a process of it'} {goes} on"
 
 
 def find_leftovers(run_id: str | None = None) -> tuple[Leftover, ...]:

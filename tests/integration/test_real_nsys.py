@@ -83,6 +83,56 @@ def test_the_functional_probe(nsys: NsysTool) -> None:
     assert set(result.seen) == {"the range", "its domain", "the mark"}
 
 
+PROBE = """
+import os, sys
+from pathlib import Path
+from runner.collectors.nsys import probe
+from runner.collectors.nsys.tool import probe as ask
+if "namespace" not in sys.argv:
+    probe.namespace_prefix = lambda environ: ()
+probe.functional_probe(ask(Path(sys.argv[1]), os.environ), os.environ, with_kernel=False)
+"""
+
+
+@pytest.mark.parametrize("view", ["namespace", "none"])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize("begun", ["--start-agent", "nsys-launcher"])
+def test_nothing_of_a_probe_outlives_it(
+    tmp_path: Path, nsys: NsysTool, view: str, number: signal.Signals, begun: str
+) -> None:
+    """Ended in its first second, while nsys starts its parts, the agent in a session of its own among them."""
+    environ = environment(TMPDIR=str(tmp_path))
+
+    def parts() -> list[psutil.Process]:
+        found = []
+        for process in psutil.process_iter():
+            with suppress(psutil.Error):
+                if process.environ().get("TMPDIR", "").startswith(str(tmp_path)) and process.pid != doctor.pid:
+                    found.append(process)
+        return found
+
+    def has_begun() -> bool:
+        for process in parts():
+            with suppress(psutil.Error):
+                if begun in " ".join(process.cmdline()):
+                    return True
+        return False
+
+    doctor = subprocess.Popen([sys.executable, "-c", PROBE, nsys.path, view], env=environ, stderr=subprocess.DEVNULL)
+    until = time.monotonic() + 90
+    try:
+        while not has_begun():
+            assert doctor.poll() is None
+            assert time.monotonic() < until
+        doctor.send_signal(number)
+        doctor.wait(90)
+        while parts():
+            assert time.monotonic() < until, [process.cmdline() for process in parts()]
+            time.sleep(0.05)
+    finally:
+        doctor.kill()
+
+
 PAYLOADS = """
 from runner.collectors.nvidia.recording import NvtxSink
 

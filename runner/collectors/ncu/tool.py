@@ -17,6 +17,7 @@ from attrs import frozen
 from analysis.domain.errors import CaptureError
 from analysis.domain.programs import find_program, search_folders
 from runner.process.environment import child_environment
+from runner.process.questions import answer_of
 
 __all__ = ["NcuTool", "candidate_paths", "find_ncu", "known_metrics", "ncu_environment", "probe", "usable_tools"]
 
@@ -172,16 +173,7 @@ def ncu_environment(environ: Mapping[str, str]) -> dict[str, str]:
 
 def _ask(argv: list[str], environ: Mapping[str, str]) -> str:
     try:
-        done = subprocess.run(
-            argv,
-            env=ncu_environment(child_environment(environ)),
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=_TIMEOUT_S,
-            check=False,
-        )
+        done = answer_of(argv, environ=ncu_environment(child_environment(environ)), timeout_s=_TIMEOUT_S)
     except (OSError, subprocess.TimeoutExpired) as error:
         raise CaptureError(f"{argv[0]}: cannot be asked for {argv[1]} ({_reason(error)})") from error
     if done.returncode != 0:

@@ -19,6 +19,7 @@ from analysis.domain.errors import CaptureError, RequestError
 from analysis.domain.nsight import NSYS_PLACES
 from analysis.domain.programs import SAFE_FOLDER, find_program, search_folders
 from runner.collectors.nsys.answers import Answers, remember, remembered
+from runner.process.questions import answer_of, ended_when_interrupted
 
 __all__ = [
     "NsysTool",
@@ -150,7 +151,7 @@ def usable_tools(environ: Mapping[str, str], *, folders: Iterable[Path] = ()) ->
             return error
 
     paths = candidate_paths(environ, folders=folders)
-    with ThreadPoolExecutor(max_workers=max(1, len(paths))) as pool:
+    with ThreadPoolExecutor(max_workers=max(1, len(paths))) as pool, ended_when_interrupted():
         for answered in pool.map(answer, paths):
             if isinstance(answered, NsysTool):
                 tools.append(answered)
@@ -173,7 +174,7 @@ def probe(path: Path, environ: Mapping[str, str]) -> NsysTool:
     if answers is None:
         asked = (["--version"], ["profile", "--help"], ["export", "--help"])
         # nsys takes half a second or more to start.
-        with ThreadPoolExecutor(max_workers=len(asked)) as pool:
+        with ThreadPoolExecutor(max_workers=len(asked)) as pool, ended_when_interrupted():
             texts = list(pool.map(lambda arguments: _ask([str(path), *arguments], environ), asked))
         version = _VERSION.search(texts[0])
         if version is None:
@@ -333,15 +334,7 @@ def missing_libraries(binary: Path, environ: Mapping[str, str]) -> tuple[str, ..
 
 def _ask(argv: list[str], environ: Mapping[str, str]) -> str:
     try:
-        done = subprocess.run(
-            argv,
-            env=dict(environ),
-            cwd=SAFE_FOLDER,
-            capture_output=True,
-            text=True,
-            timeout=_PROBE_TIMEOUT_S,
-            check=False,
-        )
+        done = answer_of(argv, environ=environ, timeout_s=_PROBE_TIMEOUT_S, cwd=SAFE_FOLDER)
     except OSError as error:
         raise CaptureError(f"{argv[0]}: cannot be run ({error.strerror})") from error
     except subprocess.TimeoutExpired as error:
