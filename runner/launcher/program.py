@@ -360,6 +360,10 @@ class ProgramRun:
         self._times(outcome, talk, profiled=True)
         if outcome.ended_by == "over":
             self._update(ended_by_us=True)
+        if outcome.left_running is not None:
+            note = f"the program left processes running, which were ended after it: {outcome.left_running}"
+            self._say_clean(f"warning: {note}")
+            self._note(note)
         if captured and (outcome.ended_by in ("timeout", "interrupt", "stuck") or outcome.returncode < 0):
             self._update(partial=ended_by(outcome, outcome.returncode, settings.timeout_s, self.directory))
         # A server that ends by itself ends before its load, whatever the load came to meanwhile.
@@ -424,7 +428,8 @@ class ProgramRun:
                 umask=PRIVATE if profiled else users_umask(),
                 cwd=SAFE_FOLDER if profiled and settings.ranks == 1 else None,
                 watch=self.directory.watched(watch or self.progress.draw),
-                over=(lambda: False) if talk is None else talk.over,
+                over=None if talk is None else talk.over,
+                tell=self._say_clean,
             )
         finally:
             if talk is not None:

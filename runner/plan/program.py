@@ -49,7 +49,9 @@ class ExecSettings:
         validator=validators.gt(0),
     )  # fmt: skip
     finish_s: float = option(
-        FINISH_S, "Seconds that nsys may take to write its report after the program's end; one that does nothing gets 60.",
+        FINISH_S,
+        "Seconds that nsys may take to write its report after the program's end (one that does nothing gets 60), and that "
+        "processes may live that the program leaves running.",
         _RUN, flag="--finish", validator=validators.gt(0),
     )  # fmt: skip
 

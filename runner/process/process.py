@@ -21,6 +21,7 @@ from attrs import frozen
 
 from runner.plan.settings import FINISH_S
 from runner.process.environment import RUN_MARK, clean_log
+from runner.process.left_running import LAUNCHER_NAME, LeftRunning
 from runner.process.supervised import LAUNCHER_MARK, SupervisedProcess, is_supervisor, launcher_mark
 
 __all__ = [
@@ -56,8 +57,6 @@ _LOOK_S: Final = 1.0
 _IDLE_S: Final = 60.0
 _IDLE_SHARE: Final = 0.02
 """A profiler that uses less of a core than this for so long, and writes nothing, hangs."""
-_LAUNCHER_NAME: Final = "nsys-launcher"
-"""How the name of the process between nsys and its program begins. It waits for the program, so it does not end before."""
 _LOST_S: Final = 3.0
 """The program without it for so long: it was killed. nsys would not hear of the program's end any more."""
 _LOST_IDLE_S: Final = 5.0
@@ -110,6 +109,8 @@ class Outcome:
     """Where it is ``stuck``: for how long the profiler was waited for."""
     lost_part: str | None = None
     """Where it is ``stuck``: the part of the profiler that was killed under it; None: none that is known of."""
+    left_running: str | None = None
+    """What the program had left running and was ended after it, in words; None: nothing was."""
 
 
 class Interrupts:
@@ -159,7 +160,8 @@ def run_process(
     umask: int = -1,
     clean: bool = True,
     watch: Callable[[], None] | None = None,
-    over: Callable[[], bool] = lambda: False,
+    over: Callable[[], bool] | None = None,
+    tell: Callable[[str], None] = lambda words: None,
 ) -> Outcome:
     """Run a program to its end.
 
@@ -178,7 +180,9 @@ def run_process(
         umask: file mode mask of the program; -1: unchanged.
         clean: take secrets out of the log when the program has ended.
         watch: called again and again while the program runs, such as to show how far it is.
-        over: asked again and again; true: the program, such as a server, has nothing left to do and is to be ended.
+        over: asked again and again; true: the program, such as a server, has nothing left to do and is to be ended. None: the
+            program ends by itself, and what it leaves running has ``finish_s`` for it.
+        tell: is told of what the program leaves running.
 
     Raises:
         CaptureError: it cannot be started.
@@ -196,8 +200,11 @@ def run_process(
     )
     ended_by: EndedBy = "itself"
     gave_up = False
-    profiled = _Profiled(process, target, mark)
-    patience = _Patience(process.pid, appear_s=appear_s, finish_s=finish_s)
+    left = None
+    if isinstance(target, str) and over is None:
+        left = LeftRunning(limit_s=finish_s, grace_s=grace_s, tell=tell)
+    profiled = _Profiled(process, target, mark, left)
+    patience = _Patience(process.pid, appear_s=appear_s, finish_s=finish_s, left=left)
     asked_at: float | None = None
     rescue: _Rescue | None = None
     waited_s = 0.0
@@ -215,7 +222,7 @@ def run_process(
                     reason = "interrupt"
                 elif (deadline is not None and now >= deadline) or interrupts.is_late(beyond_s):
                     reason = "timeout"
-                elif asked_at is None and over():
+                elif asked_at is None and over is not None and over():
                     reason = "over"
             if reason != ended_by:
                 ended_by, asked_at, sent, interrupted_before = reason, now, 0, interrupts.count
@@ -259,6 +266,7 @@ def run_process(
         elapsed_s=time.monotonic() - started,
         waited_s=waited_s,
         lost_part=patience.lost,
+        left_running=None if left is None else left.ended,
     )
 
 
@@ -309,8 +317,9 @@ class _Patience:
     A profiler that does nothing at all, no work and no writing, is waited for less: it hangs.
     """
 
-    def __init__(self, root: int, *, appear_s: float, finish_s: float) -> None:
+    def __init__(self, root: int, *, appear_s: float, finish_s: float, left: LeftRunning | None) -> None:
         self._root = root
+        self._left = left
         self._appear_s = appear_s
         self._finish_s = finish_s
         self._looked = -math.inf
@@ -339,6 +348,8 @@ class _Patience:
         around = _below(self._root)
         self._appeared = self._appeared or profiled.seen
         names = _names_of(around)
+        if self._left is not None:
+            self._left.look(names, now, asked=asked)
         there = (profiled.seen and profiled.is_there()) or _is_profiled_below(names)
         if self._has_lost_its_launcher(around, names, now, there=there):
             return True
@@ -366,7 +377,7 @@ class _Patience:
         It need not have been seen before: the kernel keeps name and status of one that was killed until nsys collects it,
         which 2022.4 never does.
         """
-        launchers = {pid for pid, (name, _) in names.items() if name.startswith(_LAUNCHER_NAME)}
+        launchers = {pid for pid, (name, _) in names.items() if name.startswith(LAUNCHER_NAME)}
         self._started |= {
             process.pid: process
             for process in around
@@ -375,7 +386,7 @@ class _Patience:
             and not names[process.pid][0].startswith(TOOL_NAMES)
         }
         # One that has ended by itself, as another version's may when it has started the program, is none that was lost.
-        killed = any(_was_killed(process.pid, _LAUNCHER_NAME) for process in around)
+        killed = any(_was_killed(process.pid, LAUNCHER_NAME) for process in around)
         if not killed:
             self._lost_since = None
             return False
@@ -386,7 +397,7 @@ class _Patience:
         else:  # killed before it had started the program, or the program has ended since; or nsys is writing its report
             over = self._idle_without_launcher.look(around, now) > _LOST_IDLE_S
         if over:
-            self.lost = _LAUNCHER_NAME
+            self.lost = LAUNCHER_NAME
         return over
 
     def alone_s(self, now: float) -> float:
@@ -513,8 +524,11 @@ def _work_of(processes: Sequence[psutil.Process]) -> tuple[float, int]:
 class _Profiled:
     """The profiled program among a run's processes, found again and again; under ranks there are several."""
 
-    def __init__(self, process: SupervisedProcess, target: Target | None, mark: str | None) -> None:
+    def __init__(
+        self, process: SupervisedProcess, target: Target | None, mark: str | None, left: LeftRunning | None
+    ) -> None:
         self.seen = target is None
+        self._left = left
         self._process = process
         self._target = target
         self._mark = mark
@@ -555,6 +569,8 @@ class _Profiled:
             marked = _first_of(_marked_targets(target, self._mark))
             known = {pid for pid, process in self._known.items() if process.is_running()}
             for process in marked:
+                if self._left is not None:
+                    self._left.note(process)
                 with suppress(psutil.Error):
                     if not known.intersection(parent.pid for parent in process.parents()):
                         self._known.setdefault(process.pid, process)

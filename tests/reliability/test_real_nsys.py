@@ -148,6 +148,41 @@ def test_the_command_is_ended(real: Scene, row: Row) -> None:
     real.check(row, run)
 
 
+LEAVES = """
+import os, pathlib, signal, sys, time
+import nvtx
+with nvtx.annotate("prefill"):
+    time.sleep(0.01)
+if os.fork() == 0:
+    os.setsid()
+    if os.fork() == 0:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        os.execve("/bin/sleep", ["sleep", "600"], {})
+    os._exit(0)
+time.sleep(1)
+pathlib.Path(sys.argv[1]).touch()
+"""
+"""Leaves a process that has no mark of the run, no session of the program and no ear for SIGTERM."""
+
+
+@faults(
+    CHAPTER,
+    Row("the program leaves processes running (with `--finish 2`)", "capture", 0, "complete",
+        "the program has ended and left sleep (…) running…were ended after it: sleep (…)…exported and checked",
+        kept=("trace.nsys-rep", "trace.sqlite"), name="its time is over"),
+    Row("Ctrl-C where the program has left processes running", "capture", 130, "interrupted",
+        "the capture was interrupted; what it captured is in …trace.nsys-rep",
+        kept=("trace.nsys-rep",), resume=Resume(0, "exported and checked"), name="Ctrl-C"),
+)  # fmt: skip
+def test_the_program_leaves_processes(real: Scene, row: Row) -> None:
+    (real.folder / "program.py").write_text(LEAVES)
+    run = real.exec(*command(real), options=("--grace", "2", *(("--finish", "2") if row.name != "Ctrl-C" else ())))
+    wait_for(lambda: "left sleep" in run.stderr, "the run to tell of it")
+    if row.name == "Ctrl-C":
+        run.send(signal.SIGINT)
+    real.check(row, run)
+
+
 @faults(
     CHAPTER,
     Row("SIGKILL of QdstrmImporter", "end of the capture", 0, "complete", "exported and checked",
