@@ -54,7 +54,7 @@ from runner.launcher.provenance import commit_of, now
 from runner.launcher.recording import record_run
 from runner.launcher.request import require_no_secret
 from runner.launcher.run_directory import RunDirectory, require_safe_place
-from runner.launcher.server import Conversation
+from runner.launcher.server import Conversation, require_nobody_there
 from runner.plan.options import options_of
 from runner.plan.program import ExecPlan, ExecSettings
 from runner.process.driver import DriverFacts, installed_version
@@ -194,6 +194,11 @@ def _seconds_of_last(directory: RunDirectory, plan: ExecPlan) -> dict[tuple[str,
     if last.status != "complete" or (asked.command, asked.settings) != (plan.command, plan.settings):
         return {}
     return {(phase.program, phase.step): phase.seconds for phase in last.phases}
+
+
+def _was_served(talk: Conversation) -> bool:
+    """Whether the load came to its end on a server that ended by itself then, as one does that is told to by its client."""
+    return talk.ready and talk.error is None and talk.load_code == 0
 
 
 def _shown(text: str | None) -> str | None:
@@ -366,9 +371,10 @@ class ProgramRun:
             self._note(note)
         if captured and (outcome.ended_by in ("timeout", "interrupt", "stuck") or outcome.returncode < 0):
             self._update(partial=ended_by(outcome, outcome.returncode, settings.timeout_s, self.directory))
-        # A server that ends by itself ends before its load, whatever the load came to meanwhile.
         well = outcome.ended_by == "over" and talk is not None and talk.error is None
-        well = well or (outcome.ended_by == "itself" and talk is None and outcome.returncode == 0)
+        well = well or (
+            outcome.ended_by == "itself" and outcome.returncode == 0 and (talk is None or _was_served(talk))
+        )
         saved = self._save(outcome, interrupts) if captured and not well else None
         tool = f"{self.nsys.tool.path} (version {self.nsys.tool.version})"
         require_ended_itself(self.directory, outcome, "the capture", self.settings.timeout_s, saved, tool)
@@ -410,6 +416,8 @@ class ProgramRun:
         settings = self.settings
         talk = None
         if settings.is_server:
+            if settings.ready_url is not None:
+                require_nobody_there(settings.ready_url)
             talk = Conversation(
                 settings, env=env, log=self.directory.log("load"), say=self._say_clean, profiled=profiled
             )
@@ -430,6 +438,7 @@ class ProgramRun:
                 watch=self.directory.watched(watch or self.progress.draw),
                 over=None if talk is None else talk.over,
                 tell=self._say_clean,
+                ended=None if talk is None else talk.server_has_ended,
             )
         finally:
             if talk is not None:
@@ -700,9 +709,10 @@ class ProgramRun:
             return
         code = outcome.returncode
         ended = ended_in_words(code, "ended with")
-        if talk is not None:
+        if talk is not None and not (code == 0 and _was_served(talk)):
+            before = "its load had ended" if talk.ready else f"it answered {_shown(self.settings.ready_url)}"
             raise ChildFailedError(
-                f"the server {ended} {where} before its load had ended: {last_line(log)} (all of it: {log}){rest}"
+                f"the server {ended} {where} before {before}: {last_line(log)} (all of it: {log}){rest}"
             )
         if code != 0:
             raise ChildFailedError(f"the program {ended} {where}: {last_line(log)} (all of it: {log}){rest}")

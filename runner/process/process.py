@@ -162,6 +162,7 @@ def run_process(
     watch: Callable[[], None] | None = None,
     over: Callable[[], bool] | None = None,
     tell: Callable[[str], None] = lambda words: None,
+    ended: Callable[[], None] | None = None,
 ) -> Outcome:
     """Run a program to its end.
 
@@ -183,6 +184,7 @@ def run_process(
         over: asked again and again; true: the program, such as a server, has nothing left to do and is to be ended. None: the
             program ends by itself, and what it leaves running has ``finish_s`` for it.
         tell: is told of what the program leaves running.
+        ended: called once when the program has ended by itself, though its profiler may be at work still.
 
     Raises:
         CaptureError: it cannot be started.
@@ -209,6 +211,7 @@ def run_process(
     rescue: _Rescue | None = None
     waited_s = 0.0
     sent = 0
+    gone = False
     interrupted_before = interrupts.count
     try:
         while process.poll() is None:
@@ -216,6 +219,9 @@ def run_process(
             if watch is not None:
                 watch()
             profiled.look()
+            if ended is not None and not gone and asked_at is None and profiled.has_ended():
+                gone = True
+                ended()
             reason = ended_by
             if asked_at is None or ended_by == "over":  # Ctrl-C also cuts the patience with a server short
                 if interrupts.count > (0 if asked_at is None else interrupted_before):
@@ -258,6 +264,8 @@ def run_process(
             reap(mark)
         if clean:
             clean_log(log)
+    if ended_by == "over" and not gave_up and (gone or (profiled.seen and not sent)):
+        ended_by = "itself"  # it was not there any more when it was to be ended: what its exit code says is its own
     return Outcome(
         returncode=-signal.SIGKILL if process.returncode is None else process.returncode,
         ended_by=ended_by,
@@ -543,6 +551,13 @@ class _Profiled:
     def is_there(self) -> bool:
         """Whether it runs."""
         return any(_alive(process) for process in self._known.values()) or bool(self._find())
+
+    def has_ended(self) -> bool:
+        """Whether it has run, and has ended."""
+        if self._target is None:
+            return not psutil.pid_exists(self._process.pid)
+        # What it started may go on without its mark, as a server that a script left in the background.
+        return self.seen and not self.is_there() and not _is_profiled_below(_names_of(_below(self._process.pid)))
 
     def send(self, what: _Signal) -> bool:
         """Signal it, or the whole group where it is the process itself, and say whether it was there.
