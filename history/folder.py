@@ -16,7 +16,7 @@ from typing import Any, Final, TypeAlias
 
 from attrs import asdict, evolve
 
-from analysis.domain.convert import from_json, from_json_file
+from analysis.domain.convert import from_json, from_json_file, moment_of
 from analysis.domain.errors import RequestError
 from analysis.domain.manifest import RunManifest, one_input
 from analysis.domain.measures import impossible_figures
@@ -232,10 +232,9 @@ def _moment(text: str | None) -> datetime | None:
     if text is None:
         return None
     try:
-        moment = datetime.fromisoformat(text)
+        return moment_of(text)
     except ValueError:
         return None
-    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
 
 
 # -- report.json -------------------------------------------------------------------------------------------------------

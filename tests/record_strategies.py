@@ -7,7 +7,7 @@ validators narrow down.
 from __future__ import annotations
 
 import types
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta, timezone
 from functools import partial
 from math import ceil
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
@@ -80,7 +80,9 @@ _model = st.one_of(_absolute, st.sampled_from(["deepseek-ocr", "deepseek-ai/Deep
 _mfu = st.one_of(st.none(), st.floats(min_value=0, max_value=1.5))
 _ratio = st.one_of(st.none(), st.floats(min_value=0, max_value=1))
 _moments = st.datetimes(
-    timezones=st.one_of(st.none(), st.integers(-1439, 1439).map(lambda one: timezone(timedelta(minutes=one))))
+    datetime(2, 1, 1),
+    datetime(9998, 1, 1),
+    timezones=st.one_of(st.just(UTC), st.integers(-1439, 1439).map(lambda one: timezone(timedelta(minutes=one)))),
 )
 _optional_count = st.one_of(st.none(), _counts)
 

@@ -20,7 +20,7 @@ import math
 import re
 import types
 from collections.abc import Callable
-from datetime import datetime
+from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
 from typing import Any, Final, Literal, TypeVar, Union, get_args, get_origin
@@ -42,7 +42,7 @@ from analysis.domain.errors import RequestError
 from analysis.domain.measures import impossible_figures
 from analysis.domain.reading import LARGEST_RESULT, json_of, read_bounded
 
-__all__ = ["from_json", "from_json_file", "from_plain", "to_json", "to_plain"]
+__all__ = ["from_json", "from_json_file", "from_plain", "moment_of", "to_json", "to_plain"]
 
 T = TypeVar("T")
 
@@ -87,9 +87,25 @@ def _moment(value: Any, _: Any) -> datetime:
     if type(value) is not str:
         raise TypeError(f"expected an ISO 8601 date and time, found {_describe(value)}")
     try:
-        return datetime.fromisoformat(value)
+        return moment_of(value)
     except ValueError as error:
         raise ValueError(f"expected an ISO 8601 date and time, found {value!r}") from error
+
+
+def moment_of(text: str) -> datetime:
+    """Read a moment in ISO 8601; without a zone it is in UTC.
+
+    Raises:
+        ValueError: it is none, or lies in UTC outside of the years 1 to 9999, where nothing can keep it.
+    """
+    moment = datetime.fromisoformat(text)
+    if moment.tzinfo is None:
+        return moment.replace(tzinfo=UTC)
+    try:
+        moment.astimezone(UTC)
+    except OverflowError as error:
+        raise ValueError(f"{text!r} lies outside of the years 1 to 9999 in UTC") from error
+    return moment
 
 
 def _literal(value: Any, kind: Any) -> Any:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Final, Literal, TypeVar
 
 import typer
 
-from analysis.domain.convert import to_plain
+from analysis.domain.convert import moment_of, to_plain
 from analysis.domain.errors import RequestError
 from analysis.domain.figures import bytes_, count, counted, duration, share
 from analysis.domain.names import visible
@@ -292,10 +292,9 @@ def _moment(text: str, option: str) -> datetime:
         except OverflowError as error:
             raise RequestError(f"{option} {text}: is too long ago") from error
     try:
-        moment = datetime.fromisoformat(text)
+        return moment_of(text)
     except ValueError as error:
         raise RequestError(f"{option} {text}: write a date such as 2026-11-01, or 12h, 7d, 4w") from error
-    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
 
 
 def _format_of(to: Path | None) -> Format:

@@ -47,12 +47,17 @@ class DeviceLock:
             environ: ``$DSOCR_LOCK_DIR`` names the folder.
 
         Raises:
-            RequestError: there is no folder that could hold locks.
+            RequestError: there is no folder that could hold locks, or ``$DSOCR_LOCK_DIR`` is no absolute path.
         """
         self.device = device
         name = physical_device(device, gpus)
         chosen = environ.get(LOCK_FOLDER_VARIABLE)
-        self.folder = Path(chosen).absolute() if chosen else _own_folder()
+        if chosen and not Path(chosen).is_absolute():
+            raise RequestError(
+                f"{LOCK_FOLDER_VARIABLE}={chosen}: is relative, and so another folder in each one that a run is started in; "
+                "give its absolute path"
+            )
+        self.folder = Path(chosen) if chosen else _own_folder()
         self.machine = None if chosen else MachineLock(name)
         self.file = LockFile(self.folder / f"{name}.lock", mode=0o666 if chosen and _is_shared(self.folder) else 0o600)
 

@@ -188,9 +188,12 @@ def all_states(out: Path) -> list[RunState]:
 
 
 def _is_coming_up(directory: RunDirectory, manifest: RunManifest | ProgramManifest) -> bool:
-    """Whether a run was queued just now, so that its background process may not have begun yet."""
+    """Whether a run was queued just now, so that its background process may not have begun yet.
+
+    A clock that was set back, or that of another machine, may put it into the future: one of tomorrow is not of just now.
+    """
     created = manifest.meta.created_at if isinstance(manifest, RunManifest) else manifest.created_at
-    young = (datetime.now(UTC) - created).total_seconds() < _START_PATIENCE_S
+    young = abs((datetime.now(UTC) - created).total_seconds()) < _START_PATIENCE_S
     return manifest.status == "queued" and young and not directory.was_taken_up
 
 

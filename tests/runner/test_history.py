@@ -290,6 +290,22 @@ def test_importing_the_folders_of_runs(history: Commands, tmp_path: Path) -> Non
     assert "neither run.json nor report.json" in history("import", str(tmp_path / "empty"), code=2)[1]
 
 
+def test_a_run_of_a_moment_that_no_calendar_has_is_left_out_alone(history: Commands, tmp_path: Path) -> None:
+    """In UTC it lies in the year 10,000: the history was blamed, and no run was recorded."""
+    whole = EXAMPLES / "deepseek-ocr_h100"
+    late = tmp_path / "late"
+    late.mkdir()
+    record = json.loads((whole / "run.json").read_text())
+    record["meta"]["created_at"] = "9999-12-31T23:59:59-23:59"
+    (late / "run.json").write_text(json.dumps(record))
+    shown, said = history("import", str(late), str(whole), code=2)
+    assert f"left out: {late / 'run.json'}" in said
+    assert "created_at: expected an ISO 8601 date and time, found '9999-12-31T23:59:59-23:59'" in said
+    assert "1 run recorded" in said
+    assert len(shown.splitlines()) == 1
+    assert "write a date" in history("list", "--since", "9999-12-31T23:59:59-23:59", code=2)[1]
+
+
 def test_listing(examples: Commands) -> None:
     shown, _ = examples("list")
     lines = shown.splitlines()

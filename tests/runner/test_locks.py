@@ -169,6 +169,15 @@ def test_a_lock_that_cannot_be_used_says_how_to_move_it(tmp_path: Path) -> None:
         pass
 
 
+def test_a_relative_folder_of_locks_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two runs in two folders had two locks, and measured side by side."""
+    monkeypatch.chdir(tmp_path)
+    for relative in ("locks", "./locks", "~/locks"):
+        with pytest.raises(RequestError, match=f"DSOCR_LOCK_DIR={relative}: is relative.*absolute path"):
+            DeviceLock("cpu", (), {"DSOCR_LOCK_DIR": relative})
+    assert not list(tmp_path.iterdir())
+
+
 # -- what others may have put there --------------------------------------------------------------------------------------
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root may act as other users")

@@ -116,6 +116,19 @@ def test_an_empty_id_finds_nothing_in_a_history(tmp_path: Path) -> None:
         store.find("")
 
 
+@pytest.mark.parametrize("created", ["2099-01-01T00:00:00+00:00", "2099-01-01T00:00:00", "2020-01-01T00:00:00+00:00"])
+def test_a_run_that_was_queued_in_the_future_is_not_coming_up(tmp_path: Path, created: str) -> None:
+    """A clock was set back since, or another machine's is wrong: it was called queued for ever."""
+    directory = prepare(tmp_path / "out", None).directory
+    record = json.loads(directory.manifest_file.read_text())
+    record["status"] = "queued"
+    directory.manifest_file.write_text(json.dumps(record))
+    assert run_state(directory).status == "queued"  # of just now
+    record["meta"]["created_at"] = created
+    directory.manifest_file.write_text(json.dumps(record))
+    assert run_state(directory).status == "failed"
+
+
 @pytest.mark.parametrize("device", ["cuda", "cuda:0", "cuda:9"])
 def test_a_run_for_a_gpu_that_is_not_there_is_not_accepted(
     tmp_path: Path, environ: dict[str, str], request_file: Path, device: str
