@@ -12,7 +12,7 @@ import shlex
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final, TypeAlias
+from typing import Any, TypeAlias
 
 from attrs import asdict, evolve
 
@@ -40,9 +40,6 @@ from history.records import (
 __all__ = ["images_hash", "inputs_hash", "read_folder", "run_of"]
 
 _Plain: TypeAlias = Mapping[str, Any]
-
-_UNKNOWN_ID: Final = "unknown"
-"""Run id in the report of a trace that no run.json explains."""
 
 
 def read_folder(folder: Path) -> RecordedRun:

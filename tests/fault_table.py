@@ -101,6 +101,9 @@ def faults(chapter: str, *rows: Row) -> Callable[[Test], Test]:
         _ROWS[Path(test.__code__.co_filename).name, test.__name__] = (chapter, rows)
         names = [row.name or str(number) for number, row in enumerate(rows)]
         assert len(set(names)) == len(names), f"{test.__name__}: two rows with one name"
+        for row in rows:
+            taken_up = row.resume is not None and row.resume.code in (0, 4)
+            assert not taken_up or any(Path(name).suffix in _TRACES for name in row.kept), f"{row.fault}: of what?"
         if len(rows) == 1:
             names = ["row"]
         marked: Test = pytest.mark.parametrize("row", rows, ids=names)(test)
@@ -109,6 +112,8 @@ def faults(chapter: str, *rows: Row) -> Callable[[Test], Test]:
     return declare
 
 
+_TRACES: Final = (".nsys-rep", ".qdstrm", ".sqlite")
+"""What ``resume`` makes a report of. A row that says that it does names what it does it of."""
 _NOTHING: Final = "nothing was captured, so there is nothing to resume; run it again"
 _HEAD: Final = f"""\
 # When something goes wrong

@@ -59,8 +59,6 @@ from runner.process.python import module_command
 __all__ = ["SWEEP_FILE", "SweepRun", "child_command", "point_line", "require_own_folder", "take_up"]
 
 SWEEP_FILE: Final = "sweep.json"
-_BEFORE_THE_RECORD: Final = frozenset({".lock", "logs", "page", "plan.json"})
-"""What a sweep that was ended at its very beginning may have left."""
 _MODEL_FILE: Final = "model.json"
 _ROLE: Final = "sweep"
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from attrs import evolve
 
 import analysis
 from analysis.api.opening import opened
@@ -13,6 +14,9 @@ from analysis.api.options import AnalysisOptions
 from analysis.domain.errors import ResultError, UnfitTraceError
 from analysis.quality.findings import Finding
 from analysis.report import Report
+from analysis.verdict import actions
+from analysis.verdict.facts import Facts
+from analysis.verdict.records import Budget
 from trace_builder import TraceBuilder
 from whole_trace import whole
 
@@ -453,12 +457,29 @@ def test_a_stage_without_gpu_work_has_no_utilisation(damaged: Damaged) -> None:
     assert not has_a_peak(damaged("UPDATE NVTX_EVENTS SET globalTid = globalTid + 1"))
 
 
-def test_no_synchronises_are_not_removed(damaged: Damaged) -> None:
-    """Kernels that come half a second late leave idle time behind synchronises in a stage that makes none."""
-    late = f'UPDATE {KERNELS} SET start = start + 100000000, "end" = "end" + 100000000'
-    none = "UPDATE StringIds SET value = 'cudaEventQuery_v3020' WHERE value LIKE 'cuda%Synchronize%'"
-    for verdict in report(damaged(late, none)).verdicts:
-        assert not any(" 0 synchronises" in action.short for action in verdict.actions)
+@pytest.mark.parametrize(
+    ("synchronises", "copies", "advice"),
+    [
+        (0, 0, None),
+        (1, 0, "remove its 1 synchronise"),
+        (7, 3, "remove its 7 synchronises"),
+        (0, 3, "remove its 3 small device-to-host copies"),
+    ],
+)
+def test_no_synchronises_are_not_removed(
+    damaged: Damaged, monkeypatch: pytest.MonkeyPatch, synchronises: int, copies: int, advice: str | None
+) -> None:
+    """Where a stage has idle time behind synchronises and none of its own is counted, none is to be removed."""
+    given: list[tuple[Facts, Budget]] = []
+    advise = actions._synchronises
+    monkeypatch.setattr(actions, "_synchronises", lambda facts, budget: given.append((facts, budget)))
+    report(damaged("UPDATE NVTX_EVENTS SET color = 0"))
+    assert len(given) == 2
+    for facts, budget in given:
+        assert budget.time_of("synchronises") > 0
+        stage = evolve(facts.stage, synchronises=synchronises, small_d2h_copies=copies)
+        action = advise(evolve(facts, stage=stage, module_waits=()), budget)  # no loop over experts
+        assert (None if action is None else action.short) == advice
 
 
 def test_figures_that_cannot_be_of_rows_that_cannot_be_are_an_unfit_trace(

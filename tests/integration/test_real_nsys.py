@@ -26,13 +26,12 @@ from analysis.domain.errors import (
     ExportError,
     InterruptedRunError,
 )
-from launch_kit import ROOT, environment, prepare, real_nsys, start_launcher, wrapper_without_importer
+from launch_kit import ROOT, environment, prepare, real_nsys, wrapper_without_importer
 from runner.collectors.nsys.collector import NsysCollector
 from runner.collectors.nsys.export import export_report, finish_import
 from runner.collectors.nsys.presets import load_preset, preset_names, resolve_options
 from runner.collectors.nsys.probe import functional_probe
 from runner.collectors.nsys.tool import NsysTool, find_nsys, probe, profile_argv
-from runner.launcher.device_lock import DeviceLock
 from runner.launcher.run import child_command
 from runner.process.isolation import namespace_prefix
 from runner.process.process import Interrupts, marked_processes, run_process
@@ -297,53 +296,6 @@ def test_a_second_ctrl_c_leaves_no_process_behind(tmp_path: Path, nsys: NsysTool
         with pytest.raises(InterruptedRunError, match="killed"):
             run.start(interrupts)
     assert not marked_processes(run.plan.run_id)
-
-
-def test_a_killed_launcher_leaves_a_report_that_resume_takes_up(tmp_path: Path, nsys: NsysTool) -> None:
-    """tests/reliability has the same for a program of the user's."""
-    run = prepare(tmp_path, nsys, "hang", environ=environment(DSOCR_LOCK_DIR=str(tmp_path / "locks")))
-    launcher = start_launcher(run)
-    try:
-        until = time.monotonic() + 120
-        while not (run.directory.path / "capture is at work").exists():
-            assert launcher.poll() is None
-            assert time.monotonic() < until
-            time.sleep(0.05)
-    finally:
-        launcher.kill()
-        launcher.communicate(timeout=120)
-    while run.directory.holder() is not None:  # a supervisor holds it as long as anything of the run goes on
-        assert time.monotonic() < until + 120
-        time.sleep(0.05)
-    assert not marked_processes(run.plan.run_id)
-    with Interrupts() as interrupts, run.directory.locked(), DeviceLock("cpu", (), run.environ).held(wait=False):
-        run.resume(interrupts)
-    manifest = run.directory.read_manifest()
-    assert (manifest.status, manifest.error) == ("failed", "its launcher was killed")
-    assert manifest.partial is not None
-    assert ("dsocr", 59, "prefill") in events(run.directory.trace_file)
-
-
-def test_an_nsys_whose_launcher_was_killed_writes_its_report_when_it_is_interrupted(
-    tmp_path: Path, nsys: NsysTool
-) -> None:
-    """A run's program; tests/reliability has the same for a program of the user's."""
-    run = prepare(tmp_path, nsys, "hang")
-
-    def kill() -> None:
-        while not (run.directory.path / "capture is at work").exists():
-            time.sleep(0.05)
-        time.sleep(2.5)  # the launcher is looked for about once a second
-        for process in marked_processes(run.plan.run_id):
-            with suppress(psutil.Error):
-                if process.name() == "nsys-launcher":
-                    process.kill()
-
-    threading.Thread(target=kill, daemon=True).start()
-    with Interrupts() as interrupts, pytest.raises(CaptureError, match=r"nsys-launcher of .* was killed.*resume"):
-        run.start(interrupts)
-    assert not marked_processes(run.plan.run_id)
-    assert ("dsocr", 59, "prefill") in events(run.directory.trace_file)
 
 
 @pytest.mark.parametrize(

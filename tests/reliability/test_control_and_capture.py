@@ -127,8 +127,10 @@ def test_ctrl_c_before_the_first_image_was_through(scene: Scene, cut_trace: Path
 
 @faults(
     CAPTURE,
-    Row("SIGKILL of `dsocr-profile`", "capture", -9, "failed", "", kept=("control.json",), resume=PARTIAL),
-)
+    Row(
+        "SIGKILL of `dsocr-profile`", "capture", -9, "failed", "", kept=("control.json", "trace.nsys-rep"), resume=PARTIAL,
+    ),
+)  # fmt: skip
 def test_the_launcher_is_killed_in_the_capture(scene: Scene, row: Row) -> None:
     """The program is ended, nsys still writes its report, and nobody measures beside it meanwhile."""
     scene.behave("hang")
