@@ -10,6 +10,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO, Final
 
+from analysis.domain.programs import find_program
+
 __all__ = ["run_tool"]
 
 _KILLED_S: Final = 10.0
@@ -25,6 +27,8 @@ def run_tool(
 ) -> subprocess.CompletedProcess[bytes]:
     """Run it in a process group of its own, of which nothing is left when we are interrupted or it takes too long.
 
+    Where we are killed, the kernel kills it.
+
     Args:
         argv: the tool and its arguments.
         environ: its whole environment.
@@ -37,7 +41,7 @@ def run_tool(
         subprocess.TimeoutExpired: it took longer, and was killed.
     """
     process = subprocess.Popen(
-        argv,
+        [*_dying_with_us(environ), *argv],
         env=dict(environ),
         cwd=folder,
         stdin=subprocess.DEVNULL,
@@ -56,3 +60,13 @@ def run_tool(
             with suppress(subprocess.TimeoutExpired):
                 process.communicate(timeout=_KILLED_S)
     return subprocess.CompletedProcess(list(argv), process.returncode, said or b"", errors or b"")
+
+
+def _dying_with_us(environ: Mapping[str, str]) -> tuple[str, ...]:
+    """What starts a program so that SIGKILL of its parent is its own too (prctl(2), ``PR_SET_PDEATHSIG``).
+
+    A program of util-linux, and no function between fork and exec: other threads may hold locks at the fork. A system
+    without it does without.
+    """
+    setpriv = find_program("setpriv", environ)
+    return () if setpriv is None else (setpriv, "--pdeathsig", "KILL", "--")

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from importlib import import_module
 from pathlib import Path
+from types import FrameType
 from typing import Any, Final, Protocol, TypeVar
 
 from analysis.api.allocator import keep_freed_memory
@@ -96,16 +97,52 @@ def _local_workers(workers: int, *, shares: bool) -> Iterator[Workers]:
     forking = os.getpid() if context.get_start_method() == "fork" else None
     others = set(multiprocessing.active_children())
     with _nothing_of_the_current_folder():
+        if forking is None:
+            from multiprocessing import resource_tracker
+
+            resource_tracker.ensure_running()  # once begun it leaves the signals of this thread alone
         pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_begin_worker, initargs=(forking,))
     with pool:
         try:
-            with _nothing_of_the_current_folder():
+            with _nothing_of_the_current_folder(), _deaf_to_ctrl_c():
                 pool.submit(os.getpid)  # forks them all, before the caller begins threads
             yield _Pool(pool)
         except BaseException:  # Ctrl-C, or an error: nobody waits for what the others still find
             for worker in set(multiprocessing.active_children()) - others:
                 worker.kill()
             raise
+
+
+@contextmanager
+def _deaf_to_ctrl_c() -> Iterator[None]:
+    """What is started in the body never hears Ctrl-C, not even while it starts, when Python would print a traceback of it.
+
+    A terminal sends it to all of its processes; this one ends its workers, which it does not know before they are all
+    started. So the first Ctrl-C counts at the end of the body; the second at once.
+    """
+    import signal
+    import threading
+
+    heard: list[int] = []
+    former = signal.getsignal(signal.SIGINT)
+    ours = threading.current_thread() is threading.main_thread() and callable(former)
+
+    def note(number: int, frame: FrameType | None) -> None:
+        heard.append(number)
+        if len(heard) > 1 and callable(former):
+            former(number, frame)
+
+    masked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # as the processes get it
+    if ours:  # another thread of this one may take the signal all the same
+        signal.signal(signal.SIGINT, note)
+    try:
+        yield
+    finally:
+        if ours:
+            signal.signal(signal.SIGINT, former)
+        signal.pthread_sigmask(signal.SIG_SETMASK, masked)
+        if len(heard) == 1:
+            signal.raise_signal(signal.SIGINT)
 
 
 @contextmanager

@@ -354,6 +354,7 @@ def test_an_nsys_that_hangs_is_ended_with_all_that_it_started(tmp_path: Path, mo
     started = tmp_path / "started"
     tool = nsys(tmp_path / "tools", f"sleep 300 & echo $! > {started}; wait")
     monkeypatch.setattr(export, "_EXPORT_TIMEOUT_S", 2.0)
+    monkeypatch.setattr(export, "_HELP_TIMEOUT_S", 1.0)  # it is asked what it can first
     with pytest.raises(TraceError, match=r"did not export it in .* min; run it by hand: nsys export"):
         export.export_report(report, {**os.environ, "NSYS": str(tool)})
     gone = int(started.read_text())  # the system's first process collects it, in its own time

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from analysis.api.workers import local_workers
 from launch_kit import environment
 
 COMMAND = """
@@ -71,3 +73,49 @@ def test_workers_end_with_their_command(tmp_path: Path, way: str, number: signal
     while left := alive(workers):
         assert time.monotonic() < until + 60, left
         time.sleep(0.05)
+
+
+SLOW_START = """
+import pathlib, sys, time
+if "forkserver import main" in " ".join(sys.orig_argv):
+    (pathlib.Path.cwd() / "starting").touch()
+    time.sleep(1)
+"""
+
+
+def test_ctrl_c_while_the_workers_start_is_told_in_one_line(tmp_path: Path) -> None:
+    """A terminal sends it to all; what is still starting Python would print a traceback of it."""
+    (tmp_path / "command.py").write_text(COMMAND)
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "sitecustomize.py").write_text(SLOW_START)
+    environ = environment()
+    process = subprocess.Popen(
+        [sys.executable, "command.py", "forkserver"],
+        cwd=tmp_path,
+        env={**environ, "PYTHONPATH": os.pathsep.join((str(tmp_path / "site"), environ["PYTHONPATH"]))},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    until = time.monotonic() + 60
+    while not (tmp_path / "starting").exists():
+        assert process.poll() is None, process.communicate(timeout=60)
+        assert time.monotonic() < until
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert (process.returncode, said) == (130, "interrupted\n")
+
+
+def blocks_ctrl_c(_: int) -> bool:
+    return signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, ())
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_no_worker_hears_ctrl_c(monkeypatch: pytest.MonkeyPatch, threads: int) -> None:
+    monkeypatch.setattr("analysis.api.workers._threads", lambda: threads)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0, 1})
+    with local_workers(2) as workers:
+        assert workers.run(blocks_ctrl_c, range(4)) == [True] * 4
+    assert not blocks_ctrl_c(0)

@@ -47,6 +47,23 @@ def test_a_signal(scene: Scene, real_trace: Callable[[str], Path], row: Row) -> 
 
 @faults(
     CHAPTER,
+    Row("Ctrl-C", "nsys exports the report", 130, None, "interrupted", go_on="run it again", name="once"),
+    Row("SIGKILL", "nsys exports the report", -9, None, "", go_on="run it again", name="sigkill"),
+)
+def test_a_signal_while_nsys_exports(scene: Scene, row: Row) -> None:
+    scene.behave("well", nsys="waits in the export")
+    scene.environ["NSYS"] = scene.nsys
+    report = scene.folder / "recorded.nsys-rep"
+    report.write_bytes(b"report")
+    command = analyse(scene, report)
+    wait_for(lambda: list(scene.folder.glob(".recorded.sqlite.*/export is at work")), "the export")
+    command.send(signal.SIGKILL if row.name == "sigkill" else signal.SIGINT)
+    scene.check(row, command)
+    assert not report.with_suffix(".sqlite").exists()
+
+
+@faults(
+    CHAPTER,
     Row("the disk is full", "writing the report", 2, None, "disk is full", go_on="free space, " + AGAIN, name="full"),
     Row("`--out` is read-only", "writing the report", 2, None, "read-only", go_on="another `--out`", name="read-only"),
 )
