@@ -15,6 +15,7 @@ from attrs import frozen
 from numpy.typing import NDArray
 
 from analysis.attribution.range_tree import Indices
+from analysis.trace.distinct import present
 from analysis.trace.records import NO_VALUE, GraphNodes, Operations
 
 __all__ = ["Recordings", "find_recordings"]
@@ -70,10 +71,10 @@ def find_recordings(operations: Operations, events: GraphNodes, thread_process: 
     start = np.full(distinct.size, NO_VALUE, dtype=np.int64)
     thread = np.full(distinct.size, -1, dtype=np.int64)
     event_process = thread_process[events.thread]
-    for code in np.unique(process).tolist():
+    whose = present(event_process)
+    for code in present(process):
         # A row that does not say its process can only be that of the one process that there is.
-        whose = np.unique(event_process)
-        own = event_process == (code if code >= 0 or whose.size != 1 else whose[0])
+        own = event_process == (code if code >= 0 or len(whose) != 1 else whose[0])
         mine = process == code
         start[mine], thread[mine] = _origins(ids[mine], events, np.flatnonzero(own))
     return Recordings(node, start, thread, process, ids >> 32)

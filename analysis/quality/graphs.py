@@ -10,6 +10,7 @@ from analysis.domain.figures import counted
 from analysis.quality.findings import Finding
 from analysis.quality.values import SECOND_NS, work_span
 from analysis.trace import schema
+from analysis.trace.distinct import distinct_values
 from analysis.trace.reader import Trace
 
 __all__ = ["GraphReplays", "check", "graph_replays"]
@@ -44,9 +45,9 @@ def graph_replays(attribution: Attribution) -> tuple[GraphReplays, ...]:
     graph = index.reshape(-1)[recordings.node[chosen]]
     graphs = of_node.shape[1]
     operations = np.bincount(graph, minlength=graphs)
-    launches = np.unique(graph.astype(np.int64) * len(attribution.calls) + attribution.launch_call[chosen])
+    launches, _ = distinct_values(graph.astype(np.int64) * len(attribution.calls) + attribution.launch_call[chosen])
     replays = np.bincount(launches // len(attribution.calls), minlength=graphs)
-    seen = np.unique(recordings.node[chosen])
+    seen, _ = distinct_values(recordings.node[chosen])
     nodes = np.bincount(index.reshape(-1)[seen], minlength=graphs)
     return tuple(
         GraphReplays(int(process), int(name), int(replays[row]), int(nodes[row]), int(operations[row]))

@@ -15,6 +15,7 @@ from analysis.attribution.range_tree import Indices
 from analysis.domain.annotations import IMAGE_NAME
 from analysis.sums.grouping import UNATTRIBUTED, GpuTable
 from analysis.sums.host_calls import GRAPH_LAUNCH, HostCalls, sum_gaps
+from analysis.sums.percentile import percentile
 from analysis.sums.records import GapSummary, GpuRow, InstanceSummary, StageSummary, StepPoint, StreamSummary
 from analysis.sums.tables import gpu_table
 from analysis.trace.distinct import distinct, distinct_values, present
@@ -251,7 +252,7 @@ def _delay(attribution: Attribution, which: NDArray[np.bool_]) -> NDArray[np.int
 
 def _delay_at(delay: NDArray[np.int64], percent: float) -> float | None:
     """A percentile of delays; None: there are none, or it is below 0, as where the clocks of GPU and host do not fit."""
-    value = float(np.percentile(delay, percent)) if delay.size else -1.0
+    value = percentile(delay, percent) if delay.size else -1.0
     return value if value >= 0 else None
 
 

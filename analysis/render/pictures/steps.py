@@ -12,6 +12,7 @@ from analysis.domain.figures import count, duration
 from analysis.render.pictures.palette import STAGE_COLOURS
 from analysis.render.pictures.svg import axis_steps, axis_time, dots, legend, line, rect, svg, text
 from analysis.report import Report
+from analysis.sums.percentile import percentile
 from analysis.sums.records import StepPoint
 
 __all__ = ["histogram_picture", "step_picture"]
@@ -119,8 +120,8 @@ def histogram_picture(report: Report, width: int = 860) -> str | None:
     """
     if len(report.steps) < 2:
         return None
-    elapsed = np.array([step.profiled_host_ns for step in report.steps], dtype=np.float64)
-    counts, edges = np.histogram(elapsed, bins=_BINS if elapsed.size >= _BINS else 10)
+    elapsed = np.array([step.profiled_host_ns for step in report.steps], dtype=np.int64)
+    counts, edges = np.histogram(elapsed.astype(np.float64), bins=_BINS if elapsed.size >= _BINS else 10)
     most = float(counts.max()) * 1.04
     first, last = float(edges[0]), float(edges[-1])
     room = width - _LEFT - _RIGHT
@@ -141,7 +142,7 @@ def histogram_picture(report: Report, width: int = 860) -> str | None:
             parts.append(
                 rect("decode", across(low) + 0.5, _TOP + _HIGH - tall, across(high) - across(low) - 1, tall, hint)
             )
-    for low, name, value in ((0, "median", np.median(elapsed)), (1, "95 % below", np.percentile(elapsed, 95))):
+    for low, name, value in ((0, "median", np.median(elapsed)), (1, "95 % below", percentile(elapsed, 95))):
         x = across(float(value))
         parts.append(line("ink-line dashed", x, _TOP - 2, x, _TOP + _HIGH))
         anchor = "end" if x > _LEFT + room / 2 else "start"
