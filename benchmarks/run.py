@@ -36,6 +36,8 @@ IMPORTS = "imports alone, in a process of their own"
 PRELOADED = "dsocr-analyze, everything imported before"
 AGGREGATE, MERGE = "floor: SQL aggregate", "floor: Arrow + sorted merge"
 NSYS_STATS = "nsys stats nvtx_kern_sum"
+GROWTH = {"names": "114,744, each with a name of its own", "depth": "900, each in 1,000 ranges"}
+"""Traces of `growth.py`, that are large in one way alone, in words."""
 
 
 class Measured(NamedTuple):
@@ -43,7 +45,8 @@ class Measured(NamedTuple):
 
     trace: str
     command: str
-    kernels: int
+    kernels: int | None
+    """None: the trace is large in something else."""
     seconds: tuple[float, ...]
     """Wall time of each run."""
     peak_megabytes: float
@@ -148,6 +151,7 @@ def main() -> None:
         measured += bench(label, path, arguments)
         if label == f"{RANKS_OF:,}":
             measured.append(bench_ranks(path, arguments))
+    measured += [bench_growth(kind, arguments) for kind in GROWTH]
     text = render(measured, arguments)
     arguments.out.write_text(text)
     print(text)
@@ -218,6 +222,20 @@ def bench_ranks(path: Path, arguments: argparse.Namespace) -> Measured:
     return Measured(f"{RANK_FILES} × {RANKS_OF:,}", RANKS, kernels, tuple(seconds), statistics.median(memory))
 
 
+def bench_growth(kind: str, arguments: argparse.Namespace) -> Measured:
+    """A trace of `growth.py`."""
+    path = arguments.folder / f"{kind}.sqlite"
+    if not path.exists():
+        # In a process of its own, as those that are replicated.
+        subprocess.run([sys.executable, str(HERE / "growth.py"), kind, str(path)], check=True)
+    command = [sys.executable, "-m", "analysis.cli", str(path), "--out", "report"]
+    with tempfile.TemporaryDirectory() as folder:
+        runs = [measure(command, Path(folder)) for _ in range(arguments.runs + 1)][1:]
+    seconds, memory = zip(*runs, strict=True)
+    kernels = 114_744 if kind == "names" else None
+    return Measured(GROWTH[kind], REPORT, kernels, seconds, statistics.median(memory))
+
+
 def render(measured: list[Measured], arguments: argparse.Namespace) -> str:
     head = ["kernels", "command", "s (median)", "min–max", "peak MB", "dsocr-analyze / this", "µs per kernel"]
     own = {each.trace: each.median for each in measured if each.command in (REPORT, RANKS)}
@@ -225,7 +243,7 @@ def render(measured: list[Measured], arguments: argparse.Namespace) -> str:
         [
             each.trace, each.command, f"{each.median:.2f}", f"{min(each.seconds):.2f}–{max(each.seconds):.2f}",
             f"{each.peak_megabytes:,.0f}", f"{own[each.trace] / each.median:.2f}",
-            f"{each.median / each.kernels * 1e6:.2f}",
+            "n/a" if each.kernels is None else f"{each.median / each.kernels * 1e6:.2f}",
         ]
         for each in measured
     ]  # fmt: skip
@@ -233,7 +251,8 @@ def render(measured: list[Measured], arguments: argparse.Namespace) -> str:
         "# Benchmarks",
         "",
         f"{machine()}. {datetime.now(UTC):%Y-%m-%d}, `make bench`: {arguments.runs} runs each after one to warm up, in turns,",
-        "whole processes with interpreter start and all outputs. Traces: `_64tok` replicated by `benchmarks/replicate.py`.",
+        "whole processes with interpreter start and all outputs. Traces: `_64tok` replicated by `benchmarks/replicate.py`, and two",
+        "that are large in one way alone, by `benchmarks/growth.py`.",
         "",
         "| " + " | ".join(head) + " |",
         "|---|---|---:|---:|---:|---:|---:|",
@@ -264,7 +283,11 @@ def goals(measured: list[Measured]) -> list[Goal]:
 
     def per_kernel(trace: str) -> float | None:
         each = found.get((trace, REPORT))
-        return None if each is None else each.median / each.kernels
+        return None if each is None or each.kernels is None else each.median / each.kernels
+
+    def seconds(kind: str) -> float | None:
+        each = found.get((GROWTH[kind], REPORT))
+        return None if each is None else each.median
 
     small, middle, large = "115,572", "1,000,000", "10,000,000"
     at_large, at_middle = per_kernel(large), per_kernel(middle)
@@ -279,6 +302,8 @@ def goals(measured: list[Measured]) -> list[Goal]:
         Goal("115 k: the imports' share of the time", "≤ 0.50", None if rest is None else 1 - rest, 0.5, False),
         Goal("cost per kernel at 10 M over that at 1 M", "≤ 1", growth, 1, False),
         Goal(f"{RANK_FILES} files of 1 M: times one file of 1 M", "≤ 4.5", of_ranks, 4.5, False),
+        Goal("114,744 kernels, each with a name of its own: seconds", "≤ 3", seconds("names"), 3, False),
+        Goal("900,000 ranges, 1,000 deep: seconds", "≤ 5", seconds("depth"), 5, False),
     ]
 
 
