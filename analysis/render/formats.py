@@ -173,12 +173,17 @@ def write_report(
     parts.begin(attribution)
     of_the_page = parts.of(report)
     renderers = {name: renderer(name) for name in chosen if name not in TRACE_FORMATS}
-    for name in chosen:
-        if name in TRACE_FORMATS:
-            module = cast(TraceRenderer, import_module(TRACE_FORMATS[name]))
-            written[name] = module.render_trace(attribution, out, report.metrics)
-        elif name != "html":
-            written[name] = renderers[name].render(report, out)
+    with ThreadPoolExecutor(1) as beside:
+        # Half of the time of Parquet is compression, which lets go of the interpreter.
+        compressed = beside.submit(renderers["parquet"].render, report, out) if "parquet" in renderers else None
+        for name in chosen:
+            if name in TRACE_FORMATS:
+                module = cast(TraceRenderer, import_module(TRACE_FORMATS[name]))
+                written[name] = module.render_trace(attribution, out, report.metrics)
+            elif name not in ("html", "parquet"):
+                written[name] = renderers[name].render(report, out)
+        if compressed is not None:
+            written["parquet"] = compressed.result()
     if of_the_page is not None:
         written["html"] = import_module(FORMATS["html"]).render(report, out, of_the_page.result())
     return tuple(path for name in chosen for path in written[name])

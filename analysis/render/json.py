@@ -74,7 +74,12 @@ def as_plain(report: Report) -> dict[str, Any]:
     Of a table of kernels with more than `MOST_KERNEL_ROWS` rows those with most time are there, in their order;
     ``detail.left_out`` tells of the others.
     """
-    detail = to_plain(_of_bounded_size(report))
+    bounded = _of_bounded_size(report)
+    if bounded.kernel_shapes is bounded.kernels:  # each kernel has one shape: one table, made once
+        detail = to_plain(evolve(bounded, kernel_shapes=()))
+        detail["kernel_shapes"] = detail["kernels"]
+    else:
+        detail = to_plain(bounded)
     top: dict[str, Any] = detail.pop("report")
     return {"schema_version": SCHEMA_VERSION, "headline": report.ranking.sentence, **top, "detail": detail}
 

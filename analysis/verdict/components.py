@@ -55,15 +55,16 @@ def component_uses(facts: Facts) -> tuple[ComponentUse, ...]:
     if base is None or not base.peak_bytes_per_s or not base.peak_flop_per_s:
         return ()
     needs = {one.component: one for one in facts.needs}
-    grouped = any(row.category == "grouped GEMM" and _MLP.search(row.module) for row in facts.rows)
+    matrix = [row for row in facts.rows if row.category in MATRIX]
+    grouped = any(row.category == "grouped GEMM" and _MLP.search(row.module) for row in matrix)
     parts: list[tuple[tuple[str, ...], list[KernelModuleRow]]] = []
     taken: set[str] = set()
     for name in needs:
-        rows = [row for row in facts.rows if row.category in MATRIX and name in _PARTS.split(row.module)]
+        rows = [row for row in matrix if name in _PARTS.split(row.module)]
         if rows:
             parts.append(((name,), rows))
             taken.add(name)
-    decoder = [row for row in facts.rows if row.category in MATRIX and not _TOWER.search(row.module)]
+    decoder = [row for row in matrix if not _TOWER.search(row.module)]
     attention = [row for row in decoder if _ATTENTION.search(row.module)]
     mlp = [row for row in decoder if _MLP.search(row.module) and not _ATTENTION.search(row.module)]
     if grouped:

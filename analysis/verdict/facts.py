@@ -47,7 +47,7 @@ class Facts:
     times: UnitTimes
     gaps: GapSummary | None
     """Idle time over the instances that count."""
-    kernels: tuple[KernelSummary, ...]
+    kernels: Records[KernelSummary]
     waits: tuple[HostCallRow, ...]
     categories: tuple[CategoryRow, ...]
     busy_base: Utilisation | None
@@ -89,7 +89,8 @@ class Facts:
     @cached_property
     def communication(self) -> Communication:
         """Its collectives."""
-        rows = tuple(one for one in self.kernels if is_communication(one.category))
+        between = set(filter(is_communication, set(self.kernels.values("category"))))
+        rows = tuple(one for one in self.kernels if one.category in between) if between else ()
         total = sum(one.total_ns for one in rows)
         return Communication(
             kernels=rows,

@@ -37,6 +37,8 @@ _Plain = dict[str, Any]
 
 def cut(name: str, limit: int = MAX_NAME_BYTES) -> str:
     """A name made visible, its middle left out where it is longer than ``limit`` bytes of UTF-8."""
+    if len(name) <= limit and name.isascii() and name.isprintable():  # as almost always
+        return name
     shown = visible(name[: 2 * limit] + name[-2 * limit :] if len(name) > 4 * limit else name)
     if len(shown) <= limit and shown.isascii():
         return shown

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 
 from analysis.attribution.attribution import Attribution
 from analysis.attribution.intervals import sum_by_group
+from analysis.domain.columns import Records
 from analysis.domain.entities import KernelSummary
 from analysis.render.html.page_data import MAX_NAME_BYTES, cut
 from analysis.render.spec.text import shortened, visible
@@ -492,7 +493,8 @@ class _Packing:
 
     def _described_kernels(self, names: _Names) -> dict[str, Any]:
         """Name, name in words and category of each kernel; of copies, sets and graphs, what they do."""
-        kernels = {row.name: row for row in self.kernels()}
+        rows = Records.of(self.kernels())
+        kernels = dict(zip(rows.values("name"), rows, strict=True))
         categories: dict[str, int] = {}
         known: dict[str, int] = {}
         words, category = [], []
