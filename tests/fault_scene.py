@@ -149,8 +149,23 @@ class Scene:
             Image.new("RGB", (64, 64), "white").save(page)
         return page
 
-    def start(self, *arguments: str, program: str = "runner.cli", stand_in: bool = True) -> Started:
-        """Start a command line of ours, as a user does; without the stand-in its programs are the real ones."""
+    def start(
+        self,
+        *arguments: str,
+        program: str = "runner.cli",
+        stand_in: bool = True,
+        stdout: int | None = None,
+        stderr: int | None = None,
+    ) -> Started:
+        """Start a command line of ours, as a user does.
+
+        Args:
+            arguments: its words.
+            program: which of our two.
+            stand_in: without it its programs are the real ones.
+            stdout: descriptor that takes its result, such as a terminal; None: a file, which `check` reads.
+            stderr: the same for what it says.
+        """
         environ = dict(self.environ)
         if not stand_in:
             environ["PYTHONPATH"] = environ["PYTHONPATH"].removeprefix(f"{_STAND_IN}{os.pathsep}")
@@ -164,8 +179,8 @@ class Scene:
                 env=environ,
                 cwd=self.folder,
                 stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=errors,
+                stdout=output if stdout is None else stdout,
+                stderr=errors if stderr is None else stderr,
                 start_new_session=True,
             )
         self.started.append(Started(process, *files))
@@ -182,9 +197,9 @@ class Scene:
         argv = ["run", "deepseek-ocr-tiny", "--device", "cpu", "--collector", "nsys", "--nsys", self.nsys]
         return [*argv, "--images", str(self.page()), "--out", str(out or self.out), "--grace", "1", *more]
 
-    def run(self, *more: str) -> Started:
+    def run(self, *more: str, stdout: int | None = None, stderr: int | None = None) -> Started:
         """Start a run of the scripted child."""
-        return self.start(*self.run_arguments(*more))
+        return self.start(*self.run_arguments(*more), stdout=stdout, stderr=stderr)
 
     def exec(self, *command: str, options: Sequence[str] = ()) -> Started:
         """Start a program of the user's under the profiler."""

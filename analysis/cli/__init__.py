@@ -2,14 +2,14 @@
 
 from typing import NoReturn
 
-from analysis.domain.ending import end_at_once
+from analysis.domain.ending import begin
 
 __all__ = ["main"]
 
 
 def main() -> NoReturn:
-    """Entry point. Imports the commands itself, so that Ctrl-C meanwhile is no traceback."""
-    end_at_once("dsocr-analyze")
+    """Entry point. Imports the commands itself, so that Ctrl-C meanwhile is no traceback, and streams are there."""
+    begin("dsocr-analyze")
     from analysis.cli.app import main as run
 
     run()

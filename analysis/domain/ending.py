@@ -11,14 +11,14 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from io import TextIOWrapper
 from types import FrameType
 from typing import Any, Final, NoReturn
 
 from analysis.domain.errors import DsocrError, InterruptedRunError, RequestError
+from analysis.domain.standard_streams import open_standard_streams, speak_utf8
 from analysis.domain.system_errors import reason_of
 
-__all__ = ["end_at_once", "end_with", "speak_utf8"]
+__all__ = ["begin", "end_with"]
 
 _READER_GONE: Final = 141
 """What a shell reports for a program that SIGPIPE ended."""
@@ -29,7 +29,17 @@ _AGAIN_S: Final = 0.05
 """So much later a signal that Python has swallowed is sent again: the destructor that it met is over then."""
 
 
-def end_at_once(program: str) -> None:
+def begin(program: str) -> None:
+    """Do what comes before everything else, imports included: see `open_standard_streams`, and `_end_at_once`.
+
+    Args:
+        program: name of the command.
+    """
+    open_standard_streams()
+    _end_at_once(program)
+
+
+def _end_at_once(program: str) -> None:
     """End at once on Ctrl-C and SIGTERM, until `end_with` takes over: while modules are imported nothing is to be kept.
 
     An exception there would show where in which library the import was, or be taken by it for a module that is missing.
@@ -39,7 +49,8 @@ def end_at_once(program: str) -> None:
     """
 
     def leave(number: int, frame: FrameType | None) -> None:
-        os.write(2, f"{program}: interrupted\n".encode())
+        with suppress(OSError):  # nobody can read it, which is no reason to stay
+            os.write(2, f"{program}: interrupted\n".encode())
         os._exit(_INTERRUPTED)
 
     _on_signals(leave)
@@ -94,9 +105,10 @@ def end_with(
         except OSError as error:
             # Every place that can say more than the system does has said it: this is a disk that is full or a folder that
             # has gone under a place that cannot.
-            where = error.filename if error.filename is not None else "standard output"
+            where = error.filename
             where = os.fsdecode(where) if isinstance(where, str | bytes) else where
-            _leave(RequestError.exit_code, program, show, f"{where}: {reason_of(error)}")
+            why = reason_of(error)
+            _leave(RequestError.exit_code, program, show, why if where is None else f"{where}: {why}")
         _leave(code if isinstance(code, int) else 0, program, show)
     except KeyboardInterrupt:  # out of the command, or while it was looked at what else it ended with
         _leave(_INTERRUPTED, program, show, "interrupted")
@@ -137,13 +149,6 @@ class _Signals:
             raise KeyboardInterrupt
 
 
-def speak_utf8() -> None:
-    """Write UTF-8 into files and pipes whatever the locale; a terminal keeps its encoding, and never fails on a name."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, TextIOWrapper):
-            stream.reconfigure(encoding=None if stream.isatty() else "utf-8", errors="backslashreplace")
-
-
 def _on_signals(handler: Callable[[int, FrameType | None], None] | signal.Handlers) -> None:
     if threading.current_thread() is not threading.main_thread():  # only the main one may, as where a notebook calls us
         return
@@ -164,7 +169,7 @@ def _leave(code: int, program: str, show: Callable[[str], None], words: str | No
 
     told = words is None
     if code == 0:
-        end_at_once(program)  # what is printed is the result: who does not wait for it has interrupted the command
+        _end_at_once(program)  # what is printed is the result: who does not wait for it has interrupted the command
     else:
         _on_signals(leave)
     if words is not None:
@@ -173,7 +178,7 @@ def _leave(code: int, program: str, show: Callable[[str], None], words: str | No
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
-        except (OSError, ValueError):
+        except (DsocrError, OSError, ValueError):
             with suppress(AttributeError, OSError, ValueError):  # a stream of a test, or one that is closed
                 os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
     _on_signals(leave)  # all is done and told; a KeyboardInterrupt would be a traceback

@@ -23,6 +23,7 @@ __all__ = [
     "ModelError",
     "NoEventsError",
     "NothingMatchesError",
+    "OutputError",
     "RequestError",
     "ResultError",
     "StoreError",
@@ -145,6 +146,15 @@ class ResultError(DsocrError):
 
 class ConservationError(ResultError):
     """Rows do not add up to the trace's total."""
+
+
+class OutputError(DsocrError):
+    """The work was done, and standard output, where its result belongs, cannot be written: closed, or on a full disk.
+
+    A reader that has gone (`| head`) is none: the exit code is 141 then, as of a program that SIGPIPE ended.
+    """
+
+    exit_code = 74
 
 
 class InterruptedRunError(DsocrError):

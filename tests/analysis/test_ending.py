@@ -13,7 +13,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from analysis.domain.errors import InterruptedRunError, RequestError
+from analysis.domain.errors import InterruptedRunError, OutputError
 from analysis.domain.system_errors import has_little_room, is_disk_full, reason_of
 from import_graph import ROOT
 
@@ -164,7 +164,7 @@ def test_a_signal_is_heard_at_every_moment_and_is_no_traceback(tmp_path: Path, w
 def test_a_full_disk_under_the_output_is_called_one(command: str) -> None:
     with FULL.open("w") as output:
         done = subprocess.run(COMMANDS[command], cwd=ROOT, stdout=output, stderr=subprocess.PIPE, text=True)
-    assert done.returncode == RequestError.exit_code
+    assert done.returncode == OutputError.exit_code
     assert done.stderr.count("\n") == 1, done.stderr
     assert "standard output: the disk is full" in done.stderr
 

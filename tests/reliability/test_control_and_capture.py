@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 from pathlib import Path
@@ -38,6 +39,28 @@ def test_a_signal_in_the_control_run(scene: Scene, row: Row) -> None:
         scene.wait_for_file("control heard SIGTERM")
         run.send(number)
     scene.check(row, run)
+
+
+@faults(
+    CONTROL,
+    Row(
+        "nobody reads what it says any more (`2>&1 | head -1`)", "control run", 141, "complete", "",
+        kept=("control.json", "trace.sqlite", "report.html"),
+        go_on="nothing to do: the run went on, and its results are there", name="all",
+    ),
+    Row(
+        "nobody reads its progress any more, and standard output is a file", "control run", 0, "complete", "",
+        kept=("control.json", "trace.sqlite", "report.html"), go_on="nothing to do", name="progress",
+    ),
+)  # fmt: skip
+def test_the_reader_goes_away(scene: Scene, row: Row) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    run = scene.run(stdout=writing if row.name == "all" else None, stderr=writing)
+    os.close(writing)
+    scene.check(row, run)
+    assert scene.directory.read_record().error is None
+    assert bool(run.stdout) == (row.name == "progress")
 
 
 @faults(
