@@ -37,7 +37,7 @@ def open_standard_streams() -> None:
         except OSError:
             _open_nothing(descriptor)
     if sys.stdin is None:
-        sys.stdin = open(0, closefd=False, encoding="utf-8")  # noqa: SIM115 - a descriptor, for the whole process
+        sys.stdin = io.TextIOWrapper(io.BufferedReader(io.FileIO(0, closefd=False)), "utf-8")
     if _is_pythons_own(sys.stdout, sys.__stdout__, 1):
         sys.stdout = _text(_Result(1, "w", closefd=False), sys.stdout, line_buffering=os.isatty(1))
     if _is_pythons_own(sys.stderr, sys.__stderr__, 2):
