@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import signal
 from typing import Final
 
@@ -10,7 +11,7 @@ __all__ = ["ended_in_words", "signal_of"]
 _SHELL_OFFSET: Final = 128
 """Shells and nsys say a signal as this much more than its number."""
 _WHY: Final = {
-    signal.SIGKILL: "often the kernel's out-of-memory killer, which `dmesg` tells",
+    signal.SIGKILL: "often the kernel's out-of-memory killer, which `dmesg` tells, or a limit of processor time (ulimit -t)",
     signal.SIGSEGV: "a fault in native code, of a library or a driver",
     signal.SIGBUS: "often a mapped file that was cut short, or a full disk or shared memory under it",
     signal.SIGABRT: "it ended itself after a fault, which its log may tell",
@@ -42,5 +43,17 @@ def ended_in_words(code: int, otherwise: str = "failed with") -> str:
     number = signal_of(code)
     if number is None:
         return f"{otherwise} exit code {code}"
-    why = _WHY.get(number)
+    why = _why(number)
     return f"was ended by {number.name} ({number.value}{'' if why is None else f': {why}'})"
+
+
+def _why(number: signal.Signals) -> str | None:
+    if number == signal.SIGKILL:
+        # A program inherits our limits. The kernel kills it where the hard limit is no higher than the one that it is told of.
+        seconds = resource.getrlimit(resource.RLIMIT_CPU)[1]
+        if seconds != resource.RLIM_INFINITY:
+            return (
+                f"its limit of processor time, {seconds:,} s (ulimit -t), or the kernel's out-of-memory killer, which "
+                "`dmesg` tells"
+            )
+    return _WHY.get(number)

@@ -20,7 +20,7 @@ from analysis.domain.errors import (
 )
 from analysis.domain.manifest import Resumption, RunManifest, RunStatus
 from analysis.domain.program import ProgramManifest
-from runner.launcher.log_words import last_line
+from runner.launcher.log_words import last_line, last_line_of_nsys
 from runner.launcher.provenance import now
 from runner.launcher.run_directory import RunDirectory
 from runner.process.process import Interrupts, Outcome, run_process
@@ -267,7 +267,7 @@ def why_no_capture(directory: RunDirectory, fault: str, saved: Path | None = Non
         saved: what was captured before; None: nothing.
     """
     rest = "; nothing usable is left" if saved is None else f"; what was captured before is kept in {saved}"
-    words = last_line(directory.log("capture"))
+    words = last_line_of_nsys(directory.log("capture"))
     return f"{fault}; its last words: {words} (all of them: {directory.log('capture')}){rest}"
 
 

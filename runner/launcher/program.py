@@ -30,13 +30,13 @@ from analysis.domain.program import ProgramManifest, ProgramTimes
 from analysis.domain.programs import SAFE_FOLDER
 from analysis.domain.redaction import secret_values
 from runner.collectors.interface.trace_file import check_trace
-from runner.collectors.nsys.death import fault_of_nsys, room_for_nsys
+from runner.collectors.nsys.death import failed_before_the_program, fault_of_nsys, room_for_nsys
 from runner.collectors.nsys.export import export_report, finish_import
 from runner.collectors.nsys.fitness import driver_mismatch
 from runner.collectors.nsys.program import ProgramCommand, program_options, require_ranks
 from runner.collectors.nsys.tool import NsysTool, export_argv, output_name
 from runner.launcher.device_lock import DeviceLock
-from runner.launcher.log_words import last_line
+from runner.launcher.log_words import last_line, last_line_of_nsys
 from runner.launcher.outside import (
     LAUNCHER_KILLED,
     ended_by,
@@ -72,9 +72,10 @@ from runner.process.environment import (
 )
 from runner.process.file_modes import PRIVATE, users_umask
 from runner.process.isolation import namespace_prefix
+from runner.process.limits import low_limits_note
 from runner.process.process import Interrupts, Outcome, run_process
 from runner.process.python import module_command
-from runner.process.room import little_room_warning
+from runner.process.room import RoomWatch, little_room_warning
 from runner.process.shared_folders import shared_folders
 
 __all__ = ["ProgramRun", "prepare_program"]
@@ -343,19 +344,18 @@ class ProgramRun:
             self._write_rank_script()
         if self._given_secrets():
             self.directory.write_secrets(self._given_secrets())
-        with self._environment(self.nsys.environment()) as env:
-            room = room_for_nsys(self.directory.path, env, self.progress.draw)
-            outcome, talk = self._watched(
-                self.nsys.argv(self.command),
-                env,
-                "capture",
-                interrupts,
-                deadline,
-                target=self.plan.run_id,
-                profiled=True,
-                watch=room.look,
+        outcome, talk, room = self._under_nsys(interrupts, deadline)
+        log = self.directory.log("capture")
+        if not self._captured() and room.full is None and failed_before_the_program(outcome, log):
+            first = log.replace(log.with_name("capture-failed.log"))
+            note = (
+                f"nsys {self.nsys.tool.version} failed before it started the program ({last_line_of_nsys(first)}), so it "
+                f"was started once more; its first output: {first.name}"
             )
-        fault = fault_of_nsys(self.nsys.tool, outcome, self.directory.log("capture"), room)
+            self.progress.say(note)
+            self._note(note)
+            outcome, talk, room = self._under_nsys(interrupts, deadline)
+        fault = fault_of_nsys(self.nsys.tool, outcome, log, room)
         captured = self._captured()
         for file in self.directory.path.glob("*.nsys-rep"):
             file.chmod(0o600)  # nsys writes it readable for all
@@ -381,17 +381,37 @@ class ProgramRun:
         if fault is not None and (not captured or outcome.returncode != 0):
             raise CaptureError(why_no_capture(self.directory, fault, saved))
         if not ran:
-            words = last_line(self.directory.log("capture"))
-            raise CaptureError(f"nsys did not start the program (exit code {outcome.returncode}): {words}")
+            words = last_line_of_nsys(log)
+            raise CaptureError(
+                f"nsys did not start the program (exit code {outcome.returncode}): {words}{low_limits_note()}"
+            )
         self._raise_if_failed(outcome, talk, "capture", "under nsys", saved)
         missing = [name for name in settings.traces if name not in captured]
         if missing:
             raise CaptureError(self._why_nothing(missing, outcome))
 
+    def _under_nsys(
+        self, interrupts: Interrupts, deadline: float | None
+    ) -> tuple[Outcome, Conversation | None, RoomWatch]:
+        """Start nsys with the program, and wait for the end of both."""
+        with self._environment(self.nsys.environment()) as env:
+            room = room_for_nsys(self.directory.path, env, self.progress.draw)
+            outcome, talk = self._watched(
+                self.nsys.argv(self.command),
+                env,
+                "capture",
+                interrupts,
+                deadline,
+                target=self.plan.run_id,
+                profiled=True,
+                watch=room.look,
+            )
+        return outcome, talk, room
+
     def _why_nothing(self, missing: Sequence[str], outcome: Outcome) -> str:
         captured = self.settings.captured
         what = "no report" if missing == ["trace"] else f"no report for {', '.join(missing)}"
-        why = last_line(self.directory.log("capture"))
+        why = f"{last_line_of_nsys(self.directory.log('capture'))}{low_limits_note()}"
         if captured == "cuda-profiler-api":
             why = "the program did not call cudaProfilerStart, so the capture never began (--capture all needs no call)"
         elif captured.startswith("nvtx:"):

@@ -27,7 +27,7 @@ from analysis.domain.manifest import ControlPass, DeviceState, PhaseTime, RunMan
 from analysis.domain.overhead import run_overheads
 from runner.collectors.choosing import Choice
 from runner.collectors.interface.collector import Collected, Collection, Collector, ExportResult, Job
-from runner.launcher.log_words import last_line
+from runner.launcher.log_words import last_line, last_line_of_nsys
 from runner.launcher.outside import (
     ended_by,
     how_it_ended,
@@ -48,6 +48,7 @@ from runner.plan.plan import RunPlan, WorkloadResult, trace_names
 from runner.process.driver import shares_gpus
 from runner.process.environment import RUN_MARK, child_environment
 from runner.process.gate import GATE_VARIABLE, GateKeeper
+from runner.process.limits import low_limits_note
 from runner.process.process import Interrupts, reap, run_process
 from runner.process.progress import progress_files
 from runner.process.python import module_command, rank_command
@@ -313,6 +314,9 @@ class Run:
                 time.sleep(_LOOK_S)
 
     def _take_collected(self, collected: Collected, interrupts: Interrupts) -> None:
+        if collected.failed_first is not None:
+            self.say(collected.failed_first)
+            self._update(notes=(*self._manifest().notes, collected.failed_first))
         self._codes(child=collected.child, nsys=collected.tool)
         result = self.directory.read_result(PROFILED)
         if result is not None:
@@ -370,14 +374,15 @@ class Run:
         if collected.fault is not None and (collected.child != 0 or not collected.usable):
             raise CaptureError(why_no_capture(self.directory, collected.fault, saved))
         if collected.child is None:
-            words = last_line(self.directory.log("capture"))
+            words = last_line_of_nsys(self.directory.log("capture"))
             raise CaptureError(
                 f"{self.collector.name} did not start the program (exit code {outcome.returncode}): {words}"
+                f"{low_limits_note()}"
             )
         if collected.child != 0:
             raise self._child_error("capture", collected.child, f"under {self.collector.name}", saved)
         if not collected.usable:
-            words = last_line(self.directory.log("capture"))
+            words = f"{last_line_of_nsys(self.directory.log('capture'))}{low_limits_note()}"
             raise CaptureError(f"{self.collector.name} left no report (exit code {outcome.returncode}): {words}")
 
     def _save(self, collected: Collected, interrupts: Interrupts) -> Path | None:

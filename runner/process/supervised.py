@@ -22,6 +22,7 @@ import psutil
 
 from analysis.domain.errors import CaptureError
 from runner.process.held import held_descriptors
+from runner.process.limits import low_limits_note
 
 __all__ = ["LAUNCHER_MARK", "SUPERVISOR", "SupervisedProcess", "is_supervisor", "launcher_mark"]
 
@@ -113,7 +114,7 @@ class SupervisedProcess:
         except OSError as error:
             os.close(ours)
             os.close(report)
-            raise CaptureError(f"{argv[0]}: cannot be started ({error.strerror})") from error
+            raise CaptureError(f"{argv[0]}: cannot be started ({error.strerror}){low_limits_note()}") from error
         except CaptureError:
             os.close(ours)
             os.close(report)
@@ -180,7 +181,7 @@ class SupervisedProcess:
         if word == b"failed":
             self._close()
             self._process.wait(_END_S)
-            raise CaptureError(f"{name}: cannot be started ({os.strerror(int(number))})")
+            raise CaptureError(f"{name}: cannot be started ({os.strerror(int(number))}){low_limits_note()}")
         self.pid = int(number)
 
     def _take_end(self) -> None:

@@ -59,6 +59,8 @@ class Collected:
     fault: str | None = None
     """What kept the profiling program from its part, in words, where that is known: how it ended itself, or a full disk. Then
     its exit code says nothing of the child."""
+    failed_first: str | None = None
+    """What is told of a start of the profiling program that failed before this one, and before it had started the child."""
 
 
 @frozen

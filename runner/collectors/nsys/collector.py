@@ -14,7 +14,7 @@ from analysis.domain.manifest import Collector as CollectorName
 from analysis.domain.programs import SAFE_FOLDER
 from runner.collectors.interface.collector import Collected, Collector, ExportResult, Job
 from runner.collectors.interface.recording import Recording
-from runner.collectors.nsys.death import fault_of_nsys, room_for_nsys
+from runner.collectors.nsys.death import failed_before_the_program, fault_of_nsys, room_for_nsys
 from runner.collectors.nsys.export import export_report, finish_import
 from runner.collectors.nsys.fitness import driver_mismatch, nvtx_mismatch
 from runner.collectors.nsys.presets import ResolvedOptions, load_preset, resolve_options
@@ -24,8 +24,9 @@ from runner.process.driver import DriverFacts, installed_version
 from runner.process.environment import own_secrets
 from runner.process.file_modes import PRIVATE, umask_prefix
 from runner.process.isolation import namespace_prefix
-from runner.process.process import Interrupts, run_process
+from runner.process.process import Interrupts, Outcome, run_process
 from runner.process.python import rank_command
+from runner.process.room import RoomWatch
 
 __all__ = ["NsysCollection", "NsysCollector", "local_folders"]
 
@@ -69,25 +70,16 @@ class NsysCollection:
 
     def collect(self, job: Job, interrupts: Interrupts) -> Collected:
         """Run it. nsys' exit status is the child's where the child ran; whether nsys did its part shows in its files."""
-        room = room_for_nsys(job.run_dir, job.env, job.watch)
-        outcome = run_process(
-            self.command(job),
-            env=job.env,
-            log=job.log,
-            cwd=SAFE_FOLDER,
-            interrupts=interrupts,
-            target=job.target,
-            deadline=job.deadline,
-            grace_s=job.grace_s,
-            finish_s=job.finish_s,
-            umask=PRIVATE,
-            watch=room.look,
-        )
-        usable = any(
-            file.is_file() and file.stat().st_size > 0
-            for name in trace_names(self.ranks)
-            for file in (job.run_dir / f"{name}.nsys-rep", job.run_dir / f"{name}.qdstrm")
-        )
+        outcome, room = self._run(job, interrupts)
+        failed_first = None
+        if not self._left(job) and room.full is None and failed_before_the_program(outcome, job.log):
+            first = job.log.replace(job.log.with_name(f"{job.log.stem}-failed.log"))
+            failed_first = (
+                f"nsys {self.tool.version} failed before it started the program, so it was started once more; its first "
+                f"output: {first.name}"
+            )
+            outcome, room = self._run(job, interrupts)
+        usable = self._left(job)
         finished = job.result_file.is_file()
         # nsys writes its report readable for all.
         for file in (*job.run_dir.glob("trace.*"), *job.run_dir.glob("rank*.*"), job.result_file):
@@ -106,7 +98,32 @@ class NsysCollection:
         nsys = 0 if usable and (child or outcome.returncode == 0) else outcome.returncode
         if fault is not None and not usable:
             nsys = nsys or 1
-        return Collected(outcome=outcome, child=child, tool=nsys, usable=usable, fault=fault)
+        return Collected(outcome=outcome, child=child, tool=nsys, usable=usable, fault=fault, failed_first=failed_first)
+
+    def _run(self, job: Job, interrupts: Interrupts) -> tuple[Outcome, RoomWatch]:
+        room = room_for_nsys(job.run_dir, job.env, job.watch)
+        outcome = run_process(
+            self.command(job),
+            env=job.env,
+            log=job.log,
+            cwd=SAFE_FOLDER,
+            interrupts=interrupts,
+            target=job.target,
+            deadline=job.deadline,
+            grace_s=job.grace_s,
+            finish_s=job.finish_s,
+            umask=PRIVATE,
+            watch=room.look,
+        )
+        return outcome, room
+
+    def _left(self, job: Job) -> bool:
+        """Whether it left something that can be exported."""
+        return any(
+            file.is_file() and file.stat().st_size > 0
+            for name in trace_names(self.ranks)
+            for file in (job.run_dir / f"{name}.nsys-rep", job.run_dir / f"{name}.qdstrm")
+        )
 
     def finish(self, job: Job, log: Path, interrupts: Interrupts) -> ExportResult:
         """Import what is left to import, export, check, scrub."""

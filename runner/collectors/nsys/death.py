@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -9,19 +10,35 @@ from typing import Final
 
 from analysis.domain.ended import ended_in_words
 from runner.collectors.nsys.tool import NsysTool
+from runner.process.limits import low_limits_note
 from runner.process.process import Outcome
 from runner.process.room import RoomWatch
 
-__all__ = ["death_of_nsys", "fault_of_nsys", "room_for_nsys"]
+__all__ = ["FAILED_ITSELF", "death_of_nsys", "failed_before_the_program", "fault_of_nsys", "room_for_nsys"]
+
+FAILED_ITSELF: Final = "itself failed, and not the program"
+"""Stands in what is said of an nsys that nobody killed."""
 
 _LOST: Final = {
     "Connection to the Agent lost": "lost its agent, the process that collects the events",
-    "Agent launcher failed": "could not start its agent, the process that collects the events",
     "Invalid truncate size": "found no room for its first file",
     # util-linux 2.38 stumbles over the signal that it means to pass on, and ends with 1.
     "unshare: sigprocmask unblock failed": "was ended by a signal, such as that of the kernel's out-of-memory killer",
 }
 """What nsys 2022.4 and what starts it print when a part of it is killed, and what that means."""
+_NOT_STARTED: Final = {
+    re.compile("Agent launcher failed"): "could not start its agent, the process that collects the events",
+    re.compile("boost::process::process_error"): "could not start a process of its own",
+    re.compile(r"/build/agent/work/\S*/AgentAPI/|.*is canceled because the timeout period is expired"): (
+        "got no answer of its agent in time"
+    ),
+}
+"""What it prints when it fails of itself before it starts the program, and what that means."""
+_FAILED: Final = {
+    re.compile("State transition is not allowed"): "stumbled over a state of its own",
+    re.compile("FATAL ERROR: (?=.*(QuadD|Throw location unknown))"): "crashed",
+}
+"""What it prints when it fails of itself at any time."""
 _TAIL_BYTES: Final = 4096
 
 
@@ -63,11 +80,39 @@ def death_of_nsys(outcome: Outcome, log: Path) -> str | None:
         return None
     if outcome.returncode < 0 and not outcome.gave_up:
         return ended_in_words(outcome.returncode)
+    lines = _last_lines(log)
+    lost = next((what for words, what in _LOST.items() if any(line.startswith(words) for line in lines)), None)
+    if lost is not None:
+        return lost
+    for pattern, what in (_NOT_STARTED | _FAILED).items():
+        if any(pattern.match(line) for line in lines):
+            limits = low_limits_note()
+            remedy = "raise them, then run it again" if limits else "run it again"
+            return (
+                f"{FAILED_ITSELF}: it {what} (seen now and then when several nsys run at once, and where limits are "
+                f"low{limits}); {remedy}"
+            )
+    return None
+
+
+def failed_before_the_program(outcome: Outcome, log: Path) -> bool:
+    """Whether nsys failed of itself, and had not started the program: then it may be started again, as nothing has happened.
+
+    Args:
+        outcome: of ``nsys profile``, which left no report.
+        log: its output.
+    """
+    if outcome.ended_by != "itself" or outcome.target_seen or outcome.returncode < 0:
+        return False
+    lines = _last_lines(log)
+    return any(pattern.match(line) for pattern in _NOT_STARTED for line in lines)
+
+
+def _last_lines(log: Path) -> list[str]:
     try:
         with log.open("rb") as file:
             file.seek(max(0, log.stat().st_size - _TAIL_BYTES))
             tail = file.read(_TAIL_BYTES).decode("utf-8", "replace")
     except OSError:
-        return None
-    lines = [line.strip() for line in tail.splitlines()]
-    return next((what for words, what in _LOST.items() if any(line.startswith(words) for line in lines)), None)
+        return []
+    return [line.strip() for line in tail.splitlines()]
