@@ -39,8 +39,8 @@ from analysis.efficiency.utilisation import (
     shared,
     utilisations,
 )
-from analysis.quality.examine import CONTRADICTIONS, examine, is_unfit
-from analysis.quality.findings import Finding
+from analysis.quality.examine import examine, is_unfit
+from analysis.quality.findings import Contradiction, Finding
 from analysis.sums.gpu_metrics import metric_series
 from analysis.sums.host_calls import HostCalls, host_call_rows
 from analysis.sums.kernel_classes import is_communication, load_rules
@@ -440,7 +440,7 @@ def _require_consistency(report: Report, bounds: Bounds | None = None) -> None:
     wrong += verdicts_that_differ(report.verdicts)
     if not wrong:
         return
-    if blamed := [each for each in report.findings if each.severity == "unfit" or each.code in CONTRADICTIONS]:
+    if blamed := [each for each in report.findings if each.severity == "unfit" or isinstance(each, Contradiction)]:
         evidence = "; ".join(f"{finding.title}: {finding.evidence}" for finding in blamed)
         raise UnfitTraceError(
             f"{report.capture.trace_path}: unfit for conclusions – {evidence}. Figures made of this and of its manifest "

@@ -306,6 +306,15 @@ class TraceBuilder:
         self._add("TARGET_INFO_CUDA_DEVICE", gpuId=device, cudaId=device, pid=self.process >> 24 & 0xFFFFFF)
         return self
 
+    def context(self, *streams: int, device: int = 0, number: int = 1, null_stream: int = 7) -> Self:
+        """Tell of a context of the current process, and of its streams."""
+        pid = self.process >> 24 & 0xFFFFFF
+        where = {"hwId": 0, "vmId": 1, "processId": pid, "contextId": number}
+        self._add("TARGET_INFO_CUDA_CONTEXT_INFO", nullStreamId=null_stream, deviceId=device, **where)
+        for stream in streams:
+            self._add("TARGET_INFO_CUDA_STREAM", streamId=stream, priority=0, flag=1, **where)
+        return self
+
     def capture_setting(self, name: str, value: str) -> Self:
         self._add("META_DATA_CAPTURE", name=name, value=value)
         return self

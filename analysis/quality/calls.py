@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from analysis.attribution.attribution import Attribution
 from analysis.domain.figures import counted
 from analysis.domain.manifest import RunManifest, ran_on_cpu
-from analysis.quality.findings import IMPOSSIBLE_SHARE, NSIGHT_SYSTEMS, Finding, severity_of
-from analysis.sums.host_calls import GRAPH_LAUNCH, HostCalls
+from analysis.quality.findings import IMPOSSIBLE_SHARE, NSIGHT_SYSTEMS, Contradiction, Finding, severity_of
+from analysis.sums.host_calls import COPY, GRAPH_LAUNCH, SYNCHRONISE, HostCalls
 from analysis.trace import schema
 from analysis.trace.distinct import present
 from analysis.trace.reader import Trace
@@ -47,21 +47,34 @@ _LOOKED_AT: Final = 65_536
 """Operations that are looked at for a clock that is behind."""
 _SHOWN: Final = 3
 
+_NOT_READY: Final = 600
+"""Of a query of what is still under way: no error."""
 _ERRORS: Final = {
     1: "invalid value",
     2: "out of memory",
+    3: "not initialised",
+    4: "driver shutting down",
     9: "invalid configuration",
     98: "invalid device function",
     200: "invalid kernel image",
     209: "no kernel image for this device",
     400: "invalid resource handle",
+    600: "not ready",
     700: "illegal address",
     701: "too many resources requested for launch",
     702: "launch timed out",
+    710: "assertion in a kernel",
+    714: "hardware stack error",
+    715: "illegal instruction",
+    716: "misaligned address",
+    717: "invalid address space",
+    718: "invalid program counter",
     719: "launch failure",
     720: "cooperative launch too large",
+    721: "hardware error",
     900: "not permitted while a stream is captured",
     901: "stream capture invalidated",
+    999: "unknown error",
 }
 """What a launch may return, of cudaError_t (CUDA runtime API) and CUresult (driver API), which share these codes."""
 
@@ -100,7 +113,12 @@ def check(trace: Trace, attribution: Attribution, manifest: RunManifest | None, 
             )
         )
     else:
-        findings += _failed(attribution, host) + _unanswered(attribution, host) + _orphans(attribution)
+        findings += (
+            _failed(attribution, host)
+            + _failed_waits(attribution, host)
+            + _unanswered(attribution, host)
+            + _orphans(attribution)
+        )
         findings += _ambiguous(attribution) + _shared_launches(attribution, host)
         findings += _unrecorded(trace, attribution) + _foreign_threads(attribution)
     return findings + _clocks(trace, attribution) + _early_synchronises(attribution) + _whole_graphs(attribution)
@@ -150,25 +168,73 @@ def _most(rows: int, of: int) -> bool:
 
 
 def _failed(attribution: Attribution, host: HostCalls) -> list[Finding]:
-    """Launches that returned an error: they left no GPU row because they started no work."""
-    calls = attribution.calls
+    """Launches that returned an error: they left no GPU row because they started no work. One that has work contradicts itself."""
     chosen = np.flatnonzero(host.failed_launches)
     if not chosen.size:
         return []
-    codes = calls.results[calls.name[chosen]].tolist()
-    known = sorted(set(codes))
-    named = ", ".join(f"{code} ({_ERRORS[code]})" if code in _ERRORS else f"{code}" for code in known[:_SHOWN])
-    more = f" and {len(known) - _SHOWN} more" if len(known) > _SHOWN else ""
+    launching = attribution.launch_call[attribution.launch_call >= 0]
+    outer = host.outermost_launch[launching]
+    with_work = np.zeros(len(attribution.calls), dtype=bool)
+    with_work[outer[outer >= 0]] = True
+    idle, working = chosen[~with_work[chosen]], chosen[with_work[chosen]]
+    findings: list[Finding] = []
+    if idle.size:
+        findings.append(
+            Finding(
+                "failed-launches",
+                "warning",
+                f"{counted(idle.size, 'launch', 'launches')} failed",
+                f"{_counted(attribution, idle)} returned CUDA error {_errors(attribution, idle)}",
+                "let the program check the result of its launches (CUDA_LAUNCH_BLOCKING=1 shows where): what failed did no work, "
+                "and the capture is not at fault",
+            )
+        )
+    if working.size:
+        launches = int(host.launches.sum()) + chosen.size
+        findings.append(
+            Contradiction(
+                "failed-launches-with-work",
+                severity_of(working.size, launches),
+                f"{counted(working.size, 'launch', 'launches')} failed and left GPU work all the same",
+                f"{working.size:,} of {counted(launches, 'launch', 'launches')}: {_counted(attribution, working)} returned CUDA "
+                f"error {_errors(attribution, working)}, and what fails starts no work",
+                "if the program works, the results in the file are wrong: export the report again; else let it check the results "
+                "of its launches (CUDA_LAUNCH_BLOCKING=1 shows where)",
+            )
+        )
+    return findings
+
+
+def _failed_waits(attribution: Attribution, host: HostCalls) -> list[Finding]:
+    """Copies and synchronises that returned an error: of what the device did before, which is then not to be trusted."""
+    calls = attribution.calls
+    wrong = (calls.results != 0) & (calls.results != _NOT_READY)
+    if not wrong.any():
+        return []
+    chosen = np.flatnonzero(wrong[calls.name] & np.isin(host.kind, (COPY, SYNCHRONISE)))
+    if not chosen.size:
+        return []
     return [
         Finding(
-            "failed-launches",
+            "failed-calls",
             "warning",
-            f"{counted(chosen.size, 'launch', 'launches')} failed",
-            f"{_counted(attribution, chosen)} returned CUDA error {named}{more}",
-            "let the program check the result of its launches (CUDA_LAUNCH_BLOCKING=1 shows where): what failed did no work, "
-            "and the capture is not at fault",
+            f"{counted(chosen.size, 'copy or synchronise', 'copies and synchronises')} failed",
+            f"{_counted(attribution, chosen)} returned CUDA error {_errors(attribution, chosen)}: the program met an error, its "
+            "own or of a kernel before",
+            "see what the program printed, and run it with CUDA_LAUNCH_BLOCKING=1 or compute-sanitizer; what it did after the "
+            "error is not its usual work",
         )
     ]
+
+
+def _errors(attribution: Attribution, rows: NDArray[np.intp]) -> str:
+    """Result codes of calls with their names; of several, how many calls returned each."""
+    calls = attribution.calls
+    codes, times = (column.tolist() for column in np.unique(calls.results[calls.name[rows]], return_counts=True))
+    named = [f"{code} ({_ERRORS[code]})" if code in _ERRORS else f"{code}" for code in codes]
+    if len(codes) > 1:
+        named = [f"{count:,} × {words}" for words, count in zip(named, times, strict=True)]
+    return ", ".join(named[:_SHOWN]) + (f" and {len(codes) - _SHOWN} more" if len(codes) > _SHOWN else "")
 
 
 def _counted(attribution: Attribution, rows: NDArray[np.intp]) -> str:
@@ -370,7 +436,7 @@ def _clocks(trace: Trace, attribution: Attribution) -> list[Finding]:
         f"{count:,} rows of {table} end before they start" for table, count in trace.backwards.items() if count
     ]
     duration = trace.info.duration_ns
-    if duration:
+    if duration is not None:
         # A range that was never closed has no end of its own.
         ends = [operations.end, calls.end, ranges.end[~ranges.unclosed]]
         limit = duration + CLOCK_TOLERANCE_NS
@@ -380,7 +446,7 @@ def _clocks(trace: Trace, attribution: Attribution) -> list[Finding]:
     if not oddities:
         return []
     return [
-        Finding(
+        Contradiction(
             "clock-oddities",
             "unfit" if far_off else "warning",
             "times contradict each other",

@@ -10,7 +10,7 @@ import numpy as np
 from analysis.attribution.attribution import Attribution
 from analysis.domain.figures import counted
 from analysis.efficiency.hardware import contradiction
-from analysis.quality.findings import CAPTURE_AGAIN, Finding, severity_of
+from analysis.quality.findings import CAPTURE_AGAIN, Contradiction, Finding, severity_of
 from analysis.trace import schema
 from analysis.trace.reader import Trace
 from analysis.trace.records import KERNEL
@@ -88,7 +88,7 @@ def _contradictory(trace: Trace) -> list[Finding]:
     if not contradictions:
         return []
     return [
-        Finding(
+        Contradiction(
             "contradictory-device",
             "warning",
             f"{counted(len(contradictions), 'device is', 'devices are')} not what the name says",
@@ -118,7 +118,7 @@ def _too_much_of_an_sm(trace: Trace, attribution: Attribution) -> list[Finding]:
     block = shapes.block(worst) or (0, 0, 0)
     of_sm = [f"{registers:,} registers" if registers else "", f"{shared:,} bytes of shared memory" if shared else ""]
     return [
-        Finding(
+        Contradiction(
             "impossible-block-needs",
             severity_of(rows.size, kernels),
             f"{counted(rows.size, 'kernel needs', 'kernels need')} more than an SM has",

@@ -12,21 +12,24 @@ from typing import Final
 
 from analysis.attribution.attribution import Attribution
 from analysis.domain.manifest import RunManifest
-from analysis.quality import calls, devices, expected, graphs, limits, profiler, ranges, values
+from analysis.quality import (
+    calls,
+    devices,
+    expected,
+    graphs,
+    limits,
+    names,
+    places,
+    profiler,
+    ranges,
+    time_unit,
+    values,
+)
 from analysis.quality.findings import Finding, Severity
 from analysis.sums.host_calls import HostCalls
 from analysis.trace.reader import Trace
 
-__all__ = ["CONTRADICTIONS", "examine", "is_unfit"]
-
-CONTRADICTIONS: Final = frozenset(
-    {
-        "clock-oddities", "contradictory-device", "impossible-block-needs", "impossible-blocks", "impossible-copies",
-        "impossible-grids", "impossible-payloads", "impossible-values", "instant-kernels", "instant-stages", "overlapping-calls",
-        "repeated-calls", "repeated-ranges",
-    }
-)  # fmt: skip
-"""Findings, also where they are warnings, that say that rows of a trace cannot be: figures made of them may not be either."""
+__all__ = ["examine", "is_unfit"]
 
 _ORDER: Final[dict[Severity, int]] = {"unfit": 0, "warning": 1, "info": 2}
 
@@ -61,13 +64,17 @@ def examine(
         Findings, the gravest first; within one severity in the order of the checks.
     """
     findings: list[Finding] = values.check(trace, attribution)
-    findings += calls.check(trace, attribution, manifest, host or HostCalls(attribution))
+    host = host or HostCalls(attribution)
+    findings += calls.check(trace, attribution, manifest, host)
+    findings += time_unit.check(trace, attribution, manifest, host)
     findings += limits.check(trace, attribution)
     findings += devices.check(trace, attribution)
+    findings += places.check(trace, attribution)
+    findings += names.check(trace, attribution)
     findings += profiler.check(trace, manifest)
     if len(attribution.ranges):
         findings += ranges.check(attribution)
-    findings += graphs.check(trace, attribution)
+    findings += graphs.check(trace, attribution, host)
     findings += expected.check(trace, attribution, manifest)
     findings += _lossy(findings)
     return tuple(sorted(findings, key=lambda finding: _ORDER[finding.severity]))

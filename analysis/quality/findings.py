@@ -6,7 +6,16 @@ from typing import Final, Literal, TypeAlias
 
 from attrs import frozen
 
-__all__ = ["CAPTURE_AGAIN", "IMPOSSIBLE_SHARE", "NSIGHT_SYSTEMS", "PARTIAL", "Finding", "Severity", "severity_of"]
+__all__ = [
+    "CAPTURE_AGAIN",
+    "IMPOSSIBLE_SHARE",
+    "NSIGHT_SYSTEMS",
+    "PARTIAL",
+    "Contradiction",
+    "Finding",
+    "Severity",
+    "severity_of",
+]
 
 Severity: TypeAlias = Literal["unfit", "warning", "info"]
 """unfit: numbers must not be used; warning: read them with the finding in mind; info: good to know."""
@@ -36,6 +45,11 @@ class Finding:
     title: str
     evidence: str
     remedy: str
+
+
+@frozen
+class Contradiction(Finding):
+    """A finding, also where it is a warning, that says that rows of a trace cannot be: figures made of them may not be either."""
 
 
 def severity_of(rows: int, of: int) -> Severity:

@@ -7,11 +7,12 @@ from attrs import frozen
 
 from analysis.attribution.attribution import Attribution
 from analysis.domain.figures import counted
-from analysis.quality.findings import Finding
+from analysis.quality.findings import Contradiction, Finding, severity_of
 from analysis.quality.values import SECOND_NS, work_span
+from analysis.sums.host_calls import GRAPH_LAUNCH, HostCalls
 from analysis.trace import schema
 from analysis.trace.distinct import distinct_values
-from analysis.trace.reader import Trace
+from analysis.trace.reader import UNNAMED, Trace
 
 __all__ = ["GraphReplays", "check", "graph_replays"]
 
@@ -56,9 +57,68 @@ def graph_replays(attribution: Attribution) -> tuple[GraphReplays, ...]:
     )
 
 
-def check(trace: Trace, attribution: Attribution) -> list[Finding]:
+def check(trace: Trace, attribution: Attribution, host: HostCalls) -> list[Finding]:
     """Findings about CUDA graphs that were traced node by node."""
-    return [*_incomplete(attribution), *_unplaced(trace, attribution), *_recorded_after_all(trace, attribution)]
+    return [
+        *_without_graph(attribution, host),
+        *_unknown_nodes(attribution),
+        *_incomplete(attribution),
+        *_unplaced(trace, attribution),
+        *_recorded_after_all(trace, attribution),
+    ]
+
+
+def _without_graph(attribution: Attribution, host: HostCalls) -> list[Finding]:
+    """Operations that carry the id of a graph's node, though the call that launched them launches no graph."""
+    operations, calls, launch = attribution.operations, attribution.calls, attribution.launch_call
+    if not operations.in_graph.any() or not len(calls):
+        return []
+    rows = np.flatnonzero(operations.in_graph & (launch >= 0))
+    named = np.array([bool(name) and name != UNNAMED and "Graph" not in name for name in calls.names], dtype=bool)
+    wrong = rows[(host.kind[launch[rows]] != GRAPH_LAUNCH) & named[calls.name[launch[rows]]]]
+    if not wrong.size:
+        return []
+    call = calls.names[calls.name[launch[wrong[0]]]]
+    return [
+        Contradiction(
+            "graph-nodes-without-graph",
+            severity_of(wrong.size, len(operations)),
+            f"{counted(wrong.size, 'GPU operation is', 'GPU operations are')} of a graph that nothing launched",
+            f"{wrong.size:,} of {counted(len(operations), 'GPU operation')} have a graphNodeId, and the call that launched them "
+            f"launches no graph ({call}, such as the operation at {int(operations.start[wrong[0]]):,} ns)",
+            "what ran inside of CUDA graphs, and idle time in them, is not known; export the report again",
+        )
+    ]
+
+
+def _unknown_nodes(attribution: Attribution) -> list[Finding]:
+    """Operations of nodes that are not among the recorded ones of their graph, though others of it are.
+
+    A collection that began late holds none of a graph's nodes; one that began in time holds all.
+    """
+    recordings = attribution.recordings
+    if not recordings.start.size or bool(recordings.known.all()) or not recordings.known.any():
+        return []
+    _, index = np.unique(np.stack((recordings.process, recordings.graph)), axis=1, return_inverse=True)
+    graph = index.reshape(-1)
+    partly = np.bincount(graph, weights=recordings.known) > 0
+    unknown = partly[graph] & ~recordings.known
+    if not unknown.any():
+        return []
+    rows = np.flatnonzero((recordings.node >= 0) & unknown[recordings.node])
+    of = int(np.count_nonzero(recordings.node >= 0))
+    operations = attribution.operations
+    node = int(operations.graph_nodes[operations.graph_node[rows[0]]])
+    return [
+        Finding(
+            "unknown-graph-nodes",
+            "warning",
+            f"{counted(rows.size, 'operation')} inside CUDA graphs ran for nodes that their graph does not have",
+            f"{rows.size:,} of {of:,} of {counted(int(np.count_nonzero(unknown)), 'node')}, such as graphNodeId {node} at "
+            f"{int(operations.start[rows[0]]):,} ns; {schema.GRAPH_NODES.names[0]} lists others of the same graph",
+            "modules of these are not known, times are not concerned; export the report again",
+        )
+    ]
 
 
 def _incomplete(attribution: Attribution) -> list[Finding]:

@@ -12,12 +12,13 @@ from numpy.typing import NDArray
 
 from analysis.attribution.attribution import Attribution
 from analysis.domain.figures import counted
-from analysis.quality.findings import CAPTURE_AGAIN, IMPOSSIBLE_SHARE, Finding, Severity, severity_of
+from analysis.quality.findings import CAPTURE_AGAIN, IMPOSSIBLE_SHARE, Contradiction, Finding, Severity, severity_of
 from analysis.sums.tokens import MOST_TOKENS
 from analysis.trace import schema
+from analysis.trace.distinct import present
 from analysis.trace.operations import COPY_KINDS
 from analysis.trace.reader import Trace
-from analysis.trace.records import GRAPH, KERNEL, MEMCPY, NO_VALUE
+from analysis.trace.records import GRAPH, KERNEL, MEMCPY, MEMSET, NO_VALUE
 
 __all__ = ["check"]
 
@@ -27,6 +28,9 @@ FASTEST_COPY: Final = 100_000
 """Bytes per ns, 100 TB/s: more than ten times what any memory gives; 1.7 TB/s is the fastest copy in the good captures."""
 MOST_BLOCKS_PER_NS: Final = 1_000
 """Of a grid: a block takes an SM some hundred ns at least, and no device holds 100,000 of them; at most 1.5 in good captures."""
+FEWEST_EQUAL: Final = 100
+FEWEST_EQUAL_NAMES: Final = 3
+"""Kernels of so many names never all take the same time; one launched again and again might, on a coarse clock."""
 _WORTH_LOOKING: Final = 1_000 * 1_000
 """Blocks up to which a grid can be of any kernel: none lasts less than some hundred ns."""
 _NO_COLLECTOR_OF_OURS: Final = "DSOCR_COLLECTOR"
@@ -41,11 +45,16 @@ def check(trace: Trace, attribution: Attribution) -> list[Finding]:
         *_repeated_calls(trace, attribution),
         *_repeated_ranges(trace, attribution),
         *_instant_kernels(trace, attribution),
+        *_equal_kernels(attribution),
+        *_instant_calls(trace, attribution),
         *_fast_copies(attribution),
         *_unknown_copies(attribution),
+        *_empty_copies(trace, attribution),
+        *_contradictory_copies(trace),
         *_fast_grids(attribution),
         *_payloads(attribution),
         *_empty_stages(attribution),
+        *_overlapping_stages(attribution),
     ]
 
 
@@ -99,7 +108,7 @@ def _overlapping_calls(attribution: Attribution) -> list[Finding]:
     if not rows:
         return []
     return [
-        Finding(
+        Contradiction(
             "overlapping-calls",
             severity_of(rows, len(calls)),
             f"{counted(rows, 'API call begins', 'API calls begin')} before an earlier one has ended",
@@ -121,7 +130,7 @@ def _repeated_calls(trace: Trace, attribution: Attribution) -> list[Finding]:
     if not rows:
         return []
     return [
-        Finding(
+        Contradiction(
             "repeated-calls",
             _severity_of_many(rows, len(calls)),
             f"{counted(rows, 'API call begins and ends', 'API calls begin and end')} with another one",
@@ -149,7 +158,7 @@ def _repeated_ranges(trace: Trace, attribution: Attribution) -> list[Finding]:
     if not number:
         return []
     return [
-        Finding(
+        Contradiction(
             "repeated-ranges",
             _severity_of_many(number, len(ranges)),
             f"{counted(number, 'range is', 'ranges are')} there twice",
@@ -172,7 +181,7 @@ def _instant_kernels(trace: Trace, attribution: Attribution) -> list[Finding]:
         return []
     of = int(np.count_nonzero(kernels))
     return [
-        Finding(
+        Contradiction(
             "instant-kernels",
             severity_of(instant, of),
             f"{counted(instant, 'kernel takes', 'kernels take')} no time",
@@ -182,21 +191,137 @@ def _instant_kernels(trace: Trace, attribution: Attribution) -> list[Finding]:
     ]
 
 
-def _fast_copies(attribution: Attribution) -> list[Finding]:
-    """Copies that are faster than any memory."""
+def _equal_kernels(attribution: Attribution) -> list[Finding]:
+    """Kernels of several names that all take the same time, to the nanosecond."""
     operations = attribution.operations
-    rows = np.flatnonzero(operations.kind == MEMCPY)
+    kernels = operations.kind == KERNEL
+    took = operations.duration[kernels]
+    if took.size < FEWEST_EQUAL or took[0] != took[-1] or took.min() != took.max() or not took[0]:
+        return []
+    names = len(present(operations.name[kernels]))
+    if names < FEWEST_EQUAL_NAMES:
+        return []
+    return [
+        Contradiction(
+            "equal-kernels",
+            "unfit",
+            "all kernels take the same time",
+            f"each of {counted(took.size, 'kernel')} of {counted(names, 'name')} takes {int(took[0]):,} ns; not even "
+            "launches of one kernel do",
+            CAPTURE_AGAIN,
+        )
+    ]
+
+
+def _instant_calls(trace: Trace, attribution: Attribution) -> list[Finding]:
+    """API calls that take no time. Operators of PyTorch's profiler may: its clock is coarser."""
+    calls = attribution.calls
+    if not len(calls) or _NO_COLLECTOR_OF_OURS in trace.info.capture:
+        return []
+    instant = int(np.count_nonzero(calls.duration == 0)) - trace.backwards.get(schema.CALLS.names[0], 0)
+    if instant < FEWEST_REPEATED or instant <= IMPOSSIBLE_SHARE * len(calls):
+        return []
+    return [
+        Contradiction(
+            "instant-calls",
+            "unfit" if 2 * instant > len(calls) else "warning",
+            f"{counted(instant, 'API call takes', 'API calls take')} no time",
+            f"{instant:,} of {counted(len(calls), 'call')} end when they start; the shortest takes some ten ns",
+            f"what the host did, and what it waited for, is not known; {CAPTURE_AGAIN}",
+        )
+    ]
+
+
+def _empty_copies(trace: Trace, attribution: Attribution) -> list[Finding]:
+    """Copies of nothing: CUDA makes no operation of these."""
+    operations = attribution.operations
+    copies = operations.kind == MEMCPY
+    rows = np.flatnonzero(copies & (operations.size == 0))
+    if not rows.size:
+        return []
+    of = int(np.count_nonzero(copies))
+    place, _ = next(iter(trace.database.examples(schema.MEMCPYS, "bytes", '"bytes" = 0')), ("?", ""))
+    return [
+        Contradiction(
+            "empty-copies",
+            "warning",
+            f"{counted(rows.size, 'copy moves', 'copies move')} nothing",
+            f"{rows.size:,} of {counted(of, 'copy', 'copies')} (row {place} of {schema.MEMCPYS.names[0]}) are of 0 bytes and take "
+            f"{int(operations.duration[rows].sum()):,} ns together",
+            f"which copies are small ones that the host waits for, and how fast copies are, is not known; {CAPTURE_AGAIN}",
+        )
+    ]
+
+
+def _contradictory_copies(trace: Trace) -> list[Finding]:
+    """Copies between other memories than their kind says: a small one from the device would be taken for one to it."""
+    if not trace.database.has(schema.MEMCPYS, "copyKind", "srcKind", "dstKind"):
+        return []
+    host, device = "(0, 1)", "(2, 5)"
+    wrong = (
+        f'("copyKind" = 1 AND ("srcKind" IN {device} OR "dstKind" IN {host})) OR '
+        f'("copyKind" = 2 AND ("srcKind" IN {host} OR "dstKind" IN {device})) OR '
+        f'("copyKind" = 8 AND ("srcKind" IN {host} OR "dstKind" IN {host}))'
+    )
+    rows = trace.database.rows_of(schema.MEMCPYS, f"coalesce({wrong}, 0)")
+    if not rows:
+        return []
+    of = trace.database.rows_of(schema.MEMCPYS)
+    examples = trace.database.examples(schema.MEMCPYS, "copyKind", wrong)
+    return [
+        Contradiction(
+            "contradictory-copies",
+            severity_of(rows, of),
+            f"{counted(rows, 'copy is', 'copies are')} between other memories than said",
+            f"{rows:,} of {counted(of, 'copy', 'copies')} ({', '.join(f'row {row}: copyKind {kind}' for row, kind in examples)}) "
+            "go from or to the host where the memory's kind (srcKind, dstKind) is the device's, or the other way round",
+            f"which copies the host waits for is not known; {CAPTURE_AGAIN}",
+        )
+    ]
+
+
+def _overlapping_stages(attribution: Attribution) -> list[Finding]:
+    """Stages of one thread of which one begins before the one before it has ended: a thread makes one after the other."""
+    ranges = attribution.ranges
+    stages = np.flatnonzero(attribution.is_level("stage") & ~ranges.unclosed)
+    if stages.size < 2:
+        return []
+    stages = stages[np.lexsort((-ranges.end[stages], ranges.start[stages], ranges.thread[stages]))]
+    thread, start, end = ranges.thread[stages], ranges.start[stages], ranges.end[stages]
+    stage = attribution.stage_code[stages]
+    over = np.flatnonzero((thread[1:] == thread[:-1]) & (start[1:] < end[:-1]) & (stage[1:] != stage[:-1]))
+    if not over.size:
+        return []
+    first, second = int(stages[over[0]]), int(stages[over[0] + 1])
+    return [
+        Contradiction(
+            "overlapping-stages",
+            "warning",
+            f"{counted(over.size, 'stage begins', 'stages begin')} before another one of the thread has ended",
+            f"{over.size:,} of {counted(stages.size, 'stage')}, such as {attribution.qualified_name(second)} at "
+            f"{int(ranges.start[second]):,} ns, while {attribution.qualified_name(first)} lasts from {int(ranges.start[first]):,} "
+            f"to {int(ranges.end[first]):,} ns",
+            "stages follow each other, and these hold the same time twice: annotate them one behind the other "
+            "(docs/annotate.md), or export the report again",
+        )
+    ]
+
+
+def _fast_copies(attribution: Attribution) -> list[Finding]:
+    """Copies and sets that are faster than any memory."""
+    operations = attribution.operations
+    rows = np.flatnonzero((operations.kind == MEMCPY) | (operations.kind == MEMSET))
     fast = operations.size[rows] > FASTEST_COPY * np.maximum(operations.duration[rows].astype(np.int64), 1)
     number = int(np.count_nonzero(fast))
     if not number:
         return []
     worst = int(rows[np.argmax(operations.size[rows] / np.maximum(operations.duration[rows], 1))])
     return [
-        Finding(
+        Contradiction(
             "impossible-copies",
             severity_of(number, rows.size),
-            f"{counted(number, 'copy is', 'copies are')} faster than any memory",
-            f"{number:,} of {counted(rows.size, 'copy', 'copies')}; the fastest is said to move "
+            f"{counted(number, 'copy or set is', 'copies and sets are')} faster than any memory",
+            f"{number:,} of {counted(rows.size, 'copy or set', 'copies and sets')}; the fastest is said to move "
             f"{int(operations.size[worst]):,} bytes in {int(operations.duration[worst]):,} ns",
             f"{CAPTURE_AGAIN}; sizes of copies tell which of them are small ones that the host waits for",
         )
@@ -241,7 +366,7 @@ def _fast_grids(attribution: Attribution) -> list[Finding]:
     kernels = int(np.count_nonzero(operations.kind == KERNEL))
     worst = int(np.flatnonzero(fast)[np.argmax(blocks[fast])])
     return [
-        Finding(
+        Contradiction(
             "impossible-grids",
             severity_of(number, kernels),
             f"{counted(number, 'kernel has', 'kernels have')} more blocks than a device can begin in their time",
@@ -261,7 +386,7 @@ def _payloads(attribution: Attribution) -> list[Finding]:
         return []
     of = int(np.count_nonzero(counting & (payload != NO_VALUE)))
     return [
-        Finding(
+        Contradiction(
             "impossible-payloads",
             "warning",
             f"{counted(wrong.size, 'range carries', 'ranges carry')} a number that counts no tokens",
@@ -282,7 +407,7 @@ def _empty_stages(attribution: Attribution) -> list[Finding]:
     if not number:
         return []
     return [
-        Finding(
+        Contradiction(
             "instant-stages",
             severity_of(number, stages.size),
             f"{counted(number, 'stage takes', 'stages take')} no time",

@@ -6,7 +6,7 @@ from typing import Final
 
 from analysis.attribution.attribution import Attribution
 from analysis.domain.figures import counted, duration
-from analysis.quality.findings import IMPOSSIBLE_SHARE, Finding, severity_of
+from analysis.quality.findings import IMPOSSIBLE_SHARE, Contradiction, Finding, severity_of
 from analysis.trace import schema
 from analysis.trace.launch_shapes import MOST_THREADS
 from analysis.trace.reader import UNNAMED, Trace
@@ -19,6 +19,7 @@ SESSIONS: Final = 2
 SECOND_NS: Final = 10**9
 """By so much no clock is wrong."""
 
+_SESSION_TOLERANCE_NS: Final = 10**6
 _TIMED: Final = (schema.KERNELS, schema.MEMCPYS, schema.MEMSETS, schema.GRAPHS, schema.CALLS, schema.NVTX)
 _AGAIN: Final = (
     "export the report again; if the values are in the report too, capture again, with an nsys as new as the driver"
@@ -33,6 +34,7 @@ def check(trace: Trace, attribution: Attribution) -> list[Finding]:
         *_nameless(trace, attribution),
         *_backwards(trace),
         *_against_session(trace, attribution),
+        *_session(trace),
     ]
 
 
@@ -48,7 +50,7 @@ def _impossible(trace: Trace) -> list[Finding]:
         share = f"{values.rows:,} of {counted(values.of, 'row')}"
         evidence.append(f"{values.table}.{values.column} in {share} ({rows}), which must be {values.must}")
     return [
-        Finding(
+        Contradiction(
             "impossible-values",
             "unfit" if too_many else "warning",
             f"{counted(sum(values.rows for values in columns), 'value')} of the trace cannot be",
@@ -69,7 +71,7 @@ def _blocks(trace: Trace, attribution: Attribution) -> list[Finding]:
     examples = trace.database.examples(schema.KERNELS, "blockX", f"{threads} > {MOST_THREADS}")
     places = ", ".join(f"row {row}" for row, _ in examples)
     return [
-        Finding(
+        Contradiction(
             "impossible-blocks",
             severity_of(rows, kernels),
             f"{counted(rows, 'kernel has', 'kernels have')} more than {MOST_THREADS:,} threads a block",
@@ -153,6 +155,26 @@ def _against_session(trace: Trace, attribution: Attribution) -> list[Finding]:
             f"from the first operation or call ({first:,} ns) to the end of the last ({last:,} ns) {duration(last - first)} pass, "
             f"and the session lasted {duration(session)}",
             _AGAIN,
+        )
+    ]
+
+
+def _session(trace: Trace) -> list[Finding]:
+    """A session lasts from its start to its stop: in all good captures to the nanosecond."""
+    said, session = trace.info.duration_ns, trace.info.session_ns
+    if said is None or session is None:
+        return []
+    lasted = session[1] - session[0]
+    if abs(lasted - said) <= _SESSION_TOLERANCE_NS + IMPOSSIBLE_SHARE * said:
+        return []
+    return [
+        Contradiction(
+            "contradictory-session",
+            "warning",
+            "the session's start and stop contradict its duration",
+            f"{schema.ANALYSIS_DETAILS.names[0]} has a duration of {said:,} ns, and from startTime ({session[0]:,}) to stopTime "
+            f"({session[1]:,}) {lasted:,} ns pass",
+            "how long the capture lasted, and shares of it, cannot be trusted; export the report again",
         )
     ]
 

@@ -9,7 +9,7 @@ from typing import Any
 from analysis.domain.redaction import redacted
 from analysis.trace import schema
 from analysis.trace.database import Database
-from analysis.trace.records import PROCESS_MASK, Device, Diagnostic, TraceInfo
+from analysis.trace.records import PROCESS_MASK, Context, Device, Diagnostic, TraceInfo
 
 __all__ = ["read_info"]
 
@@ -27,7 +27,8 @@ def read_info(
     """
     export = _pairs(database, schema.EXPORT_META)
     product = " ".join(filter(None, (export.get("EXPORT_PRODUCT_NAME"), export.get("EXPORT_PRODUCT_VERSION"))))
-    details = database.rows(schema.ANALYSIS_DETAILS, "duration")
+    details = database.rows(schema.ANALYSIS_DETAILS, *schema.ANALYSIS_DETAILS.columns)
+    session = (details[0]["startTime"], details[0]["stopTime"]) if details else (None, None)
     start = database.rows(schema.START_TIME, "utcTime")
     return TraceInfo(
         path=str(database.path),
@@ -56,6 +57,14 @@ def read_info(
         duration_ns=details[0]["duration"] if details else None,
         wall_clock=start[0]["utcTime"] if start else None,
         tables=tuple(sorted(database.columns)),
+        session_ns=None if session[0] is None or session[1] is None else (session[0], session[1]),
+        streams=frozenset(
+            (row["processId"], row["streamId"]) for row in database.rows(schema.STREAMS, *schema.STREAMS.columns)
+        ),
+        contexts=frozenset(
+            Context(row["processId"], row["contextId"], row["deviceId"], row["nullStreamId"])
+            for row in database.rows(schema.CONTEXTS, *schema.CONTEXTS.columns)
+        ),
         cuda_ordinals=_ordinals(database),
     )
 

@@ -19,6 +19,7 @@ __all__ = [
     "NO_VALUE",
     "PROCESS_MASK",
     "Calls",
+    "Context",
     "Device",
     "GraphNodes",
     "Marks",
@@ -222,6 +223,17 @@ class Device:
 
 
 @frozen
+class Context:
+    """A CUDA context; None: not recorded."""
+
+    pid: int | None
+    context: int | None
+    device: int | None
+    null_stream: int | None
+    """The stream that is meant where a program names none."""
+
+
+@frozen
 class Diagnostic:
     """A message of the profiler."""
 
@@ -260,6 +272,12 @@ class TraceInfo:
     wall_clock: str | None
     """UTC at the start of the capture."""
     tables: tuple[str, ...]
+    session_ns: tuple[int, int] | None = None
+    """Start and stop of the session on a clock of its own; None: the file does not say."""
+    streams: frozenset[tuple[int, int]] = frozenset()
+    """(process id, stream) of all streams of which the file tells; empty: of none."""
+    contexts: frozenset[Context] = frozenset()
+    """All contexts of which the file tells; empty: of none."""
     cuda_ordinals: frozenset[int] = frozenset()
     """Of every device that the file describes, in any of its processes; empty: it does not say."""
 

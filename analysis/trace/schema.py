@@ -16,6 +16,7 @@ __all__ = [
     "CALLS",
     "CAPTURE_META",
     "CHECKED",
+    "CONTEXTS",
     "DEVICES",
     "DIAGNOSTICS",
     "EXPORT_META",
@@ -34,6 +35,7 @@ __all__ = [
     "PAYLOAD_SCHEMAS",
     "PROCESSES",
     "START_TIME",
+    "STREAMS",
     "STRINGS",
     "THREAD_NAMES",
     "Column",
@@ -209,7 +211,14 @@ DIAGNOSTICS = TableSpec(
         "globalPid": Column(),
     },
 )
-ANALYSIS_DETAILS = TableSpec(("ANALYSIS_DETAILS",), {"duration": _needed(_duration)})
+ANALYSIS_DETAILS = TableSpec(
+    ("ANALYSIS_DETAILS",),
+    {
+        "duration": _needed(_duration),
+        "startTime": Column(low=-_TIME, high=_TIME),
+        "stopTime": Column(low=-_TIME, high=_TIME),
+    },
+)
 START_TIME = TableSpec(("TARGET_INFO_SESSION_START_TIME",), {"utcTime": _text})
 OVERHEAD = TableSpec(("PROFILER_OVERHEAD",), {"start": _time, "end": _time})
 GPUS = TableSpec(
@@ -238,6 +247,19 @@ DEVICES = TableSpec(
         "pid": Column(required=True),
     },
 )
+CONTEXTS = TableSpec(
+    ("TARGET_INFO_CUDA_CONTEXT_INFO",),
+    {
+        "contextId": Column(low=0, high=2**32 - 1, required=True),
+        "processId": Column(required=True),
+        "deviceId": Column(low=0, high=1023, required=True),
+        "nullStreamId": Column(low=0, high=2**32 - 1),
+    },
+)
+STREAMS = TableSpec(
+    ("TARGET_INFO_CUDA_STREAM",),
+    {"streamId": Column(low=0, high=2**32 - 1, required=True), "processId": Column(required=True)},
+)
 GPU_METRICS = TableSpec(
     ("GPU_METRICS",),
     {
@@ -258,7 +280,7 @@ GPU_METRIC_NAMES = TableSpec(
 
 CHECKED: Final = (
     KERNELS, MEMCPYS, MEMSETS, GRAPHS, GRAPH_NODES, CALLS, NVTX, PAYLOAD_SCHEMAS, PAYLOAD_FIELDS, STRINGS, PROCESSES,
-    THREAD_NAMES, EXPORT_META, CAPTURE_META, DIAGNOSTICS, ANALYSIS_DETAILS, START_TIME, GPUS, DEVICES, GPU_METRICS,
-    GPU_METRIC_NAMES,
+    THREAD_NAMES, EXPORT_META, CAPTURE_META, DIAGNOSTICS, ANALYSIS_DETAILS, START_TIME, GPUS, DEVICES, CONTEXTS,
+    STREAMS, GPU_METRICS, GPU_METRIC_NAMES,
 )  # fmt: skip
 """All tables that are read, in the order of the page that lists their checks."""

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from analysis.attribution.attribution import Attribution
 from analysis.quality.findings import Finding
 from analysis.quality.graphs import check, graph_replays
+from analysis.sums.host_calls import HostCalls
 from analysis.sums.operators import operator_summaries
 from analysis.sums.stages import gpu_rows
 from analysis.sums.tables import gpu_table
@@ -125,7 +126,8 @@ def test_what_is_not_known_stays_unattributed(opened: Callable[[TraceBuilder], T
 
 
 def findings(trace: Trace) -> dict[str, Finding]:
-    return {one.code: one for one in check(trace, Attribution.of(trace))}
+    attribution = Attribution.of(trace)
+    return {one.code: one for one in check(trace, attribution, HostCalls(attribution))}
 
 
 def test_whole_replays_are_no_finding(opened: Callable[[TraceBuilder], Trace]) -> None:

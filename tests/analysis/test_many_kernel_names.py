@@ -39,12 +39,12 @@ NAMES = 6000
 @pytest.fixture(scope="module")
 def trace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     builder = TraceBuilder().gpu()
-    half = NAMES * 20 // 2
-    builder.range("prefill", 0, half, domain="dsocr").range("decode", half + 1, NAMES * 20 + 100, domain="dsocr")
+    half = NAMES * 20_000 // 2
+    builder.range("prefill", 0, half, domain="dsocr").range("decode", half + 1, NAMES * 20_000 + 99_999, domain="dsocr")
     for number in range(NAMES):
-        at = number * 20
+        at = number * 20_000 + number % 7
         name = f"void at::native::kernel_{number}<int, float, {number % 977}>(float*, int)"
-        builder.launch(at + 2, at + 6, kernel=(name, at + 8, at + 9 + number % 7))
+        builder.launch(at + 2_000, at + 6_000, kernel=(name, at + 8_000, at + 9_000 + number % 7))
     path = tmp_path_factory.mktemp("names") / "names.sqlite"
     builder.write(path)
     return path

@@ -398,7 +398,10 @@ def test_launches_that_failed_are_not_lost(findings: Examine) -> None:
     assert list(found) == ["failed-launches"]
     assert found["failed-launches"].title == "2 launches failed"
     assert "1 cudaLaunchKernel_v7000" in found["failed-launches"].evidence
-    assert "701 (too many resources requested for launch), 999" in found["failed-launches"].evidence
+    assert (
+        "1 × 701 (too many resources requested for launch), 1 × 999 (unknown error)"
+        in found["failed-launches"].evidence
+    )
 
 
 def test_a_query_that_is_not_ready_is_no_failure(findings: Examine) -> None:

@@ -166,9 +166,9 @@ def test_names_in_the_schema_that_are_no_text(tmp_path: Path, what: str) -> None
 
 def test_an_index_that_lies_hides_no_row(tmp_path: Path) -> None:
     """An index of the file is never used: nsys writes none, and a damaged one would lose rows without a word."""
-    builder = TraceBuilder().range("r", 0, 10_000)
-    for at in range(0, 5000, 10):
-        builder.launch(at, at + 1, ("k", at + 2, at + 5))
+    builder = TraceBuilder().range("r", 0, 10_000_000)
+    for at in range(1, 5_000_000, 10_000):
+        builder.launch(at, at + 1_001, ("k", at + 2_000, at + 5_000))
     path = builder.write(tmp_path / "trace.sqlite")
     changed(
         path,
@@ -183,7 +183,7 @@ def test_an_index_that_lies_hides_no_row(tmp_path: Path) -> None:
         assert connection.execute("SELECT start, end FROM CUPTI_ACTIVITY_KIND_KERNEL ORDER BY start").fetchall() == []
     done = analyze("table", path, "--by", "kernel", "--format", "csv")
     assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines()[1].startswith("k,500,1500,")
+    assert done.stdout.splitlines()[1].startswith("k,500,1500000,")
 
 
 @pytest.mark.parametrize("last", [2**62, -(2**62)])
@@ -208,7 +208,7 @@ def everything() -> TraceBuilder:
     """A trace with a row in every table that is checked row by row."""
     built = whole().thread_name("main").diagnostic("fine").replay(300, 310, [("node", 320, 340, 1 << 32)])
     built.node(1 << 32, 1).graph(350, 360, (370, 390)).range("registered", 400, 410, registered=True)
-    return built.mark("here", 5).capture_setting("A", "b")
+    return built.mark("here", 5).capture_setting("A", "b").context(7)
 
 
 @pytest.fixture(scope="module")
