@@ -137,7 +137,7 @@ def _contexts_share_an_id(trace: Trace) -> list[Finding]:
     if not same:
         return []
     process, first = same[0]
-    devices = sorted(str(device) for owner, number, device in different if (owner, number) == same[0])
+    devices = sorted(str(device) for pid, number, device in different if (pid, number) == same[0])
     return [
         Contradiction(
             "contexts-share-an-id",
