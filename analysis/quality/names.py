@@ -37,14 +37,15 @@ def _many_builds(trace: Trace, attribution: Attribution) -> list[Finding]:
     if not blocks or not len(shapes):
         return []
     registers = np.array([shapes.registers(code) or 0 for code in range(blocks)], dtype=np.int64)
-    if np.unique(registers).size <= MOST_BUILDS_OF_ALL:
+    if len(present(registers)) <= MOST_BUILDS_OF_ALL:
         return []  # the trace has not as many at all
     rows = np.flatnonzero((operations.shape >= 0) & (operations.kind == KERNEL))
     alone = rows.size >= FEWEST_KERNELS and len(present(operations.name[rows])) == 1
     most = MOST_BUILDS_OF_ALL if alone else MOST_BUILDS
     name = operations.name[rows].astype(np.int64)
     pairs, _ = distinct(name * blocks + operations.shape[rows] % blocks, len(operations.names) * blocks)
-    of_name = np.unique(np.stack((pairs // blocks, registers[pairs % blocks])), axis=1)[0]
+    most_registers = int(registers.max()) + 1
+    of_name = np.array(present(pairs // blocks * most_registers + registers[pairs % blocks])) // most_registers
     builds = np.bincount(of_name, minlength=len(operations.names))
     suspicious = np.flatnonzero(builds > most)
     if not suspicious.size:

@@ -20,6 +20,7 @@ from analysis.domain.manifest import RunManifest
 from analysis.quality.findings import Contradiction, Finding
 from analysis.sums.host_calls import HostCalls
 from analysis.trace import schema
+from analysis.trace.distinct import present
 from analysis.trace.reader import Trace
 from analysis.trace.records import KERNEL, MEMCPY
 
@@ -141,7 +142,7 @@ def _kernels(trace: Trace, attribution: Attribution) -> Iterator[_Sign]:
     took = operations.duration[rows]
     at = int(np.argmin(took))
     place = _example(trace, operations.start[rows[at]], schema.KERNELS)
-    if int(took[at]) > LONGEST_SHORTEST_KERNEL_NS and np.unique(operations.name[rows]).size >= FEWEST_NAMES:
+    if int(took[at]) > LONGEST_SHORTEST_KERNEL_NS and len(present(operations.name[rows])) >= FEWEST_NAMES:
         yield _Sign(
             True,
             f"the shortest of {counted(rows.size, 'kernel')} takes {duration(int(took[at]))}, and a small one takes some µs{place}",
