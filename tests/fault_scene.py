@@ -156,6 +156,7 @@ class Scene:
         stand_in: bool = True,
         stdout: int | None = None,
         stderr: int | None = None,
+        inside: Sequence[str] = (),
     ) -> Started:
         """Start a command line of ours, as a user does.
 
@@ -165,6 +166,7 @@ class Scene:
             stand_in: without it its programs are the real ones.
             stdout: descriptor that takes its result, such as a terminal; None: a file, which `check` reads.
             stderr: the same for what it says.
+            inside: command line of a command that starts it, such as one that makes a container.
         """
         environ = dict(self.environ)
         if not stand_in:
@@ -175,7 +177,7 @@ class Scene:
         files = [place / f"{number}.out", place / f"{number}.err"]
         with files[0].open("wb") as output, files[1].open("wb") as errors:
             process = subprocess.Popen(
-                [sys.executable, "-P", "-m", program, *arguments],
+                [*inside, sys.executable, "-P", "-m", program, *arguments],
                 env=environ,
                 cwd=self.folder,
                 stdin=subprocess.DEVNULL,

@@ -179,6 +179,7 @@ def run_in_turns(
     with Interrupts() as interrupts, ExitStack() as held:
         for side in sides:
             held.enter_context(side.directory.locked())
+            interrupts.listen(side.directory.cancel_file.exists)
         with _both_recorded(sides):
             devices = [devices_of(plan) for plan in plans]
             if devices[0] != devices[1]:

@@ -14,10 +14,11 @@ from typing import Final
 from analysis.domain.errors import BusyError, InterruptedRunError, RequestError, TimeoutExceededError
 from analysis.domain.figures import counted
 from runner.process.driver import VisibleGpu, physical_device
-from runner.process.leftovers import end_leftovers
+from runner.process.leftovers import end_leftovers, is_without_launcher
 from runner.process.lock import LockFile, LockTakenError, user_name
 from runner.process.machine_lock import Holder, MachineLock
 from runner.process.process import Interrupts
+from runner.process.process_mark import UNKNOWN_PROCESS, ProcessMark
 from runner.process.waiting_line import WaitingLine
 
 __all__ = ["LOCK_FOLDER_VARIABLE", "DeviceLock"]
@@ -88,7 +89,7 @@ class DeviceLock:
         """
         told = False
 
-        def tell(holder: Holder | int | None) -> None:
+        def tell(holder: Holder | ProcessMark | None) -> None:
             nonlocal told
             if waiting is not None and not told:
                 told = True
@@ -100,6 +101,9 @@ class DeviceLock:
         with ExitStack() as stack:
             try:
                 self._require_folder()
+                holder = self.file.held_by()
+                if holder is not None and is_without_launcher(holder):  # nobody would ever free it
+                    end_leftovers(say=waiting or _say_nothing)
                 line = WaitingLine(self.folder, self.file.path.stem)
                 with line.joined(time.time() if asked_at is None else asked_at) as place:
                     those_ahead = place.those_ahead()
@@ -138,7 +142,7 @@ class DeviceLock:
         return True
 
     def _taken(
-        self, wait: bool, holder: Holder | int | None, interrupts: Interrupts | None
+        self, wait: bool, holder: Holder | ProcessMark | None, interrupts: Interrupts | None
     ) -> BusyError | InterruptedRunError | TimeoutExceededError:
         if wait and interrupts is not None and not interrupts.count and interrupts.is_late():
             return TimeoutExceededError(f"{self._busy(holder)}; --timeout was over before it was free")
@@ -146,12 +150,11 @@ class DeviceLock:
             return InterruptedRunError("interrupted while waiting for the device")
         return BusyError(f"{self._busy(holder)}; wait with --wait, or queue with submit")
 
-    def _busy(self, holder: Holder | int | None) -> str:
-        if isinstance(holder, Holder):
-            process = "unknown" if holder.process is None else holder.process
-            whose = "" if holder.user == os.geteuid() else f" of {user_name(holder.user)}"
-            return f"device {self.device} is held by another run (process {process}{whose})"
-        return f"device {self.device} is held by another run (process {holder or 'unknown'})"
+    def _busy(self, holder: Holder | ProcessMark | None) -> str:
+        process = (holder or UNKNOWN_PROCESS).words()
+        if isinstance(holder, Holder) and holder.user != os.geteuid():
+            process += f" of {user_name(holder.user)}"
+        return f"device {self.device} is held by another run ({process})"
 
     def _require_folder(self) -> None:
         """Make the folder, or check that of those who could change what lies in it all may be trusted."""

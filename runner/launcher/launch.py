@@ -113,6 +113,7 @@ def carry_out(
         answer("queued")
 
     with Interrupts() as interrupts, directory.locked():
+        interrupts.listen(directory.cancel_file.exists)
         plan = directory.read_plan()
         if plan.settings.timeout_s is not None:
             interrupts.deadline = (time.monotonic() if began is None else began) + plan.settings.timeout_s

@@ -45,6 +45,7 @@ from runner.launcher.outside import (
     recording_attempt,
     require_analysed,
     require_ended_itself,
+    set_damaged_aside,
     start_analysis,
     status_of,
     why_no_capture,
@@ -259,6 +260,7 @@ class ProgramRun:
         began = time.monotonic()
         limit = self.settings.timeout_s
         interrupts.deadline = None if limit is None else began + limit
+        interrupts.listen(directory.cancel_file.exists)
         with directory.locked(), self._recording_failure(), self.progress, ExitStack() as held:
             count = len(self.facts.gpus)
             for device in [f"cuda:{index}" for index in range(count)] or ["cpu"]:
@@ -308,6 +310,7 @@ class ProgramRun:
             ended = manifest.status in ("timed_out", "interrupted", "cancelled") or manifest.error == LAUNCHER_KILLED
             if ended and manifest.partial is None:
                 self._update(partial=how_it_ended(manifest, self.settings.timeout_s))
+            set_damaged_aside(self.directory, self.settings.traces, self._say_clean)
             self._require_known_secrets()
             self._finish(interrupts, again=True)
         record_run(self.directory, self.environ, self.progress.say)
@@ -360,7 +363,9 @@ class ProgramRun:
         for file in self.directory.path.glob("*.nsys-rep"):
             file.chmod(0o600)  # nsys writes it readable for all
         ran = outcome.target_seen or bool(captured)  # a short one may end between two looks
-        ran = ran and (fault is None or bool(captured))  # else what came of it is not known
+        ran = (
+            ran and not outcome.lost_supervisor and (fault is None or bool(captured))
+        )  # else what came of it is not known
         self._codes(child=outcome.returncode if ran else None, nsys=0 if captured else outcome.returncode or 1)
         self._times(outcome, talk, profiled=True)
         if outcome.ended_by == "over":

@@ -22,12 +22,15 @@ from analysis.domain.program import ProgramManifest
 from runner.launcher.outcome import headline_of
 from runner.launcher.provenance import now
 from runner.launcher.run_directory import RunDirectory
-from runner.process.leftovers import end_leftovers, find_leftovers
+from runner.process.leftovers import end_leftovers, find_leftovers, is_stopped, is_without_launcher
+from runner.process.process_mark import ProcessMark
 from runner.process.python import import_path, module_command
 from runner.process.supervised import is_supervisor
 
 __all__ = ["RunState", "all_states", "cancel", "find_run", "run_state", "submit"]
 
+_CANCELS: Final = "cancel"
+"""What `cancel` holds a run's lock for, as the lock says: it is not the run's own process."""
 _UNFINISHED: Final = ("queued", "running")
 _POLL_S: Final = 0.2
 _START_PATIENCE_S: Final = 30.0
@@ -137,17 +140,17 @@ def find_run(out: Path, run_id: str) -> RunDirectory:
 def run_state(directory: RunDirectory) -> RunState:
     """Read a run's state. One that says queued or running but has no living process has failed."""
     manifest = directory.read_record()
-    process = directory.holder()
-    if manifest.status in _UNFINISHED and process is None:
+    holder = directory.held_by()
+    if manifest.status in _UNFINISHED and holder is None:
         # It may have finished between the two readings: the process ends after its last word in run.json.
         manifest = directory.read_record()
     status, error = manifest.status, manifest.error
-    if status in _UNFINISHED and process is None and not _is_coming_up(directory, manifest):
+    if status in _UNFINISHED and holder is None and not _is_coming_up(directory, manifest):
         status, error = "failed", _gone(directory)
         if directory.cancel_file.exists():
             status = "cancelled"
-    elif status in _UNFINISHED and process and _is_supervisor(process):
-        error = f"its launcher is gone; process {process} ends what goes on without it"
+    elif status in _UNFINISHED and holder is not None:
+        error = _how_it_goes_on(manifest.run_id, holder) or error
     if isinstance(manifest, RunManifest):
         model: str | None = manifest.request.model_path if manifest.model is None else manifest.model.id
         created, phases = manifest.meta.created_at, manifest.phases
@@ -160,7 +163,7 @@ def run_state(directory: RunDirectory) -> RunState:
         manifest.run_id,
         status,
         str(directory.path),
-        process or None,
+        None if holder is None or not holder.is_here or holder.is_gone() else holder.process or None,
         error,
         model=model,
         created_at=created.isoformat(timespec="seconds"),
@@ -197,6 +200,21 @@ def _is_coming_up(directory: RunDirectory, manifest: RunManifest | ProgramManife
     return manifest.status == "queued" and young and not directory.was_taken_up
 
 
+def _how_it_goes_on(run_id: str, holder: ProcessMark) -> str | None:
+    """What is said of a run that goes on otherwise than by its launcher here; None: nothing is."""
+    if is_without_launcher(holder):
+        for left in find_leftovers(run_id):
+            stopped = any(is_stopped(supervisor) for supervisor in left.supervisors)
+            ending = "`dsocr-profile cancel` ends it" if stopped or not left.supervisors else "which is being ended"
+            return f"{left.words()}; {ending}"
+        return "its launcher is gone; `dsocr-profile cancel` ends what it left"
+    if not holder.is_here:
+        return f"{holder.words()} works on it"
+    if holder.process and _is_supervisor(holder.process):
+        return f"its launcher is gone; {holder.words()} ends what goes on without it"
+    return None
+
+
 def _gone(directory: RunDirectory) -> str:
     """What is said of a run whose process died without a word: what it left running, and how to go on."""
     for left in find_leftovers(directory.path.name):
@@ -226,28 +244,51 @@ def cancel(directory: RunDirectory, say: Callable[[str], None]) -> RunState:
     """
     directory.require_own()
     manifest = directory.read_record()
+    if manifest.status == "cancelled":  # of two that ask at once the second may come when it is done
+        say(f"run {manifest.run_id} is cancelled already")
+        return run_state(directory)
     if manifest.status not in _UNFINISHED:
         raise RequestError(f"run {manifest.run_id} is {manifest.status} already")
-    process = directory.holder()
-    if process == 0:
+    holder = directory.held_by()
+    if holder is not None and not holder.process:
         raise BusyError(f"run {manifest.run_id}: its process cannot be told; cancel it as the user who started it")
     if not directory.ask_to_cancel():
         say(f"run {manifest.run_id} is being cancelled")
-    supervised = process is not None and _is_supervisor(process)
-    if supervised:
-        say(f"run {manifest.run_id}: its launcher is gone; process {process} ends what goes on without it")
-    if process is not None and _has_open(process, directory.lock_file):
+    without_launcher = holder is not None and _ask_to_end(directory, manifest.run_id, holder, say)
+    until = time.monotonic() + _SUPERVISED_PATIENCE_S
+    while True:
+        _wait_for_the_end(directory, manifest.run_id)
+        try:
+            with directory.locked(_CANCELS):
+                _end_what_is_left(directory, say, without_launcher=without_launcher)
+            return run_state(directory)
+        except BusyError:  # another cancel of the same run, or a background process that came up only now
+            if time.monotonic() > until:
+                raise
+
+
+def _ask_to_end(directory: RunDirectory, run_id: str, holder: ProcessMark, say: Callable[[str], None]) -> bool:
+    """Ask what holds a run's lock to end, beside the word that is left in its folder; gives whether its launcher is gone.
+
+    What a killed launcher left, which holds its lock, is ended here.
+    """
+    if holder.role == _CANCELS:  # another cancel: it ends what is left, and is no part of the run
+        return False
+    if not holder.is_here:
+        say(f"run {run_id} is worked on by {holder.words()}, which looks for the word that it is cancelled")
+        return False
+    supervised = _is_supervisor(holder.process)
+    if supervised or holder.is_gone():
+        if supervised:
+            say(f"run {run_id}: its launcher is gone; {holder.words()} ends what goes on without it")
+        end_leftovers(run_id, say=say)
+        return True
+    if _has_open(holder.process, directory.lock_file):
         with suppress(psutil.Error):
-            psutil.Process(process).terminate()  # counted once, however often it comes: see `Interrupts`
-        _wait_for_the_end(directory, manifest.run_id, process)
-    try:
-        with directory.locked():
-            _end_what_is_left(directory, say, without_launcher=supervised)
-    except BusyError:  # another cancel of the same run, a background process that came up only now, or a supervisor
-        _wait_for_the_end(directory, manifest.run_id, directory.holder() or 0)
-        with directory.locked():
-            _end_what_is_left(directory, say, without_launcher=supervised)
-    return run_state(directory)
+            process = psutil.Process(holder.process)
+            process.terminate()  # counted once, however often it comes: see `Interrupts`
+            process.resume()  # one that is stopped hears nothing
+    return False
 
 
 def _is_supervisor(pid: int) -> bool:
@@ -268,12 +309,13 @@ def _has_open(pid: int, file: Path) -> bool:
         return True  # it may not be looked at; nor can it be signalled then
 
 
-def _wait_for_the_end(directory: RunDirectory, run_id: str, process: int) -> None:
-    patience_s = _SUPERVISED_PATIENCE_S if process and _is_supervisor(process) else _CANCEL_PATIENCE_S
-    until = time.monotonic() + patience_s
-    while directory.holder() is not None:
-        if time.monotonic() > until:
-            raise BusyError(f"run {run_id}: process {process} is still ending it; ask `status` again later")
+def _wait_for_the_end(directory: RunDirectory, run_id: str) -> None:
+    """Wait until nobody holds the run. Raises BusyError: its holder does not end."""
+    began = time.monotonic()
+    while (holder := directory.held_by()) is not None:
+        alone = holder.role == _CANCELS or (holder.is_here and _is_supervisor(holder.process))
+        if time.monotonic() - began > (_SUPERVISED_PATIENCE_S if alone else _CANCEL_PATIENCE_S):
+            raise BusyError(f"run {run_id}: {holder.words()} is still ending it; ask `status` again later")
         time.sleep(_POLL_S)
 
 

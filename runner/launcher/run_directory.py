@@ -28,6 +28,7 @@ from runner.plan.program import ExecPlan
 from runner.process.environment import own_secrets
 from runner.process.lock import LockFile, LockTakenError, user_name
 from runner.process.own_file import is_own, own_record
+from runner.process.process_mark import UNKNOWN_PROCESS, ProcessMark
 from runner.process.shared_folders import shared_folders
 
 __all__ = ["RunDirectory", "require_safe_place"]
@@ -300,19 +301,21 @@ class RunDirectory:
         write_text(file, text + "\n", _RECORD)
 
     @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Hold the run's lock, with the own process id in it.
+    def locked(self, role: str = "") -> Iterator[None]:
+        """Hold the run's lock, with the own process in it.
+
+        Args:
+            role: what it is held for, where that is not to work on the run.
 
         Raises:
             BusyError: another process works on this run.
         """
         with ExitStack() as stack:
             try:
-                stack.enter_context(self._lock.held())
+                stack.enter_context(self._lock.held(role=role))
             except LockTakenError as error:
-                raise BusyError(
-                    f"{self.path}: another process works on this run (process {self._lock.written() or 'unknown'})"
-                ) from error
+                holder = self._lock.written() or UNKNOWN_PROCESS
+                raise BusyError(f"{self.path}: another process works on this run ({holder.words()})") from error
             except OSError as error:
                 raise RequestError(f"{self._lock.path}: the run cannot be locked ({reason_of(error)})") from error
             with suppress(OSError):  # a disk that is full already: the first record that is written says so
@@ -323,8 +326,12 @@ class RunDirectory:
             yield
 
     def holder(self) -> int | None:
-        """Process that works on the run, None if none does; 0 if one does, or may, and it cannot be told which."""
+        """Process that works on the run, None if none does; 0 if one does, or may, and has no number here that is known."""
         return self._lock.holder()
+
+    def held_by(self) -> ProcessMark | None:
+        """The same, as far as it is known, wherever it runs."""
+        return self._lock.held_by()
 
     @property
     def _lock(self) -> LockFile:

@@ -18,9 +18,10 @@ from attrs import frozen
 
 from runner.process.environment import RUN_MARK
 from runner.process.process import TARGET_MARK, TOOL_NAMES
-from runner.process.supervised import LAUNCHER_MARK, is_supervisor, namespace_of, start_of
+from runner.process.process_mark import ProcessMark
+from runner.process.supervised import LAUNCHER_MARK, is_supervisor
 
-__all__ = ["Leftover", "end_leftovers", "find_leftovers"]
+__all__ = ["Leftover", "end_leftovers", "find_leftovers", "is_stopped", "is_without_launcher"]
 
 _MARK_ENDINGS: Final = ("-control",)
 _MARK_BEGINNINGS: Final = ("review-",)
@@ -64,7 +65,6 @@ def find_leftovers(run_id: str | None = None) -> tuple[Leftover, ...]:
         A record per run; processes of other users, and of launchers in another namespace of process ids (a container),
         are not looked at.
     """
-    here = namespace_of(os.getpid())
     left_over: dict[str, tuple[list[psutil.Process], list[psutil.Process]]] = {}
     for process in psutil.process_iter():
         with suppress(psutil.Error):
@@ -74,7 +74,7 @@ def find_leftovers(run_id: str | None = None) -> tuple[Leftover, ...]:
                 continue
             supervisor = is_supervisor(process)
             # A supervisor has the mark that its program gets.
-            if process.pid != os.getpid() and _is_gone(launcher, here):
+            if process.pid != os.getpid() and _is_gone(launcher):
                 left_over.setdefault(_run_of(mark), ([], []))[supervisor].append(process)
     return tuple(Leftover(name, tuple(others), tuple(ours)) for name, (others, ours) in left_over.items())
 
@@ -123,6 +123,28 @@ def _end(leftover: Leftover) -> None:
         _until_gone(left, _PATIENCE_S)
 
 
+def is_without_launcher(holder: ProcessMark) -> bool:
+    """Whether what holds a lock only does so because its launcher was killed, and does not act by itself.
+
+    It is a supervisor that was stopped: one that acts has put its own name into the lock, and ends its program.
+    """
+    if holder.is_gone():
+        return True
+    if not holder.process or not holder.is_here:
+        return False
+    with suppress(psutil.Error):
+        process = psutil.Process(holder.process)
+        return is_supervisor(process) and is_stopped(process)
+    return False
+
+
+def is_stopped(process: psutil.Process) -> bool:
+    """Whether a process was stopped by a signal, and does nothing until it gets another."""
+    with suppress(psutil.Error):
+        return bool(process.status() == psutil.STATUS_STOPPED)
+    return False
+
+
 def _run_of(mark: str) -> str:
     for beginning in _MARK_BEGINNINGS:
         mark = mark.removeprefix(beginning)
@@ -131,13 +153,10 @@ def _run_of(mark: str) -> str:
     return mark
 
 
-def _is_gone(launcher: str, here: str) -> bool:
+def _is_gone(launcher: str) -> bool:
     """Whether a launcher, as its mark names it, lives no more; one that cannot be judged from here does."""
-    pid, _, rest = launcher.partition(":")
-    started, _, namespace = rest.partition(":")
-    if not (pid.isdecimal() and started.isdecimal() and namespace == here and here):
-        return False
-    return start_of(int(pid)) != int(started)
+    mark = ProcessMark.read(launcher)
+    return mark is not None and mark.is_gone()
 
 
 def _is_tool(process: psutil.Process) -> bool:

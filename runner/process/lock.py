@@ -2,7 +2,7 @@
 
 The lock is ``flock``: the system frees it when its holder dies, by SIGKILL too, so none goes stale. The file may lie where
 others can put files: it is never opened through a symbolic link, and it must be a regular file that has no second name and
-belongs to somebody who may hold it. What it says of its holder is a number or nothing.
+belongs to somebody who may hold it. What it says of its holder is a `ProcessMark` or nothing.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from typing import Final
 from attrs import frozen
 
 from runner.process.held import passed_on
+from runner.process.process_mark import UNKNOWN_PROCESS, ProcessMark
 
 __all__ = ["LockFile", "LockTakenError", "user_name"]
 
@@ -27,8 +28,9 @@ _TAKE_S: Final = 1.0
 """How long `LockFile.held` tries before the lock counts as another's: somebody may only be looking."""
 _POLL_S: Final = 0.02
 _WAIT_POLL_S: Final = 0.2
-_LONGEST_NUMBER: Final = 10
-"""Digits of a process id: Linux' largest is 4,194,304."""
+_LONGEST_MARK: Final = 128
+_WRITES: Final = 5
+"""How often a lock is looked at that does not name its holder: it may only just write its name."""
 _OPEN: Final = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
 
 
@@ -47,13 +49,18 @@ class LockFile:
 
     @contextmanager
     def held(
-        self, *, wait: Callable[[int | None], None] | None = None, stop: Callable[[], bool] = lambda: False
+        self,
+        *,
+        wait: Callable[[ProcessMark | None], None] | None = None,
+        stop: Callable[[], bool] = lambda: False,
+        role: str = "",
     ) -> Iterator[None]:
-        """Hold it, with the own process id in the file.
+        """Hold it, with the own `ProcessMark` in the file.
 
         Args:
             wait: told the holder once, None if it is not known, if it is another; then waited for. None: not waited for.
             stop: ends the waiting when it says true.
+            role: what it is held for; part of the mark.
 
         Raises:
             LockTakenError: another process holds it; or ``stop`` ended the waiting.
@@ -70,7 +77,7 @@ class LockFile:
                         raise LockTakenError
                     time.sleep(_WAIT_POLL_S)
             os.ftruncate(descriptor, 0)
-            os.pwrite(descriptor, str(os.getpid()).encode("ascii"), 0)
+            os.pwrite(descriptor, str(ProcessMark.own(role)).encode("ascii"), 0)
             with passed_on(descriptor):
                 yield
         finally:
@@ -79,33 +86,43 @@ class LockFile:
             os.close(descriptor)
 
     def holder(self) -> int | None:
-        """Process that holds it, None if nobody does; 0 if somebody does, or may, and it cannot be told who.
+        """Process that holds it, by its number here. None: nobody does; 0: somebody does, or may, and has none that is known."""
+        holder = self.held_by()
+        return None if holder is None else holder.process if holder.is_here else 0
+
+    def held_by(self) -> ProcessMark | None:
+        """Process that holds it; None: nobody does. `UNKNOWN_PROCESS`: somebody does, or may, and it cannot be told who.
 
         To look takes a lock that all who look share, for an instant; `held` waits that long.
         """
-        try:
-            descriptor = _open_regular(self.path, os.O_RDONLY)
-        except FileNotFoundError:
-            return None
-        except OSError:
-            return 0
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except OSError:
-            return _number_in(descriptor) or 0
-        else:
-            return None
-        finally:
-            os.close(descriptor)
+        for _ in range(_WRITES):
+            try:
+                descriptor = _open_regular(self.path, os.O_RDONLY)
+            except FileNotFoundError:
+                return None
+            except OSError:
+                return UNKNOWN_PROCESS
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except OSError:
+                mark = _mark_in(descriptor)
+            else:
+                return None
+            finally:
+                os.close(descriptor)
+            if mark is not None:
+                return mark
+            time.sleep(_POLL_S)
+        return UNKNOWN_PROCESS
 
-    def written(self) -> int | None:
-        """The process id that the last holder wrote; None: there is none."""
+    def written(self) -> ProcessMark | None:
+        """What the last holder wrote; None: nothing that could be read."""
         try:
             descriptor = _open_regular(self.path, os.O_RDONLY)
         except OSError:
             return None
         try:
-            return _number_in(descriptor)
+            return _mark_in(descriptor)
         finally:
             os.close(descriptor)
 
@@ -171,9 +188,9 @@ def _taken(descriptor: int, until: float = 0.0) -> bool:
             return True
 
 
-def _number_in(descriptor: int) -> int | None:
+def _mark_in(descriptor: int) -> ProcessMark | None:
     try:
-        content = os.pread(descriptor, _LONGEST_NUMBER + 1, 0).strip()
+        content = os.pread(descriptor, _LONGEST_MARK, 0)
     except OSError:
         return None
-    return int(content) or None if content.isdigit() and len(content) <= _LONGEST_NUMBER else None
+    return ProcessMark.read(content.decode("ascii", "replace"))

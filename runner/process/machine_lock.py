@@ -38,6 +38,14 @@ class Holder:
     """None: it belongs to a PID namespace that cannot be seen from here."""
     user: int
 
+    def words(self) -> str:
+        """Name it for a message: ``process 4711``."""
+        return (
+            "a process of another PID namespace, such as a container's"
+            if self.process is None
+            else f"process {self.process}"
+        )
+
 
 @frozen
 class MachineLock:

@@ -22,7 +22,8 @@ from attrs import frozen
 from runner.plan.settings import FINISH_S
 from runner.process.environment import RUN_MARK, clean_log
 from runner.process.left_running import LAUNCHER_NAME, LeftRunning
-from runner.process.supervised import LAUNCHER_MARK, SupervisedProcess, is_supervisor, launcher_mark
+from runner.process.process_mark import ProcessMark
+from runner.process.supervised import LAUNCHER_MARK, SupervisedProcess, is_supervisor
 
 __all__ = [
     "AFTER_TIMEOUT_S",
@@ -54,6 +55,7 @@ Target: TypeAlias = Sequence[str] | str
 
 _POLL_S: Final = 0.05
 _LOOK_S: Final = 1.0
+_LISTEN_S: Final = 0.5
 _IDLE_S: Final = 60.0
 _IDLE_SHARE: Final = 0.02
 """A profiler that uses less of a core than this for so long, and writes nothing, hangs."""
@@ -109,6 +111,8 @@ class Outcome:
     """Where it is ``stuck``: for how long the profiler was waited for."""
     lost_part: str | None = None
     """Where it is ``stuck``: the part of the profiler that was killed under it; None: none that is known of."""
+    lost_supervisor: bool = False
+    """The process of ours around it was killed, and it with that: what ended it is not its own doing, nor the profiler's."""
     left_running: str | None = None
     """What the program had left running and was ended after it, in words; None: nothing was."""
 
@@ -117,10 +121,13 @@ class Interrupts:
     """Count SIGINT and SIGTERM instead of dying of them, while the context lasts.
 
     SIGTERM counts once, however often it comes: it asks for an end in order, and two `cancel`s ask for no more than one.
+    So does a word that somebody leaves from where no signal comes, such as outside of this container (`listen`).
     """
 
     def __init__(self) -> None:
-        self.count = 0
+        self._count = 0
+        self._asks: list[Callable[[], bool]] = []
+        self._listened = -math.inf
         self.deadline: float | None = None
         """When the whole that they interrupt must be over, waiting included, on ``time.monotonic()``'s clock; None: no limit."""
         self._before: dict[signal.Signals, object] = {}
@@ -136,12 +143,29 @@ class Interrupts:
         for number, handler in self._before.items():
             signal.signal(number, handler)  # type: ignore[arg-type]  # what signal.signal gave us
 
+    @property
+    def count(self) -> int:
+        """How often it was asked for the end so far."""
+        if not self._count and self._asks and time.monotonic() - self._listened >= _LISTEN_S:
+            self._listened = time.monotonic()
+            if any(asks() for asks in self._asks):
+                self._count = max(self._count, 1)
+        return self._count
+
+    @count.setter
+    def count(self, count: int) -> None:
+        self._count = count
+
+    def listen(self, asks: Callable[[], bool]) -> None:
+        """Count it once, as SIGTERM, when ``asks`` says true; it is asked whenever the count is looked at, but seldom."""
+        self._asks.append(asks)
+
     def is_late(self, beyond_s: float = 0.0) -> bool:
         """Whether the deadline is over, and so many seconds more."""
         return self.deadline is not None and time.monotonic() >= self.deadline + beyond_s
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        self.count = max(self.count, 1) if number == signal.SIGTERM else self.count + 1
+        self._count = max(self._count, 1) if number == signal.SIGTERM else self._count + 1
 
 
 def run_process(
@@ -193,7 +217,7 @@ def run_process(
     mark = env.get(RUN_MARK)
     process = SupervisedProcess.start(
         argv,
-        env=env if mark is None else {**env, LAUNCHER_MARK: launcher_mark()},
+        env=env if mark is None else {**env, LAUNCHER_MARK: str(ProcessMark.own())},
         log=log,
         cwd=cwd,
         umask=umask,
@@ -274,6 +298,7 @@ def run_process(
         elapsed_s=time.monotonic() - started,
         waited_s=waited_s,
         lost_part=patience.lost,
+        lost_supervisor=process.lost_supervisor,
         left_running=None if left is None else left.ended,
     )
 

@@ -13,7 +13,8 @@ from typing import Final
 
 from runner.process.environment import RUN_MARK
 from runner.process.process import reap
-from runner.process.supervised import LAUNCHER_MARK, launcher_mark
+from runner.process.process_mark import ProcessMark
+from runner.process.supervised import LAUNCHER_MARK
 
 __all__ = ["answer_of", "ended_when_interrupted"]
 
@@ -42,7 +43,7 @@ def answer_of(
     """
     process = subprocess.Popen(
         argv,
-        env={**environ, RUN_MARK: _MARK, LAUNCHER_MARK: launcher_mark()},
+        env={**environ, RUN_MARK: _MARK, LAUNCHER_MARK: str(ProcessMark.own())},
         cwd=cwd,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,

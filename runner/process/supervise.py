@@ -45,6 +45,8 @@ class _Supervisor:
         """Reading end of a pipe that nobody writes into: its end is the launcher's."""
         self._report: int = spec["report"]
         self._held: list[int] = spec["held"]
+        self._namespace: str = spec["namespace"]
+        """Where process ids mean what they mean here, as locks name it (`runner.process.process_mark`)."""
         self._target = _target_of(spec["target"])
         """The profiled program: its command line, or a variable of its environment; None: what is started itself."""
         self._grace_s: float = spec["grace_s"]
@@ -146,12 +148,14 @@ class _Supervisor:
     # -- the end -------------------------------------------------------------------------------------------------------
 
     def _sign_locks(self) -> None:
-        """Name this process as their holder."""
+        """Name this process as their holder, in the form of `ProcessMark`."""
+        began = _read("/proc/self/stat").rpartition(b")")[2].split()[19:20]
+        mine = b"%d:%s:%s" % (os.getpid(), b"".join(began), self._namespace.encode("ascii"))
         for descriptor in self._held:
             with suppress(OSError):
                 if stat.S_ISREG(os.fstat(descriptor).st_mode):
                     os.ftruncate(descriptor, 0)
-                    os.pwrite(descriptor, str(os.getpid()).encode("ascii"), 0)
+                    os.pwrite(descriptor, mine, 0)
 
     def _end_in_order(self) -> None:
         """End the profiled program; then what is around it may finish."""

@@ -23,16 +23,18 @@ import psutil
 from analysis.domain.errors import CaptureError
 from runner.process.held import held_descriptors
 from runner.process.limits import low_limits_note
+from runner.process.process_mark import namespace_of
 
-__all__ = ["LAUNCHER_MARK", "SUPERVISOR", "SupervisedProcess", "is_supervisor", "launcher_mark"]
+__all__ = ["LAUNCHER_MARK", "SUPERVISOR", "SupervisedProcess", "is_supervisor"]
 
 LAUNCHER_MARK: Final = "DSOCR_PROFILE_LAUNCHER"
-"""Set beside `RUN_MARK` to the launcher's process, so that it can be told whether it still lives (see `launcher_mark`)."""
+"""Set beside `RUN_MARK` to the launcher's process, so that it can be told whether it still lives (a `ProcessMark`)."""
 
 SUPERVISOR: Final = Path(__file__).with_name("supervise.py")
 
 _PLAIN: Final = os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW
 
+_WAKE_S: Final = 1.0
 _START_S: Final = 60.0
 """The supervisor may take so long to start the program: some 20 ms where a machine is not overloaded."""
 _END_S: Final = 20.0
@@ -47,10 +49,14 @@ class SupervisedProcess:
         """Of the program, which leads a process group of its own."""
         self.returncode: int | None = None
         """None: it has not ended; negative: ended by that signal."""
+        self.lost_supervisor = False
+        """The supervisor was killed by somebody else: what it had started ended with it, and its exit code is not known."""
         self._process = process
         self._report = report
         self._lifeline = lifeline
         self._told = b""
+        self._woken = time.monotonic()
+        self._killed = False
 
     @classmethod
     def start(
@@ -88,6 +94,7 @@ class SupervisedProcess:
             "lifeline": lifeline,
             "report": theirs,
             "held": held,
+            "namespace": namespace_of(os.getpid()),
             "target": target
             if target is None or isinstance(target, str)
             else [_bytes_as_text(argument) for argument in target],
@@ -135,12 +142,24 @@ class SupervisedProcess:
     def wait(self, timeout_s: float) -> bool:
         """Wait for its end, and say whether it has come."""
         if self.returncode is None:
+            self._wake()
             try:
                 self._process.wait(timeout_s)
             except subprocess.TimeoutExpired:
                 return False
             self._take_end()
         return True
+
+    def _wake(self) -> None:
+        """Let a supervisor that somebody stopped go on, now and then: it would never tell of the program's end.
+
+        A terminal does not stop it: it has a session of its own.
+        """
+        now = time.monotonic()
+        if now - self._woken >= _WAKE_S and self._process.returncode is None:
+            self._woken = now
+            with suppress(ProcessLookupError, PermissionError):
+                os.kill(self._process.pid, signal.SIGCONT)  # nothing to one that runs
 
     def send_signal(self, number: signal.Signals) -> None:
         """Signal the program alone."""
@@ -160,6 +179,7 @@ class SupervisedProcess:
         self.signal_group(signal.SIGKILL)
         if not self.wait(_END_S):  # the supervisor was stopped, or the system is: its children get signals when it dies
             self._process.kill()
+            self._killed = True
             if not self.wait(_END_S):
                 self.returncode = -signal.SIGKILL
                 self._close()
@@ -191,7 +211,9 @@ class SupervisedProcess:
         ):
             self._told += more
         last = self._told.splitlines()[-1].split()
-        self.returncode = int(last[1]) if last[0] == b"ended" else (self._process.returncode or -signal.SIGKILL)
+        told = last[0] == b"ended"
+        self.lost_supervisor = not told and not self._killed
+        self.returncode = int(last[1]) if told else (self._process.returncode or -signal.SIGKILL)
         self._close()
 
     def _close(self) -> None:
@@ -217,29 +239,6 @@ def _log_file(log: Path) -> IO[bytes]:
 def _bytes_as_text(argument: str) -> str:
     """As the supervisor, which takes text for UTF-8 whatever the locale, gives the same bytes."""
     return os.fsencode(argument).decode("utf-8", "surrogateescape")
-
-
-def launcher_mark() -> str:
-    """Name this process so that nobody takes another for it: id, start in ticks since boot, namespace of process ids."""
-    pid = os.getpid()
-    return f"{pid}:{start_of(pid)}:{namespace_of(pid)}"
-
-
-def start_of(pid: int) -> int | None:
-    """When a process began, in ticks since the machine's start; None: there is no such process, or it has ended."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
-    except OSError:
-        return None
-    return int(fields[19]) if len(fields) > 19 and fields[0] not in (b"Z", b"X") else None
-
-
-def namespace_of(pid: int) -> str:
-    """The namespace in which a process has its id; empty: it cannot be told."""
-    try:
-        return str(Path(f"/proc/{pid}/ns/pid").readlink()).strip("pid:[]")
-    except OSError:
-        return ""
 
 
 def is_supervisor(process: psutil.Process) -> bool:

@@ -7,8 +7,11 @@ import shutil
 import signal
 from pathlib import Path
 
+import psutil
+
 from fault_scene import Scene
 from fault_table import Resume, Row, faults
+from runner.process.supervised import is_supervisor
 
 CONTROL, CAPTURE = "Control run", "Capture"
 NOTHING = Resume(10, "nothing was captured, so there is nothing to resume; run it again")
@@ -175,6 +178,11 @@ def test_the_launcher_is_killed_in_the_capture(scene: Scene, row: Row) -> None:
         "the capture was ended by --timeout …; what it captured is in …trace.sqlite",
         kept=("control.json", "trace.nsys-rep", "trace.sqlite"), resume=PARTIAL, name="stopped",
     ),
+    Row(
+        "the program's supervisor is stopped (SIGSTOP), with `--timeout`", "capture", 14, "timed_out",
+        "the capture was ended by --timeout …; what it captured is in …trace.sqlite",
+        kept=("control.json", "trace.nsys-rep", "trace.sqlite"), resume=PARTIAL, name="supervisor",
+    ),
 )  # fmt: skip
 def test_a_time_out_of_the_capture(scene: Scene, row: Row) -> None:
     scene.behave("hang")
@@ -182,6 +190,10 @@ def test_a_time_out_of_the_capture(scene: Scene, row: Row) -> None:
     def stop() -> None:
         if row.name == "stopped":
             scene.wait_for_process("--role capture", without="nsys").suspend()
+        if row.name == "supervisor":
+            for process in psutil.Process(scene.started[-1].process.pid).children():
+                if is_supervisor(process):
+                    process.suspend()
 
     scene.check(row, scene.run_out_of_time(scene.run, lambda: scene.there("capture is at work"), stop))
 

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
+import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import psutil
+import pytest
 
 from fault_scene import Scene, Started, wait_for
 from fault_table import Resume, Row, faults
 from launch_kit import device_held
 from runner.launcher.run_directory import RunDirectory
+from runner.process.supervised import is_supervisor
 
 QUEUE = "Queue"
 NOTHING = Resume(10, "nothing was captured, so there is nothing to resume; run it again")
@@ -121,6 +125,97 @@ def test_cancel_of_a_run_whose_worker_was_killed(scene: Scene, row: Row) -> None
     wait_for(lambda: directory.read_record() is not None and not held_by_worker(scene, directory), "the worker's end")
     cancel = scene.do("cancel", directory.path.name, "--out", str(scene.out))
     scene.check(row, cancel)
+
+
+@faults(
+    QUEUE,
+    Row(
+        "two `cancel`s at once of a run whose worker and supervisor were killed; its program does not end at SIGTERM",
+        "queue, control run", 0, "cancelled", "cancelled", resume=NOTHING,
+    ),
+)  # fmt: skip
+def test_two_cancels_of_a_run_whose_worker_was_killed(scene: Scene, row: Row) -> None:
+    """One took the other for the run, and ended it: exit 130, "interrupted"."""
+    scene.behave("stubborn at once, hang in control")
+    directory, _ = accepted(scene, scene.submit())
+    scene.wait_for_file("control is at work")
+    killed = worker(scene, directory)
+    for process in (*supervisors_of(killed), killed):
+        process.kill()
+    wait_for(lambda: directory.holder() is None, "the end of both")
+    first = scene.start("cancel", directory.path.name, "--out", str(scene.out))
+    scene.wait_for_file("control heard SIGTERM")
+    second = scene.do("cancel", directory.path.name, "--out", str(scene.out))
+    assert (second.code(), second.stdout) == (0, f"{directory.path.name}  cancelled\n"), second.stderr
+    scene.check(row, first)
+
+
+@faults(
+    QUEUE,
+    Row(
+        "`cancel` of a run whose worker was killed, while its supervisor is stopped (SIGSTOP)", "queue, capture", 0,
+        "cancelled", "its launcher is gone…cancelled", kept=("control.json", "trace.nsys-rep"),
+        resume=Resume(0, "partial capture"), name="cancel",
+    ),
+    Row(
+        "the next run on a device whose run's worker was killed, while its supervisor is stopped (SIGSTOP)", "start", 0,
+        "complete", "its launcher is gone…ending it", kept=("trace.sqlite", "report.html"),
+        go_on="nothing to do: what was left is ended first; `resume` of the other run", name="next",
+    ),
+)  # fmt: skip
+def test_a_stopped_supervisor(scene: Scene, row: Row) -> None:
+    """It held run and device for ever: `cancel` gave up, and the next run was told of a process that was dead."""
+    scene.behave("hang")
+    directory, _ = accepted(scene, scene.submit())
+    scene.wait_for_file("capture is at work")
+    killed = worker(scene, directory)
+    for process in supervisors_of(killed):
+        process.suspend()
+    killed.kill()
+    wait_for(lambda: state(scene, directory)["process"] is None, "the worker's end")
+    said = state(scene, directory)
+    assert (said["status"], said["process"]) == ("running", None)
+    assert "its launcher is gone" in said["error"]
+    assert "`dsocr-profile cancel` ends it" in said["error"]
+    if row.name == "cancel":
+        scene.check(row, scene.do("cancel", directory.path.name, "--out", str(scene.out)))
+        return
+    scene.behave("well")
+    run = scene.run()
+    run.code()
+    (following,) = (each for each in scene.directories() if each.path != directory.path)
+    scene.check(row, run, directory=following)
+    assert state(scene, directory)["status"] == "failed"
+
+
+@faults(
+    QUEUE,
+    Row(
+        "`cancel` from outside of the container (PID namespace) that the run is in", "queue, capture", 0, "cancelled",
+        "another PID namespace, such as a container's…cancelled", kept=("control.json", "trace.nsys-rep"),
+        resume=Resume(0, "partial capture"),
+    ),
+)  # fmt: skip
+def test_cancel_from_outside_of_a_container(scene: Scene, row: Row) -> None:
+    """No signal reaches it: the run looks into its folder."""
+    container = ("unshare", "--pid", "--fork", "--kill-child", "--mount-proc")
+    if subprocess.run([*container, "true"], capture_output=True, check=False).returncode != 0:
+        pytest.skip("no PID namespace can be made here")
+    scene.behave("hang")
+    run = scene.start(*scene.run_arguments(), inside=container)
+    scene.wait_for_file("capture is at work")
+    beside = scene.run()
+    assert beside.code() == 15
+    assert "of another PID namespace, such as a container's); wait with --wait" in beside.stderr
+    (refused,) = (each for each in scene.directories() if each.read_record().status == "failed")
+    shutil.rmtree(refused.path)
+    cancel = scene.do("cancel", scene.directory.path.name, "--out", str(scene.out))
+    assert run.code() == 130, run.stderr
+    scene.check(row, cancel)
+
+
+def supervisors_of(launcher: psutil.Process) -> list[psutil.Process]:
+    return [process for process in launcher.children() if is_supervisor(process)]
 
 
 def held_by_worker(scene: Scene, directory: RunDirectory) -> bool:

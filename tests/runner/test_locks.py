@@ -23,6 +23,7 @@ from runner.process.driver import VisibleGpu, driver_facts, physical_device
 from runner.process.lock import LockFile
 from runner.process.machine_lock import Holder
 from runner.process.process import Interrupts
+from runner.process.process_mark import ProcessMark
 from runner.process.waiting_line import WaitingLine
 
 FIRST = VisibleGpu("NVIDIA H100", "3f2c9a7e-0000-0000-0000-000000000001")
@@ -140,7 +141,7 @@ def test_looking_at_a_lock_takes_it_from_nobody(tmp_path: Path) -> None:
     fcntl.flock(looking, fcntl.LOCK_SH)
     threading.Timer(0.2, os.close, [looking]).start()  # a look that the system interrupted in its middle
     with file.held():
-        assert file.written() == os.getpid()
+        assert file.written() == ProcessMark.own()
     assert file.holder() is None
 
 

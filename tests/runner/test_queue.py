@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from datetime import timedelta
 from pathlib import Path
@@ -29,7 +30,8 @@ from runner.plan.settings import Settings
 from runner.process.environment import RUN_MARK
 from runner.process.lock import LockFile
 from runner.process.process import Interrupts, marked_processes
-from runner.process.supervised import LAUNCHER_MARK, namespace_of
+from runner.process.process_mark import UNKNOWN_PROCESS, ProcessMark, namespace_of
+from runner.process.supervised import LAUNCHER_MARK
 
 
 @pytest.fixture
@@ -86,6 +88,15 @@ def test_a_finished_run_cannot_be_cancelled(tmp_path: Path) -> None:
     directory.write(directory.manifest_file, evolve(directory.read_manifest(), status="complete"))
     with pytest.raises(RequestError, match="is complete already"):
         cancel(directory, print)
+
+
+def test_a_run_that_is_cancelled_already_is_cancelled(tmp_path: Path) -> None:
+    """Of two who ask at once one failed, by chance."""
+    directory = prepare(tmp_path / "out", fake_nsys(tmp_path / "nsys")).directory
+    said: list[str] = []
+    for _ in range(2):
+        assert cancel(directory, said.append).status == "cancelled"
+    assert said == [f"run {directory.path.name} is cancelled already"]
 
 
 @pytest.mark.parametrize("command", ["cancel", "resume", "status", "review", "show"])
@@ -195,6 +206,86 @@ def test_two_cancels_at_once_keep_what_was_captured(tmp_path: Path, environ: dic
     assert not marked_processes(run.plan.run_id)
 
 
+def test_a_cancel_leaves_another_cancel_of_the_run_alone(tmp_path: Path) -> None:
+    """It took the holder of the run's lock for the run, and ended the other one: "error: interrupted"."""
+    directory = prepare(tmp_path / "out", None).directory
+    code = (
+        "import sys, time; from pathlib import Path; from runner.launcher.run_directory import RunDirectory\n"
+        "with RunDirectory(Path(sys.argv[1])).locked('cancel'):\n"
+        "    Path(sys.argv[2]).touch(); sys.stdin.read()"
+    )
+    first = subprocess.Popen(
+        [sys.executable, "-c", code, str(directory.path), str(tmp_path / "at work")],
+        cwd=ROOT,
+        env=environment(),
+        stdin=subprocess.PIPE,
+    )
+    try:
+        wait_for((tmp_path / "at work").exists)
+        state = run_state(directory)
+        assert (state.status, state.process) == ("running", first.pid)
+        with ThreadPoolExecutor(1) as pool:
+            second = pool.submit(cancel, directory, print)
+            wait_for(directory.cancel_file.exists)
+            time.sleep(0.5)
+            assert first.poll() is None
+            assert not second.done()
+            first.communicate(timeout=20)
+            assert second.result(60).status == "cancelled"
+        assert first.returncode == 0
+    finally:
+        first.kill()
+
+
+def test_the_word_in_a_runs_folder_ends_it_where_no_signal_comes(tmp_path: Path, environ: dict[str, str]) -> None:
+    run = prepare(tmp_path / "out", fake_nsys(tmp_path / "nsys"), "hang", environ=environ)
+    with Interrupts() as interrupts:
+        interrupts.listen(run.directory.cancel_file.exists)
+        assert interrupts.count == 0
+
+        def ask() -> None:
+            wait_for((run.directory.path / "capture is at work").exists)
+            assert run.directory.ask_to_cancel()
+
+        with ThreadPoolExecutor(1) as pool:
+            asking = pool.submit(ask)
+            with pytest.raises(InterruptedRunError, match="the capture was interrupted; what it captured is in"):
+                run.start(interrupts)
+            asking.result(1)
+        assert interrupts.count == 1  # once, however often it is looked at: nsys may write its report
+    assert run.directory.read_manifest().status == "cancelled"
+    assert run.directory.report_file.is_file()
+
+
+def test_a_process_elsewhere_is_named_so_and_gets_no_signal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Number 1 of a container is not the first process of the machine."""
+    machine, _, namespace = namespace_of(os.getpid()).partition(".")
+    directory = prepare(tmp_path / "out", None).directory
+    mark = ProcessMark(os.getpid(), 1, f"{machine}.1{namespace}")
+    holders = iter([mark, mark])
+    monkeypatch.setattr(RunDirectory, "held_by", lambda self: next(holders, None))
+    state = run_state(directory)
+    words = f"process {os.getpid()} of another PID namespace, such as a container's"
+    assert (state.status, state.process, state.error) == ("running", None, f"{words} works on it")
+    said: list[str] = []
+    assert cancel(directory, said.append).status == "cancelled"  # and this process lives
+    assert said == [f"run {directory.path.name} is worked on by {words}, which looks for the word that it is cancelled"]
+    assert not mark.is_gone()
+    assert ProcessMark(7, 1, f"0{machine}.{namespace}").words() == "process 7 of another machine"
+    assert ProcessMark(7, 1, namespace_of(os.getpid())).words() == "process 7"
+
+
+@pytest.mark.parametrize("role", ["", "cancel"])
+def test_a_process_is_told_from_another_of_its_number(role: str) -> None:
+    own = ProcessMark.own(role)
+    assert ProcessMark.read(str(own)) == own
+    assert not own.is_gone()
+    assert own.started is not None
+    assert evolve(own, started=own.started - 1).is_gone()
+    assert not ProcessMark(own.process).is_gone()  # nothing is known of it
+    assert ProcessMark.read("4711") == ProcessMark(4711)  # what an older version wrote
+
+
 def test_what_a_dead_launcher_left_is_told_and_ended(tmp_path: Path, environ: dict[str, str]) -> None:
     run = prepare(tmp_path / "out", fake_nsys(tmp_path / "nsys"), environ=environ)
     with run.directory.locked():
@@ -241,7 +332,8 @@ def test_a_lock_of_a_dead_process_has_nobody_else_signalled(tmp_path: Path, monk
     stranger = subprocess.Popen(["sleep", "300"])
     try:
         directory = prepare(tmp_path / "out", None).directory
-        monkeypatch.setattr(RunDirectory, "holder", lambda self: stranger.pid)
+        holders = iter([ProcessMark(stranger.pid)])
+        monkeypatch.setattr(RunDirectory, "held_by", lambda self: next(holders, None))
         assert cancel(directory, print).error == "cancelled by the user"
         assert stranger.poll() is None
     finally:
@@ -404,7 +496,7 @@ def test_a_worker_that_does_not_come_up_is_told_in_its_own_words(tmp_path: Path,
 
 def test_who_may_not_look_at_a_run_does_not_call_it_dead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     directory = prepare(tmp_path / "out", None).directory
-    monkeypatch.setattr(RunDirectory, "holder", lambda self: 0)  # another user's lock file
+    monkeypatch.setattr(RunDirectory, "held_by", lambda self: UNKNOWN_PROCESS)  # another user's lock file
     state = run_state(directory)
     assert (state.status, state.process) == ("running", None)
     with pytest.raises(BusyError, match="cancel it as the user who started it"):
