@@ -26,6 +26,7 @@ def resume(
     """Go on at import, export or analysis after the cause of a failure has been removed."""
     from runner.collectors.choosing import planned_collector
     from runner.launcher.outcome import print_result
+    from runner.launcher.outside import set_damaged_aside
     from runner.launcher.queue import find_run
     from runner.launcher.recording import with_history
     from runner.launcher.run import Run
@@ -39,6 +40,7 @@ def resume(
         return
     with Interrupts() as interrupts, directory.locked():
         plan = directory.read_plan()
+        set_damaged_aside(directory, directory.traces(), say)
         left_to_export = not all((directory.path / f"{name}.sqlite").is_file() for name in directory.traces())
         choice = planned_collector(plan.collector, nsys or plan.settings.nsys, environ, needs_tool=left_to_export)
         manifest = Run.open(directory, choice, environ, say).resume(interrupts)

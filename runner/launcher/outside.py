@@ -14,12 +14,15 @@ from analysis.domain.errors import (
     AnalysisFailedError,
     CaptureError,
     DsocrError,
+    ExportError,
     InterruptedRunError,
+    NoEventsError,
     TimeoutExceededError,
     UnfitTraceError,
 )
 from analysis.domain.manifest import Resumption, RunManifest, RunStatus
 from analysis.domain.program import ProgramManifest
+from runner.collectors.interface.trace_file import check_trace
 from runner.launcher.log_words import last_line, last_line_of_nsys
 from runner.launcher.provenance import now
 from runner.launcher.run_directory import RunDirectory
@@ -34,11 +37,13 @@ __all__ = [
     "recording_attempt",
     "require_analysed",
     "require_ended_itself",
+    "set_damaged_aside",
     "start_analysis",
     "status_of",
     "why_no_capture",
 ]
 
+LOST_SUPERVISOR: Final = "the supervisor of the program (dsocr-profile's own process around it, supervise.py)"
 LAUNCHER_KILLED: Final = "its launcher was killed"
 _UNFIT: Final = UnfitTraceError.exit_code
 _PIPE_COLUMNS: Final = 120
@@ -179,13 +184,17 @@ def require_ended_itself(
         tool: the profiler, with its version.
 
     Raises:
-        CaptureError: the profiler did not start the program, or did not end after it.
+        CaptureError: the profiler did not start the program, or did not end after it, or our supervisor was killed.
         TimeoutExceededError: it took longer than the run may.
         InterruptedRunError: somebody interrupted it.
     """
-    if outcome.ended_by in ("itself", "over"):
-        return
     rest = "" if saved is None else f"; what it captured is in {saved}: dsocr-profile resume {directory.path.name}"
+    if outcome.ended_by in ("itself", "over"):
+        if outcome.lost_supervisor:
+            raise CaptureError(
+                f"{what}: {LOST_SUPERVISOR} was killed, and all that it had started ended with it{rest or '; run it again'}"
+            )
+        return
     if outcome.ended_by == "stuck":
         left = rest or _what_is_left(directory)
         raise CaptureError(f"{_stuck(outcome, tool)}{left}; its output: {directory.log('capture')}")
@@ -211,6 +220,8 @@ def ended_by(outcome: Outcome, child: int | None, timeout_s: float | None, direc
         return "cancel" if directory.cancel_file.exists() else "an interrupt"
     if outcome.ended_by == "stuck":
         return "a profiler that hung"
+    if outcome.lost_supervisor:
+        return "the death of its supervisor"
     return _exit(child)
 
 
@@ -239,6 +250,39 @@ def recording_attempt(
             update(resumed=Resumption(now(), cleaned(str(error))))
         raise
     update(resumed=Resumption(now(), None))
+
+
+def set_damaged_aside(directory: RunDirectory, names: Sequence[str], say: Callable[[str], None]) -> None:
+    """Move exports out of the way that are damaged, so that they are made again of what they were made of.
+
+    Args:
+        directory: of the run.
+        names: of its traces.
+        say: takes one line for the user.
+
+    Raises:
+        ExportError: one is damaged, and nothing is there to make it of.
+        CaptureError: the folder cannot be written.
+    """
+    for name in names:
+        export = directory.path / f"{name}.sqlite"
+        if not export.is_file():
+            continue
+        try:
+            check_trace(export)
+        except NoEventsError:  # it is whole
+            continue
+        except ExportError as error:
+            what = str(error).partition("; repeat it")[0]
+            sources = [directory.path / f"{name}{ending}" for ending in (".nsys-rep", ".qdstrm")]
+            if not any(source.is_file() and source.stat().st_size for source in sources):
+                raise ExportError(f"{what}, and there is no report to make it of again; run it again") from error
+            aside = export.with_name(f"{export.name}.damaged")
+            try:
+                export.replace(aside)
+            except OSError as fault:
+                raise CaptureError(f"{export}: cannot be moved out of the way ({fault.strerror})") from fault
+            say(f"{what}: it is {aside.name} now, and the export is made again")
 
 
 def how_it_ended(manifest: RunManifest | ProgramManifest, timeout_s: float | None) -> str:

@@ -6,8 +6,11 @@ import shlex
 import signal
 import sys
 
+import psutil
+
 from fault_scene import Scene, wait_for
 from fault_table import Resume, Row, faults
+from runner.process.supervised import is_supervisor
 
 CHAPTER = "exec: any program"
 NOTHING = Resume(10, "nothing was captured, so there is nothing to resume; run it again")
@@ -58,6 +61,29 @@ def test_a_signal_in_the_capture(scene: Scene, row: Row) -> None:
 @faults(
     CHAPTER,
     Row(
+        "SIGKILL of the program's supervisor", "capture", 10, "failed",
+        "the capture: the supervisor of the program (…supervise.py) was killed, and all that it had started ended with it",
+        resume=NOTHING, name="capture",
+    ),
+    Row(
+        "SIGKILL of the program's supervisor", "control run (`--control 1`)", 10, "failed",
+        "the control run: the supervisor of the program (…supervise.py) was killed…run it again",
+        resume=NOTHING, name="control",
+    ),
+)  # fmt: skip
+def test_the_supervisor_is_killed(scene: Scene, row: Row) -> None:
+    """Its own exit code was taken for that of nsys, and the out-of-memory killer was blamed."""
+    run = scene.exec(*command(scene, "waits"), options=("--control", "1") if row.name == "control" else ())
+    wait_for((scene.folder / "at work").exists, "the program")
+    for process in psutil.Process(run.process.pid).children():
+        if is_supervisor(process):
+            process.kill()
+    scene.check(row, run)
+
+
+@faults(
+    CHAPTER,
+    Row(
         "Ctrl-C", "control run (`--control 1`)", 130, "interrupted", "the control run was interrupted",
         resume=NOTHING, name="once",
     ),
@@ -101,6 +127,27 @@ def test_a_time_out(scene: Scene, row: Row) -> None:
 )  # fmt: skip
 def test_the_program_fails(scene: Scene, row: Row) -> None:
     scene.check(row, scene.exec(*command(scene, "fails")))
+
+
+@faults(
+    CHAPTER,
+    Row(
+        "the export is damaged afterwards, and the report is there", "`resume`", 0, "complete",
+        "trace.sqlite: the export is damaged…it is trace.sqlite.damaged now, and the export is made again",
+        kept=("trace.nsys-rep", "trace.sqlite", "trace.sqlite.damaged"), resume=GOES_ON,
+    ),
+)  # fmt: skip
+def test_a_damaged_export_of_a_program(scene: Scene, row: Row) -> None:
+    """Without a GPU it was `resume` itself that recommended `resume`."""
+    run = scene.exec(*command(scene, "waits"))
+    wait_for((scene.folder / "at work").exists, "the program")
+    (scene.folder / "at work").unlink()
+    assert run.code() == 0, run.stderr
+    with scene.directory.trace_file.open("r+b") as export:
+        export.seek(100)
+        export.write(b"\xff" * 8192)
+    resumed = scene.do("resume", scene.directory.path.name, "--out", str(scene.out), "--nsys", scene.nsys)
+    scene.check(row, resumed)
 
 
 @faults(

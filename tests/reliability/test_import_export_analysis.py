@@ -226,3 +226,31 @@ def test_the_folder_vanishes_while_the_report_is_made(scene: Scene, row: Row) ->
     shutil.rmtree(scene.directory.path)
     analysis.resume()
     scene.check(row, run)
+
+
+@faults(
+    EXPORT,
+    Row(
+        "the export is damaged afterwards, and the report is there", "`resume`", 0, "complete",
+        "trace.sqlite: the export is damaged…it is trace.sqlite.damaged now, and the export is made again",
+        kept=(*EXPORTED, "trace.nsys-rep", "trace.sqlite.damaged"), resume=GOES_ON, name="report",
+    ),
+    Row(
+        "the export is damaged afterwards, and the report was deleted", "`resume`", 12, "complete",
+        "trace.sqlite: the export is damaged…there is no report to make it of again; run it again",
+        kept=("control.json", "profiled.json"), go_on="run it again", name="none",
+    ),
+)  # fmt: skip
+def test_a_damaged_export(scene: Scene, row: Row) -> None:
+    """`resume` said that it is to be repeated with `resume`."""
+    assert scene.run().code() == 0
+    run = scene.directory
+    with run.trace_file.open("r+b") as export:
+        export.seek(100)
+        export.write(b"\xff" * 8192)
+    if row.name == "none":
+        run.report_file.unlink()
+    resumed = scene.do("resume", run.path.name, "--out", str(scene.out), "--nsys", scene.nsys)
+    if row.name == "none":
+        run.trace_file.unlink()  # it is known to be none
+    scene.check(row, resumed)

@@ -89,7 +89,7 @@ class NsysCollection:
         child: int | None
         if finished:
             child = 0
-        elif fault is not None and not usable:
+        elif outcome.lost_supervisor or (fault is not None and not usable):
             child = None  # what came of it is not known
         elif outcome.target_seen or usable:  # a short one may end between two looks; without one there is no report
             child = outcome.returncode or 1  # it wrote no result, so it did not succeed, whatever nsys says

@@ -76,7 +76,7 @@ def death_of_nsys(outcome: Outcome, log: Path) -> str | None:
     Returns:
         None: it ended in order, or was ended by us.
     """
-    if outcome.ended_by not in ("itself", "over"):
+    if outcome.ended_by not in ("itself", "over") or outcome.lost_supervisor:  # it was ended with its supervisor
         return None
     if outcome.returncode < 0 and not outcome.gave_up:
         return ended_in_words(outcome.returncode)
