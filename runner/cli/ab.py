@@ -56,6 +56,7 @@ def ab(
     from runner.launcher.run_directory import require_safe_place
     from runner.launcher.setting_file import read_setting
     from runner.process.driver import driver_facts
+    from runner.process.program_log import log_text
 
     environ = with_history(os.environ, no_history=no_history, store=store)
     out = out.expanduser().absolute()
@@ -78,7 +79,7 @@ def ab(
     result = run_in_turns(folder, sides, (a, b), environ, say, rounds=rounds, capture=capture, wait=wait)
     if capture:
         say("comparing")
-        shown = compare_sides(folder, result, environ).read_text(encoding="utf-8", errors="replace").rstrip()
+        shown = log_text(compare_sides(folder, result, environ)).rstrip()
         for line in (*shown.splitlines(), ""):
             tell(line)
     else:

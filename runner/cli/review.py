@@ -124,8 +124,10 @@ def _print_result(directory: RunDirectory) -> None:
     from rich.console import Console
     from rich.text import Text
 
+    from runner.process.program_log import log_text
+
     log = directory.log("review")
     if log.is_file():
         # The analysis is a program of its own; its last lines say where review.html is.
-        lines = log.read_text(encoding="utf-8", errors="replace").rstrip().splitlines()
+        lines = log_text(log).rstrip().splitlines()
         Console(highlight=False).print(Text("\n".join(map(visible, lines))), soft_wrap=True)

@@ -237,9 +237,10 @@ def _print_result(done: Sweep, directory: RunDirectory, seconds: float) -> None:
     from rich.text import Text
 
     from runner.launcher.progress import duration
+    from runner.process.program_log import log_text
 
     measured = [point for point in done.points if point.status == "measured"]
-    lines = directory.log("analysis").read_text(encoding="utf-8", errors="replace").rstrip().splitlines()
+    lines = log_text(directory.log("analysis")).rstrip().splitlines()
     lines.append(f"{len(measured)} of {len(done.planned)} points measured, took {duration(seconds)}.")
     if done.unfinished_because is not None:
         lines.append(f"Unfinished: {done.unfinished_because}")

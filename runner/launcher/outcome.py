@@ -20,6 +20,7 @@ from runner.launcher.progress import phases_line
 from runner.launcher.run_directory import RunDirectory
 from runner.launcher.texts import TEXT_PAGE
 from runner.process.environment import own_secrets
+from runner.process.program_log import log_text
 
 __all__ = ["headline_of", "overhead_line", "print_program_result", "print_result"]
 
@@ -34,7 +35,7 @@ def print_result(directory: RunDirectory, manifest: RunManifest) -> None:
     headline = directory.log("analysis")
     if manifest.exit_codes.analysis == 0 and headline.is_file():
         # The analysis is a program of its own, and has put the names that it prints beyond harm.
-        lines = headline.read_text(encoding="utf-8", errors="replace").rstrip().splitlines()
+        lines = log_text(headline).rstrip().splitlines()
         files = [number for number, line in enumerate(lines) if line.startswith(_WRITTEN)]
         console.print(_plain("\n".join(lines[: files[-1]] if files else lines)), soft_wrap=True)
     line = overhead_line(manifest)
@@ -93,7 +94,7 @@ def print_program_result(directory: RunDirectory, manifest: ProgramManifest) -> 
     console = Console(highlight=False)
     headline = directory.log("analysis")
     if manifest.exit_codes.analysis == 0 and headline.is_file():
-        console.print(_plain(headline.read_text(encoding="utf-8", errors="replace").rstrip()), soft_wrap=True)
+        console.print(_plain(log_text(headline).rstrip()), soft_wrap=True)
     measured = wall_times(manifest)
     if measured is not None and manifest.exit_codes.analysis != 0:  # else the report said it
         console.print(_plain(wall_time_sentence(measured)), soft_wrap=True)

@@ -24,6 +24,7 @@ from runner.launcher.provenance import now
 from runner.launcher.run_directory import RunDirectory
 from runner.process.leftovers import end_leftovers, find_leftovers, is_stopped, is_without_launcher
 from runner.process.process_mark import ProcessMark
+from runner.process.program_log import log_text
 from runner.process.python import import_path, module_command
 from runner.process.supervised import is_supervisor
 
@@ -108,7 +109,7 @@ def _started(directory: RunDirectory, environ: Mapping[str, str], log: Path) -> 
     if not answer:
         with suppress(subprocess.TimeoutExpired):  # it has closed its end of the pipe: it is about to end
             process.wait(_END_PATIENCE_S)
-        words = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+        words = log_text(log).strip().splitlines()
         raise RequestError(f"the background process did not come up: {words[-1] if words else 'it said nothing'}")
     return answer
 

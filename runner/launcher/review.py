@@ -44,6 +44,7 @@ from runner.process.driver import DriverFacts, driver_facts
 from runner.process.environment import RUN_MARK, child_environment, redact
 from runner.process.isolation import namespace_prefix
 from runner.process.process import Interrupts, Outcome, run_process
+from runner.process.program_log import log_text
 from runner.process.python import module_command
 
 __all__ = [
@@ -582,7 +583,7 @@ def _model_bytes(manifest: RunManifest) -> float:
 def _child_error(log: Path) -> str | None:
     """What the profiled program gave as its error, None if it gave none."""
     try:
-        text = log.read_text(encoding="utf-8", errors="replace")
+        text = log_text(log)
     except OSError:
         return None
     said = [line.partition("workload: error: ")[2] for line in text.splitlines() if "workload: error: " in line]

@@ -14,12 +14,12 @@ from typing import Final
 
 from analysis.domain.redaction import (
     REDACTED,
-    encoded_forms,
     is_secret_name,
     redacted,
     secret_values,
     written_forms,
 )
+from runner.process.program_log import redact_log
 from runner.process.python import import_path
 from runner.process.variables import ALLOWED, ENGINES, FAMILIES
 
@@ -163,16 +163,7 @@ def clean_log(log: Path, secrets: Sequence[str] = ()) -> None:
         log: rewritten only if something is found; may be missing.
         secrets: known ones beside `own_secrets`.
     """
-    try:
-        before = log.read_bytes().decode("utf-8", "surrogateescape")
-    except OSError:
-        return
-    taken: set[str] = set()
-    after = redacted(before, sorted({*secrets, *own_secrets()}, key=len, reverse=True), taken)
-    for form in encoded_forms(taken):  # what the program printed as it is, it may have printed in base64 too
-        after = after.replace(form, REDACTED)
-    if after != before:
-        log.write_bytes(after.encode("utf-8", "surrogateescape"))
+    redact_log(log, sorted({*secrets, *own_secrets()}, key=len, reverse=True))
 
 
 def redact_text(text: str, secrets: Sequence[str]) -> str:

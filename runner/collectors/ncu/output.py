@@ -8,6 +8,8 @@ from typing import Final
 
 from attrs import frozen
 
+from runner.process.program_log import log_text
+
 __all__ = ["PERMISSION_REMEDY", "Progress", "ProgressReader", "fault"]
 
 PERMISSION_REMEDY: Final = (
@@ -96,7 +98,7 @@ class ProgressReader:
 def fault(log: Path) -> str | None:
     """Why ncu profiled nothing or stopped, in one line with what to do; None: it names no error."""
     try:
-        text = log.read_text(encoding="utf-8", errors="replace")
+        text = log_text(log)
     except OSError:
         return None
     for sign, words in _KNOWN_FAULTS:

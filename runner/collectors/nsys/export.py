@@ -19,6 +19,7 @@ from runner.collectors.nsys.death import room_for_nsys
 from runner.collectors.nsys.scrub import scrub
 from runner.collectors.nsys.tool import NsysTool, export_argv, import_argv, missing_libraries
 from runner.process.process import AFTER_TIMEOUT_S, Interrupts, run_process
+from runner.process.program_log import log_text
 
 __all__ = ["export_report", "finish_import"]
 
@@ -228,7 +229,7 @@ def _sync(path: Path) -> None:
 
 def _last_words(log: Path) -> str:
     try:
-        text = log.read_text(encoding="utf-8", errors="replace")
+        text = log_text(log)
     except OSError:
         return ""
     lines = [line.strip() for line in text.replace("\r", "\n").splitlines()]

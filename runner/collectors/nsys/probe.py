@@ -19,6 +19,7 @@ from runner.collectors.nsys.tool import NsysTool, profile_argv
 from runner.process.environment import RUN_MARK, child_environment
 from runner.process.isolation import namespace_prefix
 from runner.process.process import Interrupts, run_process
+from runner.process.program_log import log_text
 from runner.process.python import module_command
 
 __all__ = ["PROBE_DOMAIN", "PROBE_MARK", "PROBE_RANGE", "ProbeResult", "functional_probe"]
@@ -115,5 +116,5 @@ def _look(database: Path, *, with_kernel: bool) -> ProbeResult:
 
 
 def _tail(log: Path) -> str:
-    lines = log.read_text(encoding="utf-8", errors="replace").replace("\r", "\n").strip().splitlines()
+    lines = log_text(log).replace("\r", "\n").strip().splitlines()
     return lines[-1] if lines else "it said nothing"
