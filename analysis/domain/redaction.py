@@ -102,8 +102,11 @@ _MAYBE: Final = (
 )
 """What stands in every text in which one of `_PLUGINS` finds something."""
 
-_UNSEEN: Final = r"\x1b\[[0-9;:?]{0,40}[A-Za-z]|[\u00ad\u200b-\u200f\u2060\ufeff]"
-"""What splits a text without being seen in it: ANSI escapes of colours, characters without width."""
+_UNSEEN: Final = (
+    r"\x1b\[[0-9;:?]{0,40}[A-Za-z]|\x1b[()][0-9A-Z]|\x1b\][^\x07\x1b\n]{0,400}(?:\x07|\x1b\\)"
+    r"|[\u00ad\u200b-\u200f\u2060\ufeff]"
+)
+"""What splits a text without being seen in it: ANSI escapes of colours, sets of letters and links, characters without width."""
 _AROUND: Final = 500
 """Characters on both sides of a place of `_MAYBE` that the detector sees; its longest secrets have about 200."""
 _SEPARATOR: Final = r"[,;&](?=[^\s\"'\\,;&<>(){}\[\]|])(?!\s?[\w.%-]{1,60}[=:])"
@@ -132,36 +135,37 @@ _MIXED_WITH_BRACKETS: Final = r"(?!--[A-Za-z])(?=[^\s\"'\\,;&$*]{0,60}\d)(?=[^\s
 """The same where what stands there can hardly be anything else."""
 _QUOTE: Final = r"(?:\\{0,4}[\"'])?"
 """Around a name or its value; with strokes before it where the text is JSON inside of JSON."""
+_ALONE: Final = r"(?<![A-Za-z0-9])"
+"""Before a key, which may be joined to a name: ``step_ghp_…``."""
 _OURS: Final[Mapping[str, str]] = {
     "private key": (
         r"(?s)-{5}BEGIN (?:[A-Z0-9]+ ){0,4}PRIVATE KEY(?: BLOCK)?-{5}.*?"
         r"(?:-{5}END (?:[A-Z0-9]+ ){0,4}PRIVATE KEY(?: BLOCK)?-{5}|\Z)|PuTTY-User-Key-File-\d:.*"
     ),
-    "AWS key": (r"\b(?:AKIA|ASIA|ABIA|ACCA)[A-Z0-9]{12,}"),
+    "AWS key": _ALONE + r"(?:AKIA|ASIA|ABIA|ACCA)[A-Z0-9]{12,}",
     "AWS session token": (r"(?:FwoGZXIvYXdz|IQoJb3JpZ2lu)[A-Za-z0-9+/=%_-]{16,}"),
-    "Google key": (r"\bAIza[\w-]{30,}|\bya29\.[\w.-]{16,}|\bGOCSPX-[\w-]{16,}"),
-    "Stripe key": (r"\b(?:sk|rk)_(?:live|test)_[0-9A-Za-z]{10,}|\bwhsec_[\w+/=]{16,}"),
-    "GitHub token": (r"\bgh[pousr]_[A-Za-z0-9]{16,}|\bgithub_pat_\w{16,}"),
-    "GitLab token": (r"\bgl(?:pat|dt|ft|soat|rt|ptt)-[\w-]{16,}"),
-    "npm token": (r"\bnpm_[A-Za-z0-9]{30,}"),
-    "PyPI token": (r"\bpypi-AgE[\w-]{16,}"),
+    "Google key": _ALONE + r"(?:AIza[\w-]{30,}|ya29\.[\w.-]{16,}|GOCSPX-[\w-]{16,})",
+    "Stripe key": _ALONE + r"(?:(?:sk|rk)_(?:live|test)_[0-9A-Za-z]{10,}|whsec_[\w+/=]{16,})",
+    "GitHub token": _ALONE + r"(?:gh[pousr]_[A-Za-z0-9]{16,}|github_pat_\w{16,})",
+    "GitLab token": _ALONE + r"gl(?:pat|dt|ft|soat|rt|ptt)-[\w-]{16,}",
+    "npm token": _ALONE + r"npm_[A-Za-z0-9]{30,}",
+    "PyPI token": _ALONE + r"pypi-AgE[\w-]{16,}",
     # Names such as hf_transformers have no digit and no capital.
-    "Hugging Face token": (r"\bhf_(?=[a-z]*[A-Z0-9])[A-Za-z0-9]{8,}|\bhf_[a-z]{30,}"),
+    "Hugging Face token": r"\bhf_(?=[a-z]*[A-Z0-9])[A-Za-z0-9]{8,}|" + _ALONE + r"hf_[A-Za-z0-9]{30,}",
     # OpenAI, Anthropic, OpenRouter, DeepSeek; words such as sk-learn-estimators have no digit.
-    "API key": (r"(?<!\w)(?<!\w-)sk-(?=[A-Za-z_-]*\d)[\w-]{16,}"),
-    "key of an inference service": (
-        r"\bnvapi-[\w-]{8,}|\bgsk_[A-Za-z0-9]{20,}|\bxai-[A-Za-z0-9]{20,}|\br8_[A-Za-z0-9]{20,}|\bpplx-[a-zA-Z0-9]{20,}"
-        r"|\bdop_v1_[a-f0-9]{32,}"
+    "API key": _ALONE + r"(?<!\w-)sk-(?=[A-Za-z_-]{0,60}\d)[\w-]{16,}",
+    "key of an inference service": _ALONE
+    + (r"(?:nvapi-[\w-]{8,}|(?:gsk_|xai-|r8_|pplx-)[A-Za-z0-9]{20,}|dop_v1_[a-f0-9]{32,})"),
+    "token of a service": _ALONE
+    + (
+        r"(?:dckr_pat_[\w-]{16,}|dapi[0-9a-f]{32}(?:-\d)?|hvs\.[\w-]{16,}|shp(?:at|ca|pa|ss)_[0-9a-fA-F]{32}"
+        r"|ATATT3[\w=-]{20,}|AGE-SECRET-KEY-1[0-9A-Z]{20,}|lin_api_[A-Za-z0-9]{20,})"
     ),
-    "token of a service": (
-        r"\bdckr_pat_[\w-]{16,}|\bdapi[0-9a-f]{32}(?:-\d)?|\bhvs\.[\w-]{16,}|\bshp(?:at|ca|pa|ss)_[0-9a-fA-F]{32}"
-        r"|\bATATT3[\w=-]{20,}|\bAGE-SECRET-KEY-1[0-9A-Z]{20,}|\blin_api_[A-Za-z0-9]{20,}"
-    ),
-    "Slack token": (r"\bxox[a-z]-[\w-]{8,}|\bxapp-\d-[\w-]{8,}"),
+    "Slack token": _ALONE + r"(?:xox[a-z]-[\w-]{8,}|xapp-\d-[\w-]{8,})",
     "web token": (r"(?<![\w-])eyJ[\w-]{8,}\.[\w-]+(?:\.[\w-]*)?"),
-    "bearer": (r"(?i)\bbearer[ :]+(?P<secret>[\w.~+/-]{8,}=*)"),
+    "bearer": (r"(?i)(?<![a-z0-9])bearer[ :]+(?P<secret>[\w.~+/-]{8,}=*)"),
     "authorization": (
-        rf"(?i)\b(?:proxy-)?authorization{_QUOTE}\s*[:=]\s*{_QUOTE}(?:\w+ +)?(?P<secret>[^\s\"',;\\]{{8,}})"
+        rf"(?i)(?<![a-z0-9])(?:proxy-)?authorization{_QUOTE}\s*[:=]\s*{_QUOTE}(?:\w+ +)?(?P<secret>[^\s\"',;\\]{{8,}})"
     ),
     # Not registry:5000/image@sha256:…, where a port stands before the stroke, nor a list of folders (/a:/b:/c@1). One
     # stroke too: what takes an address for a path makes one of two.
@@ -177,7 +181,7 @@ _OURS: Final[Mapping[str, str]] = {
         r"(?P<secret>[^&\s#\"'*]+)"
     ),
     "variable": (
-        r"\b(?:[A-Z][A-Z0-9_]*(?:TOKEN|KEY|SECRET|PASSWORD|PASSWD|PASSPHRASE|PASSCODE|CREDENTIALS?|ACCESS_CODE|WEBHOOK)"
+        r"(?<![A-Z0-9])(?:[A-Z][A-Z0-9_]{0,80}(?:TOKEN|KEY|SECRET|PASSWORD|PASSWD|PASSPHRASE|PASSCODE|CREDENTIALS?|ACCESS_CODE|WEBHOOK)"
         rf"|ACCESS_CODE|WEBHOOK)(?:_?\d{{1,3}})?{_QUOTE}\s?[=:]\s?{_VALUE}"
     ),
     # FORWARD_PASS is none, and neither is a folder.
@@ -205,7 +209,9 @@ _OURS: Final[Mapping[str, str]] = {
         r"(?P<quoted>(?:(?!(?P=quote)).){6,400})(?=(?P=quote))"
         r"|[\"']?[^\s\"':/]{1,60}:(?P<secret>(?=\S{0,60}\d)(?=\S{0,60}[A-Za-z])[^\s\"']{6,400}))"
     ),
-    "cookie": (rf"(?i)\b(?:set-)?cookie{_QUOTE}: ?{_QUOTE}(?P<secret>[\w.-]{{1,60}}=(?!\*{{3}})[^\r\n\"'\\]{{6,}})"),
+    "cookie": (
+        rf"(?i)(?<![a-z0-9])(?:set-)?cookie{_QUOTE}: ?{_QUOTE}(?P<secret>[\w.-]{{1,60}}=(?!\*{{3}})[^\r\n\"'\\]{{6,}})"
+    ),
 }
 """What detect-secrets does not know, or knows by its beginning only. ``secret``: the part to take out, if not all.
 

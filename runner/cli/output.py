@@ -6,13 +6,14 @@ what they say is shown and never obeyed by a terminal.
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterable
 
 import typer
 
 from analysis.domain.names import json_visible, one_line, quoted, visible
-from analysis.domain.redaction import redacted
+from analysis.domain.redaction import redacted, redacted_plain
 from runner.process.environment import own_secrets
 
 __all__ = ["say", "tell", "tell_command", "tell_document", "tell_table"]
@@ -34,7 +35,10 @@ def tell_command(argv: Iterable[str]) -> None:
 
 
 def tell_document(text: str) -> None:
-    """Print JSON: nothing in it that a terminal would obey. Secrets are taken out where its values are read or made."""
+    """Print JSON: nothing in it that a terminal would obey, and no secret, for records may be of another or an older release."""
+    plain = json.loads(text)
+    if (cleaned := redacted_plain(plain, own_secrets())) != plain:
+        text = json.dumps(cleaned, indent=2, ensure_ascii=False)
     typer.echo(json_visible(text))
 
 

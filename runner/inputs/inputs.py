@@ -31,9 +31,11 @@ from analysis.domain.entities import Category, InputImage, InputSet
 from analysis.domain.errors import InputImagesError, RequestError
 from analysis.domain.files import WriteOptions, write_text, write_with
 from analysis.domain.reading import LARGEST_SETTINGS, json_of, open_regular, read_bounded
+from analysis.domain.redaction import redacted
 from runner.inputs import sample_pages
 from runner.inputs.pdf import LARGEST_PAGES, PDF_SUFFIX, PdfPages, rendered, split_selection
 from runner.inputs.sample_pages import SAMPLE_PAGES, draw_page
+from runner.process.environment import own_secrets
 from runner.process.own_file import is_own
 
 __all__ = [
@@ -105,6 +107,7 @@ def discover(path: Path, *, rendered_into: Path | None = None, dpi: int = DEFAUL
 
     Raises:
         InputImagesError: no such path; no image in the folder; a page that cannot be read whole or is too large.
+        RequestError: the name of a page looks like a secret.
     """
     path, selection = split_selection(path.expanduser().absolute())
     try:
@@ -119,6 +122,11 @@ def discover(path: Path, *, rendered_into: Path | None = None, dpi: int = DEFAUL
             name, root, files = path.stem, path.parent, [path]
     except PermissionError as error:
         raise InputImagesError(f"{path}: cannot be read ({error.strerror}); check its permissions") from error
+    for file in files:
+        if (shown := redacted(str(file), own_secrets())) != str(file):
+            raise RequestError(
+                f"{shown}: the name of this page holds what looks like a secret, and a run's folder would keep it: rename it"
+            )
     pages: list[Path] = []
     for file in files:
         if rendered_into is not None and file.suffix.lower() == PDF_SUFFIX:

@@ -129,16 +129,16 @@ def prepare_program(
     device = "cpu" if not count else "cuda:0" if count == 1 else f"cuda:0-{count - 1}"
     recorded = evolve(
         settings,
-        capture=_shown(settings.capture),
-        nsys=_shown(settings.nsys),
-        ready_url=_shown(settings.ready_url),
-        start_url=_shown(settings.start_url),
-        stop_url=_shown(settings.stop_url),
+        capture=_shown(settings.capture, environ),
+        nsys=_shown(settings.nsys, environ),
+        ready_url=_shown(settings.ready_url, environ),
+        start_url=_shown(settings.start_url, environ),
+        stop_url=_shown(settings.stop_url, environ),
         start_body=None if settings.start_body is None else "(not kept)",
-        load=None if settings.load is None else shlex.join(redact(shlex.split(settings.load))),
-        nsys_args=redact(settings.nsys_args),
+        load=None if settings.load is None else shlex.join(_all_shown(shlex.split(settings.load), environ)),
+        nsys_args=_all_shown(settings.nsys_args, environ),
     )
-    plan = ExecPlan(run_id, str(directory.path), redact(command), device=device, settings=recorded)
+    plan = ExecPlan(run_id, str(directory.path), _all_shown(command, environ), device=device, settings=recorded)
     options = program_options(settings, tool)
     return ProgramRun(
         directory,
@@ -203,8 +203,14 @@ def _was_served(talk: Conversation) -> bool:
     return talk.ready and talk.error is None and talk.load_code == 0
 
 
-def _shown(text: str | None) -> str | None:
-    return None if text is None else redact((text,))[0]
+def _shown(text: str | None, environ: Mapping[str, str]) -> str | None:
+    return None if text is None else _all_shown((text,), environ)[0]
+
+
+def _all_shown(argv: Sequence[str], environ: Mapping[str, str]) -> tuple[str, ...]:
+    """A command line as the plan keeps it, which is a record only: without what looks like a secret or is a known one."""
+    known = secret_values(environ)
+    return tuple(redact_text(argument, known) for argument in redact(argv))
 
 
 @frozen
@@ -735,7 +741,9 @@ class ProgramRun:
         code = outcome.returncode
         ended = ended_in_words(code, "ended with")
         if talk is not None and not (code == 0 and _was_served(talk)):
-            before = "its load had ended" if talk.ready else f"it answered {_shown(self.settings.ready_url)}"
+            before = (
+                "its load had ended" if talk.ready else f"it answered {_shown(self.settings.ready_url, self.environ)}"
+            )
             raise ChildFailedError(
                 f"the server {ended} {where} before {before}: {last_line(log)} (all of it: {log}){rest}"
             )

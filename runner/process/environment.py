@@ -43,6 +43,7 @@ RUN_MARK: Final = "DSOCR_PROFILE_RUN"
 
 _ASSIGNMENT: Final = re.compile(r"(?P<name>-{0,2}[\w.-]*)(?P<equals>=)(?P<value>.*)", re.DOTALL)
 _SHORTEST_SECRET: Final = 4
+_SHORTEST_ALONE: Final = 8
 _TAKES_A_VALUE: Final = r"(?i)(?:passw(?:or)?d|passphrase|passcode|secret|token|key)\Z"
 _USER_OPTIONS: Final = frozenset({"-u", "-U", "--user", "--proxy-user"})
 _USER: Final = re.compile(
@@ -137,6 +138,8 @@ def left_out_note(environ: Mapping[str, str], chosen: Mapping[str, str]) -> tupl
 def secrets_of(argv: Sequence[str], environ: Mapping[str, str], keep: Iterable[str] = ()) -> tuple[str, ...]:
     """List the texts that must not be written down: what `redact` blanks in ``argv``, and kept variables named like secrets.
 
+    Values of other variables that are named so are among them if they stand in ``argv``.
+
     Returns:
         The longest first, so that none hides inside another. Texts below four characters are left out: to blank them
         wherever they stand would blank other words.
@@ -148,6 +151,9 @@ def secrets_of(argv: Sequence[str], environ: Mapping[str, str], keep: Iterable[s
         pattern = "(.*)".join(re.escape(part) for part in shown.split(REDACTED))
         match = re.fullmatch(pattern, argument, re.DOTALL)
         texts.update(match.groups() if match else (argument,))
+    # Of a user and a password in an address, the password may be printed without its user.
+    texts |= {rest for text in texts if len(rest := text.partition(":")[2]) >= _SHORTEST_ALONE}
+    texts.update(value for value in secret_values(environ) if any(value in argument for argument in argv))
     return tuple(sorted(written_forms(text for text in texts if len(text) >= _SHORTEST_SECRET), key=len, reverse=True))
 
 

@@ -44,6 +44,18 @@ def test_secrets_of_every_kind_are_found(kind: str, around: str) -> None:
     assert redacted(shown) == shown
 
 
+JOINED = [
+    kind for kind, (text, secret) in PLANTED.items()
+    if text == secret and kind not in ("square", "telegram", "web token", "aws session", "rsa key", "ssh key", "pgp key")
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", JOINED)
+def test_a_key_is_found_that_is_joined_to_a_name(kind: str) -> None:
+    """As in the names of files and ranges."""
+    assert redacted(f"step_{PLANTED[kind][0]} of 3") == "step_*** of 3"
+
+
 def test_there_are_as_many_kinds_as_promised() -> None:
     assert len(PLANTED) >= 29
 
@@ -427,7 +439,7 @@ def test_a_long_text_with_one_secret_is_looked_at_line_by_line() -> None:
     [
         "eyJ", "eyJ-", "token", ";token", "secret:", "secret", "a-", "a.", "glab", ":/a", "://a:", "://::", "//", "_authToken",
         "-----BEGIN A ", "PRIVATE KEY", "Bearer ", "AWS", "sk-", "MY_KEY", "?sig", "npm_", "authorization:", "AKIA", "SG.a",
-        "password=", "xoxb-", "hf_a", "gla-", "api_key", "1:AA", "https://a:b", 'password="',
+        "password=", "xoxb-", "hf_a", "_hf_", "_sk-", "_nvapi-", "gla-", "api_key", "1:AA", "https://a:b", 'password="',
         "--token ", "-u a:", "token=a1", "://a:a@", "X_PASS=", "cookie: a=", "password=a,", "\x1b[1m", "\u200b",
     ],
 )  # fmt: skip

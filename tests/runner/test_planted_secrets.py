@@ -15,7 +15,7 @@ from analysis.domain import redaction
 from counter_csv import Profiled, write_csv
 from launch_kit import fake_nsys
 from leak_search import leaks, leaks_in
-from planted_commands import FORMED, SECRETS, Planted
+from planted_commands import FORMED, POLICY, SECRETS, Planted
 from planted_secrets import NAMED, PLANTED, disguises
 from runner.collectors.ncu.counter_file import keep_counters
 from trace_builder import TraceBuilder
@@ -56,9 +56,9 @@ def test_commands_that_run_a_model_leave_no_secret_of_the_environment(tmp_path: 
     planted.run("analysis", runs[0], "--out", str(tmp_path / "report"), *formats)
     planted.run("analysis", "diff", runs[0], runs[-1], "--out", str(tmp_path / "diff"), code=None)
     policy = tmp_path / "gate.toml"
-    policy.write_text('[[limit]]\nstage = "decode"\nslower_by = 0.5\n')
+    policy.write_text(POLICY)
     planted.run(
-        "analysis", "gate", runs[0], runs[-1], "--policy", str(policy), "--out", str(tmp_path / "gate"), code=None
+        "analysis", "gate", runs[0], runs[-1], "--policy", str(policy), "--out", str(tmp_path / "gate"), code=20
     )
     planted.run(
         "analysis", "trend", "--store", str(planted.out / "history.sqlite"), "--out", str(tmp_path / "trend.html")

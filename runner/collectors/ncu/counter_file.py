@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import lzma
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from io import TextIOWrapper
 from pathlib import Path
 from typing import Final
@@ -17,6 +17,7 @@ from analysis.domain.errors import ExportError
 from analysis.domain.files import WriteOptions, write_with
 from analysis.domain.names import in_a_spreadsheet
 from analysis.domain.redaction import redacted
+from runner.process.environment import own_secrets
 
 __all__ = ["CounterFileFacts", "keep_counters"]
 
@@ -76,13 +77,14 @@ def _copy(source: Iterator[str], target: object, counts: list[int], printed: Pat
         raise ExportError(f"{printed}: ncu printed no table of kernels")
     columns = [place for place, name in enumerate(header) if not _OF_THE_MACHINE.search(name)]
     ranges = next((place for place, name in enumerate(header) if name.startswith(_RANGES)), None)
-    target.writerow([_cell(header[place]) for place in columns])  # type: ignore[attr-defined]
+    known = own_secrets()
+    target.writerow([_cell(header[place], known) for place in columns])  # type: ignore[attr-defined]
     for number, row in enumerate(csv.reader(own_words)):
         if not row:
             continue
         if len(row) != len(header):
             raise ExportError(f"{printed}: row {number + 2} has {len(row)} of {len(header)} columns")
-        target.writerow([_cell(row[place]) for place in columns])  # type: ignore[attr-defined]
+        target.writerow([_cell(row[place], known) for place in columns])  # type: ignore[attr-defined]
         if number == 0:  # the row of units
             continue
         counts[0] += 1
@@ -91,9 +93,9 @@ def _copy(source: Iterator[str], target: object, counts: list[int], printed: Pat
         counts[2] += f'"{STAGE_DOMAIN}:{DECODE_STEP}:' in state
 
 
-def _cell(text: str) -> str:
+def _cell(text: str, known: Sequence[str]) -> str:
     """A cell without secrets, and that no spreadsheet takes for a formula: names are the program's own words.
 
     ncu writes numbers as texts too.
     """
-    return text if _NUMBER.fullmatch(text) else in_a_spreadsheet(redacted(text))
+    return text if _NUMBER.fullmatch(text) else in_a_spreadsheet(redacted(text, known))
