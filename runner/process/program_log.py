@@ -65,14 +65,14 @@ def redact_log(log: Path, values: Sequence[str]) -> None:
         OSError: it cannot be written.
     """
     taken: set[str] = set()
-    found = False
+    holds_secrets = False
     try:
         for before, after in _pieces_of(log, values, taken):
-            found = found or before != after
+            holds_secrets = holds_secrets or before != after
         mode = stat.S_IMODE(log.stat().st_mode)
     except OSError:
         return
-    if not found:
+    if not holds_secrets:
         return
     forms = encoded_forms(sorted(text for text in taken if len(text) <= _LONGEST_TAKEN)[:_MOST_TAKEN])
     known = sorted({*values, *forms}, key=len, reverse=True)
