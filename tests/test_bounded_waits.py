@@ -72,6 +72,7 @@ ENDS_WITH: Final[dict[tuple[str, str, str], str]] = {
     ("runner/process/lock.py", "LockFile.held", "wait"): "a function that tells the user whom is waited for",
     ("runner/process/machine_lock.py", "MachineLock.held", "wait"): "a function that tells the user whom is waited for",
     ("runner/process/machine_lock.py", "MachineLock.holder", "asking.connect"): "the socket has a time-out",
+    ("runner/process/http.py", "_Asking._ask", "connection.connect"): "the connection has a time-out",
     ("runner/process/supervised.py", "_log_file", "open"): "a regular file, opened for writing",
     # -- analysis: threads and processes that compute -------------------------------------------------------------------
     (
@@ -84,6 +85,8 @@ ENDS_WITH: Final[dict[tuple[str, str, str], str]] = {
     ("analysis/render/formats.py", "PageParts.__init__", "ThreadPoolExecutor"): "computes from a trace in memory",
     ("analysis/render/formats.py", "PageParts.__exit__", "self._pool.shutdown"): "computes from a trace in memory",
     ("analysis/render/formats.py", "write_report", "of_the_page.result"): "computes from a trace in memory",
+    ("analysis/render/formats.py", "write_report", "ThreadPoolExecutor"): "writes files of what is in memory",
+    ("analysis/render/formats.py", "write_report", "compressed.result"): "writes files of what is in memory",
     (
         "analysis/render/html/trace_parts.py",
         "trace_parts",
