@@ -20,21 +20,21 @@ NAMES: Final = 114_744
 TOWERS: Final = 900
 DEPTH: Final = 1_000
 """Ranges around a launch, the stage included."""
-_LAUNCH: Final = 20
+_LAUNCH: Final = 10_007
 """Nanoseconds from a launch to the next."""
-_TOWER: Final = 1_000_000
+_TOWER: Final = 1_000_003
 """Nanoseconds from a launch with its ranges to the next."""
 
 
 def names(out: Path) -> None:
-    """A quarter in prefill, the rest in decode; all of one duration."""
+    """A quarter in prefill, the rest in decode; durations of a real GPU, or the trace would be unfit."""
     builder, border = TraceBuilder().gpu(), NAMES * _LAUNCH // 4
     builder.range("prefill", 0, border, domain="dsocr")
-    builder.range("decode", border + 1, NAMES * _LAUNCH + 100, domain="dsocr")
+    builder.range("decode", border + 1, NAMES * _LAUNCH, domain="dsocr")
     for number in range(NAMES):
         at = number * _LAUNCH
         name = f"void at::native::kernel_{number}<int, float, {number % 977}>(float*, int)"
-        builder.launch(at + 2, at + 6, kernel=(name, at + 8, at + 18))
+        builder.launch(at + 211, at + 3_217, kernel=(name, at + 4_000, at + 6_000 + number % 3_001))
     builder.write(out)
 
 
@@ -44,8 +44,8 @@ def depth(out: Path) -> None:
     for tower in range(TOWERS):
         begin = tower * _TOWER
         for level in range(1, DEPTH):
-            builder.range(f"m{level}", begin + level * 100, begin + _TOWER - level * 100, domain="dsocr-modules")
-        builder.launch(begin + 200_000, begin + 200_010, kernel=("gemm", begin + 200_050, begin + 200_080))
+            builder.range(f"m{level}", begin + level * 101, begin + _TOWER - level * 101, domain="dsocr-modules")
+        builder.launch(begin + 200_000, begin + 203_007, kernel=("gemm", begin + 204_000, begin + 214_000 + tower % 97))
     builder.write(out)
 
 
