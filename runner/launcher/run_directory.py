@@ -259,6 +259,7 @@ class RunDirectory:
                     f"{self.plan_file}: made by an older version; what it captured can be analysed with "
                     f"dsocr-analyze {self.trace_file}"
                 ) from error
+            self.read_record()  # where that cannot be read the run's kind is not known, and the plan may be of the other one
             raise
 
     def read_manifest(self) -> RunManifest:

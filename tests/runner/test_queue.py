@@ -327,6 +327,17 @@ def test_a_cancel_of_a_run_whose_launcher_was_killed_ends_all_of_it(tmp_path: Pa
     assert run.directory.holder() is None
 
 
+def test_a_record_that_cannot_be_read_is_named_and_not_the_plan(tmp_path: Path) -> None:
+    """A run of `exec` whose run.json was damaged was told that its plan lacks what that of a model has."""
+    directory = prepare(tmp_path / "out", None).directory
+    directory.plan_file.write_text('{"command": ["true"]}')
+    with pytest.raises(RequestError, match=r"plan\.json: .*missing"):
+        directory.read_plan()
+    directory.manifest_file.write_text('{"')
+    with pytest.raises(RequestError, match=r"run\.json: not valid JSON"):
+        directory.read_plan()
+
+
 def test_a_lock_of_a_dead_process_has_nobody_else_signalled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The system gives the number of a dead process to another one."""
     stranger = subprocess.Popen(["sleep", "300"])
