@@ -272,7 +272,7 @@ def test_the_policy_says_what_becomes_of_what_cannot_be_judged(choice: str, expe
         ('[[stage]]\nmax = "3 GB"\n', '[[stage]] 1: max = \'3 GB\' is not understood; write "1.2 ms" or "3 %"'),
         ("[[stage]]\nmax = 3\n", "[[stage]] 1: max = 3 is not understood"),
         ("[[launches]]\nmax = true\n", "[[launches]] 1: max = True is not understood; write 250"),
-        ("[[launches]]\nmax = nan\n", "max = nan is not understood"),
+        ("[[launches]]\nmax = nan\n", "[[launches]] 1: max is nan, which is no finite number"),
         ('[[launches]]\nname = "x"\nmax = 1\n', "unknown key 'name'; did you mean"),
         ("[stage]\nmax = 1\n", "stage is a list of tables; write [[stage]]"),
         ("stage = \n", "not valid TOML (Invalid value (at line 1, column 9))"),
