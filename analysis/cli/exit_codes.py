@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 from typing import Any, Final, NoReturn
 
+from analysis.domain.arguments import require_named_out
 from analysis.domain.ending import end_with
 from analysis.domain.names import one_line
 from analysis.domain.redaction import redacted
@@ -17,7 +18,12 @@ _PROGRAM: Final = "dsocr-analyze"
 
 def run(app: Callable[..., Any]) -> NoReturn:
     """Run the commands and end the process."""
-    end_with(lambda: app(prog_name=_PROGRAM, standalone_mode=False), _PROGRAM, _show)
+    end_with(lambda: _called(app), _PROGRAM, _show)
+
+
+def _called(app: Callable[..., Any]) -> Any:
+    require_named_out(sys.argv[1:])
+    return app(prog_name=_PROGRAM, standalone_mode=False)
 
 
 def _show(message: str) -> None:

@@ -86,6 +86,10 @@ class CaptureError(DsocrError):
     exit_code = 10
 
 
+class NoEventsError(CaptureError):
+    """The capture is whole and holds nothing: what ran marked no range and used no GPU."""
+
+
 class ChildFailedError(DsocrError):
     """The profiled program failed."""
 
@@ -96,10 +100,6 @@ class ExportError(DsocrError):
     """The report was captured, but its export failed or is incomplete."""
 
     exit_code = 12
-
-
-class NoEventsError(ExportError):
-    """The export is whole and holds nothing: what ran marked no range and used no GPU."""
 
 
 class AnalysisFailedError(DsocrError):

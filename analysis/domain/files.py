@@ -13,7 +13,7 @@ from typing import Final
 from attrs import frozen
 
 from analysis.domain.errors import DsocrError, RequestError
-from analysis.domain.system_errors import is_disk_full, reason_of
+from analysis.domain.system_errors import is_disk_full, reason_of, room_remedy
 
 __all__ = ["REPORT_FILE", "WriteOptions", "write_bytes", "write_text", "write_with"]
 
@@ -77,7 +77,7 @@ def write_with(path: Path, write: Callable[[Path], None], options: WriteOptions 
             _flush(path.parent)
     except faults as error:
         remedy = f"; {options.remedy}" if options.remedy and not made else ""
-        remedy = "; free space" if is_disk_full(error) else remedy
+        remedy = f"; {room_remedy(error)}" if is_disk_full(error) else remedy
         raise options.error(f"{path}: cannot be written ({reason_of(error)}){remedy}") from error
     finally:  # Ctrl-C too may come anywhere
         with suppress(OSError):  # its folder has gone, or was never there

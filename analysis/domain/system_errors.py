@@ -7,9 +7,10 @@ import os
 from pathlib import Path
 from typing import Final
 
-__all__ = ["DISK_FULL", "LITTLE_ROOM_BYTES", "has_little_room", "is_disk_full", "reason_of"]
+__all__ = ["DISK_FULL", "LITTLE_ROOM_BYTES", "NO_INODES", "has_little_room", "is_disk_full", "reason_of", "room_remedy"]
 
 DISK_FULL: Final = "the disk is full"
+NO_INODES: Final = "the disk has room and no inodes left, for it holds as many files as it can"
 LITTLE_ROOM_BYTES: Final = 1 << 20
 """With less than this free, a program that failed without a word is taken to have failed of it."""
 
@@ -32,6 +33,8 @@ def reason_of(error: Exception) -> str:
         error: an OSError, ``sqlite3.Error``, or what a library raised with one of them as its cause.
     """
     number = _number(error)
+    if number == errno.ENOSPC and _is_out_of_inodes(error):
+        return NO_INODES
     if number in _WORDS:
         return _WORDS[number]
     if isinstance(error, OSError) and error.strerror:
@@ -42,6 +45,28 @@ def reason_of(error: Exception) -> str:
 def is_disk_full(error: BaseException) -> bool:
     """Whether the disk, or the user's share of it, is what was missing."""
     return _number(error) in (errno.ENOSPC, errno.EDQUOT)
+
+
+def room_remedy(error: BaseException) -> str:
+    """What helps where `is_disk_full` says that the disk is what was missing."""
+    return "remove files" if _is_out_of_inodes(error) else "free space"
+
+
+def _is_out_of_inodes(error: BaseException | None) -> bool:
+    """Whether it is files that the disk has no room for, as far as the error names one of them."""
+    while error is not None and getattr(error, "filename", None) is None:
+        error = error.__cause__
+    named = getattr(error, "filename", None)
+    if not isinstance(named, str | bytes | os.PathLike):
+        return False
+    place = Path(os.fsdecode(named))
+    for folder in (place, *place.parents):
+        try:
+            room = os.statvfs(folder)
+        except OSError:
+            continue
+        return room.f_files > 0 and room.f_favail == 0 and room.f_bavail * room.f_frsize >= LITTLE_ROOM_BYTES
+    return False
 
 
 def has_little_room(path: Path) -> bool:

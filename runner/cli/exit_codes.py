@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final, NoReturn
 
+from analysis.domain.arguments import require_named_out
 from analysis.domain.ending import end_with
 from analysis.domain.errors import CaptureError
 from runner.cli.output import say
@@ -21,11 +22,16 @@ _OF_THE_EXTRA: Final = frozenset(
 def run(app: Callable[..., Any], argv: list[str]) -> NoReturn:
     """Run a command and end the process."""
     end_with(
-        lambda: app(args=argv, prog_name=_PROGRAM, standalone_mode=False),
+        lambda: _called(app, argv),
         _PROGRAM,
         _show,
         extras=_what_the_extra_brings,
     )
+
+
+def _called(app: Callable[..., Any], argv: list[str]) -> Any:
+    require_named_out(argv)
+    return app(args=argv, prog_name=_PROGRAM, standalone_mode=False)
 
 
 def _what_the_extra_brings(error: ModuleNotFoundError) -> CaptureError | None:

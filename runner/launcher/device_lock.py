@@ -13,6 +13,7 @@ from typing import Final
 
 from analysis.domain.errors import BusyError, InterruptedRunError, RequestError, TimeoutExceededError
 from analysis.domain.figures import counted
+from analysis.domain.system_errors import is_disk_full, reason_of, room_remedy
 from runner.process.driver import VisibleGpu, physical_device
 from runner.process.leftovers import end_leftovers, is_without_launcher
 from runner.process.lock import LockFile, LockTakenError, user_name
@@ -125,7 +126,9 @@ class DeviceLock:
             except LockTakenError as error:
                 raise self._taken(wait, self.file.written(), interrupts) from error
             except OSError as error:
-                raise self._unusable(self.file.path, error.strerror or str(error)) from error
+                raise self._unusable(
+                    self.file.path, reason_of(error), room_remedy(error) if is_disk_full(error) else None
+                ) from error
             if self.machine is not None:
                 try:
                     stack.enter_context(self.machine.held(wait=tell if wait else None, stop=stop))
@@ -177,10 +180,13 @@ class DeviceLock:
                 self.folder, "others may write there and replace locks: chmod go-w it, or chmod +t it to share it"
             )
 
-    def _unusable(self, path: Path, reason: str) -> RequestError:
-        return RequestError(
-            f"{path}: the device's lock cannot be used ({reason}); set {LOCK_FOLDER_VARIABLE} to a folder of your own"
+    def _unusable(self, path: Path, reason: str, remedy: str | None = None) -> RequestError:
+        chosen = self.machine is None  # it is set
+        elsewhere = (
+            f"let {LOCK_FOLDER_VARIABLE} name another folder" if chosen else f"set {LOCK_FOLDER_VARIABLE} to a folder"
         )
+        remedies = f"{remedy}, or {elsewhere}" if remedy else elsewhere
+        return RequestError(f"{path}: the device's lock cannot be used ({reason}); {remedies} of your own")
 
 
 def _say_nothing(line: str) -> None:

@@ -129,8 +129,8 @@ def carry_out(
                 directory.write(directory.manifest_file, evolve(directory.read_manifest(), status="running"))
                 answer("running")
                 expected = _seconds_of_last(directory, plan)
-                if not directory.link_latest():
-                    say(f"{directory.path.parent}: no symbolic link `latest` can be made there")
+                if (why := directory.link_latest()) is not None:
+                    say(f"warning: {why}")
                 ready = time.monotonic()
                 with RunProgress(say, began=began, expected=expected) as progress:
                     if began is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import shutil
 import time
@@ -27,7 +28,7 @@ from analysis.domain.errors import (
 )
 from analysis.domain.manifest import PhaseTime
 from analysis.domain.program import ProgramManifest, ProgramTimes
-from analysis.domain.programs import SAFE_FOLDER
+from analysis.domain.programs import NOT_THERE, SAFE_FOLDER, why_no_program
 from analysis.domain.redaction import secret_values
 from runner.collectors.interface.trace_file import check_trace
 from runner.collectors.nsys.death import failed_before_the_program, fault_of_nsys, room_for_nsys
@@ -154,15 +155,19 @@ def prepare_program(
 
 def _missing_programs(command: Sequence[str], settings: ExecSettings, environ: Mapping[str, str]) -> Iterator[str]:
     """Say of command and load whether they are not there."""
-    if shutil.which(command[0], path=environ.get("PATH")) is None:
-        yield f"{command[0]}: no such program; give its path, or put its folder into PATH"
+    folders = environ.get("PATH", os.defpath).split(os.pathsep)
+    fault = why_no_program(command[0], folders)
+    if fault is not None:
+        where = "; give its path, or put its folder into PATH" if fault == NOT_THERE else ""
+        yield f"{command[0] or 'COMMAND behind --'}: {fault}{where}"
     if settings.load is not None:
         try:
             load = shlex.split(settings.load)
         except ValueError as error:
             raise RequestError(f"--load: is not a command line ({error})") from error
-        if not load or shutil.which(load[0], path=environ.get("PATH")) is None:
-            yield f"--load {load[0] if load else ''!r}: no such program"
+        fault = why_no_program(load[0] if load else "", folders)
+        if fault is not None:
+            yield f"--load {load[0] if load else ''!r}: {fault}"
 
 
 def _require_fitting(command: Sequence[str], settings: ExecSettings) -> None:
@@ -276,7 +281,8 @@ class ProgramRun:
                 raise InterruptedRunError("cancelled before it began")
             self._update(status="running")
             self.progress.expect(_seconds_of_last(directory, self.plan))
-            directory.link_latest()
+            if (why := directory.link_latest()) is not None:
+                self.say(f"warning: {why}")
             self.progress.add("launcher", "preflight", began, time.monotonic())
             deadline = interrupts.deadline
             if self.settings.control:
@@ -531,7 +537,7 @@ class ProgramRun:
                         blobs=True,
                     )
                 except NoEventsError as error:
-                    self._codes(export=1)
+                    self._codes(export=0)  # it did its part: there was nothing to export
                     self._guard_report(self.directory.path / f"{name}.nsys-rep", 0, ())
                     raise NoEventsError(
                         f"{self.directory.path}: the capture {name} holds no event at all: while it ran, the program "
@@ -762,7 +768,7 @@ class ProgramRun:
     def _write_rank_script(self) -> None:
         script = self.nsys.rank_script
         try:
-            script.write_text(self.nsys.script(self.command, self.environ), encoding="utf-8")
+            script.write_bytes(os.fsencode(self.nsys.script(self.command, self.environ)))
             script.chmod(0o700)
         except OSError as error:
             raise CaptureError(f"{script}: cannot be written ({error.strerror})") from error

@@ -123,8 +123,10 @@ def find_run(out: Path, run_id: str) -> RunDirectory:
     folder = out.expanduser().absolute()
     if not run_id.strip():  # as a script's variable that is not set: every id begins with it
         raise RequestError(f"no run in {folder} has an empty id; `dsocr-profile status --all`")
-    if run_id == "latest" and (folder / "latest").is_dir():
-        return RunDirectory((folder / "latest").resolve())
+    if run_id == "latest":
+        _require_link(folder / "latest")
+        if (folder / "latest").is_dir():
+            return RunDirectory((folder / "latest").resolve())
     # The id is the user's text: compared, never joined to a path.
     beginning = [
         path
@@ -136,6 +138,17 @@ def find_run(out: Path, run_id: str) -> RunDirectory:
         what = f"{len(beginning)} runs" if beginning else "no run"
         raise RequestError(f"{what} in {folder} with an id that begins with {run_id!r}; `dsocr-profile status --all`")
     return RunDirectory((exact or beginning)[0])
+
+
+def _require_link(latest: Path) -> None:
+    """Refuse a ``latest`` that no run made: something else has that name, or its run was removed."""
+    remedy = "give a run's id: `dsocr-profile status --all` lists them"
+    if latest.is_symlink():
+        if not (latest / "run.json").is_file():
+            raise RequestError(f"{latest}: the run that it points to is not there any more; {remedy}")
+    elif latest.exists() and not (latest / "run.json").is_file():
+        kind = "a folder" if latest.is_dir() else "a file"
+        raise RequestError(f"{latest}: is {kind} and no link to the latest run; move it away, and {remedy}")
 
 
 def run_state(directory: RunDirectory) -> RunState:

@@ -353,19 +353,20 @@ class RunDirectory:
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
-    def link_latest(self) -> bool:
-        """Point ``latest`` beside the folder to it, in one step. False: something else has that name, or no links here."""
+    def link_latest(self) -> str | None:
+        """Point ``latest`` beside the folder to it, in one step. Gives why that was not possible, None where it was."""
         link = self.path.parent / "latest"
         if link.exists() and not link.is_symlink():
-            return False
+            kind = "a folder" if link.is_dir() else "a file"
+            return f"{link}: is {kind} and no link to the latest run, so it is not updated; move it away, or give runs by their ids"
         fresh = link.with_name(f".latest.{os.getpid()}")
         try:
             fresh.unlink(missing_ok=True)
             fresh.symlink_to(self.path.name)
             fresh.replace(link)
-        except OSError:
-            return False
-        return True
+        except OSError as error:
+            return f"{link}: cannot be made a link to the latest run ({reason_of(error)}); give runs by their ids"
+        return None
 
 
 def require_safe_place(out: Path, say: Callable[[str], None] = lambda line: None) -> None:

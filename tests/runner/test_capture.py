@@ -16,7 +16,9 @@ from analysis.domain.errors import (
     AnalysisFailedError,
     CaptureError,
     ChildFailedError,
+    DsocrError,
     ExportError,
+    NoEventsError,
 )
 from analysis.domain.overhead import run_overheads
 from launch_kit import environment, fake_nsys, prepare
@@ -84,10 +86,15 @@ def test_an_exit_code_that_nsys_hides_is_found_out(tmp_path: Path, tool: NsysToo
     assert run.directory.read_manifest().exit_codes.child != 0
 
 
-@pytest.mark.parametrize(("how", "words"), [("no events", "no event at all"), ("stream only", "could not import")])
-def test_failures_of_nsys_are_told_apart(tmp_path: Path, tool: NsysTool, how: str, words: str) -> None:
+@pytest.mark.parametrize(
+    ("how", "error", "words"),
+    [("no events", NoEventsError, "no event at all"), ("stream only", ExportError, "could not import")],
+)
+def test_failures_of_nsys_are_told_apart(
+    tmp_path: Path, tool: NsysTool, how: str, error: type[DsocrError], words: str
+) -> None:
     run = prepare(tmp_path, tool, environ=environment(NSYS_FAKE=how))
-    with Interrupts() as interrupts, pytest.raises(ExportError, match=words):
+    with Interrupts() as interrupts, pytest.raises(error, match=words):
         run.start(interrupts)
     assert run.directory.read_manifest().status == "failed"
     assert not run.directory.trace_file.exists()

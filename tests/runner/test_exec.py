@@ -114,7 +114,12 @@ def test_the_program_is_started_as_itself(tmp_path: Path) -> None:
     ("settings", "command", "words"),
     [
         ({}, (), "behind --"),
-        ({}, ("no-such-program",), "no such program"),
+        ({}, ("no-such-program",), "no-such-program: no such program; give its path"),
+        ({}, ("/etc/passwd",), "/etc/passwd: is there and not executable"),
+        ({}, ("/",), "/: is a folder and no program"),
+        ({}, ("",), "COMMAND behind --: the name of the program is empty"),
+        ({"load": "/etc/passwd"}, ("true",), "--load '/etc/passwd': .* not executable"),
+        ({"load": "''"}, ("true",), "--load '': the name of the program is empty"),
         ({"start_url": "http://h/s"}, ("true",), "--load"),
         ({"ready_url": "http://h/s"}, ("true",), "--load"),
         ({"load": "no-such-client"}, ("true",), "no-such-client"),
@@ -307,6 +312,8 @@ def test_a_capture_without_events_keeps_no_report_with_secrets(tmp_path: Path, k
     notes = " ".join(run.directory.read_program_manifest().notes)
     assert "nsys stored secrets of the command line" in notes
     assert "sqlite" not in notes
+    assert NoEventsError.exit_code == 10  # there is nothing: not 12, which says that there is something to go on with
+    assert run.directory.read_program_manifest().exit_codes.export == 0
 
 
 # -- ranks -------------------------------------------------------------------------------------------------------------

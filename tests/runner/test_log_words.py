@@ -195,6 +195,20 @@ def test_the_limits_stand_where_nsys_failed(tmp_path: Path, tool: NsysTool, monk
     assert f"{resource.getrlimit(resource.RLIMIT_NOFILE)[0]} open files (ulimit -n)); raise them" in said
 
 
+def test_shared_memory_that_was_cut_short_is_named(
+    tmp_path: Path, tool: NsysTool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("runner.collectors.nsys.death._SHARED_MEMORY", tmp_path)
+    segment = tmp_path / f"NSys-{tool.version}"
+    segment.touch()
+    Path(tool.path).with_name("how").write_text("fails of itself (agent) always")
+    said = failing(program_run(tmp_path / "out", program(tmp_path, RANGES), tool), CaptureError)
+    assert f"{segment} is empty, and with that none can start: remove it when no nsys runs" in said
+    segment.write_bytes(b"x")
+    said = failing(program_run(tmp_path / "out", program(tmp_path, RANGES), tool), CaptureError)
+    assert str(segment) not in said
+
+
 def test_a_limit_of_processor_time_is_named() -> None:
     """The kernel kills a program at its hard limit, without SIGXCPU before where the soft one is the same."""
     code = "import resource; resource.setrlimit(resource.RLIMIT_CPU, (40, 50))\n"

@@ -265,11 +265,14 @@ def test_latest_is_moved_in_one_step_and_spares_what_is_no_link(tmp_path: Path) 
     first, second = RunDirectory(tmp_path / "first"), RunDirectory(tmp_path / "second")
     for run in (first, second):
         run.create()
-        assert run.link_latest()
+        assert run.link_latest() is None
         assert (tmp_path / "latest").resolve() == run.path
     (tmp_path / "latest").unlink()
+    (tmp_path / "latest").touch()
+    assert "is a file and no link to the latest run" in str(first.link_latest())
+    (tmp_path / "latest").unlink()
     (tmp_path / "latest").mkdir()
-    assert not first.link_latest()
+    assert "is a folder and no link to the latest run" in str(first.link_latest())
     assert not (tmp_path / "latest").is_symlink()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["first", "latest", "second"]
 

@@ -5,7 +5,6 @@ What an ncu can do is read from its own ``--help`` and ``--query-metrics``, neve
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
 from collections.abc import Iterable, Mapping
@@ -15,7 +14,7 @@ from typing import Final
 from attrs import frozen
 
 from analysis.domain.errors import CaptureError
-from analysis.domain.programs import find_program, search_folders
+from analysis.domain.programs import find_program, is_program, search_folders
 from runner.process.environment import child_environment
 from runner.process.questions import answer_of
 
@@ -75,7 +74,7 @@ def candidate_paths(environ: Mapping[str, str], *, folders: Iterable[Path] = ())
         places += sorted(Path("/").glob(pattern.lstrip("/")))
     unique: dict[Path, Path] = {}
     for path in places:
-        if path.is_file() and os.access(path, os.X_OK):
+        if is_program(path):
             unique.setdefault(path.resolve(), path)
     return list(unique.values())
 

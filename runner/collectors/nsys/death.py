@@ -40,6 +40,7 @@ _FAILED: Final = {
 }
 """What it prints when it fails of itself at any time."""
 _TAIL_BYTES: Final = 4096
+_SHARED_MEMORY: Final = Path("/dev/shm")
 
 
 def room_for_nsys(run_dir: Path, env: Mapping[str, str], also: Callable[[], None] | None = None) -> RoomWatch:
@@ -60,7 +61,20 @@ def fault_of_nsys(tool: NsysTool, outcome: Outcome, log: Path, room: RoomWatch) 
     if full is not None:
         return f"{nsys}: {full}"
     death = death_of_nsys(outcome, log)
-    return None if death is None else f"{nsys} {death}"
+    return None if death is None else f"{nsys} {death}{_cut_short(tool)}"
+
+
+def _cut_short(tool: NsysTool) -> str:
+    """Name the shared memory of all of this version's where it is empty: none of them can start its agent then.
+
+    Seen after an nsys that was not allowed to write files of that size (``ulimit -f``).
+    """
+    segment = _SHARED_MEMORY / f"NSys-{tool.version}"
+    try:
+        is_empty = segment.stat().st_size == 0
+    except OSError:
+        return ""
+    return f"; {segment} is empty, and with that none can start: remove it when no nsys runs" if is_empty else ""
 
 
 def death_of_nsys(outcome: Outcome, log: Path) -> str | None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from analysis.domain.ended import ended_in_words, signal_of
-from analysis.domain.errors import ExportError, InterruptedRunError, TimeoutExceededError
+from analysis.domain.errors import ExportError, InterruptedRunError, NoEventsError, TimeoutExceededError
 from analysis.domain.programs import SAFE_FOLDER
 from analysis.domain.system_errors import DISK_FULL, has_little_room, is_disk_full, reason_of
 from runner.collectors.interface.collector import ExportResult
@@ -120,6 +120,7 @@ def export_report(
 
     Raises:
         ExportError: it failed, the disk is full, or what came out is incomplete.
+        NoEventsError: the capture holds nothing.
         InterruptedRunError: Ctrl-C; the report is kept.
         TimeoutExceededError: nsys did not finish in half an hour, or in the run's time.
     """
@@ -158,7 +159,7 @@ def export_report(
             )
         try:
             check_trace(partial)
-        except ExportError as error:
+        except (ExportError, NoEventsError) as error:
             if room.full is not None:  # nsys says nothing of it, and ends with 0
                 raise ExportError(_no_room(report, "exported", room.full)) from error
             raise

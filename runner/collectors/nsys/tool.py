@@ -17,7 +17,7 @@ from attrs import frozen
 
 from analysis.domain.errors import CaptureError, RequestError
 from analysis.domain.nsight import NSYS_PLACES
-from analysis.domain.programs import SAFE_FOLDER, find_program, search_folders
+from analysis.domain.programs import SAFE_FOLDER, find_program, is_program, search_folders
 from runner.collectors.nsys.answers import Answers, remember, remembered
 from runner.process.questions import answer_of, ended_when_interrupted
 
@@ -93,7 +93,7 @@ def candidate_paths(environ: Mapping[str, str], *, folders: Iterable[Path] = ())
         paths += sorted(Path("/").glob(pattern.lstrip("/")))
     unique: dict[Path, Path] = {}
     for path in paths:
-        if path.is_file() and os.access(path, os.X_OK):
+        if is_program(path):
             unique.setdefault(path.resolve(), path)
     return list(unique.values())
 
@@ -281,8 +281,8 @@ def output_name(folder: Path, name: str) -> str:
     """
     text = str(folder)
     try:
-        text.encode()
-    except UnicodeEncodeError as error:
+        os.fsencode(text).decode("utf-8")  # its bytes: how Python shows them depends on the locale
+    except UnicodeDecodeError as error:
         raise RequestError(
             f"{os.fsencode(folder)!r}: nsys writes only to folders whose names are UTF-8; choose another --out"
         ) from error
