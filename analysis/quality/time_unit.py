@@ -141,16 +141,17 @@ def _kernels(trace: Trace, attribution: Attribution) -> Iterator[_Sign]:
         return
     took = operations.duration[rows]
     at = int(np.argmin(took))
-    place = _example(trace, operations.start[rows[at]], schema.KERNELS)
     if int(took[at]) > LONGEST_SHORTEST_KERNEL_NS and len(present(operations.name[rows])) >= FEWEST_NAMES:
         yield _Sign(
             True,
-            f"the shortest of {counted(rows.size, 'kernel')} takes {duration(int(took[at]))}, and a small one takes some µs{place}",
+            f"the shortest of {counted(rows.size, 'kernel')} takes {duration(int(took[at]))}, "
+            f"and a small one takes some µs{_example(trace, operations.start[rows[at]], schema.KERNELS)}",
         )
     if (middle := _middle(took)) < SHORTEST_KERNEL_NS:
         yield _Sign(
             False,
-            f"half of {counted(rows.size, 'kernel')} take {middle:,} ns at most, and one that does nothing takes more{place}",
+            f"half of {counted(rows.size, 'kernel')} take {middle:,} ns at most, "
+            f"and one that does nothing takes more{_example(trace, operations.start[rows[at]], schema.KERNELS)}",
         )
 
 

@@ -126,7 +126,8 @@ def change_rows(draw: random.Random, path: Path) -> tuple[str, Claim]:
     """Change a trace; returns what was done, and what is known of it."""
     with closing(sqlite3.connect(path)) as database, database:
         way = draw.choices(
-            (_impossible_value, _free_value, _swap, _delete, _duplicate, _shift, _several), (10, 6, 3, 3, 2, 3, 3)
+            (_impossible_value, _free_value, _swap, _delete, _duplicate, _shift, _several, _all_together),
+            (10, 6, 3, 3, 2, 3, 3, 3),
         )[0]
         return way(draw, database)
 
@@ -235,6 +236,70 @@ def _several(draw: random.Random, database: sqlite3.Connection) -> tuple[str, Cl
         except (sqlite3.Error, TypeError):  # what is there now cannot be changed so
             continue
     return "; ".join(words), "anything"
+
+
+_FEWEST: Final = 600
+"""Kernels and calls from which a real trace's times tell that they are in another unit."""
+_OF_A_KERNEL: Final = f'correlationId IN (SELECT correlationId FROM "{OPERATIONS[0]}")'
+
+
+def _all_together(draw: random.Random, database: sqlite3.Connection) -> tuple[str, Claim]:
+    """Change a whole column so that its rows still agree with each other, and no program can have made them."""
+    kernels, calls = OPERATIONS[0], f'"{_CALLS}"'
+    there = set(tables_of(database))
+    columns = {table: set(columns_of(database, table)) for table in there}
+
+    def number(sql: str) -> int:
+        return int(database.execute(f"SELECT {sql}").fetchone()[0] or 0)
+
+    if kernels not in there or _CALLS not in there or "streamId" not in columns[kernels]:
+        return "nothing was changed together", "anything"
+    rows = number(f'count(*) FROM "{kernels}"')
+    ways: dict[str, tuple[bool, tuple[str, ...]]] = {
+        "a stream for every kernel": (rows >= 200, (f'UPDATE "{kernels}" SET streamId = rowid',)),
+        "all kernels take 2,000 ns": (
+            rows >= 200 and number(f'count(DISTINCT demangledName) FROM "{kernels}"') >= 5,
+            (f'UPDATE "{kernels}" SET "end" = start + 2000',),
+        ),
+        "one name for all kernels": (
+            rows >= _FEWEST and number(f'count(DISTINCT registersPerThread) FROM "{kernels}"') > 3,
+            tuple(
+                f'UPDATE "{kernels}" SET {name} = (SELECT min({name}) FROM "{kernels}")'
+                for name in ("demangledName", "shortName")
+            ),
+        ),
+        "all launches failed": (
+            number(f"count(*) FROM {calls} WHERE {_OF_A_KERNEL}") > 0,
+            (f"UPDATE {calls} SET returnValue = 700 WHERE {_OF_A_KERNEL}",),
+        ),
+        "copies of nothing": (
+            OPERATIONS[1] in there and number(f'sum(bytes > 0) FROM "{OPERATIONS[1]}"') > 0,
+            (f'UPDATE "{OPERATIONS[1]}" SET bytes = 0',),
+        ),
+    }
+    timed = [table for table in (*OPERATIONS, _CALLS, _RANGES) if table in there]
+    for factor in (7, 1_000, 1_000_000):
+        ways[f"all times × {factor}"] = (
+            rows >= _FEWEST and number(f"count(*) FROM {calls}") >= _FEWEST,
+            (
+                *(f'UPDATE "{table}" SET start = start * {factor}, "end" = "end" * {factor}' for table in timed),
+                *(
+                    (f"UPDATE ANALYSIS_DETAILS SET {', '.join(f'{name} = {name} * {factor}' for name in _SESSION)}",)
+                    if "ANALYSIS_DETAILS" in there
+                    else ()
+                ),
+            ),
+        )
+    told = sorted(name for name, (tells, _) in ways.items() if tells)
+    if not told:
+        return "nothing was changed together", "anything"
+    name = draw.choice(told)
+    for statement in ways[name][1]:
+        database.execute(statement)
+    return name, "impossible"
+
+
+_SESSION: Final = ("duration", "startTime", "stopTime")
 
 
 # --- what nobody reads ---------------------------------------------------------------------------------------------
