@@ -40,9 +40,10 @@ from cattrs.preconf.json import JsonConverter, make_converter
 
 from analysis.domain.errors import RequestError
 from analysis.domain.measures import impossible_figures
+from analysis.domain.names import json_visible
 from analysis.domain.reading import LARGEST_RESULT, json_of, read_bounded
 
-__all__ = ["from_json", "from_json_file", "from_plain", "moment_of", "to_json", "to_plain"]
+__all__ = ["from_json", "from_json_file", "from_plain", "json_text", "moment_of", "to_json", "to_plain"]
 
 T = TypeVar("T")
 
@@ -252,7 +253,25 @@ def to_json(record: Any, *, indent: int | None = 2) -> str:
     Raises:
         ValueError: a number is not finite.
     """
-    return _converter.dumps(record, indent=indent, ensure_ascii=False, allow_nan=False)
+    return json_text(to_plain(record), indent=indent, spaced=True)
+
+
+def json_text(plain: Any, *, indent: int | None = None, spaced: bool = False) -> str:
+    r"""Write plain values as JSON text: the one form of all JSON that is written to files.
+
+    Letters stay as they are. What acts on a terminal or turns text around in an editor (control characters, bidi marks,
+    halves of surrogate pairs) becomes ``\u202e``, which reads back as it was.
+
+    Args:
+        plain: what JSON can hold.
+        indent: spaces; None: everything in one line.
+        spaced: with a space after each colon and comma of that line.
+
+    Raises:
+        ValueError: a number is not finite.
+    """
+    separators = (",", ":") if indent is None and not spaced else None
+    return json_visible(json.dumps(plain, ensure_ascii=False, allow_nan=False, indent=indent, separators=separators))
 
 
 def from_json(kind: type[T], text: str | bytes, *, source: str = "the JSON text") -> T:

@@ -89,6 +89,8 @@ def json_visible(text: str) -> str:
     Args:
         text: JSON, indented or not. Outside of its strings nothing but ASCII can stand.
     """
+    if text.isascii():  # what else there is below DEL, JSON itself has written out
+        return text.replace("\x7f", "\\u007f")
     return _INVISIBLE.sub(_for_json, text)
 
 

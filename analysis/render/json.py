@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final, Literal, TypeVar
@@ -12,7 +11,7 @@ from attrs import evolve
 
 from analysis.domain.columns import Records
 from analysis.domain.contracts import LLMProfileReportSummary
-from analysis.domain.convert import to_plain
+from analysis.domain.convert import json_text, to_plain
 from analysis.domain.entities import KernelSummary
 from analysis.domain.files import write_text
 from analysis.report import Report
@@ -124,8 +123,8 @@ def render(report: Report, out: Path) -> tuple[Path, ...]:
         RequestError: the folder cannot be written to.
         ValueError: a number is not finite (a bug: JSON has none such).
     """
-    whole = json.dumps(as_plain(report), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    short = json.dumps(summary_as_plain(report), ensure_ascii=False, allow_nan=False, indent=2)
+    whole = json_text(as_plain(report))
+    short = json_text(summary_as_plain(report), indent=2)
     return (
         write_text(out / "report.json", whole + "\n"),
         write_text(out / "summary.json", short + "\n"),

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import io
-import json
 from collections.abc import Sequence
 from typing import Any, TextIO, TypeVar
 
+from analysis.domain.convert import json_text
 from analysis.domain.figures import NOT_AVAILABLE
-from analysis.domain.names import json_visible
 from analysis.render.csv import write_csv
 from analysis.render.markdown_tables import code, escaped, head_lines, row_line
 from analysis.render.spec.specification import Column, Specification
@@ -39,8 +38,8 @@ def write_table(spec: Specification[R], rows: Sequence[R], kind: str, stream: Te
         stream: where to.
     """
     if kind == "json":
-        text = json.dumps(json_rows(spec, rows), ensure_ascii=False, indent=1, allow_nan=False)
-        stream.write(f"{json_visible(text)}\n")
+        text = json_text(json_rows(spec, rows), indent=1)
+        stream.write(f"{text}\n")
     elif kind == "csv" and stream.isatty():
         # A terminal obeys control characters, and names are the profiled program's own words.
         shown = io.StringIO(newline="")

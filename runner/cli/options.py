@@ -25,7 +25,13 @@ Nsys = Annotated[
     typer.Option("--nsys", metavar="PATH", help="The nsys to use (default: $NSYS, else the newest usable one)."),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Machine-readable, on standard output.")]
-RunId = Annotated[str, typer.Argument(help="Id of a run or its beginning, or `latest`.", metavar="RUN")]
+RunId = Annotated[
+    str,
+    typer.Argument(
+        help="A run of --out by its id, its beginning or `latest`; or the path of a run's folder, such as ./FOLDER.",
+        metavar="RUN",
+    ),
+]
 NoHistory = Annotated[
     bool,
     typer.Option("--no-history", help="Do not record the run in the history.", rich_help_panel="The run"),

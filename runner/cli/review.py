@@ -52,9 +52,10 @@ def review(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the exact commands and start nothing.")] = False,
 ) -> None:
     """Profile a finished run's kernels with Nsight Compute and join the counters to its trace: review.html."""
+    from runner.launcher.queue import find_run
     from runner.launcher.review import Review, ReviewOptions, join, outline, require_reviewable
 
-    directory = _directory(run_id, out)
+    directory = find_run(out, run_id)
     if counters:
         from analysis.domain.errors import RequestError
         from runner.process.process import Interrupts
@@ -99,16 +100,6 @@ def _carry_out(work: Review, directory: RunDirectory) -> None:
         say(f"warning: not counted: {note}")
     with Interrupts() as interrupts:
         work.carry_out(interrupts, lambda: _print_result(directory))
-
-
-def _directory(run_id: str, out: Path) -> RunDirectory:
-    from runner.launcher.queue import find_run
-    from runner.launcher.run_directory import RunDirectory
-
-    folder = Path(run_id).expanduser()
-    if run_id.strip() and (folder / "run.json").is_file():
-        return RunDirectory(folder.absolute())
-    return find_run(out, run_id)
 
 
 def _print_commands(work: Review) -> None:

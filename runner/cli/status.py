@@ -11,7 +11,7 @@ import typer
 from analysis.domain.convert import to_plain
 from analysis.domain.errors import RequestError
 from analysis.domain.names import visible
-from runner.cli.options import AsJson, Out
+from runner.cli.options import AsJson, Out, RunId
 from runner.cli.output import tell, tell_document
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ _PIPE_COLUMNS: Final = 160
 
 
 def status(
-    run_id: Annotated[str, typer.Argument(help="Id of a run or its beginning, or `latest`.", metavar="RUN")] = "",
+    run_id: RunId = "",
     all_runs: Annotated[bool, typer.Option("--all", help="All runs, newest first: model, time, headline.")] = False,
     out: Out = Path("reports"),
     as_json: AsJson = False,

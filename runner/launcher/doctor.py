@@ -16,6 +16,7 @@ from attrs import frozen
 
 from analysis.domain.errors import CaptureError, DsocrError, InterruptedRunError
 from analysis.domain.manifest import Collector
+from analysis.domain.system_errors import is_disk_full
 from runner.collectors.choosing import Choice, choose_collector
 from runner.collectors.nsys.collector import local_folders
 from runner.collectors.nsys.fitness import driver_mismatch, nvtx_mismatch
@@ -32,6 +33,9 @@ __all__ = ["Check", "Diagnosis", "diagnose"]
 
 _EXPECTED_BYTES: Final = 2 << 30
 """A run with the preset os-runtime made an export of 2 GB; others stay far below."""
+_LEAST_TEMPORARY_BYTES: Final = 64 << 20
+_PROBE_BYTES: Final = 1 << 20
+"""What is written to see whether anything can be."""
 
 
 @frozen
@@ -257,9 +261,17 @@ def _disk(out: Path) -> Check:
 def _temporary(environ: Mapping[str, str]) -> Check:
     folder = environ.get("TMPDIR") or tempfile.gettempdir()
     try:
-        with tempfile.TemporaryDirectory(dir=folder):
-            return Check("temporary folder", "ok", folder)
+        with tempfile.TemporaryDirectory(dir=folder) as probe:
+            # Folder and name may still go where no content does: a full disk refuses only that.
+            (Path(probe) / "probe").write_bytes(bytes(_PROBE_BYTES))
+        free = shutil.disk_usage(folder).free
+        if free < _LEAST_TEMPORARY_BYTES:
+            space = f"{free / 2**20:.0f} MiB free in {folder}"
+            return Check("temporary folder", "warning", space, "free space, or set TMPDIR: nsys collects there")
+        return Check("temporary folder", "ok", folder)
     except OSError as error:
+        if is_disk_full(error):
+            return Check("temporary folder", "failed", f"{folder}: the disk is full", "free space, or set TMPDIR")
         return Check("temporary folder", "failed", f"{folder} cannot be written ({error.strerror})", "set TMPDIR")
 
 

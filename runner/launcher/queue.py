@@ -115,7 +115,13 @@ def _started(directory: RunDirectory, environ: Mapping[str, str], log: Path) -> 
 
 
 def find_run(out: Path, run_id: str) -> RunDirectory:
-    """Find a run by its id or the beginning of it.
+    """Find a run as every command names it: by its id or the beginning of it, `latest`, or the path of its folder.
+
+    A word without a slash means a run of ``out`` first, whatever lies in the current folder under that name.
+
+    Args:
+        out: folder of runs.
+        run_id: the user's word.
 
     Raises:
         RequestError: there is none, or more than one.
@@ -127,6 +133,11 @@ def find_run(out: Path, run_id: str) -> RunDirectory:
         _require_link(folder / "latest")
         if (folder / "latest").is_dir():
             return RunDirectory((folder / "latest").resolve())
+    place = Path(run_id).expanduser()
+    if "/" in run_id:
+        if not (place / "run.json").is_file():
+            raise RequestError(f"{run_id}: no run in this folder (it has no run.json); `dsocr-profile status --all`")
+        return RunDirectory(place.resolve())
     # The id is the user's text: compared, never joined to a path.
     beginning = [
         path
@@ -134,6 +145,8 @@ def find_run(out: Path, run_id: str) -> RunDirectory:
         if path.name.startswith(run_id) and not path.is_symlink() and (path / "run.json").is_file()
     ]
     exact = [path for path in beginning if path.name == run_id]
+    if not beginning and (place / "run.json").is_file():
+        return RunDirectory(place.resolve())
     if len(exact or beginning) != 1:
         what = f"{len(beginning)} runs" if beginning else "no run"
         raise RequestError(f"{what} in {folder} with an id that begins with {run_id!r}; `dsocr-profile status --all`")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shutil
@@ -15,7 +14,7 @@ from typing import Any, Final
 
 from attrs import frozen
 
-from analysis.domain.convert import from_json_file, to_json, to_plain
+from analysis.domain.convert import from_json_file, json_text, to_json, to_plain
 from analysis.domain.errors import BusyError, CaptureError, DsocrError, RequestError
 from analysis.domain.files import WriteOptions, write_text
 from analysis.domain.manifest import RunManifest
@@ -296,9 +295,7 @@ class RunDirectory:
             text = to_json(record)
         else:
             # Text by text, not the JSON: there quotes inside a text are escaped, and a secret between them looks like none.
-            text = json.dumps(
-                redacted_plain(to_plain(record), own_secrets()), indent=2, ensure_ascii=False, allow_nan=False
-            )
+            text = json_text(redacted_plain(to_plain(record), own_secrets()), indent=2)
         write_text(file, text + "\n", _RECORD)
 
     @contextmanager

@@ -11,10 +11,14 @@ from urllib.parse import urlsplit
 
 from attrs import define, field, frozen
 
+from analysis.domain.names import one_line
+
 __all__ = ["Answer", "ask"]
 
 _SHOWN_BYTES: Final = 400
 _LONGEST_NAME: Final = 80
+_LONGEST_SAID: Final = 200
+"""Characters of an answer in an error: a whole page of HTML hides what the error says."""
 
 
 @frozen
@@ -37,8 +41,8 @@ class Answer:
 
     @property
     def said(self) -> str:
-        """The status, where there is one, and the words."""
-        return self.words if self.status is None else f"status {self.status}, {self.words}"
+        """The status, where there is one, and the words: one short line, for an error."""
+        return one_line(self.words if self.status is None else f"status {self.status}, {self.words}", _LONGEST_SAID)
 
 
 def ask(address: str, *, timeout_s: float, post: str | None = None, method: str = "GET") -> Answer:

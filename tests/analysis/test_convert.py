@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from analysis.domain.contracts import LLMProfileReportSummary, LLMProfileRequest
-from analysis.domain.convert import from_json, from_json_file, from_plain, to_json, to_plain
+from analysis.domain.convert import from_json, from_json_file, from_plain, json_text, to_json, to_plain
 from analysis.domain.entities import (
     InputSet,
     KernelSummary,
@@ -202,3 +202,15 @@ def test_of_many_faults_some_are_told_in_little_memory(value: Any) -> None:
         tracemalloc.stop()
         assert peak < 1 << 23
         assert len(str(raised.value)) < 2000
+
+
+@pytest.mark.parametrize("indent", [None, 1])
+def test_json_holds_nothing_that_turns_text_around(indent: int | None) -> None:
+    """Read in a terminal or an editor, a name of a trace could show another text than it has."""
+    names = ["a\u202eb", "\x7f\x9b31m", "\x1b[31m", "\u2066x\u2069", "\udcff", "\U000e0041", "größe 模型 🙂 –"]
+    text = json_text({"names": names}, indent=indent)
+    assert all(character.isprintable() or character == "\n" for character in text)
+    assert "größe 模型 🙂 –" in text
+    assert "a\\u202eb" in text
+    assert json.loads(text) == {"names": names}
+    assert json_text(["\x7f"]) == '["\\u007f"]'  # ASCII alone is looked at in another way

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -113,3 +114,22 @@ def test_the_default_device_has_its_reason() -> None:
     expected = "cpu" if torch_cuda_version() is None else "cuda:0"
     assert device == expected
     assert reason
+
+
+def test_a_full_temporary_folder_is_told(tmp_path: Path) -> None:
+    """An empty folder can still be made on a full disk, and that was all that was tried."""
+    small = tmp_path / "small"
+    small.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(small)], capture_output=True).returncode:
+        pytest.skip("no file system can be mounted here")
+    try:
+        nearly = by_name(diagnose({**environment(), "TMPDIR": str(small)}, tmp_path).checks)["temporary folder"]
+        with suppress(OSError), (small / "filling").open("wb", buffering=0) as file:
+            while True:
+                file.write(bytes(4096))
+        full = by_name(diagnose({**environment(), "TMPDIR": str(small)}, tmp_path).checks)["temporary folder"]
+    finally:
+        subprocess.run(["umount", "-l", str(small)], check=True)
+    assert (nearly.verdict, nearly.observed) == ("warning", f"2 MiB free in {small}")
+    assert (full.verdict, full.observed) == ("failed", f"{small}: the disk is full")
+    assert "free space" in (full.remedy or "")

@@ -20,6 +20,7 @@ from attrs import evolve
 
 from analysis.domain.errors import BusyError, InterruptedRunError, RequestError
 from launch_kit import ROOT, device_held, environment, fake_nsys, prepare, start_launcher
+from runner.cli.review import review
 from runner.collectors.choosing import planned_collector
 from runner.launcher.launch import carry_out
 from runner.launcher.queue import all_states, cancel, find_run, run_state
@@ -77,10 +78,30 @@ def test_runs_are_found_by_the_beginning_of_their_id(tmp_path: Path) -> None:
     for wrong in ("", " ", "../nsys", "nothing"):
         with pytest.raises(RequestError, match=r"runs? in"):
             find_run(out, wrong)
-    (second.manifest_file).write_text("{")
+    second.manifest_file.write_text("{")
     states = all_states(out)
     assert {state.run_id for state in states} == {first.path.name, second.path.name}
     assert any("not valid JSON" in (state.error or "") for state in states)
+
+
+def test_a_word_is_a_run_of_the_folder_before_it_is_a_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`review latest` took `./latest` of the current folder, unlike every other command."""
+    tool = fake_nsys(tmp_path / "nsys")
+    out, here = tmp_path / "out", tmp_path / "here"
+    wanted, other = prepare(out, tool).directory, prepare(here, tool).directory
+    wanted.link_latest()
+    other.link_latest()
+    (here / wanted.path.name[:8]).symlink_to(other.path)
+    (here / "mine").symlink_to(other.path)
+    monkeypatch.chdir(here)
+    assert find_run(out, "latest") == wanted
+    assert find_run(out, wanted.path.name[:8]) == wanted
+    for path in ("./latest", "mine", f"./{wanted.path.name[:8]}", str(other.path), f"../here/{other.path.name}"):
+        assert find_run(out, path) == other, path
+    with pytest.raises(RequestError, match=r"\./nothing: no run in this folder"):
+        find_run(out, "./nothing")
+    with pytest.raises(RequestError, match=wanted.path.name):
+        review("latest", out=out)
 
 
 def test_a_finished_run_cannot_be_cancelled(tmp_path: Path) -> None:

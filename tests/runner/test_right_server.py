@@ -297,3 +297,15 @@ def test_nobody_is_told_from_somebody() -> None:
         other = ask(f"http://127.0.0.1:{port}/", timeout_s=5)
         assert (other.somebody, other.status) == (True, None)
         assert "SSH-2.0" in other.words
+
+
+def test_of_an_answer_no_more_than_a_short_line_is_told() -> None:
+    """An error quoted a server's whole page."""
+    page = b"<!DOCTYPE html>\n" + b"<p>an error\x1b[31m \xe2\x80\xae</p>\n" * 40
+    head = b"HTTP/1.1 500 Oops\r\nContent-Type: text/html\r\nContent-Length: %d\r\n\r\n" % len(page)
+    with talker(head + page) as port:
+        said = ask(f"http://127.0.0.1:{port}/", timeout_s=5).said
+    assert said.startswith("status 500, <!DOCTYPE html>")
+    assert len(said) <= 200
+    assert said.isprintable()
+    assert "\\x1b[31m" in said

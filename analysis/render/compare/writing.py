@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 from analysis.compare.records import Diff
-from analysis.domain.convert import to_plain
+from analysis.domain.convert import json_text, to_plain
 from analysis.domain.errors import RequestError
 from analysis.domain.files import write_text
 from analysis.render.json import DIFF_SCHEMA_VERSION
@@ -22,7 +21,7 @@ def as_plain(diff: Diff) -> dict[str, Any]:
 
 
 def _json(diff: Diff, out: Path) -> Path:
-    whole = json.dumps(as_plain(diff), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    whole = json_text(as_plain(diff))
     return write_text(out / "diff.json", whole + "\n")
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any, Final
 
 from analysis.compare.records import Interval, StageDifference
+from analysis.domain.convert import json_text
 from analysis.domain.figures import significant
 from analysis.gate.records import Check, GateResult
 from analysis.render.spec.text import visible
@@ -30,7 +30,7 @@ def render(result: GateResult, stages: tuple[StageDifference, ...]) -> str:
             continue
         name = visible(f"{check.table} {check.subject}" if check.table not in check.subject else check.subject)
         entries.setdefault(name, _entry(name, check, check.new, intervals.get(check.stage), result))
-    return json.dumps(list(entries.values()), ensure_ascii=False, allow_nan=False, indent=1) + "\n"
+    return json_text(list(entries.values()), indent=1) + "\n"
 
 
 def _entry(name: str, check: Check, new: float, interval: Interval | None, result: GateResult) -> dict[str, Any]:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from analysis.compare.records import StageDifference
-from analysis.domain.convert import to_plain
+from analysis.domain.convert import json_text, to_plain
 from analysis.domain.files import write_bytes, write_text
 from analysis.gate.records import GateResult
 from analysis.render.gate import benchmark, junit, markdown
@@ -29,7 +28,7 @@ def write_gate(result: GateResult, stages: tuple[StageDifference, ...], out: Pat
     plain = {"schema_version": GATE_SCHEMA_VERSION, **to_plain(result)}
     return (
         write_text(out / "gate.md", markdown.render(result)),
-        write_text(out / "gate.json", json.dumps(plain, ensure_ascii=False, allow_nan=False, indent=1) + "\n"),
+        write_text(out / "gate.json", json_text(plain, indent=1) + "\n"),
         write_bytes(out / "gate.junit.xml", junit.render(result)),
         write_text(out / "gate.benchmark.json", benchmark.render(result, stages)),
     )

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from analysis.domain.convert import to_plain
+from analysis.domain.convert import json_text, to_plain
 from analysis.domain.files import write_text
 from analysis.ranks.records import RanksReport
 from analysis.render.json import RANKS_SCHEMA_VERSION
@@ -45,6 +44,6 @@ def write_combined(report: RanksReport, out: Path, formats: Sequence[str]) -> tu
 
         written += write_markdown(report, out, linked="report.md")
     if "json" in chosen:
-        whole = json.dumps(as_plain(report), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+        whole = json_text(as_plain(report))
         written.append(write_text(out / "report.json", whole + "\n"))
     return tuple(written)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
-from analysis.domain.convert import to_plain
+from analysis.domain.convert import json_text, to_plain
 from analysis.domain.files import write_text, write_with
 from analysis.render.arrow import arrow_table, fill_parquet
 from analysis.render.json import REVIEW_SCHEMA_VERSION
@@ -29,7 +28,7 @@ def write_json(review: Review, out: Path) -> Path:
         RequestError: the folder cannot be written to.
         ValueError: a number is not finite (a bug: JSON has none such).
     """
-    text = json.dumps(as_plain(review), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    text = json_text(as_plain(review))
     return write_text(out / "review.json", text + "\n")
 
 
