@@ -29,7 +29,7 @@ from runner.launcher.run_directory import RunDirectory
 from runner.process.process import Interrupts, Outcome, run_process
 
 __all__ = [
-    "LAUNCHER_KILLED",
+    "LAUNCHER_GONE",
     "analyse_beside",
     "ended_by",
     "how_it_ended",
@@ -44,7 +44,7 @@ __all__ = [
 ]
 
 LOST_SUPERVISOR: Final = "the supervisor of the program (dsocr-profile's own process around it, supervise.py)"
-LAUNCHER_KILLED: Final = "its launcher was killed"
+LAUNCHER_GONE: Final = "its launcher is gone"
 _UNFIT: Final = UnfitTraceError.exit_code
 _PIPE_COLUMNS: Final = 120
 """Width of the headline where the output is no terminal."""
@@ -242,7 +242,7 @@ def recording_attempt(
     """
     if read().status in ("queued", "running"):  # its launcher could not write down any more that it was ended
         status = "cancelled" if directory.cancel_file.exists() else "failed"
-        update(status=status, error=LAUNCHER_KILLED, finished_at=now())
+        update(status=status, error=LAUNCHER_GONE, finished_at=now())
     try:
         yield
     except DsocrError as error:
@@ -293,7 +293,7 @@ def how_it_ended(manifest: RunManifest | ProgramManifest, timeout_s: float | Non
         return "an interrupt"
     if manifest.status == "cancelled":
         return "cancel"
-    return "the death of its launcher" if manifest.error == LAUNCHER_KILLED else _exit(manifest.exit_codes.child)
+    return "its launcher being gone" if manifest.error == LAUNCHER_GONE else _exit(manifest.exit_codes.child)
 
 
 def _exit(code: int | None) -> str:

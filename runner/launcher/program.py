@@ -39,7 +39,7 @@ from runner.collectors.nsys.tool import NsysTool, export_argv, output_name
 from runner.launcher.device_lock import DeviceLock
 from runner.launcher.log_words import last_line, last_line_of_nsys
 from runner.launcher.outside import (
-    LAUNCHER_KILLED,
+    LAUNCHER_GONE,
     ended_by,
     how_it_ended,
     recorded_or_worse,
@@ -319,7 +319,7 @@ class ProgramRun:
                     f"{self.directory.path}: nothing was captured, so there is nothing to resume; run it again"
                 )
             manifest = self._manifest()
-            ended = manifest.status in ("timed_out", "interrupted", "cancelled") or manifest.error == LAUNCHER_KILLED
+            ended = manifest.status in ("timed_out", "interrupted", "cancelled") or manifest.error == LAUNCHER_GONE
             if ended and manifest.partial is None:
                 self._update(partial=how_it_ended(manifest, self.settings.timeout_s))
             set_damaged_aside(self.directory, self.settings.traces, self._say_clean)

@@ -251,8 +251,8 @@ def _gone(directory: RunDirectory) -> str:
         file.stat().st_size for ending in _CAPTURED for file in directory.path.glob(f"*{ending}") if file.is_file()
     )
     if captured:
-        return "its process is gone; `dsocr-profile resume` goes on with what it captured"
-    return "its process is gone, and nothing was captured; run it again"
+        return "its launcher is gone; `dsocr-profile resume` goes on with what it captured"
+    return "its launcher is gone, and nothing was captured; run it again"
 
 
 def cancel(directory: RunDirectory, say: Callable[[str], None]) -> RunState:

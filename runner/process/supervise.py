@@ -34,6 +34,8 @@ _LOOK_S: Final = 2.0
 _POLL_S: Final = 0.05
 _PATIENCE_S: Final = 5.0
 """What the program leaves behind may take so long to end after SIGTERM."""
+_LAUNCHER_NAME: Final = b"nsys-launcher"
+"""How the name of the process begins that stands between nsys and its program, and adopts what that leaves."""
 _ENDINGS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
@@ -201,15 +203,20 @@ class _Supervisor:
             time.sleep(_POLL_S)
 
     def _targets(self, *, everyone: bool = False) -> list[int]:
-        """The profiled program below; of a variable of the environment those that none of the others started."""
+        """The profiled program below; of a variable of the environment those that none of the others started.
+
+        Where it is gone, what it left running without a mark, for which nsys waits as for the program.
+        """
         if self._target is None:
             return [self._child]
         variable, command = self._target
         below = _below(os.getpid())
         if command:
-            return [pid for pid in below if _command_of(pid) == command]
+            return [pid for pid in below if _command_of(pid) == command] or _left_running(below)
         marked = {pid: parent for pid, parent in below.items() if variable in _block_of(pid).split(b"\0")}
-        return [pid for pid, parent in marked.items() if everyone or parent not in marked]
+        if everyone:
+            return [*marked, *(pid for pid in _left_running(below) if pid not in marked)]
+        return [pid for pid, parent in marked.items() if parent not in marked] or _left_running(below)
 
     def _send_group(self, number: signal.Signals) -> None:
         with suppress(OSError):
@@ -251,6 +258,25 @@ def _below(root: int) -> dict[int, int]:
             below[pid] = parent
             waiting.append(pid)
     return below
+
+
+def _left_running(below: dict[int, int]) -> list[int]:
+    """What stands below nsys' launcher and is none of nsys' own, as `runner.process.left_running` tells it."""
+    names = {pid: _name_of(pid) for pid in below}
+    left = []
+    for pid, name in names.items():
+        if name.startswith(b"nsys"):
+            continue
+        above = below[pid]
+        while above in below and not names[above].startswith(_LAUNCHER_NAME):
+            above = below[above]
+        if above in below:
+            left.append(pid)
+    return left
+
+
+def _name_of(pid: int) -> bytes:
+    return _read(f"/proc/{pid}/stat").partition(b"(")[2].rpartition(b")")[0]
 
 
 def _parent_and_state(pid: str) -> tuple[int, str]:

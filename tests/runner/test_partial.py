@@ -128,13 +128,13 @@ def test_a_capture_whose_launcher_was_killed_is_resumed_as_partial(tmp_path: Pat
     state = run_state(run.directory)
     assert (state.status, state.error) == (
         "failed",
-        "its process is gone; `dsocr-profile resume` goes on with what it captured",
+        "its launcher is gone; `dsocr-profile resume` goes on with what it captured",
     )
     for _ in range(2):
         resumed(run)
         manifest = run.directory.read_manifest()
-        assert (manifest.status, manifest.error) == ("failed", "its launcher was killed")
-        assert manifest.partial == "the death of its launcher"
+        assert (manifest.status, manifest.error) == ("failed", "its launcher is gone")
+        assert manifest.partial == "its launcher being gone"
         assert (run.directory.path / "report.md").is_file()
 
 

@@ -161,3 +161,17 @@ def test_interrupts_are_counted_and_handlers_put_back() -> None:
         os.kill(os.getpid(), signal.SIGINT)
         assert interrupts.count == 2
     assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_an_interrupt_that_is_ignored_stays_so() -> None:
+    """A script's Ctrl-C ended runs that it had put into the background, where shells have SIGINT ignored."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with Interrupts() as interrupts:
+            os.kill(os.getpid(), signal.SIGINT)
+            assert interrupts.count == 0
+            os.kill(os.getpid(), signal.SIGTERM)
+            assert interrupts.count == 1
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -272,3 +272,40 @@ def test_the_supervisor_needs_nothing_but_python(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-I", "-S", "-c", code], capture_output=True, text=True, check=True)
     foreign = {name.split(".")[0] for name in done.stdout.split()} - set(sys.stdlib_module_names) - {"__main__"}
     assert foreign == set()
+
+
+NSYS_LAUNCHER = f"""#!{sys.executable}
+import ctypes, os, subprocess, sys
+ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)  # it adopts what its program leaves
+subprocess.run(sys.argv[1:])
+try:
+    while True:
+        os.wait()
+except ChildProcessError:
+    pass
+"""
+LEAVES_A_DAEMON = """
+import os, pathlib, sys
+if os.fork() == 0:
+    os.setsid()
+    if os.fork() == 0:
+        (pathlib.Path(sys.argv[1]) / "daemon").write_text(str(os.getpid()))
+        os.execve("/bin/sleep", ["sleep", "300"], {})
+    os._exit(0)
+"""
+
+
+def test_a_daemon_that_the_program_left_is_ended_where_the_launcher_is_gone(tmp_path: Path, mark: str) -> None:
+    """It bears no mark, and the profiler waits for it: the end took all the time that a report may take, and more."""
+    between = tmp_path / "nsys-launcher"
+    between.write_text(NSYS_LAUNCHER)
+    between.chmod(0o700)
+    target = ["env", f"{TARGET_MARK}={mark}", *python(LEAVES_A_DAEMON, str(tmp_path))]
+    killed = launcher(tmp_path, mark, python(AROUND, str(tmp_path), str(between), *target), repr(mark))
+    wait_for(lambda: (tmp_path / "daemon").exists() and (tmp_path / "daemon").read_text())
+    daemon = psutil.Process(int((tmp_path / "daemon").read_text()))
+    wait_for(lambda: daemon.name() == "sleep")
+    kill(killed)
+    wait_for((tmp_path / "report").exists)
+    assert not daemon.is_running()
+    wait_for(lambda: not supervisors(mark))
