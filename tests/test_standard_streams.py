@@ -189,3 +189,12 @@ os.write(int(os.environ["TELL"]), repr((min(opened) > 2, inherited)).encode())
     os.close(writing)
     with open(reading, "rb") as told:  # noqa: PTH123 - a descriptor, no path
         assert told.read() == b"(True, [0, 1, 2])"
+
+
+@pytest.mark.parametrize("columns", ["99999999999999999999", "0", "-5", "1", "abc", "\u00b2"])
+def test_a_width_that_no_terminal_has_is_bounded(place: Place, columns: str) -> None:
+    at = Place(place.folder, place.trace, place.nsys, {**place.environ, "COLUMNS": columns, "TERMINAL_WIDTH": columns})
+    for program, name in (("analysis.cli", "table"), ("runner.cli", "--help")):
+        done = run(at, program, name, "")
+        assert done.returncode == 0, done.stderr
+        assert max(map(len, done.stdout.splitlines())) <= 2000

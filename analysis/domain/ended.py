@@ -6,7 +6,7 @@ import resource
 import signal
 from typing import Final
 
-__all__ = ["ended_in_words", "signal_of"]
+__all__ = ["ended_in_words", "interrupted_by", "signal_of"]
 
 _SHELL_OFFSET: Final = 128
 """Shells and nsys say a signal as this much more than its number."""
@@ -31,6 +31,17 @@ def signal_of(code: int) -> signal.Signals | None:
         return signal.Signals(number)
     except ValueError:
         return None
+
+
+def interrupted_by(number: int | None) -> str:
+    """Say what ended a command of ours in order; Ctrl-C and SIGTERM, as which `cancel` comes, need no name.
+
+    Args:
+        number: of the signal; None: none that is known of.
+    """
+    if number == signal.SIGHUP:
+        return "ended by SIGHUP (the terminal was closed)"
+    return "ended by SIGQUIT" if number == signal.SIGQUIT else "interrupted"
 
 
 def ended_in_words(code: int, otherwise: str = "failed with") -> str:

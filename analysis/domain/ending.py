@@ -14,8 +14,9 @@ from contextlib import suppress
 from types import FrameType
 from typing import Any, Final, NoReturn
 
+from analysis.domain.ended import interrupted_by
 from analysis.domain.errors import DsocrError, InterruptedRunError, RequestError
-from analysis.domain.standard_streams import open_standard_streams, speak_utf8
+from analysis.domain.standard_streams import bound_stated_sizes, open_standard_streams, speak_utf8
 from analysis.domain.system_errors import reason_of
 
 __all__ = ["begin", "end_with"]
@@ -23,6 +24,8 @@ __all__ = ["begin", "end_with"]
 _READER_GONE: Final = 141
 """What a shell reports for a program that SIGPIPE ended."""
 _INTERRUPTED: Final = InterruptedRunError.exit_code
+_ENDINGS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
+"""Ctrl-C and its like: asked to end by `kill`, by a terminal that was closed, and by Ctrl-\\."""
 _PUT_AWAY_S: Final = 2.0
 """A second Ctrl-C so soon after the first changes nothing: what is half written is being taken away."""
 _AGAIN_S: Final = 0.05
@@ -36,11 +39,12 @@ def begin(program: str) -> None:
         program: name of the command.
     """
     open_standard_streams()
+    bound_stated_sizes()
     _end_at_once(program)
 
 
 def _end_at_once(program: str) -> None:
-    """End at once on Ctrl-C and SIGTERM, until `end_with` takes over: while modules are imported nothing is to be kept.
+    """End at once on Ctrl-C and its like, until `end_with` takes over: while modules are imported nothing is to be kept.
 
     An exception there would show where in which library the import was, or be taken by it for a module that is missing.
 
@@ -50,7 +54,7 @@ def _end_at_once(program: str) -> None:
 
     def leave(number: int, frame: FrameType | None) -> None:
         with suppress(OSError):  # nobody can read it, which is no reason to stay
-            os.write(2, f"{program}: interrupted\n".encode())
+            os.write(2, f"{program}: {interrupted_by(number)}\n".encode())
         os._exit(_INTERRUPTED)
 
     _on_signals(leave)
@@ -65,7 +69,7 @@ def end_with(
 ) -> NoReturn:
     """Run a command line and end the process. What no user can cause keeps its traceback: it is a bug of ours.
 
-    Ctrl-C and SIGTERM both end it in order, so that what is half written is taken away. They are heard at every moment, also
+    Ctrl-C and its like end it in order, so that what is half written is taken away. They are heard at every moment, also
     while an error is being told or the interpreter ends, and never leave a traceback.
 
     Args:
@@ -111,16 +115,17 @@ def end_with(
             _leave(RequestError.exit_code, program, show, why if where is None else f"{where}: {why}")
         _leave(code if isinstance(code, int) else 0, program, show)
     except KeyboardInterrupt:  # out of the command, or while it was looked at what else it ended with
-        _leave(_INTERRUPTED, program, show, "interrupted")
+        _leave(_INTERRUPTED, program, show, interrupted_by(signals.number))
 
 
 class _Signals:
-    """Ctrl-C and SIGTERM as KeyboardInterrupt, raised once, and once more where Python has swallowed it."""
+    """Ctrl-C, SIGTERM, SIGHUP and SIGQUIT as KeyboardInterrupt, raised once, and once more where Python has swallowed it."""
 
     def __init__(self) -> None:
         self._own = os.getpid()
         self._raised_at = -math.inf
-        self._number = int(signal.SIGINT)
+        self.number = int(signal.SIGINT)
+        """Of the last one that was raised."""
 
     def become_exceptions(self) -> None:
         """From now on."""
@@ -133,7 +138,7 @@ class _Signals:
                 before(fault)
             elif os.getpid() == self._own:
                 self._raised_at = -math.inf
-                again = threading.Timer(_AGAIN_S, os.kill, (self._own, self._number))
+                again = threading.Timer(_AGAIN_S, os.kill, (self._own, self.number))
                 again.daemon = True
                 again.start()
 
@@ -145,14 +150,14 @@ class _Signals:
             os._exit(_INTERRUPTED)
         now = time.monotonic()
         if now - self._raised_at > _PUT_AWAY_S:
-            self._raised_at, self._number = now, number
+            self._raised_at, self.number = now, number
             raise KeyboardInterrupt
 
 
 def _on_signals(handler: Callable[[int, FrameType | None], None] | signal.Handlers) -> None:
     if threading.current_thread() is not threading.main_thread():  # only the main one may, as where a notebook calls us
         return
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in _ENDINGS:
         # Started in the background of a shell without job control, or by nohup: what is ignored stays so.
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, handler)

@@ -150,7 +150,8 @@ class DeviceLock:
         if wait and interrupts is not None and not interrupts.count and interrupts.is_late():
             return TimeoutExceededError(f"{self._busy(holder)}; --timeout was over before it was free")
         if wait:
-            return InterruptedRunError("interrupted while waiting for the device")
+            words = "interrupted" if interrupts is None else interrupts.words
+            return InterruptedRunError(f"{words} while waiting for the device")
         return BusyError(f"{self._busy(holder)}; wait with --wait, or queue with submit")
 
     def _busy(self, holder: Holder | ProcessMark | None) -> str:

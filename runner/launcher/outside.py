@@ -72,7 +72,7 @@ def analyse_beside(
     log.parent.mkdir(parents=True, exist_ok=True)
     outcome = _run_analysis(argv, env, log, interrupts)
     if outcome.ended_by == "interrupt":
-        raise InterruptedRunError(f"interrupted in {what}; {rest}")
+        raise InterruptedRunError(f"{outcome.interrupted} in {what}; {rest}")
     if outcome.ended_by == "timeout":
         raise AnalysisFailedError(f"{what} did not end in {_ANALYSIS_S / 3600:g} h; {rest}")
     if outcome.returncode != 0:
@@ -140,7 +140,7 @@ def require_analysed(
     """
     rest = f"the trace is kept: dsocr-profile resume {directory.path.name}"
     if outcome.ended_by == "interrupt":
-        raise InterruptedRunError(f"interrupted in the analysis; {rest}")
+        raise InterruptedRunError(f"{outcome.interrupted} in the analysis; {rest}")
     if outcome.ended_by == "timeout":
         if timeout_s is None:
             raise TimeoutExceededError(f"the analysis did not end in {_ANALYSIS_S / 3600:g} h; {rest}")
@@ -202,7 +202,7 @@ def require_ended_itself(
         rest = "; it was killed, and nothing usable is left"
     if outcome.ended_by == "timeout":
         raise TimeoutExceededError(f"{what} was ended by --timeout {timeout_s:g}{rest}")
-    raise InterruptedRunError(f"{what} was interrupted{rest}")
+    raise InterruptedRunError(f"{what} was {outcome.interrupted}{rest}")
 
 
 def ended_by(outcome: Outcome, child: int | None, timeout_s: float | None, directory: RunDirectory) -> str:
@@ -217,12 +217,17 @@ def ended_by(outcome: Outcome, child: int | None, timeout_s: float | None, direc
     if outcome.ended_by == "timeout":
         return f"--timeout {timeout_s:g}"
     if outcome.ended_by == "interrupt":
-        return "cancel" if directory.cancel_file.exists() else "an interrupt"
+        return "cancel" if directory.cancel_file.exists() else _interrupt(outcome)
     if outcome.ended_by == "stuck":
         return "a profiler that hung"
     if outcome.lost_supervisor:
         return "the death of its supervisor"
     return _exit(child)
+
+
+def _interrupt(outcome: Outcome) -> str:
+    signalled = outcome.interrupted.removeprefix("ended by ")
+    return "an interrupt" if signalled == outcome.interrupted else signalled
 
 
 @contextmanager

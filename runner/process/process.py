@@ -19,6 +19,7 @@ from typing import Final, Literal, TypeAlias
 import psutil
 from attrs import frozen
 
+from analysis.domain.ended import interrupted_by
 from runner.plan.settings import FINISH_S
 from runner.process.environment import RUN_MARK, clean_log
 from runner.process.left_running import LAUNCHER_NAME, LeftRunning
@@ -109,6 +110,8 @@ class Outcome:
     elapsed_s: float = 0.0
     waited_s: float = 0.0
     """Where it is ``stuck``: for how long the profiler was waited for."""
+    interrupted: str = "interrupted"
+    """Where it is an ``interrupt``: what it was, in words."""
     lost_part: str | None = None
     """Where it is ``stuck``: the part of the profiler that was killed under it; None: none that is known of."""
     lost_supervisor: bool = False
@@ -118,9 +121,10 @@ class Outcome:
 
 
 class Interrupts:
-    """Count SIGINT and SIGTERM instead of dying of them, while the context lasts.
+    """Count SIGINT, SIGTERM, SIGHUP and SIGQUIT instead of dying of them, while the context lasts.
 
-    SIGTERM counts once, however often it comes: it asks for an end in order, and two `cancel`s ask for no more than one.
+    SIGTERM and SIGHUP count once, however often they come: they ask for an end in order, two `cancel`s ask for no more than
+    one, and of a terminal that is closed the kernel tells as well as the shell.
     So does a word that somebody leaves from where no signal comes, such as outside of this container (`listen`).
     """
 
@@ -130,10 +134,12 @@ class Interrupts:
         self._listened = -math.inf
         self.deadline: float | None = None
         """When the whole that they interrupt must be over, waiting included, on ``time.monotonic()``'s clock; None: no limit."""
+        self.words = interrupted_by(None)
+        """What came first, in words: "interrupted", or "ended by" a signal."""
         self._before: dict[signal.Signals, object] = {}
 
     def __enter__(self) -> Interrupts:
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
             # Started in the background of a shell without job control: what is ignored stays so, as in `analysis.domain.ending`.
             if signal.getsignal(number) is not signal.SIG_IGN:
                 self._before[number] = signal.signal(number, self._note)
@@ -167,7 +173,9 @@ class Interrupts:
         return self.deadline is not None and time.monotonic() >= self.deadline + beyond_s
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        self._count = max(self._count, 1) if number == signal.SIGTERM else self._count + 1
+        if not self._count:
+            self.words = interrupted_by(number)
+        self._count = max(self._count, 1) if number in (signal.SIGTERM, signal.SIGHUP) else self._count + 1
 
 
 def run_process(
@@ -299,6 +307,7 @@ def run_process(
         target_seen=profiled.seen,
         elapsed_s=time.monotonic() - started,
         waited_s=waited_s,
+        interrupted=interrupts.words,
         lost_part=patience.lost,
         lost_supervisor=process.lost_supervisor,
         left_running=None if left is None else left.ended,

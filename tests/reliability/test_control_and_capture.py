@@ -29,6 +29,14 @@ PARTIAL = Resume(0, "partial capture: ended by …; 1 of 1 image")
         "the control run was interrupted", resume=NOTHING, name="twice",
     ),
     Row(
+        "SIGHUP, twice: the terminal was closed", "control run", 130, "interrupted",
+        "the control run was ended by SIGHUP (the terminal was closed)", resume=NOTHING, name="sighup",
+    ),
+    Row(
+        "SIGQUIT", "control run", 130, "interrupted", "the control run was ended by SIGQUIT", resume=NOTHING,
+        name="sigquit",
+    ),
+    Row(
         "SIGKILL of `dsocr-profile`", "control run", -9, "failed", "", resume=NOTHING, name="sigkill",
     ),
 )  # fmt: skip
@@ -36,8 +44,11 @@ def test_a_signal_in_the_control_run(scene: Scene, row: Row) -> None:
     scene.behave("stubborn at once, hang in control" if row.name == "twice" else "hang in control")
     run = scene.run(*(("--grace", "300") if row.name == "twice" else ()))
     scene.wait_for_file("control is at work")
-    number = {"sigterm": signal.SIGTERM, "sigkill": signal.SIGKILL}.get(row.name, signal.SIGINT)
+    numbers = {"sigterm": signal.SIGTERM, "sigkill": signal.SIGKILL, "sighup": signal.SIGHUP, "sigquit": signal.SIGQUIT}
+    number = numbers.get(row.name, signal.SIGINT)
     run.send(number)
+    if row.name == "sighup":
+        run.send(number)
     if row.name == "twice":
         scene.wait_for_file("control heard SIGTERM")
         run.send(number)

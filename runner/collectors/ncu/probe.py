@@ -55,7 +55,7 @@ def functional_probe(tool: NcuTool, environ: Mapping[str, str]) -> int:
             deadline=time.monotonic() + _TIMEOUT_S,
         )
         if outcome.ended_by == "interrupt":
-            raise InterruptedRunError("interrupted in the functional probe")
+            raise InterruptedRunError(f"{outcome.interrupted} in the functional probe")
         if outcome.ended_by != "itself":
             raise CaptureError(f"the functional probe was ended ({outcome.ended_by})")
         kernels = ProgressReader(log).read().kernels

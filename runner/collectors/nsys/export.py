@@ -76,7 +76,7 @@ def finish_import(
             raise _too_long(stream, "import", interrupts)
         if outcome.ended_by == "interrupt":
             raise InterruptedRunError(
-                f"interrupted in the import; {stream} is kept: `dsocr-profile resume {run_dir.name}` repeats it"
+                f"{outcome.interrupted} in the import; {stream} is kept: `dsocr-profile resume {run_dir.name}` repeats it"
             )
         if room.full is not None:
             raise ExportError(_no_room(stream, "imported", room.full))
@@ -144,7 +144,7 @@ def export_report(
             raise _too_long(report, "export", interrupts)
         if outcome.ended_by == "interrupt":
             raise InterruptedRunError(
-                f"interrupted in the export; {report} is kept: `dsocr-profile resume {database.parent.name}` repeats it"
+                f"{outcome.interrupted} in the export; {report} is kept: `dsocr-profile resume {database.parent.name}` repeats it"
             )
         full = room.full or (database.parent if has_little_room(database) or _says_disk_full(log) else None)
         if outcome.returncode != 0 or not partial.is_file():

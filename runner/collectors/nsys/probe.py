@@ -72,7 +72,7 @@ def functional_probe(tool: NsysTool, environ: Mapping[str, str], *, with_kernel:
             deadline=time.monotonic() + _TIMEOUT_S,
         )
         if outcome.ended_by == "interrupt":
-            raise InterruptedRunError("interrupted in the functional probe")
+            raise InterruptedRunError(f"{outcome.interrupted} in the functional probe")
         if outcome.ended_by != "itself":
             raise CaptureError(f"the functional probe was ended ({outcome.ended_by})")
         if outcome.returncode not in (0, 1):  # 1: nsys could not import, which the next step says better
