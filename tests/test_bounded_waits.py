@@ -97,6 +97,7 @@ ENDS_WITH: Final[dict[tuple[str, str, str], str]] = {
     ("analysis/report.py", "_assembled", "beside.findings.result"): "computes from a trace in memory",
     ("analysis/report.py", "_assembled", "beside.tables.result"): "computes from a trace in memory",
     ("analysis/trace/reader.py", "Trace.__exit__", "wait"): "reads a regular file",
+    ("analysis/trace/reader.py", "Trace.__init__", "Lock"): "held while a regular file is read",
     ("analysis/trace/reader.py", "Trace.begin", "ThreadPoolExecutor"): "reads a regular file",
     ("analysis/trace/reader.py", "Trace._load", "self._reading.result"): "reads a regular file",
     ("analysis/trace/reader.py", "_on_two_threads", "ThreadPoolExecutor"): "reads a regular file",

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from functools import cached_property, partial
 from pathlib import Path
+from threading import Lock
 from types import TracebackType
 from typing import Any, Final, Self, TypeAlias
 
@@ -72,6 +73,8 @@ class Trace:
         self._thread_codes: dict[Any, int] = {}
         self._loaded: _Events | None = None
         self._reading: Future[_Events] | None = None
+        self._beside = Lock()
+        """Held while another thread reads, which `_reading` does not tell where Ctrl-C came as it was begun."""
         self._span: tuple[int, int] | None = None
         self.backwards: dict[str, int] = {}
         """Table → rows that end before they start; they are read as lasting 0 ns."""
@@ -88,7 +91,8 @@ class Trace:
     ) -> None:
         if self._reading is not None:
             wait([self._reading])
-        self.database.close()
+        with self._beside:
+            self.database.close()
 
     @cached_property
     def strings(self) -> dict[int, bytes]:
@@ -220,8 +224,12 @@ class Trace:
         """Start to read in the background: what the caller imports meanwhile costs no time of its own."""
         if self._loaded is None and self._reading is None:
             pool = ThreadPoolExecutor(1, "reading")
-            self._reading = pool.submit(self._read)
+            self._reading = pool.submit(self._read_beside)
             pool.shutdown(wait=False)
+
+    def _read_beside(self) -> _Events:
+        with self._beside:
+            return self._read()
 
     def _load(self) -> _Events:
         if self._loaded is None:

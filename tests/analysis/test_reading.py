@@ -5,11 +5,15 @@ from __future__ import annotations
 import ast
 import json
 import os
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import pytest
+from adbc_driver_manager import AdbcConnection
 
 from analysis.api.sides import read_side
 from analysis.attribution.vocabulary import load_vocabulary
@@ -22,6 +26,7 @@ from analysis.domain.reading import DEEPEST, json_of, read_bounded, toml_of
 from analysis.efficiency.decoder_config import read_decoder_config
 from analysis.gate.policy import read_policy
 from analysis.sums.kernel_classes import load_rules
+from analysis.trace.reader import Trace
 from import_graph import ROOT
 from runner.launcher.setting_file import read_setting
 
@@ -184,3 +189,28 @@ def test_a_number_of_thousands_of_digits_is_told_in_our_words(read: Callable[[st
         read(text % ("9" * 5_000), "here")
     assert "sys." not in str(raised.value)
     assert len(str(raised.value)) < 200
+
+
+def test_ctrl_c_while_reading_begins_is_not_hidden_by_a_trace_that_cannot_be_closed(
+    real_trace: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The thread reads already when its future is not known yet."""
+    submit = ThreadPoolExecutor.submit
+    reads = Event()
+
+    def read(self: Trace) -> Any:
+        with AdbcConnection(self.database._database):
+            reads.set()
+            time.sleep(0.5)
+        raise KeyError
+
+    def interrupted(self: ThreadPoolExecutor, *given: Any, **more: Any) -> Any:
+        submit(self, *given, **more)
+        assert reads.wait(30)
+        raise KeyboardInterrupt
+
+    trace = Trace(real_trace("deepseek-ocr_h100_small"))
+    monkeypatch.setattr(Trace, "_read", read)
+    monkeypatch.setattr(ThreadPoolExecutor, "submit", interrupted)
+    with pytest.raises(KeyboardInterrupt), trace:
+        trace.begin()
