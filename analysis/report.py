@@ -76,7 +76,7 @@ from analysis.sums.timeline import busy_timeline
 from analysis.sums.tokens import tokens_by_stage
 from analysis.trace.distinct import present
 from analysis.trace.reader import Trace
-from analysis.trace.records import GRAPH, KERNEL, MEMCPY, MEMSET, Device
+from analysis.trace.records import GRAPH, KERNEL, MEMCPY, MEMSET, Device, TraceInfo
 from analysis.verdict.notes import stakeholder_notes
 from analysis.verdict.predictions import scored_predictions
 from analysis.verdict.ranking import Ranking, ranking_of
@@ -568,7 +568,7 @@ def capture_info(trace: Trace, attribution: Attribution, manifest: RunManifest |
     """Where the numbers come from."""
     info = trace.info
     kinds = np.bincount(attribution.operations.kind, minlength=4)
-    collector = _collector(info.capture, info.product)
+    collector = _collector(info)
     devices = sorted({device.name for device in info.devices})
     domains, choice = attribution.module_domains, attribution.choice
     return CaptureInfo(
@@ -576,7 +576,7 @@ def capture_info(trace: Trace, attribution: Attribution, manifest: RunManifest |
         trace_bytes=trace.path.stat().st_size,
         product=info.product,
         collector=collector,
-        on_cpu=collector == "torch on CPU",
+        on_cpu=info.on_cpu,
         schema_version=info.schema_version,
         wall_clock=info.wall_clock,
         duration_ns=info.duration_ns,
@@ -605,11 +605,10 @@ def _random(manifest: RunManifest | None) -> bool | None:
     return manifest.model.weights == "random"
 
 
-def _collector(capture: dict[str, str], product: str | None) -> str:
+def _collector(info: TraceInfo) -> str:
     """Our torch collector says so; everything else that names itself is Nsight Systems."""
-    stated = capture.get("DSOCR_COLLECTOR")
-    if stated == "torch-cpu":
+    if info.on_cpu:
         return "torch on CPU"
-    if stated == "torch-cuda":
+    if info.capture.get("DSOCR_COLLECTOR") == "torch-cuda":
         return "torch on CUDA"
-    return "Nsight Systems" if product and "Nsight" in product else "unknown"
+    return "Nsight Systems" if info.product and "Nsight" in info.product else "unknown"

@@ -167,7 +167,7 @@ def _values(kind: Any, place: tuple[str, str] = ("", "")) -> st.SearchStrategy[A
         bool: st.booleans(),
         datetime: _moments,
         type(None): st.none(),
-        Any: st.none() | st.integers() | st.lists(_text, max_size=3),  # plain JSON
+        Any: st.none() | st.integers(-(2**63), 2**63 - 1) | st.lists(_text, max_size=3),  # plain JSON
     }
     return scalars[kind]
 

@@ -40,6 +40,8 @@ def _many_builds(trace: Trace, attribution: Attribution) -> list[Finding]:
     if len(present(registers)) <= MOST_BUILDS_OF_ALL:
         return []  # the trace has not as many at all
     rows = np.flatnonzero((operations.shape >= 0) & (operations.kind == KERNEL))
+    if not rows.size:
+        return []
     alone = rows.size >= FEWEST_KERNELS and len(present(operations.name[rows])) == 1
     most = MOST_BUILDS_OF_ALL if alone else MOST_BUILDS
     name = operations.name[rows].astype(np.int64)

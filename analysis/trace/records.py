@@ -281,6 +281,11 @@ class TraceInfo:
     cuda_ordinals: frozenset[int] = frozenset()
     """Of every device that the file describes, in any of its processes; empty: it does not say."""
 
+    @property
+    def on_cpu(self) -> bool:
+        """Whether operators of a CPU stand where kernels would, with what begins them as launches: of our torch collector."""
+        return self.capture.get("DSOCR_COLLECTOR") == "torch-cpu"
+
     def pid(self, process: int) -> int | None:
         """Process id of a process code; None for -1."""
         return None if process < 0 else pid_of(self.processes[process])

@@ -50,19 +50,19 @@ def print_result(directory: RunDirectory, manifest: RunManifest) -> None:
     elif manifest.status != "complete":
         console.print(_plain(f"The run is {manifest.status}: {manifest.error}"), soft_wrap=True)
     if manifest.exit_codes.analysis != 0:
-        console.print(_plain(f"Artefacts: {directory.path}"), soft_wrap=True)
+        console.print(_plain(f"Artefacts: {one_line(str(directory.path))}"), soft_wrap=True)
         return
     text = directory.path / TEXT_PAGE
     if text.is_file():
-        console.print(_plain(f"Text of the pages: {text}"), soft_wrap=True)
+        console.print(_plain(f"Text of the pages: {one_line(str(text))}"), soft_wrap=True)
     first = headline_of(directory)
     if first is not None:
         console.print()
         console.print(_plain(first), soft_wrap=True, style="bold")
-    console.print(_plain(f"Report: {directory.path / _PAGE}"), soft_wrap=True)
+    console.print(_plain(f"Report: {one_line(str(directory.path / _PAGE))}"), soft_wrap=True)
     latest = directory.path.parent / "latest"
     if latest.is_symlink() and latest.resolve() == directory.path.resolve():
-        console.print(_plain(f"        {_from_here(latest / _PAGE)}"), soft_wrap=True)
+        console.print(_plain(f"        {one_line(str(_from_here(latest / _PAGE)))}"), soft_wrap=True)
 
 
 def _plain(text: str) -> Text:
@@ -111,7 +111,7 @@ def print_program_result(directory: RunDirectory, manifest: ProgramManifest) -> 
     code = manifest.exit_codes.child
     if manifest.ended_by_us and code:
         console.print(_plain(f"The server was ended after its load; it said exit code {code}."), soft_wrap=True)
-    console.print(_plain(f"Traces and logs: {directory.path}"), soft_wrap=True)
+    console.print(_plain(f"Traces and logs: {one_line(str(directory.path))}"), soft_wrap=True)
 
 
 def overhead_line(manifest: RunManifest) -> str | None:

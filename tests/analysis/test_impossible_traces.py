@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -129,6 +131,14 @@ def test_a_runs_own_record_and_its_copies_tell_the_unit_too(damaged: Damaged) ->
     assert "a prefill takes 61.4 µs (median of 1), 1/" in evidence
 
 
+def test_operators_of_a_cpu_may_take_some_ten_ns(damaged: Damaged) -> None:
+    """Our torch collector gives them as launches and kernels."""
+    short = times("/ 100")
+    assert "implausible-time-unit" in findings(damaged(*short))
+    mark = "INSERT INTO META_DATA_CAPTURE (name, value) VALUES ('DSOCR_COLLECTOR', 'torch-cpu')"
+    assert "implausible-time-unit" not in findings(damaged(*short, mark))
+
+
 def test_times_of_a_coarse_clock_are_told(damaged: Damaged) -> None:
     coarse = damaged(*times("/ 1000 * 1000"))
     assert findings(coarse)["coarse-times"].severity == "warning"
@@ -216,6 +226,26 @@ def test_one_name_for_some_kernels_is_told(damaged: Damaged) -> None:
     one = ", ".join(f"{column} = (SELECT {column} FROM {KERNELS} LIMIT 1)" for column in NAMES)
     finding = findings(damaged(f"UPDATE {KERNELS} SET {one} WHERE rowid < 3000"))["one-name-for-many-kernels"]
     assert finding.severity == "warning"
+
+
+def test_names_are_looked_at_where_a_process_has_copies_alone(damaged: Damaged) -> None:
+    """They are a rank then, which has no kernels."""
+    here = f"(SELECT rowid FROM {COPIES} ORDER BY start LIMIT 2)"
+    path = damaged(f"UPDATE {COPIES} SET globalPid = globalPid + (1 << 24) WHERE rowid IN {here}")
+    command = [
+        sys.executable,
+        "-m",
+        "analysis.cli",
+        "report",
+        str(path),
+        "--format",
+        "json",
+        "--out",
+        str(path.with_name("o")),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    assert "rank0, rank1" in done.stderr
 
 
 def test_one_text_for_all_names_of_kernels_is_unfit(damaged: Damaged) -> None:

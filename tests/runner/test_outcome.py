@@ -82,3 +82,11 @@ def test_no_sentence_is_broken_at_the_width_of_a_pipe(
     run = evolve(faster_profiled(), status="failed", error=error)
     print_result(RunDirectory(tmp_path), run)
     assert {overhead_line(run), f"The run is failed: {error}"} <= set(capsys.readouterr().out.splitlines())
+
+
+def test_a_folder_with_a_new_line_in_its_name_stays_in_its_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    print_result(RunDirectory(tmp_path / "new\nline"), evolve(faster_profiled(), status="failed", error="it ended"))
+    (line,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith("Report: "))
+    assert line.endswith("line/report.html")
