@@ -290,7 +290,14 @@ def torchrun(folder: Path, code: int) -> list[str]:
 
 def test_each_rank_gets_a_report_of_its_own(tmp_path: Path, nsys: NsysTool) -> None:
     run = program_run(tmp_path / "out", torchrun(tmp_path, 0), nsys, ranks=2)
-    manifest = start(run)
+    try:
+        manifest = start(run)
+    except CaptureError as error:
+        # nsys 2022.4 fails at its start now and then. A launcher of ranks hides that, so it is not started again by itself.
+        if "nsys did not start the program" not in str(error):
+            raise
+        run = program_run(tmp_path / "again", torchrun(tmp_path, 0), nsys, ranks=2)
+        manifest = start(run)
     assert (manifest.status, manifest.ranks) == ("complete", 2)
     assert manifest.traces == ("rank0.sqlite", "rank1.sqlite")
     for rank, trace in enumerate(manifest.traces):
