@@ -18,8 +18,8 @@ from attrs import frozen
 
 from runner.process.environment import RUN_MARK
 from runner.process.process import TARGET_MARK, TOOL_NAMES
-from runner.process.process_mark import ProcessMark
-from runner.process.supervised import LAUNCHER_MARK, is_supervisor
+from runner.process.process_mark import LAUNCHER_MARK, ProcessMark
+from runner.process.supervised import is_supervisor
 
 __all__ = ["Leftover", "end_leftovers", "find_leftovers", "is_stopped", "is_without_launcher"]
 

@@ -23,8 +23,8 @@ from analysis.domain.ended import interrupted_by
 from runner.plan.settings import FINISH_S
 from runner.process.environment import RUN_MARK, clean_log
 from runner.process.left_running import LAUNCHER_NAME, LeftRunning
-from runner.process.process_mark import ProcessMark
-from runner.process.supervised import LAUNCHER_MARK, SupervisedProcess, is_supervisor
+from runner.process.process_mark import LAUNCHER_MARK, ProcessMark
+from runner.process.supervised import SupervisedProcess, is_supervisor
 
 __all__ = [
     "AFTER_TIMEOUT_S",

@@ -13,7 +13,10 @@ from typing import Final
 
 from attrs import frozen
 
-__all__ = ["UNKNOWN_PROCESS", "ProcessMark", "namespace_of", "start_of"]
+__all__ = ["LAUNCHER_MARK", "UNKNOWN_PROCESS", "ProcessMark", "namespace_of", "start_of"]
+
+LAUNCHER_MARK: Final = "DSOCR_PROFILE_LAUNCHER"
+"""Set beside `RUN_MARK` to the launcher's process, so that it can be told whether it still lives (a `ProcessMark`)."""
 
 _FORM: Final = re.compile(r"([0-9]{1,10})(?::([0-9]{0,20}):([0-9a-f.-]{0,64})(?::([a-z]{1,16}))?)?")
 """Linux' largest process id has seven digits. A number alone: of an older version."""

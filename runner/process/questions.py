@@ -12,9 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from runner.process.environment import RUN_MARK
-from runner.process.process import reap
-from runner.process.process_mark import ProcessMark
-from runner.process.supervised import LAUNCHER_MARK
+from runner.process.process_mark import LAUNCHER_MARK, ProcessMark
 
 __all__ = ["answer_of", "ended_when_interrupted"]
 
@@ -72,5 +70,7 @@ def ended_when_interrupted() -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
+        from runner.process.process import reap  # brings psutil, which a machine with the analysis alone has not
+
         reap(_MARK, patience_s=_REAP_S)
         raise

@@ -25,10 +25,7 @@ from runner.process.held import held_descriptors
 from runner.process.limits import low_limits_note
 from runner.process.process_mark import namespace_of
 
-__all__ = ["LAUNCHER_MARK", "SUPERVISOR", "SupervisedProcess", "is_supervisor"]
-
-LAUNCHER_MARK: Final = "DSOCR_PROFILE_LAUNCHER"
-"""Set beside `RUN_MARK` to the launcher's process, so that it can be told whether it still lives (a `ProcessMark`)."""
+__all__ = ["SUPERVISOR", "SupervisedProcess", "is_supervisor"]
 
 SUPERVISOR: Final = Path(__file__).with_name("supervise.py")
 

@@ -19,8 +19,8 @@ from runner.collectors.nsys import tool as nsys_tool
 from runner.launcher.doctor import diagnose
 from runner.process.environment import RUN_MARK
 from runner.process.leftovers import find_leftovers
+from runner.process.process_mark import LAUNCHER_MARK
 from runner.process.questions import answer_of
-from runner.process.supervised import LAUNCHER_MARK
 
 SILENT = """#!/bin/sh
 sleep 300 &

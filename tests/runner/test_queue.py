@@ -31,8 +31,7 @@ from runner.plan.settings import Settings
 from runner.process.environment import RUN_MARK
 from runner.process.lock import LockFile
 from runner.process.process import Interrupts, marked_processes
-from runner.process.process_mark import UNKNOWN_PROCESS, ProcessMark, namespace_of
-from runner.process.supervised import LAUNCHER_MARK
+from runner.process.process_mark import LAUNCHER_MARK, UNKNOWN_PROCESS, ProcessMark, namespace_of
 
 
 @pytest.fixture
