@@ -8,7 +8,7 @@ from typing import Any, Final, NoReturn
 
 from analysis.domain.arguments import require_named_out
 from analysis.domain.ending import end_with
-from analysis.domain.names import one_line
+from analysis.domain.names import LONGEST_ERROR, one_line
 from analysis.domain.redaction import redacted
 
 __all__ = ["run"]
@@ -27,4 +27,4 @@ def _called(app: Callable[..., Any]) -> Any:
 
 
 def _show(message: str) -> None:
-    sys.stderr.write(f"{_PROGRAM}: error: {one_line(redacted(message))}\n")
+    sys.stderr.write(f"{_PROGRAM}: error: {one_line(redacted(message), LONGEST_ERROR)}\n")

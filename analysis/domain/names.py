@@ -12,7 +12,17 @@ import shlex
 from collections.abc import Iterable
 from typing import Final
 
-__all__ = ["from_a_spreadsheet", "in_a_spreadsheet", "json_visible", "one_line", "quoted", "shortened", "visible"]
+__all__ = [
+    "LONGEST_ERROR",
+    "LONGEST_LINE",
+    "from_a_spreadsheet",
+    "in_a_spreadsheet",
+    "json_visible",
+    "one_line",
+    "quoted",
+    "shortened",
+    "visible",
+]
 
 _INVISIBLE: Final = re.compile(
     "[\x00-\x1f\x7f-\x9f\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f"
@@ -21,8 +31,10 @@ _INVISIBLE: Final = re.compile(
 """Control characters (ANSI escapes begin with one), marks that turn or hide text, and halves of surrogate pairs."""
 _FORMULA: Final = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 """How a cell begins that spreadsheets take for a formula; the last four are the wide forms of the first four."""
-_LONGEST_LINE: Final = 4_000
+LONGEST_LINE: Final = 4_000
 """Characters of a printed line: more than any path, less than what makes a terminal useless."""
+LONGEST_ERROR: Final = 1_900
+"""Characters of an error, which quotes values that may be anybody's: what is wrong and what to do are at its ends."""
 
 
 def visible(name: str) -> str:
@@ -32,7 +44,7 @@ def visible(name: str) -> str:
     return _INVISIBLE.sub(_escaped, name)
 
 
-def one_line(text: str, limit: int = _LONGEST_LINE) -> str:
+def one_line(text: str, limit: int = LONGEST_LINE) -> str:
     """A text as one harmless line of at most ``limit`` characters; the middle of a longer one is left out."""
     # An escape takes up to ten characters of one: what is cut away need not be written out first.
     return shortened(visible(text if len(text) <= 2 * limit else f"{text[:limit]}…{text[-limit:]}"), limit)

@@ -8,6 +8,7 @@ from typing import Any, Final, NoReturn
 from analysis.domain.arguments import require_named_out
 from analysis.domain.ending import end_with
 from analysis.domain.errors import CaptureError
+from analysis.domain.names import LONGEST_ERROR
 from runner.cli.output import say
 
 __all__ = ["run"]
@@ -41,4 +42,4 @@ def _what_the_extra_brings(error: ModuleNotFoundError) -> CaptureError | None:
 
 
 def _show(message: str) -> None:
-    say(f"error: {message}")
+    say(f"error: {message}", LONGEST_ERROR)

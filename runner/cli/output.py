@@ -12,16 +12,16 @@ from collections.abc import Iterable
 
 import typer
 
-from analysis.domain.names import json_visible, one_line, quoted, visible
+from analysis.domain.names import LONGEST_LINE, json_visible, one_line, quoted, visible
 from analysis.domain.redaction import redacted, redacted_plain
 from runner.process.environment import own_secrets
 
 __all__ = ["say", "tell", "tell_command", "tell_document", "tell_table"]
 
 
-def say(line: str) -> None:
-    """Tell the user one line beside the result."""
-    typer.echo(one_line(redacted(line, own_secrets())), err=True)
+def say(line: str, limit: int = LONGEST_LINE) -> None:
+    """Tell the user one line beside the result, of at most ``limit`` characters."""
+    typer.echo(one_line(redacted(line, own_secrets()), limit), err=True)
 
 
 def tell(line: str = "") -> None:

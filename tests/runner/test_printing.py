@@ -259,3 +259,20 @@ def test_a_printed_command_line_is_the_command_line(words: list[str]) -> None:
     script = f"printf '%s\\0' {shown}"
     said = subprocess.run(["bash", "-c", script], capture_output=True, check=True).stdout
     assert [os.fsdecode(word) for word in said.split(b"\0")[:-1]] == words
+
+
+def test_an_error_quotes_no_more_than_a_terminal_shows(tmp_path: Path) -> None:
+    request = tmp_path / "request.json"
+    request.write_text(json.dumps({"model_path": "deepseek-ocr-tiny", "input_dir": "x" * 5_000}))
+    done = subprocess.run(
+        [sys.executable, "-m", "runner.cli", "submit", str(request), "--out", str(tmp_path)],
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert "input_dir: must be an absolute path" in line
+    assert len(line) < 2_000
