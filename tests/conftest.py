@@ -15,6 +15,7 @@ import pytest
 
 from analysis.attribution.attribution import Attribution
 from analysis.trace.reader import Trace
+from damaged_trace import Damaged, changed
 from packed_trace import unpack as unpack_columns
 from runner.process import environment, variables
 from trace_builder import TraceBuilder
@@ -39,6 +40,18 @@ def words_to_the_fakes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let variables pass that tell `fake_nsys` and `fake_ncu` how to fail: a run passes on only what it knows by name."""
     passed = variables.ALLOWED | {"NSYS_FAKE", "NSYS_NCU_FAKE"}
     monkeypatch.setattr(environment, "ALLOWED", passed)
+
+
+@pytest.fixture
+def damaged(real_trace: Callable[[str], Path], tmp_path: Path) -> Damaged:
+    """A copy of a real trace, after some SQL."""
+
+    def damage(*sql: str, name: str = "deepseek-ocr_h100_small") -> Path:
+        path = tmp_path / f"{name}.sqlite"
+        path.write_bytes(real_trace(name).read_bytes())
+        return changed(path, *sql)
+
+    return damage
 
 
 @pytest.fixture(scope="session")

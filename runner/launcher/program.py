@@ -31,7 +31,7 @@ from analysis.domain.program import ProgramManifest, ProgramTimes
 from analysis.domain.programs import NOT_THERE, SAFE_FOLDER, why_no_program
 from analysis.domain.redaction import secret_values
 from runner.collectors.interface.trace_file import check_trace
-from runner.collectors.nsys.death import failed_before_the_program, fault_of_nsys, room_for_nsys
+from runner.collectors.nsys.death import fault_of_nsys, room_for_nsys, set_failed_start_aside
 from runner.collectors.nsys.export import export_report, finish_import
 from runner.collectors.nsys.fitness import driver_mismatch
 from runner.collectors.nsys.program import ProgramCommand, program_options, require_ranks
@@ -361,8 +361,7 @@ class ProgramRun:
             self.directory.write_secrets(self._given_secrets())
         outcome, talk, room = self._under_nsys(interrupts, deadline)
         log = self.directory.log("capture")
-        if not self._captured() and room.full is None and failed_before_the_program(outcome, log):
-            first = log.replace(log.with_name("capture-failed.log"))
+        if not self._captured() and (first := set_failed_start_aside(outcome, log, room)) is not None:
             note = (
                 f"nsys {self.nsys.tool.version} failed before it started the program ({last_line_of_nsys(first)}), so it "
                 f"was started once more; its first output: {first.name}"

@@ -12,13 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Final
 
-from analysis.domain.redaction import (
-    REDACTED,
-    is_secret_name,
-    redacted,
-    secret_values,
-    written_forms,
-)
+from analysis.domain.redaction import REDACTED, is_secret_name, redacted, secret_values, written_forms
 from runner.process.program_log import redact_log
 from runner.process.python import import_path
 from runner.process.variables import ALLOWED, ENGINES, FAMILIES

@@ -60,7 +60,7 @@ class LeftRunning:
             asked: the program was asked to end, so nothing is waited for that it has left.
         """
         for pid, (name, above) in names.items():
-            if above in names and not name.startswith("nsys"):
+            if above in names and above not in self._programs and not name.startswith("nsys"):
                 with suppress(psutil.Error):
                     self.note(psutil.Process(pid))
         left = self._left(names)

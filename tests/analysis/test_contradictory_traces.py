@@ -9,46 +9,19 @@ import pytest
 from attrs import evolve
 
 import analysis
-from analysis.api.opening import opened
-from analysis.api.options import AnalysisOptions
 from analysis.domain.errors import ResultError, UnfitTraceError
 from analysis.quality.findings import Finding
 from analysis.report import Report
 from analysis.verdict import actions
 from analysis.verdict.facts import Facts
 from analysis.verdict.records import Budget
+from damaged_trace import Damaged, changed, findings
 from trace_builder import TraceBuilder
 from whole_trace import whole
 
-Damaged = Callable[..., Path]
-
-
-@pytest.fixture
-def damaged(real_trace: Callable[[str], Path], tmp_path: Path) -> Damaged:
-    """A copy of a real trace, after some SQL."""
-
-    def damage(*sql: str, name: str = "deepseek-ocr_h100_small") -> Path:
-        path = tmp_path / f"{name}.sqlite"
-        path.write_bytes(real_trace(name).read_bytes())
-        with sqlite3.connect(path) as database:
-            for statement in sql:
-                database.execute(statement)
-        return path
-
-    return damage
-
-
-def findings(path: Path) -> dict[str, Finding]:
-    with opened(path, AnalysisOptions()) as trace:
-        return {finding.code: finding for finding in trace.findings}
-
 
 def built(builder: TraceBuilder, folder: Path, *sql: str) -> dict[str, Finding]:
-    path = builder.write(folder / "built.sqlite")
-    with sqlite3.connect(path) as database:
-        for statement in sql:
-            database.execute(statement)
-    return findings(path)
+    return findings(changed(builder.write(folder / "built.sqlite"), *sql))
 
 
 def report(path: Path) -> Report:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -12,10 +11,9 @@ from pathlib import Path
 import pytest
 
 import analysis
-from analysis.api.opening import opened
-from analysis.api.options import AnalysisOptions
 from analysis.domain.errors import UnfitTraceError
-from analysis.quality.findings import Contradiction, Finding
+from analysis.quality.findings import Contradiction
+from damaged_trace import Damaged, findings
 from trace_builder import TraceBuilder
 
 ROOT = Path(__file__).parents[2]
@@ -33,28 +31,6 @@ CODES = (
     "too-many-streams", "unknown-graph-nodes", "unlisted-streams",
 )  # fmt: skip
 """Findings of this file's damages. No good capture has one."""
-
-Damaged = Callable[..., Path]
-
-
-@pytest.fixture
-def damaged(real_trace: Callable[[str], Path], tmp_path: Path) -> Damaged:
-    """A copy of a real trace, after some SQL."""
-
-    def damage(*sql: str, name: str = SMALL) -> Path:
-        path = tmp_path / f"{name}.sqlite"
-        path.write_bytes(real_trace(name).read_bytes())
-        with sqlite3.connect(path) as database:
-            for statement in sql:
-                database.execute(statement)
-        return path
-
-    return damage
-
-
-def findings(path: Path) -> dict[str, Finding]:
-    with opened(path, AnalysisOptions()) as trace:
-        return {finding.code: finding for finding in trace.findings}
 
 
 def times(change: str, *, session: str | None = None) -> tuple[str, ...]:

@@ -14,7 +14,7 @@ from analysis.domain.manifest import Collector as CollectorName
 from analysis.domain.programs import SAFE_FOLDER
 from runner.collectors.interface.collector import Collected, Collector, ExportResult, Job
 from runner.collectors.interface.recording import Recording
-from runner.collectors.nsys.death import failed_before_the_program, fault_of_nsys, room_for_nsys
+from runner.collectors.nsys.death import fault_of_nsys, room_for_nsys, set_failed_start_aside
 from runner.collectors.nsys.export import export_report, finish_import
 from runner.collectors.nsys.fitness import driver_mismatch, nvtx_mismatch
 from runner.collectors.nsys.presets import ResolvedOptions, load_preset, resolve_options
@@ -72,8 +72,7 @@ class NsysCollection:
         """Run it. nsys' exit status is the child's where the child ran; whether nsys did its part shows in its files."""
         outcome, room = self._run(job, interrupts)
         failed_first = None
-        if not self._left(job) and room.full is None and failed_before_the_program(outcome, job.log):
-            first = job.log.replace(job.log.with_name(f"{job.log.stem}-failed.log"))
+        if not self._left(job) and (first := set_failed_start_aside(outcome, job.log, room)) is not None:
             failed_first = (
                 f"nsys {self.tool.version} failed before it started the program, so it was started once more; its first "
                 f"output: {first.name}"

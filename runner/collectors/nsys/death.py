@@ -14,7 +14,13 @@ from runner.process.limits import low_limits_note
 from runner.process.process import Outcome
 from runner.process.room import RoomWatch
 
-__all__ = ["FAILED_ITSELF", "death_of_nsys", "failed_before_the_program", "fault_of_nsys", "room_for_nsys"]
+__all__ = [
+    "FAILED_ITSELF",
+    "death_of_nsys",
+    "fault_of_nsys",
+    "room_for_nsys",
+    "set_failed_start_aside",
+]
 
 FAILED_ITSELF: Final = "itself failed, and not the program"
 """Stands in what is said of an nsys that nobody killed."""
@@ -109,7 +115,23 @@ def death_of_nsys(outcome: Outcome, log: Path) -> str | None:
     return None
 
 
-def failed_before_the_program(outcome: Outcome, log: Path) -> bool:
+def set_failed_start_aside(outcome: Outcome, log: Path, room: RoomWatch) -> Path | None:
+    """Make way for another start of nsys, which left no report, where it failed of itself before it started the program.
+
+    Args:
+        outcome: of ``nsys profile``.
+        log: its output; it gets another name.
+        room: of its files.
+
+    Returns:
+        The log under its other name; None: it is not to be started again.
+    """
+    if room.full is not None or not _failed_before_the_program(outcome, log):
+        return None
+    return log.replace(log.with_name(f"{log.stem}-failed.log"))
+
+
+def _failed_before_the_program(outcome: Outcome, log: Path) -> bool:
     """Whether nsys failed of itself, and had not started the program: then it may be started again, as nothing has happened.
 
     Args:
